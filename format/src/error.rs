@@ -1,0 +1,287 @@
+//! One variant for each way a `.nsv` file, or what should become one, is bad.
+
+use crate::encoding::{Encoding, Shape};
+use crate::header::SectionKind;
+use std::path::PathBuf;
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = FormatError> = std::result::Result<T, E>;
+
+/// What is wrong with a file: where, what was found, what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The operating system failed.
+    #[error("{path}: cannot {action}: {source}")]
+    Io {
+        /// The file at hand.
+        path: PathBuf,
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The first eight bytes are not those of a .nsv file.
+    #[error("not a .nsv file: it begins with {got:02x?}{hint}")]
+    Magic {
+        /// The bytes found.
+        got: [u8; 8],
+        /// What they look like instead, for a person.
+        hint: &'static str,
+    },
+    /// The file is of a format this reader does not know.
+    #[error("file of format {major}.{minor}, this program reads {known}.x: a newer nanoserve is needed")]
+    Version {
+        /// Major version of the file.
+        major: u16,
+        /// Minor version of the file.
+        minor: u16,
+        /// Major version of this reader.
+        known: u16,
+    },
+    /// The file needs features this reader does not have.
+    #[error("the file needs features {bits:#x} that this program does not know: a newer nanoserve is needed")]
+    Features {
+        /// The unknown bits.
+        bits: u32,
+    },
+    /// The file is shorter or longer than its preamble says.
+    #[error("the file has {got} bytes, its preamble says {expected}: it was {}", if got < expected { "truncated" } else { "added to" })]
+    FileLength {
+        /// Bytes there are.
+        got: u64,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// The header does not fit the file.
+    #[error("the header claims {got} bytes, the file has room for {room}")]
+    HeaderLength {
+        /// Bytes claimed.
+        got: u64,
+        /// Bytes there are after the preamble.
+        room: u64,
+    },
+    /// Preamble or header were changed.
+    #[error("preamble or section table are damaged: hash {got}, expected {expected}")]
+    HeaderHash {
+        /// Hash of the bytes found, hex.
+        got: String,
+        /// Hash that the preamble holds, hex.
+        expected: String,
+    },
+    /// Bytes that are zero in this version are not.
+    #[error("{place} should be zero and is not")]
+    Reserved {
+        /// Which bytes.
+        place: &'static str,
+    },
+    /// The section table is not a whole number of entries, or too many.
+    #[error("the section table has {count} entries in {bytes} bytes")]
+    SectionTable {
+        /// Entries claimed.
+        count: u32,
+        /// Bytes of the header.
+        bytes: u64,
+    },
+    /// A section this reader must understand and does not.
+    #[error("section kind {kind} is required and unknown: a newer nanoserve is needed")]
+    SectionUnknown {
+        /// Its kind.
+        kind: u32,
+    },
+    /// Sections are not in ascending order of kind, so one may be there twice.
+    #[error("section kind {kind} follows kind {after}: kinds must ascend")]
+    SectionOrder {
+        /// The kind out of order.
+        kind: u32,
+        /// The kind before it.
+        after: u32,
+    },
+    /// A section reaches beyond the file or into what stands before it.
+    #[error("section kind {kind} takes bytes {offset}..{end}, allowed are {min}..{max}")]
+    SectionBounds {
+        /// Its kind.
+        kind: u32,
+        /// First byte.
+        offset: u64,
+        /// Byte after its last, saturated.
+        end: u64,
+        /// First byte that it may take.
+        min: u64,
+        /// Byte after the last that it may take.
+        max: u64,
+    },
+    /// A section that every file has is missing.
+    #[error("section {kind} is missing")]
+    SectionMissing {
+        /// Which.
+        kind: SectionKind,
+    },
+    /// A section's bytes were changed.
+    #[error("section {kind} is damaged: hash {got}, expected {expected}")]
+    SectionHash {
+        /// Which.
+        kind: SectionKind,
+        /// Hash of the bytes found, hex.
+        got: String,
+        /// Hash in the section table, hex.
+        expected: String,
+    },
+    /// A section is no text, or not the JSON it should be.
+    #[error("section {kind} cannot be read: {cause}")]
+    SectionText {
+        /// Which.
+        kind: SectionKind,
+        /// Line, column and what was expected there.
+        cause: String,
+    },
+    /// A number of the model's description is out of its range.
+    #[error("model description: {field} is {got}, expected {expected}")]
+    Spec {
+        /// Its name.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What it may be.
+        expected: String,
+    },
+
+    /// The tensor directory ends inside an entry, or goes on after the last.
+    #[error("the tensor directory of {bytes} bytes ends {where_}")]
+    Directory {
+        /// Its length.
+        bytes: u64,
+        /// Where it ended, or what follows.
+        where_: String,
+    },
+    /// The directory has another number of tensors than the model.
+    #[error("the tensor directory has {got} entries, the model has {expected} tensors")]
+    TensorCount {
+        /// Entries.
+        got: usize,
+        /// Tensors of the schema.
+        expected: usize,
+    },
+    /// The tensor at this place has another name than the schema says.
+    #[error("tensor {index} of the directory is '{got}', expected '{expected}'")]
+    TensorName {
+        /// Place in the directory.
+        index: usize,
+        /// Name found.
+        got: String,
+        /// Name of the schema.
+        expected: String,
+    },
+    /// A tensor's shape is not the one that follows from the model's numbers.
+    #[error("tensor '{tensor}' has shape {got:?}, expected {expected}")]
+    TensorShape {
+        /// Its name.
+        tensor: String,
+        /// Dimensions found.
+        got: Vec<u64>,
+        /// Shape of the schema.
+        expected: Shape,
+    },
+    /// An encoding byte this reader does not know.
+    #[error("tensor '{tensor}' has encoding {code}, which this program does not know: a newer nanoserve is needed")]
+    TensorEncoding {
+        /// Its name.
+        tensor: String,
+        /// The byte.
+        code: u8,
+    },
+    /// A vector that is not f32.
+    #[error("tensor '{tensor}' is a vector in {got}, expected f32")]
+    VectorEncoding {
+        /// Its name.
+        tensor: String,
+        /// The encoding found.
+        got: Encoding,
+    },
+    /// A directory entry is neither stored nor an alias.
+    #[error("tensor '{tensor}' is of storage kind {kind}, expected 0 (stored) or 1 (alias)")]
+    TensorStorage {
+        /// Its name.
+        tensor: String,
+        /// The byte found.
+        kind: u8,
+    },
+    /// A tensor's byte count does not follow from its shape and encoding.
+    #[error("tensor '{tensor}' has {got} bytes, its shape and encoding take {expected}")]
+    TensorLength {
+        /// Its name.
+        tensor: String,
+        /// Bytes claimed.
+        got: u64,
+        /// Bytes it takes.
+        expected: u64,
+    },
+    /// A tensor reaches beyond the file, or into what stands before it.
+    #[error("tensor '{tensor}' takes bytes {offset}..{end}, allowed are {min}..{max}")]
+    TensorBounds {
+        /// Its name.
+        tensor: String,
+        /// First byte.
+        offset: u64,
+        /// Byte after its last, saturated.
+        end: u64,
+        /// First byte that it may take.
+        min: u64,
+        /// Byte after the last that it may take.
+        max: u64,
+    },
+    /// A tensor, or the first of them, does not start where alignment wants it.
+    #[error("tensor '{tensor}' starts at byte {offset}, not a multiple of {expected}")]
+    TensorAlignment {
+        /// Its name.
+        tensor: String,
+        /// First byte.
+        offset: u64,
+        /// What it must be a multiple of.
+        expected: u64,
+    },
+    /// An alias that the model does not have, or that points at the wrong tensor.
+    #[error("tensor '{tensor}' is an alias of tensor {target}, expected {expected}")]
+    Alias {
+        /// Its name.
+        tensor: String,
+        /// Place in the directory that it points at.
+        target: u64,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A tensor's bytes were changed.
+    #[error("tensor '{tensor}' is damaged: hash {got}, expected {expected}")]
+    TensorHash {
+        /// Its name.
+        tensor: String,
+        /// Hash of the bytes found, hex.
+        got: String,
+        /// Hash in the directory, hex.
+        expected: String,
+    },
+
+    /// A value is beyond what the encoding can hold.
+    #[error("tensor '{tensor}' row {row} column {col}: {value:e} does not fit {encoding} (largest {largest:e})")]
+    OutOfRange {
+        /// Its name.
+        tensor: String,
+        /// Row in the tensor.
+        row: usize,
+        /// Column in the tensor; for q8 the first of the block.
+        col: usize,
+        /// The value; for q8 the block's largest magnitude.
+        value: f32,
+        /// The encoding asked for.
+        encoding: Encoding,
+        /// The largest magnitude it holds.
+        largest: f64,
+    },
+    /// A tensor was left out, or written twice, between creating a file and finishing it.
+    #[error("tensor '{tensor}' was {what}")]
+    Unwritten {
+        /// Its name.
+        tensor: String,
+        /// What happened.
+        what: &'static str,
+    },
+}

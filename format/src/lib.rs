@@ -1,0 +1,54 @@
+//! The `.nsv` model file: what its bytes mean, how they are checked, mapped and written.
+//!
+//! One file holds everything a model needs to run: the numbers that describe it ([`ModelSpec`]), its weights in
+//! the very layout the kernels read ([`panel`]), its tokenizer, chat template and generation defaults. Opening maps
+//! the file and checks its header; no weight is read, converted or copied. The bytes are written down for other
+//! readers in `docs/nsv.md`; this crate is that document in executable form. It knows no Hugging Face word and no kernel.
+//!
+//! ```
+//! use nanoserve_format::{Encoding, ModelSpec, Plan, SectionKind, Shape, Writer, panel, parse, schema};
+//!
+//! // The smallest model there is: every number named, every tensor found by its schema.
+//! let spec = ModelSpec { hidden_size: 8, intermediate_size: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, head_dim: 4,
+//!     vocab_size: 32, tied_lm_head: true, ..ModelSpec::default() };
+//! let plan = Plan::new(spec, Encoding::F32)?;
+//! let dir = tempfile::tempdir().unwrap();
+//! let path = dir.path().join("tiny.nsv");
+//! let mut writer = Writer::create(&path, plan)?;
+//! for index in writer.stored() {
+//!     writer.write(index, |_panels, out| { out.fill(0); Ok::<(), nanoserve_format::FormatError>(()) })?;
+//! }
+//! writer.finish()?;
+//!
+//! let bytes = std::fs::read(&path).unwrap();
+//! let layout = parse(&bytes)?;
+//! assert_eq!(layout.tensor("lm_head.weight").unwrap().alias_of, Some("embed.weight".into()));
+//! # Ok::<(), nanoserve_format::FormatError>(())
+//! ```
+//!
+//! The trap: the parser checks structure, not weights. A flipped bit in a weight is found by [`NsvFile::check`] alone.
+
+#[cfg(target_endian = "big")]
+compile_error!("a .nsv file is little-endian and mapped as it is: a big-endian machine cannot run it");
+
+mod encoding;
+mod error;
+mod header;
+#[allow(unsafe_code)]
+mod map;
+mod meta;
+pub mod panel;
+pub mod q8;
+mod reader;
+pub mod schema;
+mod spec;
+mod writer;
+
+pub use encoding::{Encoding, PANEL_ROWS, Shape, padded_rows};
+pub use error::{FormatError, Result};
+pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
+pub use map::NsvFile;
+pub use meta::{GenerationDefaults, Provenance, SourceFile};
+pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
+pub use spec::{Activation, ModelSpec, Rope, RopeScaling};
+pub use writer::{Plan, Summary, Writer};

@@ -1,0 +1,55 @@
+//! What a file holds beside the model: how to generate from it, and where it came from.
+
+use serde::{Deserialize, Serialize};
+
+/// How its makers meant the model to be sampled, and the tokens that begin and end a text. Absent values are the
+/// runtime's to choose.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerationDefaults {
+    /// Token that begins a text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bos_id: Option<u32>,
+    /// Whether a prompt gets `bos_id` put before it, where the tokenizer leaves that open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub add_bos: Option<bool>,
+    /// Tokens that end a text; any of them stops generation.
+    pub eos_ids: Vec<u32>,
+    /// Divides the logits; 0 is greedy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Tokens kept by rank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Probability mass kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// Tokens kept whose probability is at least this share of the largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f64>,
+    /// Divides positive and multiplies negative logits of tokens seen before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat_penalty: Option<f64>,
+}
+
+/// Where a file came from. Holds no time, no path and no host: the same sources give the same bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Name and version of the program that wrote the file.
+    pub converter: String,
+    /// The options that shaped the file, as they are given on the command line.
+    pub recipe: String,
+    /// Every file that was read, by name.
+    pub sources: Vec<SourceFile>,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// Its name without a folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes, hex, as `b3sum` prints it.
+    pub blake3: String,
+}

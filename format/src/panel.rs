@@ -1,0 +1,200 @@
+//! Rows of a matrix to panels and back.
+//!
+//! A matrix `[rows, cols]` is stored as panels of 16 rows, the last one padded with zero rows. Inside a panel columns
+//! go in order and the 16 rows stand side by side, so that a SIMD lane is a row: no kernel ever sums across lanes.
+//!
+//! - f32, f16: for each column, 16 values.
+//! - q8: for each 64 columns (padded with zeros) the f16 scales of the 16 rows of its first 32 columns, then those of
+//!   its second 32; then for each 4 columns, 16 rows x 4 bytes.
+
+use crate::encoding::{Encoding, PANEL_ROWS};
+use crate::q8::{self, Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
+use half::f16;
+
+/// Why a value cannot be stored; `row` and `col` within the panel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutOfRange {
+    /// The row, 0..16.
+    pub row: usize,
+    /// The column; for q8 the first column of its block.
+    pub col: usize,
+    /// The value that does not fit; for q8 the largest magnitude of its block.
+    pub value: f32,
+}
+
+/// Encodes `rows` (`[n, cols]` row after row, `n` in 1..=16; missing rows are zero) into one panel.
+///
+/// `out` is [`Encoding::panel_bytes`] long and is written whole. All values must be finite.
+///
+/// # Errors
+/// A value beyond f16's range, or a q8 scale beyond it.
+///
+/// # Panics
+/// When `rows` or `out` have another length.
+pub fn pack(encoding: Encoding, cols: usize, rows: &[f32], out: &mut [u8]) -> Result<(), OutOfRange> {
+    assert!(rows.len().is_multiple_of(cols) && rows.len() / cols <= PANEL_ROWS);
+    assert_eq!(Some(out.len()), encoding.panel_bytes(cols));
+    match encoding {
+        Encoding::F32 => pack_values(cols, rows, out, |x| Some(x.to_le_bytes())),
+        Encoding::F16 => pack_values(cols, rows, out, |x| {
+            let h = f16::from_f32(x);
+            h.is_finite().then(|| h.to_le_bytes())
+        }),
+        Encoding::Q8 => pack_q8(cols, rows, out),
+    }
+}
+
+fn pack_values<const SIZE: usize>(
+    cols: usize,
+    rows: &[f32],
+    out: &mut [u8],
+    encode: impl Fn(f32) -> Option<[u8; SIZE]>,
+) -> Result<(), OutOfRange> {
+    out.fill(0);
+    for (row, values) in rows.chunks_exact(cols).enumerate() {
+        for (col, (&value, column)) in values.iter().zip(out.chunks_exact_mut(SIZE * PANEL_ROWS)).enumerate() {
+            let bytes = encode(value).ok_or(OutOfRange { row, col, value })?;
+            column[row * SIZE..(row + 1) * SIZE].copy_from_slice(&bytes);
+        }
+    }
+    Ok(())
+}
+
+fn pack_q8(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<(), OutOfRange> {
+    out.fill(0);
+    for (row, values) in rows.chunks_exact(cols).enumerate() {
+        let superblocks = out.chunks_exact_mut(Q8_SUPERBLOCK_BYTES);
+        for (index, (values, superblock)) in values.chunks(Q8_SUPERBLOCK).zip(superblocks).enumerate() {
+            let (scales, bytes) = superblock.split_at_mut(2 * 2 * PANEL_ROWS);
+            for (half, block) in values.chunks(Q8_BLOCK).enumerate() {
+                let absmax = block.iter().fold(0f32, |m, x| m.max(x.abs()));
+                let col = index * Q8_SUPERBLOCK + half * Q8_BLOCK;
+                let scale = q8::scale(absmax).ok_or(OutOfRange { row, col, value: absmax })?;
+                let at = 2 * (half * PANEL_ROWS + row);
+                scales[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                let scale = scale.to_f32();
+                let groups = bytes[half * Q8_BLOCK * PANEL_ROWS..].chunks_exact_mut(4 * PANEL_ROWS);
+                for (four, group) in block.chunks(4).zip(groups) {
+                    for (value, byte) in four.iter().zip(&mut group[4 * row..]) {
+                        *byte = q8::quantize(*value, scale) as u8;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Decodes row `row` (0..16) of a panel into `out` (`[cols]`).
+///
+/// # Panics
+/// When `panel` is shorter than [`Encoding::panel_bytes`] or `row` is not below 16.
+pub fn unpack_row(encoding: Encoding, panel: &[u8], row: usize, out: &mut [f32]) {
+    assert!(row < PANEL_ROWS && Some(panel.len()) >= encoding.panel_bytes(out.len()));
+    match encoding {
+        Encoding::F32 => {
+            for (x, column) in out.iter_mut().zip(panel.as_chunks::<{ 4 * PANEL_ROWS }>().0) {
+                *x = f32::from_le_bytes(column[4 * row..4 * row + 4].try_into().expect("four bytes"));
+            }
+        }
+        Encoding::F16 => {
+            for (x, column) in out.iter_mut().zip(panel.as_chunks::<{ 2 * PANEL_ROWS }>().0) {
+                *x = f16::from_le_bytes([column[2 * row], column[2 * row + 1]]).to_f32();
+            }
+        }
+        Encoding::Q8 => {
+            let superblocks = panel.chunks_exact(Q8_SUPERBLOCK_BYTES);
+            for (values, superblock) in out.chunks_mut(Q8_SUPERBLOCK).zip(superblocks) {
+                let (scales, bytes) = superblock.split_at(2 * 2 * PANEL_ROWS);
+                for (half, block) in values.chunks_mut(Q8_BLOCK).enumerate() {
+                    let at = 2 * (half * PANEL_ROWS + row);
+                    let scale = f16::from_le_bytes([scales[at], scales[at + 1]]);
+                    let groups = bytes[half * Q8_BLOCK * PANEL_ROWS..].chunks_exact(4 * PANEL_ROWS);
+                    for (four, group) in block.chunks_mut(4).zip(groups) {
+                        for (x, &byte) in four.iter_mut().zip(&group[4 * row..]) {
+                            *x = q8::dequantize(byte as i8, scale);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Decodes rows `first..first + n` of a matrix `[_, cols]` into `out` (`[n, cols]`).
+///
+/// # Panics
+/// When `matrix` has no such rows.
+pub fn unpack_rows(encoding: Encoding, cols: usize, matrix: &[u8], first: usize, out: &mut [f32]) {
+    let panel_bytes = encoding.panel_bytes(cols).expect("a matrix in memory has a size");
+    for (i, out) in out.chunks_exact_mut(cols).enumerate() {
+        let (panel, row) = ((first + i) / PANEL_ROWS, (first + i) % PANEL_ROWS);
+        unpack_row(encoding, &matrix[panel * panel_bytes..][..panel_bytes], row, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0).collect()
+    }
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let (cols, rows) = (70, ramp(3 * 70));
+        let mut out = vec![1; Encoding::F32.panel_bytes(cols).unwrap()];
+        pack(Encoding::F32, cols, &rows, &mut out).unwrap();
+        let word = |at: usize| f32::from_le_bytes(out[4 * at..4 * at + 4].try_into().unwrap());
+        assert_eq!((word(5 * 16 + 2), word(5 * 16 + 3)), (rows[2 * cols + 5], 0.0));
+
+        let mut out = vec![1; Encoding::Q8.panel_bytes(cols).unwrap()];
+        assert_eq!(out.len(), 2 * 1088);
+        pack(Encoding::Q8, cols, &rows, &mut out).unwrap();
+        // Row 2, column 37: second block of the first superblock, group 9, byte 1.
+        let scale = f16::from_le_bytes([out[2 * (16 + 2)], out[2 * (16 + 2) + 1]]);
+        let byte = out[64 + 9 * 64 + 2 * 4 + 1] as i8;
+        assert_eq!(byte, q8::quantize(rows[2 * cols + 37], scale.to_f32()));
+        // Columns 70..128 and rows 3..16 are zero, scales included.
+        assert!(out[1088 + 32..1088 + 64].iter().all(|&b| b == 0));
+        assert!(out[1088 + 64 + 2 * 64..].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn rows_come_back() {
+        for cols in [1, 3, 31, 32, 33, 63, 64, 65, 130] {
+            for n in [1, 2, 15, 16] {
+                let rows = ramp(n * cols);
+                for encoding in Encoding::ALL {
+                    let mut out = vec![0xff; encoding.panel_bytes(cols).unwrap()];
+                    pack(encoding, cols, &rows, &mut out).unwrap();
+                    let mut back = vec![f32::NAN; n * cols];
+                    unpack_rows(encoding, cols, &out, 0, &mut back);
+                    let limit = if encoding == Encoding::Q8 { 0.51 * 0.8 / 127.0 } else { 0.0 };
+                    for (a, b) in rows.iter().zip(&back) {
+                        assert!((a - b).abs() <= limit, "{encoding} {a} {b}");
+                    }
+                    let mut pad = vec![f32::NAN; cols];
+                    if n < 16 {
+                        unpack_row(encoding, &out, 15, &mut pad);
+                        assert!(pad.iter().all(|&x| x == 0.0));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let mut rows = vec![1.0; 2 * 40];
+        rows[40 + 33] = 1e5;
+        let mut out = vec![0; Encoding::F16.panel_bytes(40).unwrap()];
+        let error = pack(Encoding::F16, 40, &rows, &mut out).unwrap_err();
+        assert_eq!(error, OutOfRange { row: 1, col: 33, value: 1e5 });
+        rows[40 + 33] = 1e9;
+        let mut out = vec![0; Encoding::Q8.panel_bytes(40).unwrap()];
+        let error = pack(Encoding::Q8, 40, &rows, &mut out).unwrap_err();
+        assert_eq!(error, OutOfRange { row: 1, col: 32, value: 1e9 });
+    }
+}

@@ -1,0 +1,100 @@
+//! The q8 block: 32 weights as signed bytes and one f16 scale; a weight is `byte * scale`.
+//!
+//! The scale is the smallest f16 that is not below `absmax / 127`, so that no weight is clipped and each comes back
+//! within half a scale of its source; bytes are `weight / scale` rounded to nearest, ties to even, in -127..=127
+//! (-128 is never written: kernels rely on it). A block of zeros has scale 0 and bytes 0. Where `absmax / 127` is
+//! below the smallest f16 subnormal, 2^-24, the scale is 2^-24. Beyond 65504, f16's largest, there is no scale.
+
+use half::f16;
+
+pub use crate::encoding::{Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
+
+/// The scale of a block whose largest magnitude is `absmax`: the smallest f16 with `127 * scale >= absmax`.
+///
+/// None when no f16 is large enough, that is past 127 * 65504, or when `absmax` is not finite.
+pub fn scale(absmax: f32) -> Option<f16> {
+    // In f64 the comparison below is exact: 7 bits x 11 bits against 24 bits.
+    let enough = |s: f16| s.to_f64() * 127.0 >= f64::from(absmax);
+    let near = f16::from_f32(absmax / 127.0);
+    let scale = if enough(near) { near } else { f16::from_bits(near.to_bits() + 1) };
+    (absmax.is_finite() && scale.is_finite()).then_some(scale)
+}
+
+/// The byte of `weight` at a block's `scale`.
+#[inline]
+pub fn quantize(weight: f32, scale: f32) -> i8 {
+    if scale == 0.0 { 0 } else { (weight / scale).round_ties_even() as i8 }
+}
+
+/// The weight that a byte stands for. Exact: 8 bits x 11 bits fit f32.
+#[inline]
+pub fn dequantize(byte: i8, scale: f16) -> f32 {
+    f32::from(byte) * scale.to_f32()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_block() {
+        assert_eq!(scale(0.0), Some(f16::ZERO));
+        assert_eq!(quantize(0.0, 0.0), 0);
+        assert_eq!(quantize(-0.0, 0.0), 0);
+    }
+
+    #[test]
+    fn scale_never_clips_and_is_the_smallest() {
+        let mut x = 1e-12f32;
+        while x < 127.0 * 65504.0 {
+            let s = scale(x).unwrap();
+            assert!(s.to_f64() * 127.0 >= f64::from(x), "{x} clips at {s}");
+            let below = f16::from_bits(s.to_bits() - 1);
+            assert!(below.to_f64() * 127.0 < f64::from(x), "{x}: {below} would do");
+            assert!((-127..=127).contains(&quantize(x, s.to_f32())));
+            x *= 1.0009;
+        }
+    }
+
+    #[test]
+    fn subnormal_scales() {
+        assert_eq!(scale(f32::from_bits(1)), Some(f16::from_bits(1)));
+        assert_eq!(scale(127.0 * 2f32.powi(-24)), Some(f16::from_bits(1)));
+        assert_eq!(scale(127.5 * 2f32.powi(-24)), Some(f16::from_bits(2)));
+        // A value of half the smallest scale is a tie: to even, which is zero.
+        assert_eq!(quantize(2f32.powi(-25), 2f32.powi(-24)), 0);
+    }
+
+    #[test]
+    fn ties_go_to_even() {
+        for (weight, byte) in [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (126.5, 126)] {
+            assert_eq!(quantize(weight, 1.0), byte, "{weight}");
+        }
+    }
+
+    #[test]
+    fn beyond_f16_there_is_no_scale() {
+        assert_eq!(scale(127.0 * 65504.0), Some(f16::MAX));
+        assert_eq!(scale(127.0 * 65504.0 * 1.0001), None);
+        assert_eq!(scale(f32::INFINITY), None);
+        assert_eq!(scale(f32::NAN), None);
+    }
+
+    #[test]
+    fn every_weight_comes_back_within_half_a_scale() {
+        let mut state = 7u32;
+        for _ in 0..2000 {
+            let block: Vec<f32> = (0..Q8_BLOCK)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state as f32 / u32::MAX as f32 - 0.5) * 0.1
+                })
+                .collect();
+            let s = scale(block.iter().fold(0.0, |m, x| x.abs().max(m))).unwrap();
+            for &x in &block {
+                let back = dequantize(quantize(x, s.to_f32()), s);
+                assert!((f64::from(back) - f64::from(x)).abs() <= s.to_f64() * 0.500001);
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! From bytes to checked views. No I/O: this is the door that fuzzing knocks on.
+
+use crate::encoding::{Encoding, Shape};
+use crate::error::{FormatError, Result};
+use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, Hash, RawPlace, RawSection, RawTensor, SectionKind, hex};
+use crate::schema;
+use crate::spec::ModelSpec;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Everything a file says about itself, checked; byte ranges are inside the file that was parsed.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The model's numbers.
+    pub spec: ModelSpec,
+    /// Every tensor of the model, in the schema's order.
+    pub tensors: Vec<TensorEntry>,
+    /// Every section, those of unknown kind included.
+    pub sections: Vec<SectionEntry>,
+    /// The hash that covers every byte of the file, by way of the hashes it covers.
+    pub root: Hash,
+    /// Bytes of the file.
+    pub file_len: u64,
+    header_end: u64,
+    by_name: HashMap<String, usize>,
+}
+
+/// One tensor of the directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorEntry {
+    /// Its canonical name.
+    pub name: String,
+    /// Its shape, without padding.
+    pub shape: Shape,
+    /// How its numbers are stored.
+    pub encoding: Encoding,
+    /// Its bytes in the file; an alias has those of the tensor it stands for.
+    pub range: Range<usize>,
+    /// BLAKE3 of these bytes.
+    pub hash: Hash,
+    /// The tensor whose bytes it shares.
+    pub alias_of: Option<String>,
+}
+
+/// One row of the section table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SectionEntry {
+    /// Its number, known to this version or not.
+    pub code: u32,
+    /// Its bytes in the file.
+    pub range: Range<usize>,
+    /// BLAKE3 of these bytes.
+    pub hash: Hash,
+}
+
+/// A tensor's bytes with what they mean.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorView<'f> {
+    /// Its shape, without padding.
+    pub shape: Shape,
+    /// How its numbers are stored.
+    pub encoding: Encoding,
+    /// Exactly [`Shape::bytes`] bytes.
+    pub bytes: &'f [u8],
+}
+
+/// A part of a file whose bytes are not the ones that were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The tensor, section or padding.
+    pub what: String,
+    /// Its bytes in the file.
+    pub range: Range<usize>,
+}
+
+/// Checks a file's structure and returns what it holds.
+///
+/// Every length, bound, order, name and shape is checked before this returns; time and memory follow from the size of
+/// the header, not from the file's. Weights and the larger sections are not read: see [`Layout::damage`].
+///
+/// # Errors
+/// The first thing that is wrong; see [`FormatError`].
+pub fn parse(bytes: &[u8]) -> Result<Layout> {
+    let header = header::decode(bytes)?;
+    let spec: ModelSpec = json(SectionKind::Spec, required(bytes, &header.sections, SectionKind::Spec)?)?;
+    spec.check()?;
+    let directory = required(bytes, &header.sections, SectionKind::Directory)?;
+    let raw = header::decode_directory(directory, schema::count(&spec))?;
+    let tensors = check_tensors(&spec, raw, header.end, bytes.len() as u64)?;
+
+    // Tensors stand together; sections before or after them, in order among themselves.
+    let region = tensors[0].range.start as u64..tensors.iter().map(|t| t.range.end).max().unwrap_or(0) as u64;
+    for s in &header.sections {
+        let end = s.offset + s.len;
+        if end > region.start && s.offset < region.end {
+            let (min, max) = (region.end, bytes.len() as u64);
+            return Err(FormatError::SectionBounds { kind: s.kind, offset: s.offset, end, min, max });
+        }
+    }
+    let sections = header.sections.iter().map(|s| SectionEntry {
+        code: s.kind,
+        range: s.offset as usize..(s.offset + s.len) as usize,
+        hash: s.hash,
+    });
+    Ok(Layout {
+        by_name: tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect(),
+        sections: sections.collect(),
+        root: header.root,
+        file_len: bytes.len() as u64,
+        header_end: header.end,
+        spec,
+        tensors,
+    })
+}
+
+/// The bytes of a section that must be there, their hash checked.
+fn required<'f>(bytes: &'f [u8], sections: &[RawSection], kind: SectionKind) -> Result<&'f [u8]> {
+    let section = sections.iter().find(|s| s.kind == kind.code()).ok_or(FormatError::SectionMissing { kind })?;
+    let range = section.offset as usize..(section.offset + section.len) as usize;
+    checked(&bytes[range], kind, &section.hash)
+}
+
+fn checked<'f>(bytes: &'f [u8], kind: SectionKind, expected: &Hash) -> Result<&'f [u8]> {
+    let got = blake3::hash(bytes);
+    if got.as_bytes() == expected {
+        Ok(bytes)
+    } else {
+        Err(FormatError::SectionHash { kind, got: got.to_hex().to_string(), expected: hex(expected) })
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(kind: SectionKind, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| FormatError::SectionText { kind, cause: e.to_string() })
+}
+
+/// Holds the directory against the schema; every stored tensor after the one before it.
+fn check_tensors(spec: &ModelSpec, raw: Vec<RawTensor>, header_end: u64, max: u64) -> Result<Vec<TensorEntry>> {
+    let mut tensors: Vec<TensorEntry> = Vec::with_capacity(raw.len());
+    let mut min = header_end;
+    for (index, (raw, (expected, shape))) in raw.into_iter().zip(schema::tensors(spec)).enumerate() {
+        let RawTensor { name: tensor, dims, encoding: code, place } = raw;
+        if tensor != expected {
+            return Err(FormatError::TensorName { index, got: tensor, expected });
+        }
+        if !dims.iter().copied().eq(shape.dims().into_iter().map(|d| d as u64)) {
+            return Err(FormatError::TensorShape { tensor, got: dims, expected: shape });
+        }
+        let Some(encoding) = Encoding::from_code(code) else {
+            return Err(FormatError::TensorEncoding { tensor, code });
+        };
+        if matches!(shape, Shape::Vector(_)) && encoding != Encoding::F32 {
+            return Err(FormatError::VectorEncoding { tensor, got: encoding });
+        }
+        let tied = spec.tied_lm_head && tensor == schema::LM_HEAD;
+        let entry = match place {
+            RawPlace::Alias { target } => {
+                let target = u64::from(target);
+                if !tied || target != 0 {
+                    let expected = if tied { "tensor 0, the embedding" } else { "its own bytes: it is not tied" };
+                    return Err(FormatError::Alias { tensor, target, expected });
+                }
+                if tensors[0].encoding != encoding {
+                    let expected = "a tensor of the same encoding";
+                    return Err(FormatError::Alias { tensor, target, expected });
+                }
+                TensorEntry { name: tensor, alias_of: Some(schema::EMBED.into()), ..tensors[0].clone() }
+            }
+            RawPlace::Stored { offset, len, hash } => {
+                if tied {
+                    let expected = "an alias: the model is tied";
+                    return Err(FormatError::Alias { tensor, target: index as u64, expected });
+                }
+                let bytes = shape.bytes(encoding).map_or(u64::MAX, |b| b as u64);
+                if len != bytes {
+                    return Err(FormatError::TensorLength { tensor, got: len, expected: bytes });
+                }
+                let alignment = if index == 0 { DATA_ALIGNMENT } else { ALIGNMENT };
+                if !offset.is_multiple_of(alignment) {
+                    return Err(FormatError::TensorAlignment { tensor, offset, expected: alignment });
+                }
+                let end = offset.saturating_add(len);
+                if offset < min || end > max {
+                    return Err(FormatError::TensorBounds { tensor, offset, end, min, max });
+                }
+                min = end;
+                let range = offset as usize..end as usize;
+                TensorEntry { name: tensor, shape, encoding, range, hash, alias_of: None }
+            }
+        };
+        tensors.push(entry);
+    }
+    Ok(tensors)
+}
+
+impl Layout {
+    /// The directory's entry of a tensor.
+    pub fn tensor(&self, name: &str) -> Option<&TensorEntry> {
+        self.by_name.get(name).map(|&i| &self.tensors[i])
+    }
+
+    /// The view of a tensor in `bytes`, the file that was parsed.
+    ///
+    /// # Panics
+    /// When `bytes` is another file, shorter than the one parsed.
+    pub fn view<'f>(&self, bytes: &'f [u8], entry: &TensorEntry) -> TensorView<'f> {
+        TensorView { shape: entry.shape, encoding: entry.encoding, bytes: &bytes[entry.range.clone()] }
+    }
+
+    /// The bytes of a section in `bytes`, the file that was parsed; None when the file has no such section.
+    ///
+    /// # Errors
+    /// When the bytes are not the ones that were written.
+    pub fn section<'f>(&self, bytes: &'f [u8], kind: SectionKind) -> Result<Option<&'f [u8]>> {
+        let section = self.sections.iter().find(|s| s.code == kind.code());
+        section.map(|s| checked(&bytes[s.range.clone()], kind, &s.hash)).transpose()
+    }
+
+    /// A section that is JSON; its default when the file has none.
+    pub(crate) fn json<T: serde::de::DeserializeOwned + Default>(&self, bytes: &[u8], kind: SectionKind) -> Result<T> {
+        self.section(bytes, kind)?.map_or(Ok(T::default()), |s| json(kind, s))
+    }
+
+    /// Bytes of all weights, each stored tensor once.
+    pub fn weight_bytes(&self) -> u64 {
+        self.tensors.iter().filter(|t| t.alias_of.is_none()).map(|t| t.range.len() as u64).sum()
+    }
+
+    /// Numbers in all weights, each stored tensor once, padding not counted.
+    pub fn weight_count(&self) -> u64 {
+        let stored = self.tensors.iter().filter(|t| t.alias_of.is_none());
+        stored.map(|t| t.shape.elements().unwrap_or(0) as u64).sum()
+    }
+
+    /// Reads every byte of the file and returns what is damaged: tensors, sections and the zeros between them.
+    ///
+    /// Runs in the current rayon pool.
+    pub fn damage(&self, bytes: &[u8]) -> Vec<Damage> {
+        let mut parts: Vec<(String, &Range<usize>, &Hash)> = Vec::new();
+        for s in &self.sections {
+            let name = SectionKind::from_code(s.code).map_or(s.code.to_string(), |k| k.to_string());
+            parts.push((format!("section {name}"), &s.range, &s.hash));
+        }
+        for t in self.tensors.iter().filter(|t| t.alias_of.is_none()) {
+            parts.push((format!("tensor {}", t.name), &t.range, &t.hash));
+        }
+        parts.sort_by_key(|(_, range, _)| range.start);
+        let mut damage = Vec::new();
+        let mut at = self.header_end as usize;
+        let zeros = |range: Range<usize>, damage: &mut Vec<Damage>| {
+            if bytes[range.clone()].iter().any(|&b| b != 0) {
+                damage.push(Damage { what: "padding, which should be zero,".into(), range });
+            }
+        };
+        for (what, range, hash) in parts {
+            zeros(at..range.start, &mut damage);
+            if blake3::Hasher::new().update_rayon(&bytes[range.clone()]).finalize().as_bytes() != hash {
+                damage.push(Damage { what, range: range.clone() });
+            }
+            at = range.end;
+        }
+        zeros(at..bytes.len(), &mut damage);
+        damage
+    }
+}

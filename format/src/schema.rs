@@ -1,0 +1,126 @@
+//! From a model's numbers, the name and shape of each of its tensors. Names are spelled here alone.
+//!
+//! The order is the order in a file: embedding, layers, final norm, head.
+
+use crate::encoding::Shape;
+use crate::spec::ModelSpec;
+
+/// Name of the embedding matrix `[vocab_size, hidden_size]`.
+pub const EMBED: &str = "embed.weight";
+/// Name of the last norm's weight `[hidden_size]`.
+pub const FINAL_NORM: &str = "final_norm.weight";
+/// Name of the head `[vocab_size, hidden_size]`.
+pub const LM_HEAD: &str = "lm_head.weight";
+
+/// What a tensor of a layer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Norm before attention, `[hidden_size]`.
+    AttnNorm,
+    /// Query projection, `[n_heads * head_dim, hidden_size]`.
+    Q,
+    /// Key projection, `[n_kv_heads * head_dim, hidden_size]`.
+    K,
+    /// Value projection, `[n_kv_heads * head_dim, hidden_size]`.
+    V,
+    /// Attention's output projection, `[hidden_size, n_heads * head_dim]`.
+    O,
+    /// Norm before the feed-forward block, `[hidden_size]`.
+    MlpNorm,
+    /// Gate projection, `[intermediate_size, hidden_size]`.
+    Gate,
+    /// Up projection, `[intermediate_size, hidden_size]`.
+    Up,
+    /// Down projection, `[hidden_size, intermediate_size]`.
+    Down,
+}
+
+impl Part {
+    /// All parts of a layer, in the file's order.
+    pub const ALL: [Part; 9] =
+        [Part::AttnNorm, Part::Q, Part::K, Part::V, Part::O, Part::MlpNorm, Part::Gate, Part::Up, Part::Down];
+
+    fn stem(self) -> &'static str {
+        match self {
+            Part::AttnNorm => "attn_norm",
+            Part::Q => "attn.q",
+            Part::K => "attn.k",
+            Part::V => "attn.v",
+            Part::O => "attn.o",
+            Part::MlpNorm => "mlp_norm",
+            Part::Gate => "mlp.gate",
+            Part::Up => "mlp.up",
+            Part::Down => "mlp.down",
+        }
+    }
+
+    /// Name of this part's weight in layer `layer`.
+    pub fn weight(self, layer: usize) -> String {
+        format!("layers.{layer}.{}.weight", self.stem())
+    }
+
+    /// Name of this part's bias in layer `layer`.
+    pub fn bias(self, layer: usize) -> String {
+        format!("layers.{layer}.{}.bias", self.stem())
+    }
+
+    /// Shape of this part's weight.
+    pub fn shape(self, spec: &ModelSpec) -> Shape {
+        let (hidden, ff) = (spec.hidden_size, spec.intermediate_size);
+        match self {
+            Part::AttnNorm | Part::MlpNorm => Shape::Vector(hidden),
+            Part::Q => Shape::Matrix(spec.q_size(), hidden),
+            Part::K | Part::V => Shape::Matrix(spec.kv_size(), hidden),
+            Part::O => Shape::Matrix(hidden, spec.q_size()),
+            Part::Gate | Part::Up => Shape::Matrix(ff, hidden),
+            Part::Down => Shape::Matrix(hidden, ff),
+        }
+    }
+
+    /// Whether the model has a bias for this part.
+    pub fn has_bias(self, spec: &ModelSpec) -> bool {
+        match self {
+            Part::AttnNorm | Part::MlpNorm => false,
+            Part::Q | Part::K | Part::V => spec.qkv_bias,
+            Part::O => spec.attn_out_bias,
+            Part::Gate | Part::Up | Part::Down => spec.mlp_bias,
+        }
+    }
+}
+
+/// How many tensors a model has, aliases included.
+pub fn count(spec: &ModelSpec) -> usize {
+    let layer: usize = Part::ALL.iter().map(|p| 1 + usize::from(p.has_bias(spec))).sum();
+    3 + spec.n_layers * layer
+}
+
+/// Name and shape of every tensor of a model, in the file's order.
+pub fn tensors(spec: &ModelSpec) -> Vec<(String, Shape)> {
+    let mut all = Vec::with_capacity(count(spec));
+    all.push((EMBED.to_string(), Shape::Matrix(spec.vocab_size, spec.hidden_size)));
+    for layer in 0..spec.n_layers {
+        for part in Part::ALL {
+            let shape = part.shape(spec);
+            all.push((part.weight(layer), shape));
+            if part.has_bias(spec) {
+                all.push((part.bias(layer), Shape::Vector(shape.dims()[0])));
+            }
+        }
+    }
+    all.push((FINAL_NORM.to_string(), Shape::Vector(spec.hidden_size)));
+    all.push((LM_HEAD.to_string(), Shape::Matrix(spec.vocab_size, spec.hidden_size)));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama_3_2_1b_has_147() {
+        let spec = ModelSpec { n_layers: 16, tied_lm_head: true, ..ModelSpec::default() };
+        assert_eq!((count(&spec), tensors(&spec).len()), (147, 147));
+        let spec = ModelSpec { qkv_bias: true, mlp_bias: true, attn_out_bias: true, ..spec };
+        assert_eq!((count(&spec), tensors(&spec).len()), (259, 259));
+    }
+}

@@ -1,0 +1,281 @@
+//! Writing a file: everything planned first, tensors encoded in parallel in small pieces, then named in one step.
+
+use crate::encoding::{Encoding, Shape};
+use crate::error::{FormatError, Result};
+use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
+use crate::map::map;
+use crate::schema;
+use crate::spec::ModelSpec;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// Encoded bytes that one thread holds at a time.
+const JOB_BYTES: usize = 1 << 20;
+
+/// What a file is to hold, all but the weights' values.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    spec: ModelSpec,
+    tensors: Vec<(String, Shape, Encoding)>,
+    sections: BTreeMap<SectionKind, Vec<u8>>,
+}
+
+impl Plan {
+    /// A file for a model: every matrix in `encoding`, vectors in f32, the head an alias where the model is tied.
+    ///
+    /// # Errors
+    /// When the model's numbers are out of range.
+    pub fn new(spec: ModelSpec, encoding: Encoding) -> Result<Plan> {
+        spec.check()?;
+        let tensors = schema::tensors(&spec).into_iter().map(|(name, shape)| match shape {
+            Shape::Vector(_) => (name, shape, Encoding::F32),
+            Shape::Matrix(..) => (name, shape, encoding),
+        });
+        let tensors = tensors.collect();
+        let json = serde_json::to_vec(&spec).expect("a spec is plain data");
+        Ok(Plan { spec, tensors, sections: BTreeMap::from([(SectionKind::Spec, json)]) })
+    }
+
+    /// Adds a section that holds `bytes` as they are.
+    ///
+    /// # Panics
+    /// For the two kinds that the writer makes itself.
+    pub fn section(&mut self, kind: SectionKind, bytes: Vec<u8>) {
+        assert!(!kind.required(), "the writer makes section {kind}");
+        self.sections.insert(kind, bytes);
+    }
+
+    /// Adds a section that holds `value` as JSON.
+    pub fn json(&mut self, kind: SectionKind, value: &impl serde::Serialize) {
+        self.section(kind, serde_json::to_vec(value).expect("sections are plain data"));
+    }
+
+    /// Name, shape and encoding of every tensor, in the file's order.
+    pub fn tensors(&self) -> &[(String, Shape, Encoding)] {
+        &self.tensors
+    }
+}
+
+/// A file being written, under a temporary name beside its own. Dropped before [`Writer::finish`], it is gone.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    temp: NamedTempFile,
+    spec: ModelSpec,
+    tensors: Vec<RawTensor>,
+    shapes: Vec<(Shape, Encoding)>,
+    sections: Vec<(SectionKind, Vec<u8>)>,
+    offsets: Vec<u64>,
+    file_len: u64,
+    written: Vec<bool>,
+}
+
+/// A finished file.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    /// Its length.
+    pub file_len: u64,
+    /// Its root hash.
+    pub root: Hash,
+}
+
+impl Writer {
+    /// Lays the file out and reserves its space beside `path`; `path` itself is untouched.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or has too little space.
+    pub fn create(path: &Path, plan: Plan) -> Result<Writer> {
+        let Plan { spec, tensors, mut sections } = plan;
+        // Offsets and hashes follow; the directory's length is known before them.
+        let mut raw: Vec<RawTensor> = Vec::with_capacity(tensors.len());
+        for (name, shape, encoding) in &tensors {
+            let place = if spec.tied_lm_head && name == schema::LM_HEAD {
+                RawPlace::Alias { target: 0 }
+            } else {
+                let len = shape.bytes(*encoding).ok_or_else(|| FormatError::TensorLength {
+                    tensor: name.clone(),
+                    got: u64::MAX,
+                    expected: u64::MAX,
+                })?;
+                RawPlace::Stored { offset: 0, len: len as u64, hash: [0; HASH_BYTES] }
+            };
+            raw.push(RawTensor::new(name.clone(), *shape, encoding.code(), place));
+        }
+        sections.insert(SectionKind::Directory, header::encode_directory(&raw));
+        let mut at = header::encoded_bytes(sections.len());
+        let mut offsets = Vec::with_capacity(sections.len());
+        for bytes in sections.values() {
+            at = at.next_multiple_of(ALIGNMENT);
+            offsets.push(at);
+            at += bytes.len() as u64;
+        }
+        at = at.next_multiple_of(DATA_ALIGNMENT);
+        for tensor in &mut raw {
+            if let RawPlace::Stored { offset, len, .. } = &mut tensor.place {
+                *offset = at;
+                at = (at + *len).next_multiple_of(ALIGNMENT);
+            }
+        }
+        let (path, temp) = temporary_sibling(path)?;
+        let written = raw.iter().map(|t| matches!(t.place, RawPlace::Alias { .. })).collect();
+        let writer = Writer {
+            shapes: tensors.iter().map(|t| (t.1, t.2)).collect(),
+            sections: sections.into_iter().collect(),
+            tensors: raw,
+            file_len: at,
+            path,
+            temp,
+            spec,
+            offsets,
+            written,
+        };
+        writer.reserve()?;
+        Ok(writer)
+    }
+
+    /// The model being written.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Bytes that the finished file will have.
+    pub fn file_len(&self) -> u64 {
+        self.file_len
+    }
+
+    /// Places in the directory of all tensors that have bytes of their own, in the file's order.
+    pub fn stored(&self) -> Vec<usize> {
+        let stored = |i: &usize| matches!(self.tensors[*i].place, RawPlace::Stored { .. });
+        (0..self.tensors.len()).filter(stored).collect()
+    }
+
+    /// Takes all the room the file will need, so that a full disk is found before the work is done.
+    fn reserve(&self) -> Result<()> {
+        let file = self.temp.as_file();
+        #[cfg(target_os = "linux")]
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, self.file_len) {
+            Ok(()) => return Ok(()),
+            // Not every file system can: there a full disk shows at the write.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(e) => return Err(self.failed("reserve space for")(e.into())),
+        }
+        file.set_len(self.file_len).map_err(self.failed("reserve space for"))
+    }
+
+    fn failed(&self, action: &'static str) -> impl Fn(std::io::Error) -> FormatError + use<> {
+        let path = self.path.clone();
+        move |source| FormatError::Io { path: path.clone(), action, source }
+    }
+
+    /// Encodes and writes tensor `index`. `fill` gets a range of the tensor's pieces (panels of a matrix, the whole of
+    /// a vector) and the bytes to put them in; it runs in the current rayon pool, pieces in no order.
+    ///
+    /// # Errors
+    /// The first error of `fill` or of the file; either way the writer is to be dropped.
+    pub fn write<E: From<FormatError> + Send>(
+        &mut self,
+        index: usize,
+        fill: impl Fn(Range<usize>, &mut [u8]) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let RawTensor { name, place, .. } = &self.tensors[index];
+        let RawPlace::Stored { offset, len, .. } = *place else {
+            return Err(FormatError::Unwritten { tensor: name.clone(), what: "written, but is an alias" }.into());
+        };
+        if self.written[index] {
+            return Err(FormatError::Unwritten { tensor: name.clone(), what: "written twice" }.into());
+        }
+        let pieces = self.shapes[index].0.pieces();
+        let piece_bytes = len as usize / pieces;
+        let per_job = (JOB_BYTES / piece_bytes).max(1);
+        let (file, failed) = (self.temp.as_file(), self.failed("write"));
+        (0..pieces.div_ceil(per_job)).into_par_iter().try_for_each_init(Vec::new, |buffer, job| {
+            let range = job * per_job..((job + 1) * per_job).min(pieces);
+            buffer.resize(range.len() * piece_bytes, 0);
+            let at = offset + (range.start * piece_bytes) as u64;
+            fill(range, buffer)?;
+            file.write_all_at(buffer, at).map_err(|e| E::from(failed(e)))
+        })?;
+        self.written[index] = true;
+        Ok(())
+    }
+
+    /// Hashes what was written, writes the header, syncs, and gives the file its name.
+    ///
+    /// # Errors
+    /// When a tensor was left out or the system fails; nothing is left under the file's name but what was there.
+    pub fn finish(mut self) -> Result<Summary> {
+        if let Some(i) = self.written.iter().position(|w| !w) {
+            return Err(FormatError::Unwritten { tensor: self.tensors[i].name.clone(), what: "not written" });
+        }
+        let written = map(self.temp.as_file()).map_err(self.failed("map"))?;
+        for tensor in &mut self.tensors {
+            if let RawPlace::Stored { offset, len, hash } = &mut tensor.place {
+                let bytes = &written[*offset as usize..(*offset + *len) as usize];
+                *hash = blake3::Hasher::new().update_rayon(bytes).finalize().into();
+            }
+        }
+        drop(written);
+        let mut table = Vec::with_capacity(self.sections.len());
+        for ((kind, bytes), &offset) in self.sections.iter_mut().zip(&self.offsets) {
+            if *kind == SectionKind::Directory {
+                *bytes = header::encode_directory(&self.tensors);
+            }
+            let len = bytes.len() as u64;
+            let hash = blake3::hash(bytes).into();
+            table.push(RawSection { kind: kind.code(), required: kind.required(), offset, len, hash });
+        }
+        let (head, root) = header::encode(&table, self.file_len);
+        let (file, failed) = (self.temp.as_file(), self.failed("write"));
+        file.write_all_at(&head, 0).map_err(&failed)?;
+        for ((_, bytes), &offset) in self.sections.iter().zip(&self.offsets) {
+            file.write_all_at(bytes, offset).map_err(&failed)?;
+        }
+        file.sync_all().map_err(self.failed("sync"))?;
+        let failed = self.failed("rename to");
+        self.temp.persist(&self.path).map_err(|e| failed(e.error))?;
+        // The name is in the folder; make the folder's new entry last too. Some file systems cannot: no harm.
+        if let Some(Ok(folder)) = self.path.parent().map(File::open) {
+            let _ = folder.sync_all();
+        }
+        Ok(Summary { file_len: self.file_len, root })
+    }
+}
+
+/// A new file beside `path`, with the mode that a new file gets, removed when dropped. Also where `path` really is.
+///
+/// A program that was killed leaves its file behind; the lock it held tells it from one still at work.
+fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)> {
+    let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if fs::metadata(&path).is_ok_and(|m| !m.is_file()) {
+        let source = std::io::Error::other("it exists and is not a regular file");
+        return Err(FormatError::Io { path, action: "write", source });
+    }
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+        return Err(failed("create")(std::io::Error::other("it needs a file name in UTF-8")));
+    };
+    let folder = match path.parent() {
+        Some(p) if p != Path::new("") => p,
+        _ => Path::new("."),
+    };
+    let (prefix, suffix) = (format!(".{name}."), ".partial");
+    for entry in fs::read_dir(folder).map_err(failed("create"))?.flatten() {
+        let stale = entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix) && n.ends_with(suffix));
+        if stale && File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let temp = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(suffix)
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(failed("create"))?;
+    let _ = temp.as_file().try_lock();
+    Ok((path, temp))
+}
