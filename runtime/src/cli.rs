@@ -1,0 +1,94 @@
+//! What the programs share: options of the machine, exit codes, and how errors are told. Each program includes this
+//! file as a module.
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use nanoserve_format::{Encoding, FormatError, NsvFile};
+use nanoserve_runtime::{EngineOptions, KvType, RuntimeError};
+use std::process::ExitCode;
+
+/// Where and how to run.
+#[derive(Debug, Args)]
+pub struct Machine {
+    /// Threads [default: physical cores this process may use]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// Instruction set of the kernels; all give the same bits [default: the fastest here]
+    #[arg(long, value_name = "scalar|avx2|avx512|neon")]
+    pub isa: Option<String>,
+    /// How keys and values are kept [default: f32 for a model in f32, else f16]
+    #[arg(long, value_enum)]
+    pub kv: Option<Kv>,
+}
+
+/// A device by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// A cache type by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    /// As computed.
+    F32,
+    /// Rounded: half the memory.
+    F16,
+}
+
+impl Machine {
+    /// The cache type asked for, or the one that suits the file.
+    pub fn kv_type(&self, file: &NsvFile) -> KvType {
+        match self.kv {
+            Some(Kv::F32) => KvType::F32,
+            Some(Kv::F16) => KvType::F16,
+            None if file.layout().tensors[0].encoding == Encoding::F32 => KvType::F32,
+            None => KvType::F16,
+        }
+    }
+}
+
+impl TryFrom<&Machine> for EngineOptions {
+    type Error = anyhow::Error;
+
+    fn try_from(m: &Machine) -> Result<EngineOptions> {
+        if m.device == Device::Cuda {
+            bail!("this program was built without CUDA; run with --device cpu");
+        }
+        if m.threads == Some(0) {
+            bail!("--threads is 0, expected at least 1");
+        }
+        Ok(EngineOptions { threads: m.threads, isa: m.isa.clone() })
+    }
+}
+
+/// The exit code of a program; errors are told on standard error.
+pub fn exit(result: Result<ExitCode>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    eprintln!("error: {error:#}");
+    let machine = |e: &RuntimeError| {
+        matches!(e, RuntimeError::Threads { .. })
+            || matches!(e, RuntimeError::Format(FormatError::Io { action, .. }) if *action != "open")
+    };
+    // 1 is the machine's fault, 2 the input's.
+    ExitCode::from(if error.downcast_ref().is_some_and(machine) { 1 } else { 2 })
+}
+
+/// Whoever read our output went away: no fault of ours; any other failed write is the machine's.
+#[allow(dead_code, reason = "not every program streams")]
+pub fn broken_pipe(e: std::io::Error) -> Result<ExitCode> {
+    if e.kind() == std::io::ErrorKind::BrokenPipe {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("error: cannot write to standard output: {e}");
+    Ok(ExitCode::FAILURE)
+}

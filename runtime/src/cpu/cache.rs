@@ -1,0 +1,95 @@
+//! Keys and values, laid out for the attention kernels: lanes of keys are positions, lanes of values are dimensions.
+//!
+//! Memory is taken zeroed and lazily: a position that no token has reached costs nothing.
+
+use super::disjoint::each_row_of_two;
+use super::isa::Rows;
+use super::threads::Pool;
+use crate::backend::{KvShape, KvType};
+use bytemuck::{Pod, Zeroable};
+use half::f16;
+use nanoserve_format::PANEL_ROWS;
+
+/// A cache line: what aligns the cache for whole-lane reads.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// The cache of all layers.
+#[derive(Debug)]
+pub struct KvCache {
+    shape: KvShape,
+    /// Of each layer, keys `[n_kv_heads, capacity / 16, head_dim, 16]`.
+    keys: Vec<Vec<Line>>,
+    /// Of each layer, values `[n_kv_heads, capacity, head_dim rounded up to 16]`.
+    values: Vec<Vec<Line>>,
+}
+
+impl KvCache {
+    /// An empty cache; its capacity is rounded up to whole lanes.
+    pub fn new(shape: KvShape) -> Self {
+        let shape = KvShape { capacity: shape.capacity.next_multiple_of(PANEL_ROWS), ..shape };
+        let mut cache = KvCache { shape, keys: Vec::new(), values: Vec::new() };
+        let lines = |bytes: usize| bytemuck::zeroed_vec(shape.n_kv_heads * bytes / size_of::<Line>());
+        for _ in 0..shape.n_layers {
+            cache.keys.push(lines(cache.key_bytes()));
+            cache.values.push(lines(cache.value_bytes()));
+        }
+        cache
+    }
+
+    /// Its sizes.
+    pub fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    fn value_size(&self) -> usize {
+        match self.shape.kv_type {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+        }
+    }
+
+    /// Bytes of one head's keys.
+    fn key_bytes(&self) -> usize {
+        self.shape.capacity * self.shape.head_dim * self.value_size()
+    }
+
+    /// Bytes of one head's values.
+    fn value_bytes(&self) -> usize {
+        self.shape.capacity * self.shape.head_dim.next_multiple_of(PANEL_ROWS) * self.value_size()
+    }
+
+    /// Keys and values of one head, as a kernel's job takes them.
+    pub(super) fn head(&self, layer: usize, head: usize) -> (&[u8], &[u8]) {
+        let (k, v) = (self.key_bytes(), self.value_bytes());
+        let (keys, values) = (bytemuck::cast_slice(&self.keys[layer]), bytemuck::cast_slice(&self.values[layer]));
+        (&keys[head * k..(head + 1) * k], &values[head * v..(head + 1) * v])
+    }
+
+    /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) at positions from `first` on.
+    pub(super) fn store(&mut self, pool: &Pool, layer: usize, k: Rows, v: Rows, first: usize) {
+        match self.shape.kv_type {
+            KvType::F32 => self.put(pool, layer, k, v, first, |x| x),
+            KvType::F16 => self.put(pool, layer, k, v, first, f16::from_f32),
+        }
+    }
+
+    fn put<T: Pod + Send>(&mut self, pool: &Pool, layer: usize, k: Rows, v: Rows, first: usize, narrow: fn(f32) -> T) {
+        let (dim, tokens) = (self.shape.head_dim, k.rows());
+        let (head_keys, head_values) = (self.key_bytes() / size_of::<T>(), self.value_bytes() / size_of::<T>());
+        let stride = head_values / self.shape.capacity;
+        let keys: &mut [T] = bytemuck::cast_slice_mut(&mut self.keys[layer]);
+        let values: &mut [T] = bytemuck::cast_slice_mut(&mut self.values[layer]);
+        each_row_of_two(pool, (keys, head_keys), (values, head_values), tokens * dim, |head, keys, values| {
+            for t in 0..tokens {
+                let (position, own) = (first + t, head * dim..(head + 1) * dim);
+                let (panel, lane) = (position / PANEL_ROWS, position % PANEL_ROWS);
+                for (d, (k, v)) in k.row(t)[own.clone()].iter().zip(&v.row(t)[own]).enumerate() {
+                    keys[(panel * dim + d) * PANEL_ROWS + lane] = narrow(*k);
+                    values[position * stride + d] = narrow(*v);
+                }
+            }
+        });
+    }
+}

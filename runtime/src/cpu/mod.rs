@@ -1,0 +1,229 @@
+//! The CPU backend: splits every operation over threads and calls one instruction set's kernels. It knows no model.
+//!
+//! Rows and heads are what threads and lanes split, never a sum: the bits do not depend on how many there are.
+
+#[allow(unsafe_code)]
+mod attention;
+mod cache;
+#[allow(unsafe_code)]
+mod disjoint;
+pub mod isa;
+pub mod math;
+#[allow(unsafe_code)]
+mod matrix;
+pub mod scalar;
+pub mod threads;
+
+pub use cache::KvCache;
+
+use crate::backend::{Backend, KvShape, Linear};
+use crate::error::{Result, RuntimeError};
+use crate::rope::RopeTable;
+use disjoint::each_row;
+use isa::{Kernels, PAIR_ROWS, Rows};
+use matrix::{Input, Output, Quantized, multiply};
+use nanoserve_format::{Encoding, NsvFile, PANEL_ROWS, Shape, panel};
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use threads::Pool;
+
+/// The CPU: a pool of threads and one table of kernels.
+#[derive(Debug)]
+pub struct CpuBackend {
+    kernels: &'static Kernels,
+    pool: Arc<Pool>,
+    quantized: Quantized,
+}
+
+/// A tensor in the map.
+#[derive(Clone, Debug)]
+pub struct CpuWeight {
+    file: Arc<NsvFile>,
+    range: Range<usize>,
+    shape: Shape,
+    encoding: Encoding,
+}
+
+impl CpuWeight {
+    fn bytes(&self) -> &[u8] {
+        &self.file.bytes()[self.range.clone()]
+    }
+
+    /// The values of a vector.
+    fn vector(&self) -> &[f32] {
+        bytemuck::cast_slice(self.bytes())
+    }
+
+    /// Bytes of one of its panels.
+    fn panel_bytes(&self) -> usize {
+        self.range.len() / self.shape.pieces()
+    }
+
+    /// Panels it has.
+    fn panels(&self) -> usize {
+        self.shape.pieces()
+    }
+}
+
+/// Rows of activations, `[rows, width]`.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    data: Vec<f32>,
+    width: usize,
+}
+
+impl Buffer {
+    fn rows(&self) -> Rows<'_> {
+        Rows { data: &self.data, width: self.width }
+    }
+
+    fn resize(&mut self, rows: usize) -> &mut [f32] {
+        self.data.resize(rows * self.width, 0.0);
+        &mut self.data
+    }
+}
+
+impl CpuBackend {
+    /// A backend of `kernels` on the threads of `pool`.
+    pub fn new(kernels: &'static Kernels, pool: Arc<Pool>) -> Self {
+        CpuBackend { kernels, pool, quantized: Quantized::default() }
+    }
+
+    /// The kernels it runs.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// The threads it runs on.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Rounds `x` if one of the matrices to come is q8.
+    fn prepare(&mut self, x: &Buffer, mut encodings: impl Iterator<Item = Encoding>) {
+        if encodings.any(|e| e == Encoding::Q8) {
+            self.quantized.fill(self.kernels, &self.pool, x.rows());
+        }
+    }
+
+    fn add_bias(&self, bias: &Option<CpuWeight>, row: usize, out: &mut [f32]) {
+        if let Some(bias) = bias {
+            (self.kernels.add)(out, &bias.vector()[row..row + out.len()]);
+        }
+    }
+}
+
+impl Backend for CpuBackend {
+    type Weight = CpuWeight;
+    type Buffer = Buffer;
+    type Cache = KvCache;
+
+    fn weight(&mut self, file: &Arc<NsvFile>, name: &str, expected: Shape) -> Result<CpuWeight> {
+        let tensor = || name.to_string();
+        let entry = file.layout().tensor(name).ok_or_else(|| RuntimeError::MissingTensor { tensor: tensor() })?;
+        let (shape, encoding) = (entry.shape, entry.encoding);
+        if shape != expected {
+            return Err(RuntimeError::TensorShape { tensor: tensor(), got: shape, expected });
+        }
+        // Kernels read f32; a map is page-aligned and offsets are multiples of 64, so this holds wherever mmap does.
+        let weight = CpuWeight { file: file.clone(), range: entry.range.clone(), shape, encoding };
+        if !weight.bytes().as_ptr().addr().is_multiple_of(align_of::<f32>()) {
+            return Err(RuntimeError::TensorAlignment { tensor: tensor(), encoding, expected: align_of::<f32>() });
+        }
+        Ok(weight)
+    }
+
+    fn buffer(&mut self, width: usize) -> Buffer {
+        Buffer { data: Vec::new(), width }
+    }
+
+    fn cache(&mut self, shape: KvShape) -> KvCache {
+        KvCache::new(shape)
+    }
+
+    fn read<'a>(&mut self, buffer: &'a Buffer) -> Cow<'a, [f32]> {
+        Cow::Borrowed(&buffer.data)
+    }
+
+    fn embed(&mut self, table: &CpuWeight, ids: &[u32], out: &mut Buffer) {
+        let width = out.width;
+        each_row(&self.pool, out.resize(ids.len()), width, |t, out| {
+            panel::unpack_rows(table.encoding, width, table.bytes(), ids[t] as usize, out);
+        });
+    }
+
+    fn rms_norm(&mut self, x: &Buffer, weight: &CpuWeight, eps: f32, out: &mut Buffer) {
+        let (x, width) = (x.rows(), out.width);
+        each_row(&self.pool, out.resize(x.rows()), width, |t, out| {
+            (self.kernels.rms_norm)(x.row(t), weight.vector(), eps, out);
+        });
+    }
+
+    fn linear(&mut self, x: &Buffer, parts: &mut [(&Linear<CpuWeight>, &mut Buffer)]) {
+        self.prepare(x, parts.iter().map(|(l, _)| l.weight.encoding));
+        let (mut outputs, mut linears, mut pair) = (Vec::new(), Vec::new(), 0);
+        for (linear, out) in parts {
+            let width = out.width;
+            let (output, next) = Output::new(out.resize(x.rows().rows()), width, PAIR_ROWS, pair);
+            outputs.push(output);
+            linears.push(*linear);
+            pair = next;
+        }
+        let panels = |part: usize, pair: usize| {
+            let weight = &linears[part].weight;
+            [(weight, 2 * pair), (weight, (2 * pair + 1).min(weight.panels() - 1))]
+        };
+        let input = Input::new(x.rows(), &self.quantized);
+        multiply(self.kernels, &self.pool, &input, &outputs, panels, |part, row, tile, out| {
+            out.copy_from_slice(&tile[..out.len()]);
+            self.add_bias(&linears[part].bias, row, out);
+        });
+    }
+
+    fn gated(&mut self, x: &Buffer, gate: &Linear<CpuWeight>, up: &Linear<CpuWeight>, out: &mut Buffer) {
+        self.prepare(x, [gate, up].into_iter().map(|l| l.weight.encoding));
+        let width = out.width;
+        let (output, _) = Output::new(out.resize(x.rows().rows()), width, PANEL_ROWS, 0);
+        let panels = |_, panel| [(&gate.weight, panel), (&up.weight, panel)];
+        let input = Input::new(x.rows(), &self.quantized);
+        multiply(self.kernels, &self.pool, &input, &[output], panels, |_, row, tile, out| {
+            let mut up_values = [0.0; PANEL_ROWS];
+            up_values.copy_from_slice(&tile[PANEL_ROWS..]);
+            let up_values = &mut up_values[..out.len()];
+            out.copy_from_slice(&tile[..out.len()]);
+            self.add_bias(&gate.bias, row, out);
+            self.add_bias(&up.bias, row, up_values);
+            (self.kernels.silu_mul)(out, up_values);
+        });
+    }
+
+    fn rope(&mut self, x: &mut Buffer, head_dim: usize, table: &RopeTable, first: usize) {
+        let width = x.width;
+        each_row(&self.pool, &mut x.data, width, |t, row| {
+            let (cos, sin) = table.at(first + t);
+            for head in row.chunks_exact_mut(head_dim) {
+                (self.kernels.rope)(head, cos, sin);
+            }
+        });
+    }
+
+    fn store(&mut self, cache: &mut KvCache, layer: usize, k: &Buffer, v: &Buffer, first: usize) {
+        cache.store(&self.pool, layer, k.rows(), v.rows(), first);
+    }
+
+    fn attention(&mut self, q: &Buffer, cache: &KvCache, layer: usize, first: usize, out: &mut Buffer) {
+        let out = out.resize(q.rows().rows());
+        attention::attend(self.kernels, &self.pool, q.rows(), cache, layer, first, out);
+    }
+
+    fn add(&mut self, x: &mut Buffer, y: &Buffer) {
+        let (y, width) = (y.rows(), x.width);
+        each_row(&self.pool, &mut x.data, width, |t, x| (self.kernels.add)(x, y.row(t)));
+    }
+
+    fn last_row(&mut self, x: &Buffer, out: &mut Buffer) {
+        let last = x.rows().rows() - 1;
+        out.resize(1).copy_from_slice(x.rows().row(last));
+    }
+}

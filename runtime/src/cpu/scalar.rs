@@ -1,0 +1,197 @@
+//! The contract in plain loops: what every kernel computes, in which order, with how many roundings.
+//!
+//! `docs/arithmetic.md` says the same in words. This file is never tuned; every faster kernel equals it bit for bit.
+
+use super::isa::{AttendJob, BlockScale, Kernels, MatrixTile, PAIR_ROWS, QuantizedRows, Rows};
+use super::math::{LANES, exp, sum_lanes};
+use half::f16;
+use nanoserve_format::PANEL_ROWS;
+use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
+
+/// Columns of f32 and f16 weights that are summed by themselves.
+pub const FLOAT_BLOCK: usize = 256;
+
+/// Positions whose softmax is taken together; blocks begin at multiples of it.
+pub const ATTENTION_BLOCK: usize = 64;
+
+/// Activations below this magnitude quantize to zero: their scale's inverse would overflow.
+pub const QUANTIZE_MIN: f32 = 1e-30;
+
+/// The plain kernels.
+pub static KERNELS: Kernels = Kernels {
+    name: "scalar",
+    q8_tokens: 4,
+    float_tokens: 4,
+    attend_rows: 4,
+    matrix_q8,
+    matrix_f16: |panels, x, out| matrix_float(panels, x, out, f16::to_f32),
+    matrix_f32: |panels, x, out| matrix_float(panels, x, out, |w: f32| w),
+    quantize,
+    rms_norm,
+    rope,
+    silu_mul,
+    add,
+    attend_f32: |job| attend(job, |k: f32| k),
+    attend_f16: |job| attend(job, f16::to_f32),
+};
+
+/// `out[t][r] = sum over blocks b of (sum over columns k of b of w[r][k] * x[t][k]) * (dw[r][b] * dx[t][b])`.
+///
+/// Inner sums are whole numbers and exact; each is scaled and added in one rounding, blocks ascending.
+fn matrix_q8(panels: [&[u8]; 2], x: QuantizedRows, out: &mut MatrixTile) {
+    for (t, out) in out.iter_mut().enumerate().take(x.rows()) {
+        let x = x.part(t, 1);
+        for (row, out) in out.iter_mut().enumerate() {
+            let (panel, row) = (panels[row / PANEL_ROWS], row % PANEL_ROWS);
+            let mut sum = 0f32;
+            for (block, (x, dx)) in x.bytes.chunks_exact(Q8_BLOCK).zip(x.scales).enumerate() {
+                let superblock = &panel[block / 2 * Q8_SUPERBLOCK_BYTES..][..Q8_SUPERBLOCK_BYTES];
+                let at = 2 * (block % 2 * PANEL_ROWS + row);
+                let dw = f16::from_le_bytes([superblock[at], superblock[at + 1]]).to_f32();
+                let first = 4 * PANEL_ROWS + block % 2 * Q8_BLOCK * PANEL_ROWS;
+                let mut dot = 0i32;
+                for (k, &x) in x.iter().enumerate() {
+                    let w = superblock[first + k / 4 * 4 * PANEL_ROWS + 4 * row + k % 4] as i8;
+                    dot += i32::from(w) * i32::from(x);
+                }
+                sum = (dot as f32).mul_add(dw * dx.scale, sum);
+            }
+            *out = sum;
+        }
+    }
+}
+
+/// `out[t][r] = sum over k of w[r][k] * x[t][k]`: chains of fused multiply-adds over blocks of 256 columns, the blocks'
+/// sums added in ascending order.
+fn matrix_float<W: bytemuck::Pod>(panels: [&[u8]; 2], x: Rows, out: &mut MatrixTile, widen: fn(W) -> f32) {
+    let panels = panels.map(bytemuck::cast_slice::<u8, W>);
+    for (t, out) in out.iter_mut().enumerate().take(x.rows()) {
+        let x = x.row(t);
+        for (row, out) in out.iter_mut().enumerate() {
+            let (panel, row) = (panels[row / PANEL_ROWS], row % PANEL_ROWS);
+            let mut total = 0f32;
+            for (block, x) in x.chunks(FLOAT_BLOCK).enumerate() {
+                let mut sum = 0f32;
+                for (k, &x) in x.iter().enumerate() {
+                    let w = widen(panel[(block * FLOAT_BLOCK + k) * PANEL_ROWS + row]);
+                    sum = w.mul_add(x, sum);
+                }
+                total += sum;
+            }
+            *out = total;
+        }
+    }
+}
+
+/// Rounds a row to int8 in blocks of 32: `dx = absmax / 127`, bytes `x * (127 / absmax)` to nearest, ties to even.
+///
+/// A block whose absmax is below [`QUANTIZE_MIN`] is all zero with scale 0. Columns past the row's end are zero. The
+/// correction is `-128` times the sum of a block's bytes: what a kernel adds that reads weights as unsigned.
+fn quantize(x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
+    bytes.fill(0);
+    scales.fill(BlockScale::default());
+    for ((x, bytes), scale) in x.chunks(Q8_BLOCK).zip(bytes.chunks_exact_mut(Q8_BLOCK)).zip(scales) {
+        let absmax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+        if absmax < QUANTIZE_MIN {
+            continue;
+        }
+        scale.scale = absmax / 127.0;
+        let inverse = 127.0 / absmax;
+        for (x, byte) in x.iter().zip(bytes) {
+            *byte = (x * inverse).round_ties_even() as i8;
+            scale.correction -= 128 * i32::from(*byte);
+        }
+    }
+}
+
+/// `out = x * (1 / sqrt(sum(x^2) / n + eps)) * weight`; the squares in 16 lanes, lane = index modulo 16.
+fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let mut lanes = [0f32; LANES];
+    for (i, x) in x.iter().enumerate() {
+        lanes[i % LANES] = x.mul_add(*x, lanes[i % LANES]);
+    }
+    let mean = sum_lanes(lanes) / x.len() as f32;
+    let r = 1.0 / (mean + eps).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * r * weight;
+    }
+}
+
+/// Turns one head: pair `(x[j], x[j + n])` by the angle whose cosine and sine are `cos[j]` and `sin[j]`.
+fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (low, high) = head.split_at_mut(cos.len());
+    for (((a, b), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        let (x, y) = (*a, *b);
+        *a = (-y).mul_add(*sin, x * cos);
+        *b = x.mul_add(*sin, y * cos);
+    }
+}
+
+/// `gate = gate / (1 + exp(-gate)) * up`.
+fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
+    }
+}
+
+/// `x += y`.
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// Softmax attention of each query over the positions before its limit, in blocks of 64 positions.
+///
+/// For each block: scores are chains of fused multiply-adds over the head's dimensions; with `m` the largest score so
+/// far, the block's weights are `exp(score - m)`, their sum is taken in 16 lanes (lane = position modulo 16), and what
+/// was summed before is scaled by `exp(old m - m)` in the rounding that adds the block's own part.
+fn attend<T: bytemuck::Pod>(job: AttendJob, widen: fn(T) -> f32) {
+    let dim = job.head_dim;
+    let (keys, values) = (bytemuck::cast_slice::<u8, T>(job.keys), bytemuck::cast_slice::<u8, T>(job.values));
+    let stride = job.value_stride();
+    for (row, &limit) in job.limits.iter().enumerate() {
+        let q = &job.q[row * dim..(row + 1) * dim];
+        let out = &mut job.out[row * dim..(row + 1) * dim];
+        let (mut max, mut total) = (f32::NEG_INFINITY, 0f32);
+        out.fill(0.0);
+        for first in (0..limit).step_by(ATTENTION_BLOCK) {
+            let n = ATTENTION_BLOCK.min(limit - first);
+            let mut weights = [f32::NEG_INFINITY; ATTENTION_BLOCK];
+            for (i, score) in weights[..n].iter_mut().enumerate() {
+                let (panel, lane) = ((first + i) / LANES, (first + i) % LANES);
+                let mut sum = 0f32;
+                for (d, q) in q.iter().enumerate() {
+                    sum = q.mul_add(widen(keys[(panel * dim + d) * LANES + lane]), sum);
+                }
+                *score = sum;
+            }
+            let new_max = weights.iter().fold(max, |m, s| m.max(*s));
+            let keep = exp(max - new_max);
+            let mut lanes = [0f32; LANES];
+            for (i, weight) in weights.iter_mut().enumerate() {
+                *weight = exp(*weight - new_max);
+                lanes[i % LANES] += *weight;
+            }
+            total = total.mul_add(keep, sum_lanes(lanes));
+            for (d, out) in out.iter_mut().enumerate() {
+                let mut sum = 0f32;
+                for (i, weight) in weights[..n].iter().enumerate() {
+                    sum = weight.mul_add(widen(values[(first + i) * stride + d]), sum);
+                }
+                *out = out.mul_add(keep, sum);
+            }
+            max = new_max;
+        }
+        for out in out {
+            *out /= total;
+        }
+    }
+}
+
+/// Padded columns of a q8 row.
+pub fn q8_columns(cols: usize) -> usize {
+    cols.next_multiple_of(Q8_SUPERBLOCK)
+}
+
+const _: () = assert!(PAIR_ROWS == 2 * PANEL_ROWS);

@@ -1,0 +1,105 @@
+//! What can go wrong between opening a file and the last token.
+
+use nanoserve_format::{Encoding, FormatError, Shape};
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
+
+/// What is wrong: where, what was found, what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The file is bad.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The file's tokenizer is bad, or could not take a text.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    /// A sampling option is out of range, or logits are not numbers.
+    #[error(transparent)]
+    Sampling(#[from] crate::sampler::SamplingError),
+    /// A stop string is no use.
+    #[error(transparent)]
+    Stop(#[from] crate::stream::StopError),
+    /// A tensor of the schema is not in the file.
+    #[error("tensor '{tensor}' is missing")]
+    MissingTensor {
+        /// Its name.
+        tensor: String,
+    },
+    /// A tensor's shape is not the one the forward pass needs.
+    #[error("tensor '{tensor}' has shape {got}, expected {expected}")]
+    TensorShape {
+        /// Its name.
+        tensor: String,
+        /// Shape in the file.
+        got: Shape,
+        /// Shape that follows from the model's numbers.
+        expected: Shape,
+    },
+    /// A tensor's bytes are not where kernels can read them.
+    #[error("tensor '{tensor}' ({encoding}) is at an address that is no multiple of {expected}")]
+    TensorAlignment {
+        /// Its name.
+        tensor: String,
+        /// Its encoding.
+        encoding: Encoding,
+        /// What the address must be a multiple of.
+        expected: usize,
+    },
+    /// The prompt has no token.
+    #[error("the prompt is empty: nothing to continue")]
+    EmptyPrompt,
+    /// The prompt and the context do not fit each other.
+    #[error("the prompt has {got} tokens, the context has room for {room}: shorten it, or give a larger --ctx")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        got: usize,
+        /// Tokens the context can still take.
+        room: usize,
+    },
+    /// The context is larger than the model was made for.
+    #[error("a context of {got} was asked for, the model has {expected} positions")]
+    ContextTooLong {
+        /// Positions asked for.
+        got: usize,
+        /// Positions of the model.
+        expected: usize,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("token id {got} is not in the vocabulary of {vocab_size}")]
+    TokenId {
+        /// The id.
+        got: u32,
+        /// Ids there are.
+        vocab_size: usize,
+    },
+    /// Text was asked for, and the file has no tokenizer.
+    #[error(
+        "the file holds no tokenizer: give token ids with --ids, or convert again with a tokenizer.json in the folder"
+    )]
+    NoTokenizer,
+    /// An instruction set this machine, or this program, does not have.
+    #[error("this machine cannot run the {got} kernels; it can run: {available}")]
+    Isa {
+        /// The name asked for.
+        got: String,
+        /// Names that work here.
+        available: String,
+    },
+    /// The threads could not be started.
+    #[error("cannot start {threads} threads: {cause}")]
+    Threads {
+        /// How many.
+        threads: usize,
+        /// The system's answer.
+        cause: String,
+    },
+    /// A reference file cannot be used.
+    #[error("{path}: {cause}")]
+    Reference {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}

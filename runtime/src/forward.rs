@@ -1,0 +1,172 @@
+//! One step of a decoder-only transformer: some tokens in, logits out. One operation a line; shapes beside them.
+//!
+//! T tokens stand at positions `first..first + T`; the cache holds what came before. The result does not depend on how
+//! a text was cut into steps: every operation treats each token by itself, and attention sees positions.
+
+use crate::backend::{Backend, KvShape, KvType};
+use crate::error::{Result, RuntimeError};
+use crate::model::Model;
+use crate::rope::RopeTable;
+
+/// Which rows of logits a step is to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// One for each token.
+    All,
+    /// The last token's alone.
+    Last,
+}
+
+/// Sees each intermediate result by its name on the ladder: `(name, rows)`.
+pub type Tap<'a> = &'a mut dyn FnMut(&str, &[f32]);
+
+/// What a sequence of tokens has left behind: its cache, and the buffers of a step.
+#[derive(Debug)]
+pub struct State<B: Backend> {
+    cache: B::Cache,
+    rope: RopeTable,
+    capacity: usize,
+    len: usize,
+    /// `[T, hidden_size]`: the residual stream.
+    x: B::Buffer,
+    /// `[T, hidden_size]`
+    norm: B::Buffer,
+    /// `[T, n_heads * head_dim]`
+    q: B::Buffer,
+    /// `[T, n_kv_heads * head_dim]`
+    k: B::Buffer,
+    /// `[T, n_kv_heads * head_dim]`
+    v: B::Buffer,
+    /// `[T, n_heads * head_dim]`
+    attended: B::Buffer,
+    /// `[T, intermediate_size]`
+    gated: B::Buffer,
+    /// `[T, hidden_size]`: what a block adds to the stream.
+    out: B::Buffer,
+    /// `[1, hidden_size]`
+    last: B::Buffer,
+    /// `[T or 1, vocab_size]`
+    logits: B::Buffer,
+}
+
+impl<B: Backend> State<B> {
+    /// An empty sequence with room for `capacity` positions.
+    ///
+    /// # Errors
+    /// When the model has fewer positions than that.
+    pub fn new(backend: &mut B, model: &Model<B>, capacity: usize, kv_type: KvType) -> Result<Self> {
+        let s = &model.spec;
+        if capacity > s.context_length {
+            return Err(RuntimeError::ContextTooLong { got: capacity, expected: s.context_length });
+        }
+        let (n_layers, n_kv_heads, head_dim) = (s.n_layers, s.n_kv_heads, s.head_dim);
+        Ok(State {
+            cache: backend.cache(KvShape { n_layers, n_kv_heads, head_dim, capacity, kv_type }),
+            rope: RopeTable::new(&s.rope, head_dim),
+            capacity,
+            len: 0,
+            x: backend.buffer(s.hidden_size),
+            norm: backend.buffer(s.hidden_size),
+            q: backend.buffer(s.q_size()),
+            k: backend.buffer(s.kv_size()),
+            v: backend.buffer(s.kv_size()),
+            attended: backend.buffer(s.q_size()),
+            gated: backend.buffer(s.intermediate_size),
+            out: backend.buffer(s.hidden_size),
+            last: backend.buffer(s.hidden_size),
+            logits: backend.buffer(s.vocab_size),
+        })
+    }
+
+    /// Tokens seen so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token was seen yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Positions there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all but the first `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+/// Runs tokens `ids` after those seen so far and returns their logits, `[T or 1, vocab_size]`.
+///
+/// # Errors
+/// When there is no token, no room for them, or one is not in the vocabulary; the state is then unchanged.
+pub fn forward<'s, B: Backend>(
+    backend: &mut B,
+    model: &Model<B>,
+    state: &'s mut State<B>,
+    ids: &[u32],
+    rows: Rows,
+    mut tap: Option<Tap>,
+) -> Result<std::borrow::Cow<'s, [f32]>> {
+    let (spec, eps, first) = (&model.spec, model.spec.norm_eps as f32, state.len);
+    let State { cache, rope, x, norm, q, k, v, attended, gated, out, last, logits, .. } = state;
+    if ids.is_empty() {
+        return Err(RuntimeError::EmptyPrompt);
+    }
+    if ids.len() > state.capacity - first {
+        return Err(RuntimeError::PromptTooLong { got: ids.len(), room: state.capacity - first });
+    }
+    if let Some(&got) = ids.iter().find(|&&id| id as usize >= spec.vocab_size) {
+        return Err(RuntimeError::TokenId { got, vocab_size: spec.vocab_size });
+    }
+    let mut see = |backend: &mut B, name: &dyn Fn() -> String, buffer: &B::Buffer| {
+        if let Some(tap) = &mut tap {
+            tap(&name(), &backend.read(buffer));
+        }
+    };
+    rope.extend(first + ids.len());
+
+    backend.embed(&model.embed, ids, x); //                                          x [T, hidden]
+    see(backend, &|| "embed".into(), x);
+    for (i, layer) in model.layers.iter().enumerate() {
+        let name = |part: &'static str| move || format!("layers.{i}.{part}");
+
+        backend.rms_norm(x, &layer.attn_norm, eps, norm); //                         norm [T, hidden]
+        see(backend, &name("attn_norm"), norm);
+        backend.linear(norm, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
+        backend.rope(q, spec.head_dim, rope, first);
+        backend.rope(k, spec.head_dim, rope, first);
+        see(backend, &name("attn.q"), q);
+        see(backend, &name("attn.k"), k);
+        see(backend, &name("attn.v"), v);
+        backend.store(cache, i, k, v, first);
+        backend.attention(q, cache, i, first, attended); //                          attended [T, heads * dim]
+        backend.linear(attended, &mut [(&layer.o, out)]); //                         out [T, hidden]
+        see(backend, &name("attn.out"), out);
+        backend.add(x, out);
+
+        backend.rms_norm(x, &layer.mlp_norm, eps, norm);
+        see(backend, &name("mlp_norm"), norm);
+        backend.gated(norm, &layer.gate, &layer.up, gated); //                       gated [T, intermediate]
+        backend.linear(gated, &mut [(&layer.down, out)]); //                         out [T, hidden]
+        see(backend, &name("mlp.out"), out);
+        backend.add(x, out);
+        see(backend, &name("out"), x);
+    }
+    let tail = match rows {
+        Rows::All => x,
+        Rows::Last => {
+            backend.last_row(x, last);
+            last
+        }
+    };
+    backend.rms_norm(tail, &model.final_norm, eps, norm);
+    see(backend, &|| "final_norm".into(), norm);
+    backend.linear(norm, &mut [(&model.lm_head, logits)]); //                        logits [T or 1, vocab]
+    see(backend, &|| "logits".into(), logits);
+    state.len += ids.len();
+    Ok(backend.read(&state.logits))
+}

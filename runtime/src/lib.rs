@@ -1,0 +1,40 @@
+//! Runs a `.nsv` file: opened by mapping, its weights read in place, with the same bits of logits on every CPU.
+//!
+//! ```no_run
+//! use nanoserve_runtime::{Engine, EngineOptions, GenerateOptions, KvType};
+//!
+//! let mut engine = Engine::open("model.nsv", &EngineOptions::default())?;
+//! let tokenizer = engine.tokenizer()?;
+//! let prompt = tokenizer.encode("Once upon a time", true)?;
+//! let mut session = engine.session(2048, KvType::F32)?;
+//! let options = GenerateOptions { max_tokens: Some(64), ..GenerateOptions::default() };
+//! let done = session.generate(&prompt, &options, Some(&tokenizer), &mut |text| {
+//!     print!("{text}");
+//!     true
+//! })?;
+//! println!("\n{} after {} tokens", done.stop_reason, done.ids.len());
+//! # Ok::<(), nanoserve_runtime::RuntimeError>(())
+//! ```
+//!
+//! The layers, each knowing only those before it: [`cpu`] has kernels and knows no model; [`backend`] is what a device
+//! must do; [`model`] binds a file's tensors; [`forward`] is one step, written once for every device; [`session`] turns
+//! steps into text. The order of every sum is fixed in `docs/arithmetic.md`: results do not depend on the instruction
+//! set, on the number of threads, or on how a prompt is cut into steps.
+
+pub mod backend;
+pub mod cpu;
+mod error;
+pub mod forward;
+pub mod model;
+pub mod rope;
+pub mod sampler;
+pub mod session;
+pub mod stream;
+pub mod tokenizer;
+pub mod verify;
+
+pub use backend::KvType;
+pub use error::{Result, RuntimeError};
+pub use sampler::SamplingOptions;
+pub use session::{Engine, EngineOptions, GenerateOptions, Generation, Session, StopReason, Timings};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,239 @@
+//! Stop strings in text that arrives in pieces.
+//!
+//! A stop string can begin in one token and end in another, so text that may yet turn out to be its beginning must not be
+//! printed. [`StopMatcher`] holds back exactly that much: the longest end of the text so far that begins a stop string.
+//! Everything before it goes out at once.
+//!
+//! Where the pieces are cut makes no difference to what is printed: text is searched as if it came one character at a
+//! time. So the stop string that is *complete* first wins; of several complete at the same character, the longest, for
+//! it begins first; of equal ones, the first given.
+//!
+//! ```
+//! use nanoserve_runtime::stream::StopMatcher;
+//!
+//! let mut stops = StopMatcher::new(vec!["\nUser:".to_owned()])?;
+//! assert_eq!(stops.push("Good day.\nUs"), ("Good day.".to_owned(), None));
+//! assert_eq!(stops.push("ually"), ("\nUsually".to_owned(), None));
+//! assert_eq!(stops.push(" so.\nUser: hello"), (" so.".to_owned(), Some(0)));
+//! # Ok::<(), nanoserve_runtime::stream::StopError>(())
+//! ```
+//!
+//! The trap: when generation ends for another reason, what is held back is text like any other: call
+//! [`StopMatcher::flush`].
+
+/// Why the stop strings are refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    /// A stop string without characters, which would match before anything is said.
+    #[error("stop string {index} of {count} is empty, expected at least one character")]
+    Empty {
+        /// Which one, counted from 1.
+        index: usize,
+        /// How many were given.
+        count: usize,
+    },
+}
+
+/// Passes text on until a stop string appears in it.
+#[derive(Clone, Debug)]
+pub struct StopMatcher {
+    stops: Vec<String>,
+    held: String,
+    stopped: Option<usize>,
+}
+
+impl StopMatcher {
+    /// A matcher at the beginning of a text. No stop strings at all are fine: then everything passes.
+    pub fn new(stops: Vec<String>) -> Result<Self, StopError> {
+        match stops.iter().position(String::is_empty) {
+            Some(index) => Err(StopError::Empty { index: index + 1, count: stops.len() }),
+            None => Ok(Self { stops, held: String::new(), stopped: None }),
+        }
+    }
+
+    /// Takes the next piece; gives what may be printed now and, once a stop string is complete, its index among those
+    /// given to [`Self::new`]. Neither the stop string nor anything after it is ever given out, in this call or a later.
+    pub fn push(&mut self, text: &str) -> (String, Option<usize>) {
+        if self.stopped.is_some() {
+            return (String::new(), self.stopped);
+        }
+        let searched = self.held.len();
+        self.held.push_str(text);
+        if let Some((start, index)) = self.first_match(searched) {
+            self.stopped = Some(index);
+            self.held.truncate(start);
+            return (std::mem::take(&mut self.held), self.stopped);
+        }
+        let kept = self.held.split_off(self.hold_from());
+        (std::mem::replace(&mut self.held, kept), None)
+    }
+
+    /// Which stop string has appeared.
+    pub fn stopped(&self) -> Option<usize> {
+        self.stopped
+    }
+
+    /// Ends the text: what is still held back, for nothing more will complete it.
+    pub fn flush(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Where the first stop string that ends after `searched` bytes begins, and which it is.
+    fn first_match(&self, searched: usize) -> Option<(usize, usize)> {
+        let text = self.held.as_bytes();
+        for end in searched + 1..=text.len() {
+            let ending = |(_, stop): &(usize, &String)| text[..end].ends_with(stop.as_bytes());
+            // The first of the longest: max_by_key would take the last.
+            let longest = self.stops.iter().enumerate().filter(ending).rev().max_by_key(|(_, stop)| stop.len());
+            if let Some((index, stop)) = longest {
+                return Some((end - stop.len(), index));
+            }
+        }
+        None
+    }
+
+    /// Where the longest end of the held text that begins a stop string starts; its length if there is none.
+    fn hold_from(&self) -> usize {
+        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
+        let earliest = self.held.len().saturating_sub(longest.saturating_sub(1));
+        (earliest..self.held.len())
+            .find(|&start| {
+                let end = &self.held.as_bytes()[start..];
+                // A stop string begins with a whole character, so what matches begins with one too.
+                self.stops.iter().any(|stop| stop.as_bytes().starts_with(end))
+            })
+            .unwrap_or(self.held.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matcher(stops: &[&str]) -> StopMatcher {
+        StopMatcher::new(stops.iter().map(|s| (*s).to_owned()).collect()).expect("no empty stop string")
+    }
+
+    fn feed(stops: &[&str], pieces: &[&str]) -> (String, Option<usize>) {
+        let mut matcher = matcher(stops);
+        let mut text = String::new();
+        for piece in pieces {
+            text += &matcher.push(piece).0;
+        }
+        text += &matcher.flush();
+        (text, matcher.stopped())
+    }
+
+    /// Checks the outcome for the whole text, for each of its characters alone, and for each pair of cuts.
+    fn check(stops: &[&str], text: &str, printed: &str, stopped: Option<usize>) {
+        let expected = (printed.to_owned(), stopped);
+        let characters: Vec<&str> = text.split("").collect();
+        assert_eq!(feed(stops, &characters), expected, "{stops:?} in {text:?} by characters");
+        let cuts: Vec<usize> = (0..=text.len()).filter(|&i| text.is_char_boundary(i)).collect();
+        for &a in &cuts {
+            for &b in cuts.iter().filter(|&&b| b >= a) {
+                let pieces = [&text[..a], &text[a..b], &text[b..]];
+                assert_eq!(feed(stops, &pieces), expected, "{stops:?} in {pieces:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_cut_gives_the_same_text() {
+        check(&["stop"], "go on and stop here", "go on and ", Some(0));
+        check(&["stop"], "stop", "", Some(0));
+        check(&["stop"], "a stopgap", "a ", Some(0));
+        check(&["stop"], "sto sto st s", "sto sto st s", None);
+        check(&["stop"], "ststop", "st", Some(0));
+        check(&[], "anything", "anything", None);
+        check(&["x"], "", "", None);
+        check(&["\n\n", "User:"], "one\ntwo\n\nUser: three", "one\ntwo", Some(0));
+    }
+
+    #[test]
+    fn overlapping_beginnings() {
+        check(&["aab"], "aaab", "a", Some(0));
+        check(&["aab"], "aaaaab.", "aaa", Some(0));
+        check(&["abab"], "ababab", "", Some(0));
+        check(&["abac"], "ababac", "ab", Some(0));
+        check(&["aa"], "baaa", "b", Some(0));
+    }
+
+    #[test]
+    fn one_stop_inside_another() {
+        check(&["ab", "abc"], "xabc", "x", Some(0)); // complete first, in every cut
+        check(&["abc", "ab"], "xabc", "x", Some(1));
+        check(&["bc", "abcd"], "abcd", "a", Some(0));
+        check(&["b", "aab"], "aab", "", Some(1)); // complete at once: the longer one begins first
+        check(&["aab", "b"], "ab", "a", Some(1));
+        check(&["b", "b"], "ab", "a", Some(0));
+    }
+
+    #[test]
+    fn characters_of_several_bytes() {
+        check(&["日本"], "日日本語", "日", Some(0));
+        check(&["é"], "e\u{301} è é", "e\u{301} è ", Some(0)); // è shares its first byte with é
+        check(&["👍👎"], "👍👍👎", "👍", Some(0));
+        check(&["👎"], "👍👍", "👍👍", None);
+    }
+
+    #[test]
+    fn nothing_is_held_longer_than_needed() {
+        let mut matcher = matcher(&["<end>", "e!"]);
+        assert_eq!(matcher.push("abc"), ("abc".to_owned(), None));
+        assert_eq!(matcher.push("d<"), ("d".to_owned(), None));
+        assert_eq!(matcher.push("e"), (String::new(), None)); // "<e" and, inside it, "e"
+        assert_eq!(matcher.push("x"), ("<ex".to_owned(), None));
+        assert_eq!(matcher.push("<e"), (String::new(), None));
+        assert_eq!(matcher.push("e"), ("<e".to_owned(), None)); // the first "e" is free, the second is not
+        assert_eq!(matcher.push("!"), (String::new(), Some(1)));
+    }
+
+    #[test]
+    fn nothing_comes_after_a_stop() {
+        let mut matcher = matcher(&["."]);
+        assert_eq!(matcher.push("a.b"), ("a".to_owned(), Some(0)));
+        assert_eq!(matcher.push("c"), (String::new(), Some(0)));
+        assert_eq!(matcher.flush(), "");
+        assert_eq!(matcher.stopped(), Some(0));
+    }
+
+    #[test]
+    fn flush_gives_what_was_held() {
+        let mut matcher = matcher(&["stop"]);
+        assert_eq!(matcher.push("sto"), (String::new(), None));
+        assert_eq!(matcher.flush(), "sto");
+        assert_eq!(matcher.flush(), "");
+    }
+
+    #[test]
+    fn empty_stop_strings_are_refused() {
+        let error = StopMatcher::new(vec!["a".into(), String::new()]).expect_err("empty");
+        assert_eq!(error, StopError::Empty { index: 2, count: 2 });
+        assert_eq!(error.to_string(), "stop string 2 of 2 is empty, expected at least one character");
+    }
+
+    #[test]
+    fn small_alphabets_agree_with_the_definition() {
+        // Every text of up to 7 letters a and b, every cut in two, against a plain search by ends.
+        let sets: [&[&str]; 5] = [&["aab"], &["ab", "ba"], &["abab", "bb"], &["a", "bab"], &["bba", "ba", "abba"]];
+        for stops in sets {
+            for bits in 0..1u32 << 8 {
+                let length = 31 - (bits | 1).leading_zeros();
+                let text: String = (0..length).map(|i| if bits >> i & 1 == 0 { 'a' } else { 'b' }).collect();
+                let found = (1..=text.len()).find_map(|end| {
+                    let ends = |stop: &&&str| text[..end].ends_with(**stop);
+                    let longest = stops.iter().filter(ends).max_by_key(|stop| stop.len())?;
+                    Some((end - longest.len(), stops.iter().position(|stop| stop == longest)))
+                });
+                let expected = match found {
+                    Some((start, index)) => (text[..start].to_owned(), index),
+                    None => (text.clone(), None),
+                };
+                for cut in 0..=text.len() {
+                    assert_eq!(feed(stops, &[&text[..cut], &text[cut..]]), expected, "{stops:?} in {text} at {cut}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,826 @@
+//! Text to token ids and back, over the `tokenizers` crate, with what a prompt and a stream need beside it.
+//!
+//! **Prompts.** The beginning-of-text token (BOS) is there once, whoever wants to add it, and nothing follows the text:
+//! see [`Tokenizer::encode`]. A tokenizer.json may carry truncation, padding and merge dropout from training; all three
+//! are switched off, so that every text has one encoding and keeps its whole length.
+//!
+//! **Streams.** The text of a token depends on its neighbours: a character can be spread over tokens, and decoders of the
+//! SentencePiece kind drop the space at the very beginning of a text, so that " there" decoded alone is "there". The
+//! obvious ways fail: decoding each id alone loses that space and breaks characters, decoding everything again for each
+//! token costs more with each token. [`TextStream`] decodes a token behind the one before it, which is context enough, and
+//! gathers the bytes of unfinished characters itself.
+//!
+//! ```no_run
+//! use nanoserve_runtime::tokenizer::{TextStream, Tokenizer};
+//!
+//! let json = std::fs::read("tokenizer.json")?;
+//! let tokenizer = Tokenizer::from_json(&json, Some(1), None)?;
+//! let prompt = tokenizer.encode("Once upon", true)?;
+//! let mut stream = TextStream::after(&tokenizer, &prompt, true)?;
+//! for id in [263, 931] {
+//!     print!("{}", stream.push(id)?); // " a", " time"
+//! }
+//! print!("{}", stream.finish());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The trap: a stream that continues a prompt must be told the prompt's ids ([`TextStream::after`]), or it takes the first
+//! new token for the beginning of a text and drops its space.
+
+use serde::Deserialize;
+use tokenizers::models::ModelWrapper;
+use tokenizers::{DecoderWrapper, Encoding, Token};
+
+/// Why text or ids could not be translated.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The bytes are no tokenizer.json that this program understands.
+    #[error("the tokenizer cannot be read: {source}")]
+    Json {
+        /// What the parser says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Part of the tokenizer is of a kind that this program does not handle.
+    #[error("the tokenizer's {part} is {got}, expected {expected}")]
+    Unsupported {
+        /// The part, by its key in tokenizer.json.
+        part: &'static str,
+        /// What it is.
+        got: &'static str,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// An added token has not the id that the file gives it: its ids have a gap, or say two things of one token.
+    #[error("the added token {content:?} has the id {got}, but the tokenizer's own entry says {expected}")]
+    AddedId {
+        /// The token.
+        content: String,
+        /// The id that reading the tokenizer has led to.
+        got: u32,
+        /// The id that tokenizer.json gives.
+        expected: u32,
+    },
+    /// A beginning-of-text token is asked for that nobody knows.
+    #[error("every prompt is to begin with a BOS token, but neither the file nor the tokenizer says which")]
+    BosUnknown,
+    /// A text could not be encoded.
+    #[error("a text of {bytes} bytes cannot be encoded: {source}")]
+    Encode {
+        /// The length of the text.
+        bytes: usize,
+        /// What the tokenizer says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Ids could not be decoded.
+    #[error("{count} token ids cannot be decoded: {source}")]
+    Decode {
+        /// How many ids.
+        count: usize,
+        /// What the tokenizer says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+type Result<T> = std::result::Result<T, TokenizerError>;
+
+/// A tokenizer.json, and the ids that begin a prompt.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pieces: Pieces,
+    /// What every prompt begins with.
+    lead: Vec<u32>,
+    bos_id: Option<u32>,
+}
+
+/// How the decoder makes bytes of vocabulary pieces.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Pieces {
+    /// GPT-2's way: each character of a piece stands for one byte, and the text is all bytes in a row.
+    ByteLevel,
+    /// A piece is text, marks for spaces aside. With `byte_fallback`, pieces like `<0xE6>` are single bytes.
+    Text { byte_fallback: bool },
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer.json. `bos_id` and `add_bos` are what the model's makers say about the token that begins a
+    /// text; [`Self::encode`] has the rules.
+    pub fn from_json(bytes: &[u8], bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
+        let unreadable = |source| TokenizerError::Json { source };
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(unreadable)?;
+        check_added_ids(bytes, &inner)?;
+        inner.with_truncation(None).map_err(unreadable)?;
+        inner.with_padding(None);
+        if let ModelWrapper::BPE(bpe) = inner.get_model()
+            && bpe.dropout.is_some()
+        {
+            let mut steady = bpe.clone();
+            steady.dropout = None;
+            inner.with_model(ModelWrapper::BPE(steady));
+        }
+        let pieces = pieces_of(inner.get_decoder())?;
+        let mut lead = added_in_front(&inner).map_err(unreadable)?;
+        match (add_bos, bos_id) {
+            (Some(true), Some(bos)) if lead.is_empty() => lead.push(bos),
+            (Some(true), None) if lead.is_empty() => return Err(TokenizerError::BosUnknown),
+            (Some(false), Some(bos)) => lead.retain(|&id| id != bos),
+            (Some(false), None) => lead.clear(),
+            _ => {}
+        }
+        Ok(Self { inner, pieces, lead, bos_id })
+    }
+
+    /// The ids of a text; with `special`, those of a prompt.
+    ///
+    /// A prompt begins with what the tokenizer's post-processor puts in front of a text: BOS, for most. Beyond that:
+    ///
+    /// - `add_bos` true, and the post-processor puts nothing in front: BOS is.
+    /// - `add_bos` false: BOS is not put in front, whatever the post-processor says.
+    /// - The text itself begins with BOS, written out (as chat templates do): it is not put there a second time.
+    /// - What the post-processor puts *behind* a text (EOS, with some) is left away: a prompt is there to be continued.
+    ///
+    /// So the prompt of an empty text is BOS alone. Without `special` there is the text and nothing else. Special tokens
+    /// written out in the text become their ids either way.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|source| TokenizerError::Encode { bytes: text.len(), source })?;
+        let ids = encoding.get_ids();
+        if !special || ids.starts_with(&self.lead) {
+            return Ok(ids.to_vec());
+        }
+        let twice = ids.first().is_some_and(|first| Some(*first) == self.bos_id && self.lead.contains(first));
+        Ok([&self.lead, &ids[usize::from(twice)..]].concat())
+    }
+
+    /// The text of ids, as the tokenizer's own decoder makes it: U+FFFD stands for bytes that are no UTF-8. With
+    /// `skip_special` special tokens have no text. An id without an entry has none either: models often have more rows
+    /// than their tokenizer has entries.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        if !ids.iter().any(|&id| self.shown(id, skip_special).is_some()) {
+            return Ok(String::new()); // some decoders cannot bear an empty list
+        }
+        self.inner.decode(ids, skip_special).map_err(|source| TokenizerError::Decode { count: ids.len(), source })
+    }
+
+    /// How many entries there are, added tokens included.
+    pub fn token_count(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The largest id of an entry; it may exceed the count where ids have gaps. Looks at every entry: ask once.
+    pub fn max_id(&self) -> Option<u32> {
+        self.inner.get_vocab(true).into_values().max()
+    }
+
+    /// The entry of an id as the vocabulary writes it ("▁there", "Ġthere", "<0xE6>").
+    pub fn id_to_piece(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether an id is a special token, one that belongs to the format and not to the text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.shown(id, false).is_some() && self.shown(id, true).is_none()
+    }
+
+    /// The entry of an id, if it has one and its text is wanted.
+    fn shown(&self, id: u32, skip_special: bool) -> Option<String> {
+        let piece = self.inner.id_to_token(id)?;
+        let skip = skip_special && self.inner.get_added_vocabulary().is_special_token(&piece);
+        (!skip).then_some(piece)
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    /// Leaves the vocabulary away.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("token_count", &self.token_count())
+            .field("pieces", &self.pieces)
+            .field("lead", &self.lead)
+            .field("bos_id", &self.bos_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The `tokenizers` crate numbers added tokens that the model lacks in a row, whatever ids the file gives them. Where that
+/// leads to other ids, the model would be fed the wrong rows.
+fn check_added_ids(bytes: &[u8], inner: &tokenizers::Tokenizer) -> Result<()> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+    }
+    #[derive(Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let file: File = serde_json::from_slice(bytes).map_err(|e| TokenizerError::Json { source: e.into() })?;
+    for Added { id: expected, content } in file.added_tokens {
+        match inner.token_to_id(&content) {
+            Some(got) if got != expected => return Err(TokenizerError::AddedId { content, got, expected }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What the post-processor puts in front of a text: it is shown a text of one token, and marks what it adds.
+fn added_in_front(inner: &tokenizers::Tokenizer) -> tokenizers::Result<Vec<u32>> {
+    let probe = Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
+    let processed = inner.post_process(probe, None, true)?;
+    let added = processed.get_special_tokens_mask().iter().take_while(|&&mark| mark == 1).count();
+    Ok(processed.get_ids()[..added].to_vec())
+}
+
+/// What kind of pieces a decoder expects.
+fn pieces_of(decoder: Option<&DecoderWrapper>) -> Result<Pieces> {
+    let steps = match decoder {
+        Some(DecoderWrapper::Sequence(sequence)) => sequence.get_decoders(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
+    match steps {
+        [DecoderWrapper::ByteLevel(_)] => Ok(Pieces::ByteLevel),
+        _ if steps.iter().any(|s| matches!(s, DecoderWrapper::ByteLevel(_) | DecoderWrapper::Sequence(_))) => {
+            Err(TokenizerError::Unsupported {
+                part: "decoder",
+                got: "a sequence of ByteLevel or Sequence and others",
+                expected: "ByteLevel alone, or a flat sequence without it",
+            })
+        }
+        _ => {
+            let byte_fallback = steps.iter().any(|s| matches!(s, DecoderWrapper::ByteFallback(_)));
+            Ok(Pieces::Text { byte_fallback })
+        }
+    }
+}
+
+/// How many shown tokens of a prompt a stream looks at: more than a character has bytes.
+const LOOK_BACK: usize = 16;
+
+/// How many tokens without any text a stream keeps as context.
+const MAX_CONTEXT: usize = 8;
+
+/// Ids in, whole characters out, at a cost per token that does not grow.
+///
+/// All that is given out, [`Self::finish`] included, is [`Tokenizer::decode`] of all ids, with one exception. Where
+/// byte-fallback tokens (`<0xE6>`) in a row are not UTF-8 as a whole, the decoder turns *every* byte of the row into
+/// U+FFFD, whole characters as well, however far back. A stream has printed those by then: it gives U+FFFD for the bad bytes
+/// only.
+///
+/// ```text
+/// a byte of a character   gather it; give out what is whole
+/// any other token t       give out decode(context t) minus decode(context), where context is the token before t
+/// ```
+#[derive(Debug)]
+pub struct TextStream<'t> {
+    tokenizer: &'t Tokenizer,
+    skip_special: bool,
+    /// The tokens of the latest text given out; empty only at the beginning of a text.
+    context: Vec<u32>,
+    /// The beginning of a character that is not whole yet: at most three bytes.
+    bytes: Vec<u8>,
+    /// The byte-fallback tokens that `bytes`, or what was last given out of them, came from.
+    run: Vec<u32>,
+}
+
+impl<'t> TextStream<'t> {
+    /// A stream at the beginning of a text.
+    pub fn new(tokenizer: &'t Tokenizer, skip_special: bool) -> Self {
+        Self { tokenizer, skip_special, context: Vec::new(), bytes: Vec::new(), run: Vec::new() }
+    }
+
+    /// A stream that goes on where `prompt` ends: what it gives out follows the text of the prompt. A character that
+    /// the prompt begins and does not finish is given out when it is whole.
+    pub fn after(tokenizer: &'t Tokenizer, prompt: &[u32], skip_special: bool) -> Result<Self> {
+        let shown = |&i: &usize| tokenizer.shown(prompt[i], skip_special).is_some();
+        let start = (0..prompt.len()).rev().filter(shown).take(LOOK_BACK).last().unwrap_or(prompt.len());
+        let mut stream = Self::new(tokenizer, skip_special);
+        for &id in &prompt[start..] {
+            stream.push(id)?;
+        }
+        Ok(stream)
+    }
+
+    /// Takes the next id; gives the text that is certain now: whole characters, often none.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        let Some(piece) = self.tokenizer.shown(id, self.skip_special) else {
+            return Ok(String::new());
+        };
+        match self.tokenizer.pieces {
+            Pieces::ByteLevel => {
+                push_piece_bytes(&piece, &mut self.bytes);
+                Ok(take_whole(&mut self.bytes, Replace::Sequence))
+            }
+            Pieces::Text { byte_fallback } => match fallback_byte(&piece).filter(|_| byte_fallback) {
+                Some(byte) => self.push_byte(id, byte),
+                None => self.push_text(id),
+            },
+        }
+    }
+
+    /// Ends the text: U+FFFD for what is left of an unfinished character, as many as `decode` gives.
+    pub fn finish(&mut self) -> String {
+        self.run.clear();
+        let left = std::mem::take(&mut self.bytes);
+        match self.tokenizer.pieces {
+            Pieces::ByteLevel => String::from_utf8_lossy(&left).into_owned(),
+            Pieces::Text { .. } => REPLACEMENT.repeat(left.len()),
+        }
+    }
+
+    fn push_byte(&mut self, id: u32, byte: u8) -> Result<String> {
+        self.run.push(id);
+        self.bytes.push(byte);
+        let mut text = take_whole(&mut self.bytes, Replace::Byte);
+        if text.is_empty() {
+            return Ok(text);
+        }
+        let run = std::mem::take(&mut self.run);
+        if self.context.is_empty() && self.bytes.is_empty() {
+            text = self.tokenizer.decode(&run, self.skip_special)?; // a space that begins a text may be dropped
+        }
+        self.context = run;
+        Ok(text)
+    }
+
+    fn push_text(&mut self, id: u32) -> Result<String> {
+        let mut text = String::new();
+        if !self.bytes.is_empty() {
+            self.context = std::mem::take(&mut self.run);
+            text = self.finish();
+        }
+        let before = self.tokenizer.decode(&self.context, self.skip_special)?;
+        self.context.push(id);
+        let both = self.tokenizer.decode(&self.context, self.skip_special)?;
+        let new = &both[common_prefix(&before, &both)..];
+        if !new.is_empty() {
+            text += new;
+            self.context = vec![id];
+        } else if self.context.len() > MAX_CONTEXT {
+            self.context.remove(0);
+        }
+        Ok(text)
+    }
+}
+
+const REPLACEMENT: &str = "\u{FFFD}";
+
+/// How many U+FFFD a broken sequence of bytes becomes.
+#[derive(Clone, Copy, PartialEq)]
+enum Replace {
+    /// One for each byte, as the byte-fallback decoder does.
+    Byte,
+    /// One for each longest beginning of a character, as `String::from_utf8_lossy` does.
+    Sequence,
+}
+
+/// Takes all from `bytes` but a character at the end that more bytes could make whole.
+fn take_whole(bytes: &mut Vec<u8>, replace: Replace) -> String {
+    let mut text = String::new();
+    let mut rest = bytes.as_slice();
+    loop {
+        let bad = match std::str::from_utf8(rest) {
+            Ok(good) => {
+                text += good;
+                rest = &[];
+                break;
+            }
+            Err(bad) => bad,
+        };
+        let (good, after) = rest.split_at(bad.valid_up_to());
+        text += &String::from_utf8_lossy(good); // valid, says the line above: nothing is replaced
+        rest = after;
+        let Some(length) = bad.error_len() else { break };
+        text += &REPLACEMENT.repeat(if replace == Replace::Byte { length } else { 1 });
+        rest = &rest[length..];
+    }
+    let taken = bytes.len() - rest.len();
+    bytes.drain(..taken);
+    text
+}
+
+/// The bytes that a byte-level piece stands for; a piece with a character outside GPT-2's table, as added tokens may
+/// have, is plain text.
+fn push_piece_bytes(piece: &str, bytes: &mut Vec<u8>) {
+    let start = bytes.len();
+    for c in piece.chars() {
+        match byte_of(c) {
+            Some(byte) => bytes.push(byte),
+            None => {
+                bytes.truncate(start);
+                bytes.extend_from_slice(piece.as_bytes());
+                return;
+            }
+        }
+    }
+}
+
+/// GPT-2's table: 188 printable bytes stand for themselves, the other 68, in order, are U+0100 to U+0143.
+fn byte_of(c: char) -> Option<u8> {
+    match u32::from(c) {
+        code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(code).ok(),
+        code @ 0x100..=0x120 => u8::try_from(code - 0x100).ok(), // 0x00 ..= 0x20
+        code @ 0x121..=0x142 => u8::try_from(code - 0x121 + 0x7f).ok(), // 0x7f ..= 0xa0
+        0x143 => Some(0xad),
+        _ => None,
+    }
+}
+
+/// The byte of a piece like `<0xE6>`, by the byte-fallback decoder's own test.
+fn fallback_byte(piece: &str) -> Option<u8> {
+    let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
+}
+
+/// How many bytes two texts share at the beginning, in whole characters.
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// The character that stands for a byte.
+    fn char_of(byte: u8) -> char {
+        (0..0x144).filter_map(char::from_u32).find(|&c| byte_of(c) == Some(byte)).expect("256 bytes are in the table")
+    }
+
+    fn written(text: &str) -> String {
+        text.bytes().map(char_of).collect()
+    }
+
+    fn added(id: u32, content: &str, special: bool) -> Value {
+        json!({"id": id, "content": content, "special": special,
+               "single_word": false, "lstrip": false, "rstrip": false, "normalized": false})
+    }
+
+    /// A post-processor that puts the given tokens before and behind a text.
+    fn template(before: &[(&str, u32)], behind: &[(&str, u32)]) -> Value {
+        let token = |(name, _): &(&str, u32)| json!({"SpecialToken": {"id": name, "type_id": 0}});
+        let mut single: Vec<Value> = before.iter().map(token).collect();
+        single.push(json!({"Sequence": {"id": "A", "type_id": 0}}));
+        single.extend(behind.iter().map(token));
+        let specials: serde_json::Map<String, Value> = before
+            .iter()
+            .chain(behind)
+            .map(|(name, id)| ((*name).to_owned(), json!({"id": name, "ids": [id], "tokens": [name]})))
+            .collect();
+        let pair = json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]);
+        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": specials})
+    }
+
+    const BOS: u32 = 262;
+    const EOS: u32 = 263;
+
+    /// Ids 0 ..= 255 are the bytes, 256 "he", 257 "ll", 258 the first two bytes of 日, 259 its last and the first of the
+    /// next, 260 " t", 261 " th", 262 <bos> and
+    /// 263 <eos> special, 264 "<tool é>" and 265 "né" added.
+    fn byte_level_json(post_processor: &Value) -> Value {
+        let mut vocab: serde_json::Map<String, Value> =
+            (0..=255u8).map(|b| (char_of(b).to_string(), json!(b))).collect();
+        let bytes = |bytes: &[u8]| bytes.iter().map(|&b| char_of(b)).collect::<String>();
+        let merges = [
+            (written("h"), written("e")),
+            (written("l"), written("l")),
+            (bytes(&[0xe6]), bytes(&[0x97])),
+            (bytes(&[0xa5]), bytes(&[0xe6])),
+            (written(" "), written("t")),
+            (written(" t"), written("h")),
+        ];
+        for (id, (a, b)) in (256..).zip(&merges) {
+            vocab.insert(format!("{a}{b}"), json!(id));
+        }
+        let merges: Vec<String> = merges.iter().map(|(a, b)| format!("{a} {b}")).collect();
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+            "added_tokens": [added(BOS, "<bos>", true), added(EOS, "<eos>", true), added(264, "<tool é>", false),
+                             added(265, "né", false)],
+            "pre_tokenizer": byte_level, "decoder": byte_level, "post_processor": post_processor,
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                      "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                      "vocab": vocab, "merges": merges}
+        })
+    }
+
+    /// As Llama 2: 0 <unk>, 1 <s>, 2 </s>, 3 ..= 258 the bytes, then pieces; a space before the text, dropped again.
+    fn sentencepiece_json() -> Value {
+        let mut vocab: serde_json::Map<String, Value> = [("<unk>", 0), ("<s>", 1), ("</s>", 2)]
+            .map(|(name, id)| (name.to_owned(), json!(id)))
+            .into_iter()
+            .collect();
+        for byte in 0..=255u32 {
+            vocab.insert(format!("<0x{byte:02X}>"), json!(3 + byte));
+        }
+        let merges = ["▁ t", "h e", "▁t he", "r e", "▁the re", "▁ ▁", "▁ a"];
+        let single = ["▁", "t", "h", "e", "r", "a"].map(str::to_owned);
+        let merged = merges.map(|merge| merge.replace(' ', ""));
+        for (id, piece) in (259..).zip(single.into_iter().chain(merged)) {
+            vocab.insert(piece, json!(id));
+        }
+        json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [added(0, "<unk>", true), added(1, "<s>", true), added(2, "</s>", true)],
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "pre_tokenizer": null,
+            "post_processor": template(&[("<s>", 1)], &[]),
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+                      "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+                      "vocab": vocab, "merges": merges}
+        })
+    }
+
+    fn open(json: &Value, bos_id: Option<u32>, add_bos: Option<bool>) -> Tokenizer {
+        Tokenizer::from_json(json.to_string().as_bytes(), bos_id, add_bos).expect("a good tokenizer")
+    }
+
+    fn byte_level() -> Tokenizer {
+        open(&byte_level_json(&template(&[("<bos>", BOS)], &[])), Some(BOS), None)
+    }
+
+    fn sentencepiece() -> Tokenizer {
+        open(&sentencepiece_json(), Some(1), None)
+    }
+
+    fn stream_all(tokenizer: &Tokenizer, ids: &[u32], skip: bool) -> String {
+        let mut stream = TextStream::new(tokenizer, skip);
+        let mut text: String = ids.iter().map(|&id| stream.push(id).expect("decodes")).collect();
+        text += &stream.finish();
+        text
+    }
+
+    /// The stream gives what decode gives: from the beginning, and behind each beginning taken as a prompt.
+    fn check_stream(tokenizer: &Tokenizer, ids: &[u32]) {
+        for skip in [true, false] {
+            let whole = tokenizer.decode(ids, skip).expect("decodes");
+            assert_eq!(stream_all(tokenizer, ids, skip), whole, "{ids:?} skip {skip}");
+            for cut in 0..=ids.len() {
+                let mut first = TextStream::new(tokenizer, skip);
+                let mut text: String = ids[..cut].iter().map(|&id| first.push(id).expect("decodes")).collect();
+                let mut second = TextStream::after(tokenizer, &ids[..cut], skip).expect("decodes");
+                for &id in &ids[cut..] {
+                    text += &second.push(id).expect("decodes");
+                }
+                text += &second.finish();
+                assert_eq!(text, whole, "{ids:?} cut at {cut}, skip {skip}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_byte_table_is_the_decoders() {
+        let tokenizer = byte_level();
+        for byte in 0..=255u8 {
+            let decoded = tokenizer.decode(&[u32::from(byte)], false).expect("decodes");
+            assert_eq!(decoded, String::from_utf8_lossy(&[byte]));
+            assert_eq!(tokenizer.id_to_piece(u32::from(byte)), Some(char_of(byte).to_string()));
+        }
+        assert_eq!((byte_of(' '), byte_of('\u{ad}'), byte_of('\u{144}')), (None, None, None));
+        assert_eq!((byte_of('Ġ'), byte_of('Ċ')), (Some(b' '), Some(b'\n')));
+    }
+
+    #[test]
+    fn bos_comes_once() {
+        let hello = [BOS, 256, 257, u32::from(b'o')];
+        let put = template(&[("<bos>", BOS)], &[]);
+        let put_both = template(&[("<bos>", BOS)], &[("<eos>", EOS)]);
+        let put_eos = template(&[], &[("<eos>", EOS)]);
+        let none = Value::Null;
+        for (post_processor, bos_id, add_bos, expected) in [
+            (&put, Some(BOS), None, true),
+            (&put, Some(BOS), Some(true), true),
+            (&put, Some(BOS), Some(false), false),
+            (&put, None, None, true),
+            (&put, None, Some(true), true),
+            (&put, None, Some(false), false),
+            (&put_both, Some(BOS), None, true),
+            (&put_both, Some(BOS), Some(false), false),
+            (&put_eos, Some(BOS), None, false),
+            (&put_eos, Some(BOS), Some(true), true),
+            (&none, Some(BOS), None, false),
+            (&none, Some(BOS), Some(true), true),
+            (&none, Some(BOS), Some(false), false),
+            (&none, None, None, false),
+        ] {
+            let tokenizer = open(&byte_level_json(post_processor), bos_id, add_bos);
+            let case = format!("{post_processor} {bos_id:?} {add_bos:?}");
+            let start = usize::from(!expected);
+            assert_eq!(tokenizer.encode("hello", true).expect("encodes"), hello[start..], "{case}");
+            assert_eq!(tokenizer.encode("", true).expect("encodes"), hello[start..1], "{case}");
+            // Written out it is there once, wanted or not.
+            assert_eq!(tokenizer.encode("<bos>hello", true).expect("encodes"), hello, "{case}");
+            assert_eq!(tokenizer.encode("<bos>hello", false).expect("encodes"), hello, "{case}");
+            assert_eq!(tokenizer.encode("hello", false).expect("encodes"), hello[1..], "{case}");
+            assert!(tokenizer.encode("", false).expect("encodes").is_empty(), "{case}");
+            // An end that the text itself has stays.
+            assert_eq!(tokenizer.encode("<eos>", false).expect("encodes"), [EOS], "{case}");
+        }
+    }
+
+    #[test]
+    fn several_tokens_in_front() {
+        let post_processor = template(&[("<bos>", BOS), ("<tool é>", 264)], &[]);
+        let tokenizer = open(&byte_level_json(&post_processor), Some(BOS), None);
+        let expected = [BOS, 264, 256];
+        for text in ["he", "<bos>he", "<bos><tool é>he"] {
+            assert_eq!(tokenizer.encode(text, true).expect("encodes"), expected, "{text}");
+        }
+        let tokenizer = open(&byte_level_json(&post_processor), Some(BOS), Some(false));
+        assert_eq!(tokenizer.encode("he", true).expect("encodes"), expected[1..]);
+    }
+
+    #[test]
+    fn an_unknown_bos_cannot_be_added() {
+        let json = byte_level_json(&Value::Null).to_string();
+        let error = Tokenizer::from_json(json.as_bytes(), None, Some(true)).expect_err("no BOS");
+        assert!(matches!(error, TokenizerError::BosUnknown), "{error}");
+    }
+
+    #[test]
+    fn bad_files_are_refused() {
+        for bytes in [&b""[..], b"{}", b"[1, 2]", b"\xff\xfe", b"{\"version\": \"1.0\"}"] {
+            let error = Tokenizer::from_json(bytes, None, None).expect_err("no tokenizer");
+            assert!(matches!(error, TokenizerError::Json { .. }), "{error}");
+        }
+        let mut json = byte_level_json(&Value::Null);
+        json["decoder"] = json!({"type": "Sequence", "decoders": [json["decoder"], {"type": "Fuse"}]});
+        let error = Tokenizer::from_json(json.to_string().as_bytes(), None, None).expect_err("a strange decoder");
+        assert!(matches!(error, TokenizerError::Unsupported { part: "decoder", .. }), "{error}");
+        let mut gap = byte_level_json(&Value::Null);
+        gap["added_tokens"][3]["id"] = json!(300);
+        let error = Tokenizer::from_json(gap.to_string().as_bytes(), None, None).expect_err("ids with a gap");
+        assert!(matches!(error, TokenizerError::AddedId { got: 265, expected: 300, .. }), "{error}");
+        // In a sequence of its own it is the plain one.
+        json["decoder"]["decoders"].as_array_mut().expect("a list").pop();
+        check_stream(&open(&json, None, None), &[256, 257, 258, 0xa5]);
+    }
+
+    #[test]
+    fn truncation_padding_and_dropout_are_off() {
+        let mut json = byte_level_json(&Value::Null);
+        json["truncation"] = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        json["padding"] = json!({"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null,
+                                 "pad_id": 0, "pad_type_id": 0, "pad_token": "!"});
+        json["model"]["dropout"] = json!(0.9);
+        let tokenizer = open(&json, None, None);
+        let ids = tokenizer.encode("hehehe", true).expect("encodes");
+        assert_eq!(ids, [256, 256, 256]);
+        assert_eq!(tokenizer.encode("he", true).expect("encodes"), [256]);
+    }
+
+    #[test]
+    fn counts_and_pieces() {
+        let tokenizer = byte_level();
+        assert_eq!((tokenizer.token_count(), tokenizer.max_id()), (266, Some(265)));
+        assert_eq!(tokenizer.id_to_piece(260).as_deref(), Some("Ġt"));
+        assert_eq!(tokenizer.id_to_piece(264).as_deref(), Some("<tool é>"));
+        assert_eq!(tokenizer.id_to_piece(299), None);
+        assert_eq!([BOS, EOS, 264, 256, 299].map(|id| tokenizer.is_special(id)), [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn decode_skips_what_it_is_told_to() {
+        let tokenizer = byte_level();
+        let ids = [BOS, 256, 264, 299, 4_000_000_000, EOS];
+        assert_eq!(tokenizer.decode(&ids, true).expect("decodes"), "he<tool é>");
+        assert_eq!(tokenizer.decode(&ids, false).expect("decodes"), "<bos>he<tool é><eos>");
+        assert_eq!(tokenizer.decode(&[], false).expect("decodes"), "");
+        assert_eq!(tokenizer.decode(&[BOS, 299], true).expect("decodes"), "");
+        assert_eq!(tokenizer.encode("he<tool é>", false).expect("encodes"), [256, 264]);
+    }
+
+    #[test]
+    fn byte_level_streams_whole_characters() {
+        let tokenizer = byte_level();
+        let mut stream = TextStream::new(&tokenizer, true);
+        // 日日: its tokens are cut inside both characters.
+        let texts = [258, 259, 0x97, 0xa5, 256, BOS, 299].map(|id| stream.push(id).expect("decodes"));
+        assert_eq!(texts, ["", "日", "", "日", "he", "", ""]);
+        for text in ["hello the<tool é>re", "日日本 né \u{1F469}\u{200D}\u{1F680}", " \n\n\t x", "e\u{301}\u{FFFD}!"]
+        {
+            check_stream(&tokenizer, &tokenizer.encode(text, true).expect("encodes"));
+        }
+    }
+
+    #[test]
+    fn byte_level_streams_broken_bytes_like_decode() {
+        let tokenizer = byte_level();
+        check_stream(&tokenizer, &[258]);
+        check_stream(&tokenizer, &[258, 258, 0xa5, 256]);
+        check_stream(&tokenizer, &[0xff, 0x80, 0x80, 0x80, 0x80, 0x80, 0xf0, 0x9f, 0x91, 256]);
+        check_stream(&tokenizer, &[0xf0, 0x9f, EOS, 0x91, 0x8d, 0xed, 0xa0, 0x80, 0xc0, 0x80, 0xf4, 0x90]);
+        let mut state = 1u32;
+        for _ in 0..300 {
+            let ids: Vec<u32> = (0..40)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    // Mostly upper bytes, then merged pieces and added tokens.
+                    if state >> 30 == 0 { 256 + (state >> 8) % 12 } else { 0x80 + (state >> 8) % 0x80 }
+                })
+                .collect();
+            check_stream(&tokenizer, &ids);
+        }
+    }
+
+    #[test]
+    fn sentencepiece_round_trips() {
+        let tokenizer = sentencepiece();
+        let there = 269;
+        assert_eq!(tokenizer.id_to_piece(there).as_deref(), Some("▁there"));
+        assert_eq!(tokenizer.encode("there there", true).expect("encodes"), [1, there, there]);
+        assert_eq!(tokenizer.encode("<s>there", true).expect("encodes"), [1, there]);
+        assert_eq!(tokenizer.encode("", true).expect("encodes"), [1]);
+        for text in ["there", " there", "  there  a", "日本 a", " ", "   ", "\n", "a\u{1F469}\u{200D}\u{1F680}é"] {
+            let ids = tokenizer.encode(text, true).expect("encodes");
+            assert_eq!(tokenizer.decode(&ids, true).expect("decodes"), text);
+            check_stream(&tokenizer, &ids);
+        }
+    }
+
+    #[test]
+    fn sentencepiece_keeps_the_space_between_prompt_and_answer() {
+        let tokenizer = sentencepiece();
+        let there = 269;
+        let first = |prompt: &[u32], id| {
+            TextStream::after(&tokenizer, prompt, true).expect("decodes").push(id).expect("decodes")
+        };
+        assert_eq!(first(&[1, there], there), " there");
+        assert_eq!(first(&[1], there), "there"); // here it does begin the text
+        assert_eq!(first(&[], there), "there");
+        assert_eq!(first(&[1, 259], there), " there"); // a lone ▁ is the space that is dropped
+        assert_eq!(first(&[1, there, 2, 1], there), " there");
+        let long: Vec<u32> = [[there; 40], [2; 40]].concat();
+        assert_eq!(first(&long, there), " there");
+        // Alone, the token before would have been stripped of its only space.
+        let mut stream = TextStream::after(&tokenizer, &[1, there], true).expect("decodes");
+        let texts = [259, 259, there, 270].map(|id| stream.push(id).expect("decodes"));
+        assert_eq!(texts, [" ", " ", " there", "  "]);
+    }
+
+    #[test]
+    fn byte_fallback_streams_whole_characters() {
+        let tokenizer = sentencepiece();
+        let byte = |b: u8| 3 + u32::from(b);
+        let bytes = |text: &str| text.bytes().map(byte).collect::<Vec<_>>();
+        let mut stream = TextStream::new(&tokenizer, true);
+        let texts: Vec<String> =
+            [bytes("日é"), vec![269]].concat().into_iter().map(|id| stream.push(id).expect("decodes")).collect();
+        assert_eq!(texts, ["", "", "日", "", "é", " there"]);
+        // A special token in the middle is not there when it is skipped, and ends the row of bytes when it is not.
+        check_stream(&tokenizer, &[1, byte(0xe6), 2, byte(0x97), byte(0xa5)]);
+        // Spaces as bytes, where the first is dropped.
+        check_stream(&tokenizer, &[1, byte(b' '), byte(b' '), 269, byte(b' '), 269]);
+        check_stream(&tokenizer, &[byte(b' '), 2, 269]);
+        // Unfinished, at the end and in the middle.
+        check_stream(&tokenizer, &[269, byte(0xe6), byte(0x97)]);
+        check_stream(&tokenizer, &[byte(0xe6), byte(0x97), 269, byte(0xff), 269, byte(0x80), byte(0x80)]);
+    }
+
+    #[test]
+    fn bad_bytes_in_a_row_leave_printed_characters_alone() {
+        let tokenizer = sentencepiece();
+        let ids: Vec<u32> = "日".bytes().chain([0xff]).map(|b| 3 + u32::from(b)).chain([269]).collect();
+        assert_eq!(tokenizer.decode(&ids, true).expect("decodes"), "\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD} there");
+        assert_eq!(stream_all(&tokenizer, &ids, true), "日\u{FFFD} there");
+    }
+
+    #[test]
+    fn other_decoders_stream_too() {
+        let mut json = sentencepiece_json();
+        for decoder in [
+            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false}),
+            json!({"type": "WordPiece", "prefix": "##", "cleanup": false}),
+            json!({"type": "BPEDecoder", "suffix": "re"}),
+            json!({"type": "Fuse"}),
+            Value::Null,
+        ] {
+            json["decoder"] = decoder;
+            let tokenizer = open(&json, Some(1), None);
+            check_stream(&tokenizer, &[1, 269, 269, 259, 259, 264, 2, 262, 5, 269, 260, 262]);
+            check_stream(&tokenizer, &[1, 2, 259, 269]);
+        }
+    }
+
+    #[test]
+    fn the_window_stays_small() {
+        let tokenizer = sentencepiece();
+        let mut stream = TextStream::new(&tokenizer, true);
+        for i in 0..10_000u32 {
+            // Stray continuation bytes, spaces, skipped and unknown ids: nothing may pile up.
+            stream.push([3 + 0x80, 259, 2, 9999, 3 + 0xe6][(i % 5) as usize]).expect("decodes");
+            assert!(stream.context.len() <= MAX_CONTEXT + 1 && stream.bytes.len() <= 3 && stream.run.len() <= 4);
+        }
+    }
+}
