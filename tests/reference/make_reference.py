@@ -1,0 +1,572 @@
+#!/usr/bin/env python3
+"""Make the reference fixtures of nanoserve, or the reference file of a real checkpoint, with transformers.
+
+    python make_reference.py                    all fixtures, into the folders beside this script
+    python make_reference.py NAME...            only these
+    python make_reference.py --checkpoint DIR OUT.safetensors [--tokens N | --ids 1,2,3]
+                                                the reference file of a Llama checkpoint, such as Llama-3.2-1B
+
+A fixture is a small Hugging Face checkpoint of random weights and `reference.safetensors`: what every component of
+the model gives in fp32 on the CPU, taken by forward hooks from `transformers.LlamaForCausalLM`:
+
+    input_ids                  i64 [T]
+    embed                      [T, hidden]
+    layers.{i}.attn_norm       [T, hidden]
+    layers.{i}.attn.q          [T, heads * head_dim]      after RoPE, head by head
+    layers.{i}.attn.k          [T, kv_heads * head_dim]   after RoPE, head by head
+    layers.{i}.attn.v          [T, kv_heads * head_dim]
+    layers.{i}.attn.out        [T, hidden]                after the output projection
+    layers.{i}.mlp_norm        [T, hidden]
+    layers.{i}.mlp.out         [T, hidden]
+    layers.{i}.out             [T, hidden]                after the residual
+    final_norm                 [T, hidden]
+    logits                     [T, vocab]
+    greedy_ids                 i64 [20]                   what greedy decoding appends to input_ids; eos does not stop it
+
+The weights are rounded to the checkpoint's dtype and written first; the reference is computed from what the file
+holds, widened to fp32. Everything is seeded: the same versions on the same kind of CPU give the same bytes. Another
+CPU may give other last bits, far below the tolerance of the comparison. plain_model.py is a second, independent
+implementation in f64: every component of every fixture is checked against it when it is made.
+
+The committed fixtures were made with Python 3.11.7, torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3,
+safetensors 0.8.0 and numpy 2.4.6; the file VERSIONS beside this script is written by it and says the same.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here comes from a network
+sys.dont_write_bytecode = True  # no __pycache__ among the fixtures
+
+import numpy as np
+import safetensors
+import tokenizers
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
+from transformers.models.llama import modeling_llama
+
+import fixture_tokenizers
+import plain_model
+
+transformers.utils.logging.disable_progress_bar()
+
+HERE = Path(__file__).resolve().parent
+GREEDY = 20  # tokens of greedy continuation
+MARGIN = 1e-3  # smallest allowed distance of the best to the second logit at a greedy step of a fixture
+TOLERANCE = 1e-5  # of the comparison, absolute and relative: |ours - reference| <= 1e-5 + 1e-5 * |reference|
+HEADROOM = 0.4  # the part of it that the rounding of the fp32 reference may use up itself
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+# ---------------------------------------------------------------------------------------------------------- fixtures
+
+
+@dataclass
+class Fixture:
+    """One small checkpoint. `config` is config.json as it is written, in the old or the new style."""
+
+    config: dict
+    tokens: int  # T, the length of input_ids
+    seed: int  # chosen so that the checks of make_fixture hold
+    shards: int = 1
+    tokenizer: str | None = None  # "byte_level" or "sentencepiece"
+    extra_head: bool = False  # tied, and the checkpoint carries lm_head.weight all the same
+    no_prefix: bool = False  # keys as a bare LlamaModel saves them, and leftover inv_freq tensors
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.config.get("dtype") or self.config["torch_dtype"]]
+
+
+def config(**fields) -> dict:
+    """config.json: what all fixtures share, then `fields`. A field that is None is written as null."""
+    shared = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_dropout": 0.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_act": "silu",
+        "initializer_range": 0.02,
+        "use_cache": True,
+    }
+    return shared | fields
+
+
+FIXTURES = {
+    "tied-llama3": Fixture(
+        # Original context 32 puts frequencies into all three bands of the llama3 rule; 48 tokens go past it.
+        config(
+            dtype="float32", vocab_size=384, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=128,
+            rms_norm_eps=1e-5, attention_bias=False, mlp_bias=False, tie_word_embeddings=True,
+            bos_token_id=376, eos_token_id=377,
+            rope_parameters={
+                "rope_type": "llama3", "rope_theta": 8000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+            },
+        ),
+        tokens=48, seed=19, tokenizer="byte_level",
+    ),
+    "untied-mha": Fixture(
+        # As Llama 2 was published: no num_key_value_heads, no head_dim, rope_scaling null.
+        config(
+            torch_dtype="float32", vocab_size=400, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=96, rms_norm_eps=1e-6, tie_word_embeddings=False,
+            rope_theta=10000.0, rope_scaling=None, pretraining_tp=1,
+        ),
+        tokens=40, seed=15, tokenizer="sentencepiece",
+    ),
+    "head-dim": Fixture(
+        config(
+            dtype="bfloat16", vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+            num_attention_heads=4, num_key_value_heads=1, head_dim=24, max_position_embeddings=64,
+            rms_norm_eps=1e-5, tie_word_embeddings=True, eos_token_id=[2, 3],
+            rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
+        ),
+        tokens=32, seed=31,
+    ),
+    "odd-sizes": Fixture(
+        config(
+            dtype="float32", vocab_size=331, hidden_size=72, intermediate_size=172, num_hidden_layers=2,
+            num_attention_heads=6, num_key_value_heads=3, max_position_embeddings=55, rms_norm_eps=1e-5,
+            tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        ),
+        tokens=33, seed=47,
+    ),
+    "biases": Fixture(
+        config(
+            dtype="float32", vocab_size=259, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-6,
+            attention_bias=True, mlp_bias=True, tie_word_embeddings=False,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        ),
+        tokens=32, seed=59,
+    ),
+    "linear-rope": Fixture(
+        # Neither rope_theta (10000 then) nor tie_word_embeddings (false then) is in the file.
+        config(
+            torch_dtype="float16", vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5,
+            rope_scaling={"type": "linear", "factor": 4.0},
+        ),
+        tokens=40, seed=55,
+    ),
+    "sharded": Fixture(
+        config(
+            torch_dtype="bfloat16", vocab_size=288, hidden_size=128, intermediate_size=128, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5,
+            tie_word_embeddings=True, rope_theta=500000.0,
+            rope_scaling={
+                "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+        ),
+        tokens=32, seed=7, shards=3,
+    ),
+    "tied-extra-head": Fixture(
+        config(
+            dtype="float32", vocab_size=259, hidden_size=64, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5,
+            tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        ),
+        tokens=32, seed=33, extra_head=True,
+    ),
+    "no-prefix": Fixture(
+        config(
+            torch_dtype="float16", vocab_size=288, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64, rms_norm_eps=1e-6,
+            tie_word_embeddings=True, rope_theta=10000.0, rope_scaling=None,
+        ),
+        tokens=32, seed=33, no_prefix=True,
+    ),
+}
+
+
+def tensor_shapes(cfg: dict) -> dict[str, list[int]]:
+    """Every tensor the config asks for, by its Hugging Face key. A tied model has no lm_head.weight."""
+    hidden, inner, heads = cfg["hidden_size"], cfg["intermediate_size"], cfg["num_attention_heads"]
+    head_dim = cfg.get("head_dim") or hidden // heads
+    q, kv = heads * head_dim, (cfg.get("num_key_value_heads") or heads) * head_dim
+    shapes = {"model.embed_tokens.weight": [cfg["vocab_size"], hidden]}
+    for i in range(cfg["num_hidden_layers"]):
+        layer = f"model.layers.{i}"
+        shapes[f"{layer}.input_layernorm.weight"] = [hidden]
+        for name, out, inp, bias in [
+            ("self_attn.q_proj", q, hidden, "attention_bias"),
+            ("self_attn.k_proj", kv, hidden, "attention_bias"),
+            ("self_attn.v_proj", kv, hidden, "attention_bias"),
+            ("self_attn.o_proj", hidden, q, "attention_bias"),
+            ("mlp.gate_proj", inner, hidden, "mlp_bias"),
+            ("mlp.up_proj", inner, hidden, "mlp_bias"),
+            ("mlp.down_proj", hidden, inner, "mlp_bias"),
+        ]:
+            shapes[f"{layer}.{name}.weight"] = [out, inp]
+            if cfg.get(bias):
+                shapes[f"{layer}.{name}.bias"] = [out]
+        shapes[f"{layer}.post_attention_layernorm.weight"] = [hidden]
+    shapes["model.norm.weight"] = [hidden]
+    if not cfg.get("tie_word_embeddings", False):
+        shapes["lm_head.weight"] = [cfg["vocab_size"], hidden]
+    return shapes
+
+
+def random_weights(fixture: Fixture) -> dict[str, torch.Tensor]:
+    """Seeded weights in the checkpoint's dtype, spread so that a wrong component cannot hide.
+
+    Norm weights differ from one, attention scores have a std of about 1, the logits of about 1.2. Much more than that
+    would let fp32's own rounding, in the reference and in what is compared with it, grow past the tolerance.
+    """
+    cfg, rng = fixture.config, np.random.default_rng(fixture.seed)
+    weights = {}
+    for key, shape in tensor_shapes(cfg).items():
+        values = rng.standard_normal(shape)
+        if "norm" in key:
+            values = 1 + 0.2 * values
+        elif key.endswith(".bias"):
+            values *= 0.2
+        elif key == "lm_head.weight" or ("embed_tokens" in key and cfg.get("tie_word_embeddings")):
+            values *= 1.2 / math.sqrt(cfg["hidden_size"])
+        elif "embed_tokens" not in key:
+            values /= math.sqrt(shape[1])
+        weights[key] = torch.from_numpy(values).to(fixture.dtype)
+    return weights
+
+
+def random_ids(fixture: Fixture) -> torch.Tensor:
+    """T seeded token ids: BOS, the last row of the vocabulary, the first, then any."""
+    rng = np.random.default_rng([fixture.seed, 1])
+    vocab = fixture.config["vocab_size"]
+    ids = rng.integers(0, vocab, fixture.tokens)
+    ids[:3] = [fixture.config["bos_token_id"], vocab - 1, 0]
+    return torch.from_numpy(ids)
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoint
+
+
+def write_json(path: Path, value, indent: int | None = 2) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
+
+
+def save(tensors: dict[str, torch.Tensor], path: Path, made_by: str | None = None) -> None:
+    # One key of metadata at most: the library writes several in an arbitrary order.
+    metadata = {"made_by": made_by} if made_by else {"format": "pt"}
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, metadata=metadata)
+    path.chmod(0o644)
+
+
+def write_weights(folder: Path, weights: dict[str, torch.Tensor], shards: int) -> None:
+    """model.safetensors, or that many shards of about equal size with their index."""
+    if shards == 1:
+        return save(weights, folder / "model.safetensors")
+    total = sum(tensor.nbytes for tensor in weights.values())
+    parts, before = [{} for _ in range(shards)], 0
+    for key, tensor in weights.items():
+        parts[before * shards // total][key] = tensor
+        before += tensor.nbytes
+    weight_map = {}
+    for i, part in enumerate(parts):
+        name = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+        save(part, folder / name)
+        weight_map |= {key: name for key in part}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    write_json(folder / "model.safetensors.index.json", index)
+
+
+def write_tokenizer(folder: Path, fixture: Fixture) -> None:
+    """tokenizer.json, the cases made with it, and the small files that go with a tokenizer."""
+    tokenizer = getattr(fixture_tokenizers, fixture.tokenizer)()
+    assert tokenizer.get_vocab_size() == fixture.config["vocab_size"]
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))  # the cases are those of the file
+    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in fixture_tokenizers.cases(tokenizer))
+    (folder / "tokenizer_cases.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
+
+    if fixture.tokenizer == "byte_level":
+        write_json(folder / "tokenizer_config.json", {
+            "bos_token": fixture_tokenizers.BOS,
+            "chat_template": fixture_tokenizers.CHAT_TEMPLATE,
+            "clean_up_tokenization_spaces": False,
+            "eos_token": "<|eot_id|>",
+            "model_max_length": fixture.config["max_position_embeddings"],
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        })
+        end, turn = tokenizer.token_to_id("<|end_of_text|>"), tokenizer.token_to_id("<|eot_id|>")
+        write_json(folder / "generation_config.json", {
+            "bos_token_id": fixture.config["bos_token_id"],
+            "do_sample": True,
+            "eos_token_id": [end, turn],
+            "repetition_penalty": 1.1,
+            "temperature": 0.6,
+            "top_k": 50,
+            "top_p": 0.9,
+        })
+    else:
+        (folder / "chat_template.jinja").write_text(fixture_tokenizers.CHAT_TEMPLATE_JINJA, encoding="utf-8")
+
+
+def load(folder: Path) -> LlamaForCausalLM:
+    """The checkpoint in fp32, built from its own config.json; every tensor found, none left over."""
+    cfg = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if cfg.get("model_type") != "llama":
+        raise SystemExit(f"{folder}: model_type is {cfg.get('model_type')!r}; only 'llama' is known here")
+    model, info = LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, output_loading_info=True
+    )
+    unexpected = [key for key in info["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq")]
+    assert not info["missing_keys"], info["missing_keys"]
+    assert not unexpected, unexpected
+    assert not info["mismatched_keys"], info["mismatched_keys"]
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    check_rope(model, cfg)
+    return model.eval()
+
+
+def check_rope(model: LlamaForCausalLM, cfg: dict) -> None:
+    """The installed transformers reads the rope fields of this config.json, old or new, as they are meant."""
+    rotary = model.model.rotary_emb
+    assert rotary.attention_scaling == 1.0
+    np.testing.assert_allclose(rotary.inv_freq.double().numpy(), plain_model.inv_freq(cfg), rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------------- reference
+
+
+@torch.inference_mode()
+def activations(model: LlamaForCausalLM, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """One pass over `ids` without a cache; every component of the ladder, through hooks."""
+    seen, handles = {}, []
+
+    def keep(name: str, tensor: torch.Tensor) -> None:
+        assert name not in seen and tensor.shape[0] == 1 and tensor.dtype == torch.float32, name
+        seen[name] = tensor[0].clone()
+
+    def hook(module: torch.nn.Module, name: str) -> None:
+        handles.append(module.register_forward_hook(lambda _module, _inputs, output: keep(name, output)))
+
+    hook(model.model.embed_tokens, "embed")
+    for i, layer in enumerate(model.model.layers):
+        hook(layer.input_layernorm, f"layers.{i}.attn_norm")
+        hook(layer.self_attn.v_proj, f"layers.{i}.attn.v")
+        hook(layer.self_attn.o_proj, f"layers.{i}.attn.out")
+        hook(layer.post_attention_layernorm, f"layers.{i}.mlp_norm")
+        hook(layer.mlp, f"layers.{i}.mlp.out")
+        hook(layer, f"layers.{i}.out")
+    hook(model.model.norm, "final_norm")
+    hook(model.lm_head, "logits")
+
+    # q and k after RoPE are no module's output: wrap the function that every layer calls once, in order.
+    original, calls = modeling_llama.apply_rotary_pos_emb, iter(range(len(model.model.layers)))
+
+    def apply_rotary_pos_emb(q, k, *args, **kwargs):
+        q, k = original(q, k, *args, **kwargs)  # [1, heads, T, head_dim]
+        i = next(calls)
+        keep(f"layers.{i}.attn.q", q.transpose(1, 2).flatten(2))
+        keep(f"layers.{i}.attn.k", k.transpose(1, 2).flatten(2))
+        return q, k
+
+    modeling_llama.apply_rotary_pos_emb = apply_rotary_pos_emb
+    try:
+        model(ids[None], use_cache=False)
+    finally:
+        modeling_llama.apply_rotary_pos_emb = original
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def rounding(cfg: dict, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor]) -> float:
+    """How far fp32 moved the reference from the plain model in f64, in parts of the tolerance."""
+    weights = {key: tensor.float().numpy() for key, tensor in weights.items()}
+    worst = 0.0
+    for name, exact in plain_model.forward(cfg, weights, tensors["input_ids"].numpy()).items():
+        got = tensors[name].numpy()
+        assert got.shape == exact.shape, name
+        worst = max(worst, (np.abs(got - exact) / (TOLERANCE + TOLERANCE * np.abs(exact))).max())
+    return worst
+
+
+@torch.inference_mode()
+def greedy(model: LlamaForCausalLM, ids: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """GREEDY token ids that follow `ids`, and the smallest distance between the best and the second logit.
+
+    They are computed token by token with a cache, then once more without one: a single causal pass over all ids
+    must choose the same token at every step.
+    """
+    step, cache, chosen, margin = ids[None], None, [], math.inf
+    for _ in range(GREEDY):
+        out = model(step, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        best = out.logits[0, -1].topk(2)
+        chosen.append(best.indices[0].item())
+        margin = min(margin, (best.values[0] - best.values[1]).item())
+        step = best.indices[None, :1]
+    chosen = torch.tensor(chosen)
+    whole = model(torch.cat([ids, chosen])[None], use_cache=False).logits[0, len(ids) - 1 : -1]
+    best = whole.topk(2).values
+    assert torch.equal(whole.argmax(-1), chosen), "greedy ids with and without a cache differ"
+    return chosen, min(margin, (best[:, 0] - best[:, 1]).min().item())
+
+
+def reference(model: LlamaForCausalLM, ids: torch.Tensor) -> tuple[dict[str, torch.Tensor], float]:
+    """All tensors of a reference file, and the smallest margin of the greedy continuation."""
+    seen = activations(model, ids)
+    chosen, margin = greedy(model, ids)
+    assert len(seen) == 3 + 8 * len(model.model.layers)
+    return {"input_ids": ids, **seen, "greedy_ids": chosen}, margin
+
+
+# ----------------------------------------------------------------------------------------------------------- programs
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+        "safetensors": safetensors.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def made_by() -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions().items())
+
+
+def make_fixture(name: str, fixture: Fixture, folder: Path) -> None:
+    """Write the checkpoint, read it back, write its reference."""
+    cfg = fixture.config
+    weights, ids = random_weights(fixture), random_ids(fixture)
+    if fixture.extra_head:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    write_json(folder / "config.json", cfg)
+    write_weights(folder, weights, fixture.shards)
+    model = load(folder)
+
+    # What runs is what the file holds.
+    state = model.state_dict()
+    for path in folder.glob("*.safetensors"):
+        for key, tensor in load_file(path).items():
+            assert torch.equal(state[key], tensor.float()), key
+    tied = model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    assert tied == cfg.get("tie_word_embeddings", False)
+
+    tensors, margin = reference(model, ids)
+    if fixture.no_prefix:
+        renamed = {key.removeprefix("model."): tensor for key, tensor in weights.items()}
+        for i in range(cfg["num_hidden_layers"]):
+            renamed[f"layers.{i}.self_attn.rotary_emb.inv_freq"] = model.model.rotary_emb.inv_freq.clone()
+        write_weights(folder, renamed, fixture.shards)
+        assert torch.equal(activations(load(folder), ids)["logits"], tensors["logits"])
+
+    if name == "tied-llama3":  # all three bands of the llama3 rule hold a frequency
+        rope = cfg["rope_parameters"]
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (np.arange(0, cfg["head_dim"], 2) / cfg["head_dim"])
+        short = rope["original_max_position_embeddings"] / rope["high_freq_factor"]
+        long = rope["original_max_position_embeddings"] / rope["low_freq_factor"]
+        bands = [wavelength < short, (wavelength >= short) & (wavelength <= long), wavelength > long]
+        assert all(band.any() for band in bands) and fixture.tokens > rope["original_max_position_embeddings"]
+
+    std, chosen = tensors["logits"].std().item(), tensors["greedy_ids"].tolist()
+    eos = cfg["eos_token_id"] if isinstance(cfg["eos_token_id"], list) else [cfg["eos_token_id"]]
+    assert fixture.tokens + GREEDY <= cfg["max_position_embeddings"]
+    error = rounding(cfg, weights, tensors)
+    assert error < HEADROOM, f"{name}: fp32 alone is {error:.2f} of the tolerance off; choose another seed"
+    assert std > 1, f"{name}: std of the logits is {std:.3f}"
+    assert margin > MARGIN, f"{name}: a greedy step is a near tie ({margin:.2e}); choose another seed"
+    assert not set(chosen) & set(eos), f"{name}: the greedy ids hold an eos; choose another seed"
+    assert len(set(chosen)) >= 10, f"{name}: the greedy ids repeat themselves; choose another seed"
+    save(tensors, folder / "reference.safetensors", made_by())
+    if fixture.tokenizer:
+        write_tokenizer(folder, fixture)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size < 900_000, f"{name}: {size} bytes"
+    print(f"{name:16} {size / 1000:4.0f} kB   logits std {std:.2f}   smallest greedy margin {margin:.4f}   "
+          f"rounding of fp32 {error:.2f} of the tolerance")
+
+
+def make_fixtures(names: list[str]) -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    for name in names:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / name
+            folder.mkdir()
+            make_fixture(name, FIXTURES[name], folder)
+            shutil.rmtree(HERE / name, ignore_errors=True)
+            shutil.copytree(folder, HERE / name)
+    path, text = HERE / "VERSIONS", "".join(f"{name} {version}\n" for name, version in versions().items())
+    if set(names) == set(FIXTURES):
+        path.write_text(text)
+    elif not path.exists() or path.read_text() != text:
+        print("warning: these versions are not those of VERSIONS, which made the other fixtures", file=sys.stderr)
+
+
+def checkpoint_ids(folder: Path, vocab: int, tokens: int) -> torch.Tensor:
+    """The first ids of a built-in text with the checkpoint's own tokenizer, or seeded ids where it has none."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return torch.from_numpy(np.random.default_rng(0).integers(0, vocab, tokens))
+    ids = tokenizers.Tokenizer.from_file(str(path)).encode(fixture_tokenizers.TEXT).ids
+    if len(ids) < tokens:
+        raise SystemExit(f"the built-in text has {len(ids)} tokens only; give --ids")
+    return torch.tensor(ids[:tokens])
+
+
+def make_checkpoint(folder: Path, out: Path, tokens: int, ids: list[int] | None) -> None:
+    model = load(folder)
+    vocab, context = model.config.vocab_size, model.config.max_position_embeddings
+    ids = torch.tensor(ids) if ids else checkpoint_ids(folder, vocab, tokens)
+    if not ((0 <= ids) & (ids < vocab)).all():
+        raise SystemExit(f"ids must be from 0 to {vocab - 1}")
+    if len(ids) + GREEDY > context:
+        raise SystemExit(f"{len(ids)} ids and {GREEDY} more do not fit the context of {context}")
+    tensors, margin = reference(model, ids)
+    save(tensors, out, made_by())
+    print(f"{out}: {len(ids)} ids, smallest greedy margin {margin:.4f}")
+    if margin <= MARGIN:
+        print("warning: a greedy step is a near tie; other arithmetic may choose the other token", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Make the reference fixtures, or the reference file of a real checkpoint.",
+        epilog="fixtures: " + ", ".join(FIXTURES),
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="fixtures to make; all if none is given")
+    parser.add_argument("--checkpoint", nargs=2, type=Path, metavar=("DIR", "OUT.safetensors"))
+    parser.add_argument("--tokens", type=int, metavar="N", help="with --checkpoint: number of input ids (default 32)")
+    parser.add_argument("--ids", help="with --checkpoint: these input ids, such as 1,15,9")
+    args = parser.parse_args()
+    if args.ids is not None and not re.fullmatch(r"\d+(,\d+)*", args.ids):
+        parser.error("--ids takes numbers with commas between them")
+    if args.tokens is not None and (args.tokens < 1 or args.ids is not None):
+        parser.error("--tokens takes a positive number, and does not go with --ids")
+    if args.checkpoint:
+        if args.names:
+            parser.error("--checkpoint does not go with names of fixtures")
+        ids = [int(i) for i in args.ids.split(",")] if args.ids else None
+        return make_checkpoint(*args.checkpoint, args.tokens or 32, ids)
+    if args.ids is not None or args.tokens is not None:
+        parser.error("--ids and --tokens go with --checkpoint")
+    unknown = [name for name in args.names if name not in FIXTURES]
+    if unknown:
+        parser.error(f"no such fixture: {', '.join(unknown)}; there are: {', '.join(FIXTURES)}")
+    make_fixtures(args.names or list(FIXTURES))
+
+
+if __name__ == "__main__":
+    main()
