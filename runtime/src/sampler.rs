@@ -13,11 +13,11 @@
 //! draw         one uniform number against the running sum of exp(logit - largest)
 //! ```
 //!
-//! The same seed, options, logits and histories give the same ids on every machine. That is why the platform's own `exp`
-//! and a generator of a library are not used: arithmetic is f64 with [`libm`]'s pure-Rust `exp`, sums go in one order, the
-//! order of the candidates is total, and the generator is [`SplitMix64`], spelled out below. Every draw takes exactly one
-//! number of it, also when a single candidate is left, so that the n-th token always sees the n-th number; a greedy choice
-//! takes none.
+//! The same seed, options, logits and histories give the same ids on every machine. That is why the platform's own
+//! `exp` and a generator of a library are not used: arithmetic is f64 with [`libm`]'s pure-Rust `exp`, sums go in one
+//! order, the order of the candidates is total, and the generator is SplitMix64, spelled out below. Every draw takes
+//! exactly one number of it, also when a single candidate is left, so that the n-th token always sees the n-th number;
+//! a greedy choice takes none.
 //!
 //! ```
 //! use nanoserve_runtime::sampler::{Sampler, SamplingOptions};
@@ -154,8 +154,8 @@ impl Sampler {
 
     /// The next token.
     ///
-    /// `logits` are [vocab]; -inf means never. `history` are the ids so far, prompt included, the latest last; only the
-    /// last `repeat_last_n` are looked at.
+    /// `logits` has one number for each id; -inf means never. `history` are the ids so far, prompt included, the latest
+    /// last; only the last `repeat_last_n` are looked at.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, SamplingError> {
         let Self { options, random, candidates, seen } = self;
         let nothing = SamplingError::NoCandidate { got: logits.len() };

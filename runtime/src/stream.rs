@@ -1,8 +1,8 @@
 //! Stop strings in text that arrives in pieces.
 //!
-//! A stop string can begin in one token and end in another, so text that may yet turn out to be its beginning must not be
-//! printed. [`StopMatcher`] holds back exactly that much: the longest end of the text so far that begins a stop string.
-//! Everything before it goes out at once.
+//! A stop string can begin in one token and end in another, so text that may yet turn out to be its beginning must not
+//! be printed. [`StopMatcher`] holds back exactly that much: the longest end of the text so far that begins a stop
+//! string. Everything before it goes out at once.
 //!
 //! Where the pieces are cut makes no difference to what is printed: text is searched as if it came one character at a
 //! time. So the stop string that is *complete* first wins; of several complete at the same character, the longest, for
@@ -52,7 +52,8 @@ impl StopMatcher {
     }
 
     /// Takes the next piece; gives what may be printed now and, once a stop string is complete, its index among those
-    /// given to [`Self::new`]. Neither the stop string nor anything after it is ever given out, in this call or a later.
+    /// given to [`Self::new`]. Neither the stop string nor anything after it is ever given out, in this call or a
+    /// later.
     pub fn push(&mut self, text: &str) -> (String, Option<usize>) {
         if self.stopped.is_some() {
             return (String::new(), self.stopped);

@@ -4,11 +4,11 @@
 //! see [`Tokenizer::encode`]. A tokenizer.json may carry truncation, padding and merge dropout from training; all three
 //! are switched off, so that every text has one encoding and keeps its whole length.
 //!
-//! **Streams.** The text of a token depends on its neighbours: a character can be spread over tokens, and decoders of the
-//! SentencePiece kind drop the space at the very beginning of a text, so that " there" decoded alone is "there". The
-//! obvious ways fail: decoding each id alone loses that space and breaks characters, decoding everything again for each
-//! token costs more with each token. [`TextStream`] decodes a token behind the one before it, which is context enough, and
-//! gathers the bytes of unfinished characters itself.
+//! **Streams.** The text of a token depends on its neighbours: a character can be spread over tokens, and decoders of
+//! the SentencePiece kind drop the space at the very beginning of a text, so that " there" decoded alone is "there".
+//! The obvious ways fail: decoding each id alone loses that space and breaks characters, decoding everything again for
+//! each token costs more with each token. [`TextStream`] decodes a token behind the one before it, which is context
+//! enough, and gathers the bytes of unfinished characters itself.
 //!
 //! ```no_run
 //! use nanoserve_runtime::tokenizer::{TextStream, Tokenizer};
@@ -24,8 +24,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The trap: a stream that continues a prompt must be told the prompt's ids ([`TextStream::after`]), or it takes the first
-//! new token for the beginning of a text and drops its space.
+//! The trap: a stream that continues a prompt must be told the prompt's ids ([`TextStream::after`]), or it takes the
+//! first new token for the beginning of a text and drops its space.
 
 use serde::Deserialize;
 use tokenizers::models::ModelWrapper;
@@ -138,8 +138,8 @@ impl Tokenizer {
     /// - The text itself begins with BOS, written out (as chat templates do): it is not put there a second time.
     /// - What the post-processor puts *behind* a text (EOS, with some) is left away: a prompt is there to be continued.
     ///
-    /// So the prompt of an empty text is BOS alone. Without `special` there is the text and nothing else. Special tokens
-    /// written out in the text become their ids either way.
+    /// So the prompt of an empty text is BOS alone. Without `special` there is the text and nothing else. Special
+    /// tokens written out in the text become their ids either way.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let encoding = self
             .inner
@@ -203,8 +203,8 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// The `tokenizers` crate numbers added tokens that the model lacks in a row, whatever ids the file gives them. Where that
-/// leads to other ids, the model would be fed the wrong rows.
+/// The `tokenizers` crate numbers added tokens that the model lacks in a row, whatever ids the file gives them. Where
+/// that leads to other ids, the model would be fed the wrong rows.
 fn check_added_ids(bytes: &[u8], inner: &tokenizers::Tokenizer) -> Result<()> {
     #[derive(Deserialize)]
     struct File {
@@ -267,8 +267,8 @@ const MAX_CONTEXT: usize = 8;
 ///
 /// All that is given out, [`Self::finish`] included, is [`Tokenizer::decode`] of all ids, with one exception. Where
 /// byte-fallback tokens (`<0xE6>`) in a row are not UTF-8 as a whole, the decoder turns *every* byte of the row into
-/// U+FFFD, whole characters as well, however far back. A stream has printed those by then: it gives U+FFFD for the bad bytes
-/// only.
+/// U+FFFD, whole characters as well, however far back. A stream has printed those by then: it gives U+FFFD for the bad
+/// bytes only.
 ///
 /// ```text
 /// a byte of a character   gather it; give out what is whole

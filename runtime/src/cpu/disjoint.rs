@@ -43,8 +43,9 @@ impl<'a, T> Disjoint<'a, T> {
     }
 }
 
-/// Calls `work` with ranges that cover `0..rows` once, on several threads where there is enough to do.
-fn ranges(pool: &Pool, rows: usize, cost: usize, work: impl Fn(Range<usize>) + Sync) {
+/// Calls `work` with ranges that cover `0..rows` once, on several threads where there is enough to do; `cost` is how
+/// many values the work on one row touches.
+pub fn each_range(pool: &Pool, rows: usize, cost: usize, work: impl Fn(Range<usize>) + Sync) {
     let threads = pool.threads();
     if threads == 1 || rows * cost < SERIAL_VALUES {
         return work(0..rows);
@@ -57,7 +58,7 @@ fn ranges(pool: &Pool, rows: usize, cost: usize, work: impl Fn(Range<usize>) + S
 pub fn each_row<T: Send>(pool: &Pool, data: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     let rows = data.len() / width;
     let data = Disjoint::new(data);
-    ranges(pool, rows, width, |range| {
+    each_range(pool, rows, width, |range| {
         for row in range {
             // SAFETY: ranges do not overlap, so no other thread has this row, and this one has it once.
             work(row, unsafe { data.part(row * width, width) });
@@ -77,7 +78,7 @@ pub fn each_row_of_two<A: Send, B: Send>(
     let rows = a.len() / a_width;
     assert_eq!(rows, b.len() / b_width);
     let (a, b) = (Disjoint::new(a), Disjoint::new(b));
-    ranges(pool, rows, cost, |range| {
+    each_range(pool, rows, cost, |range| {
         for row in range {
             // SAFETY: ranges do not overlap, so no other thread has this row, and this one has it once.
             let (a, b) = unsafe { (a.part(row * a_width, a_width), b.part(row * b_width, b_width)) };

@@ -6,7 +6,6 @@
 use super::scalar;
 use crate::error::{Result, RuntimeError};
 use nanoserve_format::PANEL_ROWS;
-use nanoserve_format::q8::Q8_BLOCK;
 
 /// Rows of weights that a matrix kernel computes at a time: two panels.
 pub const PAIR_ROWS: usize = 2 * PANEL_ROWS;
@@ -21,18 +20,16 @@ pub type MatrixTile = [[f32; PAIR_ROWS]; MAX_TOKENS];
 pub struct Kernels {
     /// What `--isa` calls it.
     pub name: &'static str,
-    /// Tokens at which `matrix_q8` is at its best.
-    pub q8_tokens: usize,
-    /// Tokens at which `matrix_f16` and `matrix_f32` are at their best.
-    pub float_tokens: usize,
-    /// Query rows at which attention is at its best.
-    pub attend_rows: usize,
-    /// Two panels of q8 weights times up to `q8_tokens` quantized rows.
-    pub matrix_q8: fn([&[u8]; 2], QuantizedRows, &mut MatrixTile),
-    /// Two panels of f16 weights times up to `float_tokens` rows.
-    pub matrix_f16: fn([&[u8]; 2], Rows, &mut MatrixTile),
-    /// Two panels of f32 weights times up to `float_tokens` rows.
-    pub matrix_f32: fn([&[u8]; 2], Rows, &mut MatrixTile),
+    /// Numbers of tokens that `matrix_q8` takes at a time, the best first, 1 last.
+    pub q8_tokens: &'static [usize],
+    /// Numbers of tokens that `matrix_f16` and `matrix_f32` take at a time, the best first, 1 last.
+    pub float_tokens: &'static [usize],
+    /// Two panels of q8 weights times a tile of one of `q8_tokens` tokens.
+    pub matrix_q8: fn([&[u8]; 2], QuantizedTile, &mut MatrixTile),
+    /// Two panels of f16 weights times a tile of one of `float_tokens` tokens.
+    pub matrix_f16: fn([&[u8]; 2], FloatTile, &mut MatrixTile),
+    /// Two panels of f32 weights times a tile of one of `float_tokens` tokens.
+    pub matrix_f32: fn([&[u8]; 2], FloatTile, &mut MatrixTile),
     /// A row to bytes and the scales of its blocks.
     pub quantize: fn(&[f32], &mut [i8], &mut [BlockScale]),
     /// `(x, weight, eps, out)`.
@@ -74,11 +71,6 @@ impl<'a> Rows<'a> {
     pub fn row(&self, t: usize) -> &'a [f32] {
         &self.data[t * self.width..(t + 1) * self.width]
     }
-
-    /// Rows `first..first + n`.
-    pub fn part(&self, first: usize, n: usize) -> Rows<'a> {
-        Rows { data: &self.data[first * self.width..(first + n) * self.width], ..*self }
-    }
 }
 
 /// The scale of 32 activations.
@@ -91,32 +83,25 @@ pub struct BlockScale {
     pub correction: i32,
 }
 
-/// Some rows of activations rounded to int8 in blocks of 32; columns padded with zeros to whole superblocks.
+/// A few tokens' activations rounded to int8 in blocks of 32, side by side as the matrix kernels read them; columns
+/// padded with zeros to whole superblocks.
 #[derive(Clone, Copy, Debug)]
-pub struct QuantizedRows<'a> {
-    /// `[rows, columns]`
-    pub bytes: &'a [i8],
-    /// `[rows, columns / 32]`
+pub struct QuantizedTile<'a> {
+    /// `[columns / 4, tokens]`: four bytes of one token.
+    pub words: &'a [i32],
+    /// `[columns / 32, tokens]`
     pub scales: &'a [BlockScale],
-    /// Padded columns of a row.
-    pub columns: usize,
+    /// How many.
+    pub tokens: usize,
 }
 
-impl<'a> QuantizedRows<'a> {
+/// A few tokens' activations, side by side as the matrix kernels read them.
+#[derive(Clone, Copy, Debug)]
+pub struct FloatTile<'a> {
+    /// `[columns, tokens]`
+    pub values: &'a [f32],
     /// How many.
-    pub fn rows(&self) -> usize {
-        self.bytes.len() / self.columns
-    }
-
-    /// Rows `first..first + n`.
-    pub fn part(&self, first: usize, n: usize) -> QuantizedRows<'a> {
-        let blocks = self.columns / Q8_BLOCK;
-        QuantizedRows {
-            bytes: &self.bytes[first * self.columns..(first + n) * self.columns],
-            scales: &self.scales[first * blocks..(first + n) * blocks],
-            columns: self.columns,
-        }
-    }
+    pub tokens: usize,
 }
 
 /// Attention of some query rows over one head's keys and values.
@@ -143,9 +128,98 @@ impl AttendJob<'_> {
     }
 }
 
+/// The table of an instruction set: each entry compiles the generic kernel with the set's features.
+macro_rules! entry_points {
+    (
+        $simd:ident(()), $name:literal,
+        features: $features:literal,
+        q8: $q8_panels:literal, [$($q8:literal),+],
+        float: $float_panels:literal, [$($float:literal),+],
+        attend: $rows:literal,
+    ) => {
+        static KERNELS: $crate::cpu::isa::Kernels = $crate::cpu::isa::Kernels {
+            name: $name,
+            q8_tokens: &[$($q8),+],
+            float_tokens: &[$($float),+],
+            matrix_q8: |panels, x, out| super::isa::entry_points!(@call features::matrix_q8(panels, x, out)),
+            matrix_f16: |panels, x, out| super::isa::entry_points!(@call features::matrix_float::<f16>(panels, x, out)),
+            matrix_f32: |panels, x, out| super::isa::entry_points!(@call features::matrix_float::<f32>(panels, x, out)),
+            quantize: |x, bytes, scales| super::isa::entry_points!(@call features::quantize(x, bytes, scales)),
+            rms_norm: |x, weight, eps, out| super::isa::entry_points!(@call features::rms_norm(x, weight, eps, out)),
+            rope: |head, cos, sin| super::isa::entry_points!(@call features::rope(head, cos, sin)),
+            silu_mul: |gate, up| super::isa::entry_points!(@call features::silu_mul(gate, up)),
+            add: |x, y| super::isa::entry_points!(@call features::add(x, y)),
+            attend_f32: |job| super::isa::entry_points!(@call features::attend::<f32>(job)),
+            attend_f16: |job| super::isa::entry_points!(@call features::attend::<f16>(job)),
+        };
+
+        /// The generic kernels, compiled with the features that the table's door has checked.
+        mod features {
+            use super::{$simd, generic};
+            use $crate::cpu::isa::{AttendJob, BlockScale, FloatTile, MatrixTile, QuantizedTile};
+
+            const S: $simd = $simd(());
+
+            #[target_feature(enable = $features)]
+            pub fn matrix_q8(panels: [&[u8]; 2], x: QuantizedTile, out: &mut MatrixTile) {
+                match x.tokens {
+                    $($q8 => generic::matrix_q8::<_, $q8_panels, $q8>(S, panels, x, out),)+
+                    n => unreachable!("a tile of {n} tokens is not one of q8_tokens"),
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn matrix_float<W: generic::Stored>(panels: [&[u8]; 2], x: FloatTile, out: &mut MatrixTile) {
+                match x.tokens {
+                    $($float => generic::matrix_float::<_, W, $float_panels, $float>(S, panels, x, out),)+
+                    n => unreachable!("a tile of {n} tokens is not one of float_tokens"),
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn quantize(x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
+                generic::quantize(S, x, bytes, scales);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+                generic::rms_norm(S, x, weight, eps, out);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+                generic::rope(S, head, cos, sin);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
+                generic::silu_mul(S, gate, up);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn add(x: &mut [f32], y: &[f32]) {
+                generic::add(S, x, y);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn attend<T: generic::Stored>(job: AttendJob) {
+                generic::attend::<_, T, $rows>(S, job);
+            }
+        }
+    };
+    (@call $($call:tt)+) => {
+        // SAFETY: the features are there: KERNELS is private to its module, whose `table` lends it only where they are.
+        unsafe { $($call)+ }
+    };
+}
+pub(super) use entry_points;
+
 /// Every table this machine can run, the plain one first, the fastest last.
 pub fn available() -> Vec<&'static Kernels> {
-    vec![&scalar::KERNELS]
+    let mut all = vec![&scalar::KERNELS];
+    #[cfg(target_arch = "x86_64")]
+    all.extend([super::avx2::table(), super::avx512::table()].into_iter().flatten());
+    all
 }
 
 /// The table of that name, or the fastest.

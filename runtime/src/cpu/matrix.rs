@@ -9,8 +9,8 @@
 //! ```
 
 use super::CpuWeight;
-use super::disjoint::{Disjoint, each_row_of_two};
-use super::isa::{BlockScale, Kernels, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedRows, Rows};
+use super::disjoint::{Disjoint, each_range};
+use super::isa::{BlockScale, FloatTile, Kernels, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedTile, Rows};
 use super::scalar::q8_columns;
 use super::threads::Pool;
 use nanoserve_format::Encoding;
@@ -22,37 +22,104 @@ const GROUP_BYTES: usize = 256 << 10;
 /// Runs of pairs for each thread: enough that a slow core does not hold the rest.
 const RUNS_PER_THREAD: usize = 8;
 
-/// Room for the rounded form of a matrix's input.
+/// A matrix's input, cut into tiles of a few tokens, each laid out as the kernels read it.
+///
+/// It keeps its room from one input to the next.
 #[derive(Debug, Default)]
-pub struct Quantized {
-    bytes: Vec<i8>,
+pub struct Input {
+    /// First token and number of tokens of each tile.
+    quantized_tiles: Vec<(usize, usize)>,
+    float_tiles: Vec<(usize, usize)>,
+    words: Vec<i32>,
     scales: Vec<BlockScale>,
+    values: Vec<f32>,
+    columns: usize,
+    padded: usize,
 }
 
-impl Quantized {
-    /// Rounds rows for q8 weights.
-    pub fn fill(&mut self, kernels: &Kernels, pool: &Pool, x: Rows) {
-        let columns = q8_columns(x.width);
-        let blocks = columns / Q8_BLOCK;
-        self.bytes.resize(x.rows() * columns, 0);
-        self.scales.resize(x.rows() * blocks, BlockScale::default());
-        each_row_of_two(pool, (&mut self.bytes, columns), (&mut self.scales, blocks), columns, |t, bytes, scales| {
-            (kernels.quantize)(x.row(t), bytes, scales);
-        });
+/// Cuts tokens into tiles of the sizes a kernel takes, the best first.
+fn cut(tokens: usize, sizes: &[usize], tiles: &mut Vec<(usize, usize)>) {
+    tiles.clear();
+    let mut first = 0;
+    while first < tokens {
+        let n = sizes.iter().copied().find(|&n| n <= tokens - first).expect("the last size is 1");
+        tiles.push((first, n));
+        first += n;
     }
 }
 
-/// A matrix's input in the forms that its encodings need.
-pub struct Input<'a> {
-    rows: Rows<'a>,
-    quantized: QuantizedRows<'a>,
-}
+impl Input {
+    /// Takes rows in the forms that matrices of `encodings` need.
+    pub fn fill(&mut self, kernels: &Kernels, pool: &Pool, x: Rows, encodings: impl Iterator<Item = Encoding>) {
+        let (mut quantized, mut float) = (false, false);
+        encodings.for_each(|e| if e == Encoding::Q8 { quantized = true } else { float = true });
+        self.columns = x.width;
+        self.padded = q8_columns(x.width);
+        if quantized {
+            self.quantize(kernels, pool, x);
+        }
+        if float {
+            self.transpose(kernels, pool, x);
+        }
+    }
 
-impl<'a> Input<'a> {
-    /// Rows, and their rounded form where a q8 matrix asks for it.
-    pub fn new(rows: Rows<'a>, quantized: &'a Quantized) -> Self {
-        let Quantized { bytes, scales } = quantized;
-        Input { rows, quantized: QuantizedRows { bytes, scales, columns: q8_columns(rows.width) } }
+    fn quantize(&mut self, kernels: &Kernels, pool: &Pool, x: Rows) {
+        let Input { quantized_tiles: tiles, words, scales, padded, .. } = self;
+        let (groups, blocks) = (*padded / 4, *padded / Q8_BLOCK);
+        cut(x.rows(), kernels.q8_tokens, tiles);
+        words.resize(x.rows() * groups, 0);
+        scales.resize(x.rows() * blocks, BlockScale::default());
+        let (words, scales) = (Disjoint::new(words), Disjoint::new(scales));
+        each_range(pool, tiles.len(), *padded * tiles[0].1, |range| {
+            let (mut bytes, mut row_scales) = (vec![0i8; *padded], vec![BlockScale::default(); blocks]);
+            for &(first, n) in &tiles[range] {
+                // SAFETY: tiles do not overlap, and each is in one range.
+                let (words, scales) =
+                    unsafe { (words.part(first * groups, n * groups), scales.part(first * blocks, n * blocks)) };
+                for t in 0..n {
+                    (kernels.quantize)(x.row(first + t), &mut bytes, &mut row_scales);
+                    for (word, four) in words[t..].iter_mut().step_by(n).zip(bytes.as_chunks::<4>().0) {
+                        *word = i32::from_le_bytes(four.map(|b| b as u8));
+                    }
+                    for (scale, own) in scales[t..].iter_mut().step_by(n).zip(&row_scales) {
+                        *scale = *own;
+                    }
+                }
+            }
+        });
+    }
+
+    fn transpose(&mut self, kernels: &Kernels, pool: &Pool, x: Rows) {
+        let Input { float_tiles: tiles, values, columns, .. } = self;
+        cut(x.rows(), kernels.float_tokens, tiles);
+        values.resize(x.rows() * *columns, 0.0);
+        let values = Disjoint::new(values);
+        each_range(pool, tiles.len(), *columns * tiles[0].1, |range| {
+            for &(first, n) in &tiles[range] {
+                // SAFETY: tiles do not overlap, and each is in one range.
+                let values = unsafe { values.part(first * *columns, n * *columns) };
+                for t in 0..n {
+                    for (value, x) in values[t..].iter_mut().step_by(n).zip(x.row(first + t)) {
+                        *value = *x;
+                    }
+                }
+            }
+        });
+    }
+
+    /// The tiles for an encoding.
+    fn tiles(&self, encoding: Encoding) -> &[(usize, usize)] {
+        if encoding == Encoding::Q8 { &self.quantized_tiles } else { &self.float_tiles }
+    }
+
+    fn quantized(&self, (first, tokens): (usize, usize)) -> QuantizedTile<'_> {
+        let (groups, blocks) = (self.padded / 4, self.padded / Q8_BLOCK);
+        let words = &self.words[first * groups..(first + tokens) * groups];
+        QuantizedTile { words, scales: &self.scales[first * blocks..(first + tokens) * blocks], tokens }
+    }
+
+    fn float(&self, (first, tokens): (usize, usize)) -> FloatTile<'_> {
+        FloatTile { values: &self.values[first * self.columns..(first + tokens) * self.columns], tokens }
     }
 }
 
@@ -90,7 +157,6 @@ pub fn multiply<'w>(
     panels: impl Fn(usize, usize) -> Pair<'w> + Sync,
     finish: impl Fn(usize, usize, &[f32; PAIR_ROWS], &mut [f32]) + Sync,
 ) {
-    let tokens = x.rows.rows();
     let pairs = outputs.last().map_or(0, |o| o.first_pair + o.width.div_ceil(o.pair_rows));
     let run = pairs.div_ceil(RUNS_PER_THREAD * pool.threads());
     pool.each(pairs.div_ceil(run), |i| {
@@ -103,21 +169,16 @@ pub fn multiply<'w>(
             let [(weight, _), _] = panels(index, at - output.first_pair);
             let fit = (GROUP_BYTES / (2 * weight.panel_bytes())).max(1);
             let group = at..(at + fit).min(end).min(output_end);
-            let step = match weight.encoding {
-                Encoding::Q8 => kernels.q8_tokens,
-                Encoding::F16 | Encoding::F32 => kernels.float_tokens,
-            };
-            for first in (0..tokens).step_by(step) {
-                let n = step.min(tokens - first);
+            for &tokens in x.tiles(weight.encoding) {
                 for pair in group.clone() {
                     let pair = pair - output.first_pair;
-                    compute(kernels, panels(index, pair), x, first, n, &mut tile);
+                    compute(kernels, panels(index, pair), x, tokens, &mut tile);
                     let row = pair * output.pair_rows;
                     let rows = output.pair_rows.min(output.width - row);
-                    for (t, values) in tile[..n].iter().enumerate() {
+                    for (t, values) in tile[..tokens.1].iter().enumerate() {
                         // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, a run to
                         // one thread; within it the part is dropped before the next is made.
-                        let out = unsafe { output.out.part((first + t) * output.width + row, rows) };
+                        let out = unsafe { output.out.part((tokens.0 + t) * output.width + row, rows) };
                         finish(index, row, values, out);
                     }
                 }
@@ -127,15 +188,15 @@ pub fn multiply<'w>(
     });
 }
 
-/// Two panels times tokens `first..first + n`.
-fn compute(kernels: &Kernels, pair: Pair, x: &Input, first: usize, n: usize, tile: &mut MatrixTile) {
+/// Two panels times the tokens of one tile.
+fn compute(kernels: &Kernels, pair: Pair, x: &Input, tokens: (usize, usize), tile: &mut MatrixTile) {
     let panels = pair.map(|(weight, panel)| {
         let bytes = weight.panel_bytes();
         &weight.bytes()[panel * bytes..][..bytes]
     });
     match pair[0].0.encoding {
-        Encoding::Q8 => (kernels.matrix_q8)(panels, x.quantized.part(first, n), tile),
-        Encoding::F16 => (kernels.matrix_f16)(panels, x.rows.part(first, n), tile),
-        Encoding::F32 => (kernels.matrix_f32)(panels, x.rows.part(first, n), tile),
+        Encoding::Q8 => (kernels.matrix_q8)(panels, x.quantized(tokens), tile),
+        Encoding::F16 => (kernels.matrix_f16)(panels, x.float(tokens), tile),
+        Encoding::F32 => (kernels.matrix_f32)(panels, x.float(tokens), tile),
     }
 }

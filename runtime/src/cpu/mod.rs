@@ -4,9 +4,19 @@
 
 #[allow(unsafe_code)]
 mod attention;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avx512;
 mod cache;
 #[allow(unsafe_code)]
 mod disjoint;
+#[cfg(test)]
+mod equality;
+#[cfg(target_arch = "x86_64")]
+mod generic;
 pub mod isa;
 pub mod math;
 #[allow(unsafe_code)]
@@ -21,7 +31,7 @@ use crate::error::{Result, RuntimeError};
 use crate::rope::RopeTable;
 use disjoint::each_row;
 use isa::{Kernels, PAIR_ROWS, Rows};
-use matrix::{Input, Output, Quantized, multiply};
+use matrix::{Input, Output, multiply};
 use nanoserve_format::{Encoding, NsvFile, PANEL_ROWS, Shape, panel};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -33,7 +43,7 @@ use threads::Pool;
 pub struct CpuBackend {
     kernels: &'static Kernels,
     pool: Arc<Pool>,
-    quantized: Quantized,
+    input: Input,
 }
 
 /// A tensor in the map.
@@ -87,7 +97,7 @@ impl Buffer {
 impl CpuBackend {
     /// A backend of `kernels` on the threads of `pool`.
     pub fn new(kernels: &'static Kernels, pool: Arc<Pool>) -> Self {
-        CpuBackend { kernels, pool, quantized: Quantized::default() }
+        CpuBackend { kernels, pool, input: Input::default() }
     }
 
     /// The kernels it runs.
@@ -98,13 +108,6 @@ impl CpuBackend {
     /// The threads it runs on.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
-    }
-
-    /// Rounds `x` if one of the matrices to come is q8.
-    fn prepare(&mut self, x: &Buffer, mut encodings: impl Iterator<Item = Encoding>) {
-        if encodings.any(|e| e == Encoding::Q8) {
-            self.quantized.fill(self.kernels, &self.pool, x.rows());
-        }
     }
 
     fn add_bias(&self, bias: &Option<CpuWeight>, row: usize, out: &mut [f32]) {
@@ -161,7 +164,7 @@ impl Backend for CpuBackend {
     }
 
     fn linear(&mut self, x: &Buffer, parts: &mut [(&Linear<CpuWeight>, &mut Buffer)]) {
-        self.prepare(x, parts.iter().map(|(l, _)| l.weight.encoding));
+        self.input.fill(self.kernels, &self.pool, x.rows(), parts.iter().map(|(l, _)| l.weight.encoding));
         let (mut outputs, mut linears, mut pair) = (Vec::new(), Vec::new(), 0);
         for (linear, out) in parts {
             let width = out.width;
@@ -174,20 +177,19 @@ impl Backend for CpuBackend {
             let weight = &linears[part].weight;
             [(weight, 2 * pair), (weight, (2 * pair + 1).min(weight.panels() - 1))]
         };
-        let input = Input::new(x.rows(), &self.quantized);
-        multiply(self.kernels, &self.pool, &input, &outputs, panels, |part, row, tile, out| {
+        multiply(self.kernels, &self.pool, &self.input, &outputs, panels, |part, row, tile, out| {
             out.copy_from_slice(&tile[..out.len()]);
             self.add_bias(&linears[part].bias, row, out);
         });
     }
 
     fn gated(&mut self, x: &Buffer, gate: &Linear<CpuWeight>, up: &Linear<CpuWeight>, out: &mut Buffer) {
-        self.prepare(x, [gate, up].into_iter().map(|l| l.weight.encoding));
+        let encodings = [gate.weight.encoding, up.weight.encoding];
+        self.input.fill(self.kernels, &self.pool, x.rows(), encodings.into_iter());
         let width = out.width;
         let (output, _) = Output::new(out.resize(x.rows().rows()), width, PANEL_ROWS, 0);
         let panels = |_, panel| [(&gate.weight, panel), (&up.weight, panel)];
-        let input = Input::new(x.rows(), &self.quantized);
-        multiply(self.kernels, &self.pool, &input, &[output], panels, |_, row, tile, out| {
+        multiply(self.kernels, &self.pool, &self.input, &[output], panels, |_, row, tile, out| {
             let mut up_values = [0.0; PANEL_ROWS];
             up_values.copy_from_slice(&tile[PANEL_ROWS..]);
             let up_values = &mut up_values[..out.len()];

@@ -2,7 +2,7 @@
 //!
 //! `docs/arithmetic.md` says the same in words. This file is never tuned; every faster kernel equals it bit for bit.
 
-use super::isa::{AttendJob, BlockScale, Kernels, MatrixTile, PAIR_ROWS, QuantizedRows, Rows};
+use super::isa::{AttendJob, BlockScale, FloatTile, Kernels, MatrixTile, PAIR_ROWS, QuantizedTile};
 use super::math::{LANES, exp, sum_lanes};
 use half::f16;
 use nanoserve_format::PANEL_ROWS;
@@ -20,9 +20,8 @@ pub const QUANTIZE_MIN: f32 = 1e-30;
 /// The plain kernels.
 pub static KERNELS: Kernels = Kernels {
     name: "scalar",
-    q8_tokens: 4,
-    float_tokens: 4,
-    attend_rows: 4,
+    q8_tokens: &[4, 1],
+    float_tokens: &[4, 1],
     matrix_q8,
     matrix_f16: |panels, x, out| matrix_float(panels, x, out, f16::to_f32),
     matrix_f32: |panels, x, out| matrix_float(panels, x, out, |w: f32| w),
@@ -38,23 +37,25 @@ pub static KERNELS: Kernels = Kernels {
 /// `out[t][r] = sum over blocks b of (sum over columns k of b of w[r][k] * x[t][k]) * (dw[r][b] * dx[t][b])`.
 ///
 /// Inner sums are whole numbers and exact; each is scaled and added in one rounding, blocks ascending.
-fn matrix_q8(panels: [&[u8]; 2], x: QuantizedRows, out: &mut MatrixTile) {
-    for (t, out) in out.iter_mut().enumerate().take(x.rows()) {
-        let x = x.part(t, 1);
+fn matrix_q8(panels: [&[u8]; 2], x: QuantizedTile, out: &mut MatrixTile) {
+    for (t, out) in out.iter_mut().enumerate().take(x.tokens) {
         for (row, out) in out.iter_mut().enumerate() {
             let (panel, row) = (panels[row / PANEL_ROWS], row % PANEL_ROWS);
             let mut sum = 0f32;
-            for (block, (x, dx)) in x.bytes.chunks_exact(Q8_BLOCK).zip(x.scales).enumerate() {
+            for block in 0..x.scales.len() / x.tokens {
                 let superblock = &panel[block / 2 * Q8_SUPERBLOCK_BYTES..][..Q8_SUPERBLOCK_BYTES];
                 let at = 2 * (block % 2 * PANEL_ROWS + row);
                 let dw = f16::from_le_bytes([superblock[at], superblock[at + 1]]).to_f32();
-                let first = 4 * PANEL_ROWS + block % 2 * Q8_BLOCK * PANEL_ROWS;
+                let dx = x.scales[block * x.tokens + t].scale;
                 let mut dot = 0i32;
-                for (k, &x) in x.iter().enumerate() {
-                    let w = superblock[first + k / 4 * 4 * PANEL_ROWS + 4 * row + k % 4] as i8;
-                    dot += i32::from(w) * i32::from(x);
+                for group in 0..Q8_BLOCK / 4 {
+                    let first = 4 * PANEL_ROWS + (block % 2 * Q8_BLOCK + 4 * group) * PANEL_ROWS + 4 * row;
+                    let y = x.words[(block * Q8_BLOCK / 4 + group) * x.tokens + t].to_le_bytes();
+                    for (w, y) in superblock[first..first + 4].iter().zip(y) {
+                        dot += i32::from(*w as i8) * i32::from(y as i8);
+                    }
                 }
-                sum = (dot as f32).mul_add(dw * dx.scale, sum);
+                sum = (dot as f32).mul_add(dw * dx, sum);
             }
             *out = sum;
         }
@@ -63,18 +64,17 @@ fn matrix_q8(panels: [&[u8]; 2], x: QuantizedRows, out: &mut MatrixTile) {
 
 /// `out[t][r] = sum over k of w[r][k] * x[t][k]`: chains of fused multiply-adds over blocks of 256 columns, the blocks'
 /// sums added in ascending order.
-fn matrix_float<W: bytemuck::Pod>(panels: [&[u8]; 2], x: Rows, out: &mut MatrixTile, widen: fn(W) -> f32) {
+fn matrix_float<W: bytemuck::Pod>(panels: [&[u8]; 2], x: FloatTile, out: &mut MatrixTile, widen: fn(W) -> f32) {
     let panels = panels.map(bytemuck::cast_slice::<u8, W>);
-    for (t, out) in out.iter_mut().enumerate().take(x.rows()) {
-        let x = x.row(t);
+    let columns = x.values.len() / x.tokens;
+    for (t, out) in out.iter_mut().enumerate().take(x.tokens) {
         for (row, out) in out.iter_mut().enumerate() {
             let (panel, row) = (panels[row / PANEL_ROWS], row % PANEL_ROWS);
             let mut total = 0f32;
-            for (block, x) in x.chunks(FLOAT_BLOCK).enumerate() {
+            for block in (0..columns).step_by(FLOAT_BLOCK) {
                 let mut sum = 0f32;
-                for (k, &x) in x.iter().enumerate() {
-                    let w = widen(panel[(block * FLOAT_BLOCK + k) * PANEL_ROWS + row]);
-                    sum = w.mul_add(x, sum);
+                for k in block..columns.min(block + FLOAT_BLOCK) {
+                    sum = widen(panel[k * PANEL_ROWS + row]).mul_add(x.values[k * x.tokens + t], sum);
                 }
                 total += sum;
             }

@@ -1,0 +1,180 @@
+//! AVX2 with FMA: 16 lanes are two registers.
+//!
+//! Signed bytes are multiplied as magnitudes of weights times activations that carry the weights' signs: `vpmaddubsw`
+//! adds two products in 16 bits, and 2 x 127 x 127 is still below 2^15, so nothing saturates.
+
+use super::generic::{self, Simd};
+use super::isa::{BlockScale, Kernels};
+use super::math::LANES;
+use half::f16;
+use std::arch::x86_64::*;
+
+/// Proof that this machine has every feature named in [`table`].
+#[derive(Clone, Copy)]
+struct Avx2(());
+
+super::isa::entry_points! {
+    Avx2(()), "avx2",
+    features: "avx2,fma,f16c",
+    q8: 1, [3, 2, 1],
+    float: 1, [6, 4, 2, 1],
+    attend: 2,
+}
+
+/// The kernels, where the machine can run them.
+pub fn table() -> Option<&'static Kernels> {
+    let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    found.then_some(&KERNELS)
+}
+
+// In every method below the intrinsics' features are there, because an `Avx2` is; and loads and stores are within the
+// array they are given. That is the whole of each SAFETY argument.
+macro_rules! with_avx2 {
+    ($e:expr) => {
+        // SAFETY: see above: the features are proven by self, the addresses by the array's type.
+        unsafe { $e }
+    };
+}
+
+/// Applies an intrinsic to both halves.
+macro_rules! halves {
+    ($f:ident, $($a:expr),+) => {
+        with_avx2!([$f($($a[0]),+), $f($($a[1]),+)])
+    };
+}
+
+impl Avx2 {
+    /// All lanes of both halves `x`, as whole numbers.
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> [__m256i; 2] {
+        with_avx2!([_mm256_set1_epi32(x); 2])
+    }
+}
+
+impl Simd for Avx2 {
+    type F = [__m256; 2];
+    type I = [__m256i; 2];
+    type W = [__m256i; 2];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        with_avx2!([_mm256_set1_ps(x); 2])
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::F {
+        with_avx2!([_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))])
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F {
+        let at: *const __m128i = x.as_ptr().cast();
+        with_avx2!([_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))])
+    }
+
+    #[inline(always)]
+    fn store(self, x: Self::F, out: &mut [f32; LANES]) {
+        with_avx2!({
+            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
+        })
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_add_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_mul_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_div_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_max_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        halves!(_mm256_fmadd_ps, a, b, c)
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        let sign = self.splat(-0.0);
+        halves!(_mm256_andnot_ps, sign, a)
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        const MODE: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        with_avx2!([_mm256_round_ps::<MODE>(a[0]), _mm256_round_ps::<MODE>(a[1])])
+    }
+
+    #[inline(always)]
+    fn pow2(self, n: Self::F) -> Self::F {
+        let (whole, bias) = (halves!(_mm256_cvtps_epi32, n), self.splat_i32(127));
+        let biased = halves!(_mm256_add_epi32, whole, bias);
+        with_avx2!(biased.map(|b| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(b))))
+    }
+
+    #[inline(always)]
+    fn if_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        let less = with_avx2!([_mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1])]);
+        halves!(_mm256_blendv_ps, y, x, less)
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, a: Self::F, out: &mut [i8; LANES]) -> i32 {
+        let whole = halves!(_mm256_cvtps_epi32, a);
+        let mut lanes = [0i32; LANES];
+        with_avx2!({
+            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), whole[0]);
+            _mm256_storeu_si256(lanes.as_mut_ptr().add(8).cast(), whole[1]);
+        });
+        for (out, lane) in out.iter_mut().zip(lanes) {
+            *out = lane as i8;
+        }
+        lanes.iter().sum()
+    }
+
+    #[inline(always)]
+    fn max_lane(self, a: Self::F) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(a, &mut lanes);
+        lanes.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x))
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[u8; 4 * LANES]) -> Self::W {
+        let at: *const __m256i = w.as_ptr().cast();
+        with_avx2!([_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))])
+    }
+
+    #[inline(always)]
+    fn dot_start(self, _: BlockScale) -> Self::I {
+        self.splat_i32(0)
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I {
+        let y = self.splat_i32(y);
+        let signed = halves!(_mm256_sign_epi8, y, w);
+        let magnitude = halves!(_mm256_abs_epi8, w);
+        let pairs = halves!(_mm256_maddubs_epi16, magnitude, signed);
+        let ones = with_avx2!([_mm256_set1_epi16(1); 2]);
+        let fours = halves!(_mm256_madd_epi16, pairs, ones);
+        halves!(_mm256_add_epi32, sum, fours)
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: Self::I) -> Self::F {
+        halves!(_mm256_cvtepi32_ps, a)
+    }
+}

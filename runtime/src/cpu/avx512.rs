@@ -1,0 +1,152 @@
+//! AVX-512 with VNNI: a lane is one of 16 in a register.
+//!
+//! `vpdpbusd` multiplies unsigned by signed bytes. Weights are signed: their top bit is flipped as they are loaded,
+//! which adds 128 to each, and sums begin with -128 times the sum of the block's activations, which takes it away.
+
+use super::generic::{self, Simd};
+use super::isa::{BlockScale, Kernels};
+use super::math::LANES;
+use half::f16;
+use std::arch::x86_64::*;
+
+/// Proof that this machine has every feature named in [`table`].
+#[derive(Clone, Copy)]
+struct Avx512(());
+
+super::isa::entry_points! {
+    Avx512(()), "avx512",
+    features: "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
+    q8: 2, [6, 4, 2, 1],
+    float: 2, [12, 8, 4, 2, 1],
+    attend: 6,
+}
+
+/// The kernels, where the machine can run them.
+pub fn table() -> Option<&'static Kernels> {
+    let found = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("f16c");
+    found.then_some(&KERNELS)
+}
+
+// In every method below the intrinsics' features are there, because an `Avx512` is; and loads and stores are within
+// the array they are given. That is the whole of each SAFETY argument.
+macro_rules! with_avx512 {
+    ($e:expr) => {
+        // SAFETY: see above: the features are proven by self, the addresses by the array's type.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+    type W = __m512i;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        with_avx512!(_mm512_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> __m512 {
+        with_avx512!(_mm512_loadu_ps(x.as_ptr()))
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> __m512 {
+        with_avx512!(_mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())))
+    }
+
+    #[inline(always)]
+    fn store(self, x: __m512, out: &mut [f32; LANES]) {
+        with_avx512!(_mm512_storeu_ps(out.as_mut_ptr(), x))
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        with_avx512!(_mm512_add_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        with_avx512!(_mm512_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        with_avx512!(_mm512_div_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        with_avx512!(_mm512_max_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        with_avx512!(_mm512_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        with_avx512!(_mm512_abs_ps(a))
+    }
+
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        with_avx512!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+
+    #[inline(always)]
+    fn pow2(self, n: __m512) -> __m512 {
+        with_avx512!({
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        })
+    }
+
+    #[inline(always)]
+    fn if_less(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        with_avx512!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x))
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, a: __m512, out: &mut [i8; LANES]) -> i32 {
+        with_avx512!({
+            let whole = _mm512_cvtps_epi32(a);
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(whole));
+            _mm512_reduce_add_epi32(whole)
+        })
+    }
+
+    #[inline(always)]
+    fn max_lane(self, a: __m512) -> f32 {
+        with_avx512!(_mm512_reduce_max_ps(a))
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[u8; 4 * LANES]) -> __m512i {
+        with_avx512!(_mm512_xor_si512(_mm512_loadu_si512(w.as_ptr().cast()), _mm512_set1_epi8(-128)))
+    }
+
+    #[inline(always)]
+    fn dot_start(self, scale: BlockScale) -> __m512i {
+        with_avx512!(_mm512_set1_epi32(scale.correction))
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: __m512i, w: __m512i, y: i32) -> __m512i {
+        with_avx512!(_mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(y)))
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: __m512i) -> __m512 {
+        with_avx512!(_mm512_cvtepi32_ps(a))
+    }
+}

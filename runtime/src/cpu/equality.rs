@@ -1,0 +1,244 @@
+//! Every table of kernels this machine has, against the plain one, bit for bit.
+//!
+//! Sizes lie around lanes, blocks, panels and tiles; outputs begin as NaN, so that what is not written shows.
+
+use super::isa::{
+    AttendJob, BlockScale, FloatTile, Kernels, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedTile, available,
+};
+use super::scalar;
+use half::f16;
+use nanoserve_format::{Encoding, PANEL_ROWS, panel};
+
+/// SplitMix64: uniform in -1..1.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn values(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.next() * scale).collect()
+    }
+}
+
+fn others() -> Vec<&'static Kernels> {
+    let others: Vec<_> = available().into_iter().filter(|k| k.name != "scalar").collect();
+    eprintln!("kernels compared with scalar: {others:?}");
+    others
+}
+
+#[track_caller]
+fn same(a: &[f32], b: &[f32], what: &str) {
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert_eq!(a.to_bits(), b.to_bits(), "{what}, value {i}: {a} and {b}");
+    }
+    assert_eq!(a.len(), b.len());
+}
+
+/// Two packed panels of random weights.
+fn panels(r: &mut Random, encoding: Encoding, cols: usize) -> [Vec<u8>; 2] {
+    std::array::from_fn(|i| {
+        let rows = r.values((PANEL_ROWS - 5 * i) * cols, 0.1);
+        let mut out = vec![0; encoding.panel_bytes(cols).unwrap()];
+        panel::pack(encoding, cols, &rows, &mut out).unwrap();
+        out
+    })
+}
+
+const EMPTY: MatrixTile = [[f32::NAN; PAIR_ROWS]; MAX_TOKENS];
+
+#[test]
+fn matrix_q8() {
+    let mut r = Random(1);
+    for kernels in others() {
+        for cols in [1, 31, 32, 33, 63, 64, 65, 128, 200, 576, 2048] {
+            let weights = panels(&mut r, Encoding::Q8, cols);
+            let weights = [&weights[0][..], &weights[1][..]];
+            let columns = scalar::q8_columns(cols);
+            for &tokens in kernels.q8_tokens {
+                let words: Vec<i32> = (0..tokens * columns / 4)
+                    .map(|_| i32::from_le_bytes(std::array::from_fn(|_| (r.next() * 127.4) as i8 as u8)))
+                    .collect();
+                let scales: Vec<BlockScale> = (0..tokens * columns / 32)
+                    .map(|i| {
+                        let (block, t) = (i / tokens, i % tokens);
+                        let bytes = (0..8).flat_map(|g| words[(block * 8 + g) * tokens + t].to_le_bytes());
+                        BlockScale {
+                            scale: r.next() * 0.01,
+                            correction: -128 * bytes.map(|b| b as i8 as i32).sum::<i32>(),
+                        }
+                    })
+                    .collect();
+                let tile = QuantizedTile { words: &words, scales: &scales, tokens };
+                let (mut a, mut b) = (EMPTY, EMPTY);
+                (kernels.matrix_q8)(weights, tile, &mut a);
+                (scalar::KERNELS.matrix_q8)(weights, tile, &mut b);
+                let what = format!("{} q8 {cols} columns, {tokens} tokens", kernels.name);
+                same(a[..tokens].as_flattened(), b[..tokens].as_flattened(), &what);
+            }
+        }
+    }
+}
+
+/// The largest magnitudes there are: whatever saturates would show.
+#[test]
+fn matrix_q8_at_its_limits() {
+    for kernels in others() {
+        for (w, x) in [(127i8, 127i8), (-127, 127), (127, -127), (-127, -127)] {
+            let mut weights = vec![w as u8; 1088];
+            weights[..64].copy_from_slice(bytemuck::cast_slice(&[f16::ONE; 32]));
+            let words = [i32::from_le_bytes([x as u8; 4]); 16];
+            let scales = [BlockScale { scale: 1.0, correction: -128 * 32 * i32::from(x) }; 2];
+            let mut out = EMPTY;
+            (kernels.matrix_q8)([&weights; 2], QuantizedTile { words: &words, scales: &scales, tokens: 1 }, &mut out);
+            let expected = 64 * i32::from(w) * i32::from(x);
+            assert!(out[0].iter().all(|&y| y == expected as f32), "{} {w} x {x}: {:?}", kernels.name, out[0]);
+        }
+    }
+}
+
+#[test]
+fn matrix_float() {
+    let mut r = Random(2);
+    for kernels in others() {
+        for cols in [1, 2, 15, 16, 17, 255, 256, 257, 512, 700] {
+            for encoding in [Encoding::F32, Encoding::F16] {
+                let weights = panels(&mut r, encoding, cols);
+                // f32 and f16 kernels read whole values: the copies must be aligned as the map is.
+                let aligned = weights.map(|w| bytemuck::pod_collect_to_vec::<u8, [u64; 1]>(&w));
+                let weights = aligned
+                    .each_ref()
+                    .map(|w| &bytemuck::cast_slice::<_, u8>(w)[..encoding.panel_bytes(cols).unwrap()]);
+                for &tokens in kernels.float_tokens {
+                    let values = r.values(tokens * cols, 1.0);
+                    let tile = FloatTile { values: &values, tokens };
+                    let (mut a, mut b) = (EMPTY, EMPTY);
+                    let pick = |k: &Kernels| if encoding == Encoding::F32 { k.matrix_f32 } else { k.matrix_f16 };
+                    pick(kernels)(weights, tile, &mut a);
+                    pick(&scalar::KERNELS)(weights, tile, &mut b);
+                    let what = format!("{} {encoding} {cols} columns, {tokens} tokens", kernels.name);
+                    same(a[..tokens].as_flattened(), b[..tokens].as_flattened(), &what);
+                }
+            }
+        }
+    }
+}
+
+const LENGTHS: [usize; 14] = [1, 2, 7, 15, 16, 17, 31, 32, 33, 64, 72, 100, 172, 576];
+
+#[test]
+fn quantize() {
+    let mut r = Random(3);
+    for kernels in others() {
+        for n in LENGTHS {
+            for scale in [1.0, 1e-3, 1e-29, 1e-31, 1e-45, 0.0, 1e30] {
+                let x = r.values(n, scale);
+                let columns = scalar::q8_columns(n);
+                let run = |k: &Kernels| {
+                    let mut bytes = vec![55; columns];
+                    let mut scales = vec![BlockScale { scale: f32::NAN, correction: 7 }; columns / 32];
+                    (k.quantize)(&x, &mut bytes, &mut scales);
+                    (bytes, scales)
+                };
+                let ((a, a_scales), (b, b_scales)) = (run(kernels), run(&scalar::KERNELS));
+                assert_eq!((a, a_scales), (b, b_scales), "{} {n} values of {scale:e}", kernels.name);
+            }
+        }
+    }
+}
+
+/// Ties, and a block's largest value, of both signs.
+#[test]
+fn quantize_rounds_to_even() {
+    let mut x = [0.0; 64];
+    x[..6].copy_from_slice(&[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]);
+    for kernels in available() {
+        let mut bytes = [0; 64];
+        let mut scales = [BlockScale::default(); 2];
+        (kernels.quantize)(&x, &mut bytes, &mut scales);
+        assert_eq!(&bytes[..7], &[127, 0, 2, 2, 0, -2, 0], "{}", kernels.name);
+        assert_eq!(scales[0], BlockScale { scale: 1.0, correction: -128 * 129 });
+        assert_eq!(scales[1], BlockScale::default());
+    }
+}
+
+#[test]
+fn rows() {
+    let mut r = Random(4);
+    for kernels in others() {
+        for n in LENGTHS {
+            let (x, y) = (r.values(n, 3.0), r.values(n, 1.0));
+            let (mut a, mut b) = (vec![f32::NAN; n], vec![f32::NAN; n]);
+            (kernels.rms_norm)(&x, &y, 1e-5, &mut a);
+            (scalar::KERNELS.rms_norm)(&x, &y, 1e-5, &mut b);
+            same(&a, &b, &format!("{} rms_norm of {n}", kernels.name));
+
+            let (mut a, mut b) = (x.clone(), x.clone());
+            (kernels.add)(&mut a, &y);
+            (scalar::KERNELS.add)(&mut b, &y);
+            same(&a, &b, &format!("{} add of {n}", kernels.name));
+
+            for scale in [1.0, 30.0, 100.0] {
+                let (mut a, mut b) = (x.iter().map(|x| x * scale).collect::<Vec<_>>(), vec![]);
+                b.clone_from(&a);
+                (kernels.silu_mul)(&mut a, &y);
+                (scalar::KERNELS.silu_mul)(&mut b, &y);
+                same(&a, &b, &format!("{} silu_mul of {n}", kernels.name));
+            }
+
+            let mut a = r.values(2 * n, 1.0);
+            let mut b = a.clone();
+            (kernels.rope)(&mut a, &x, &y);
+            (scalar::KERNELS.rope)(&mut b, &x, &y);
+            same(&a, &b, &format!("{} rope of {n} pairs", kernels.name));
+        }
+    }
+}
+
+#[test]
+fn attention() {
+    let mut r = Random(5);
+    for kernels in others() {
+        for dim in [2usize, 12, 16, 24, 64, 80, 128] {
+            for limits in [
+                vec![1usize],
+                vec![1, 1, 2, 2],
+                vec![63, 64, 65],
+                (1..=20).collect(),
+                vec![200; 13],
+                vec![150, 191, 192, 193],
+            ] {
+                let capacity = limits[limits.len() - 1].next_multiple_of(16);
+                let stride = dim.next_multiple_of(16);
+                let q = r.values(limits.len() * dim, 1.5);
+                let (keys, values) = (r.values(capacity * dim, 1.0), r.values(capacity * stride, 1.0));
+                let half = |x: &[f32]| x.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>();
+                let (keys_f16, values_f16) = (half(&keys), half(&values));
+                for wide in [true, false] {
+                    let run = |k: &Kernels| {
+                        let mut out = vec![f32::NAN; limits.len() * dim];
+                        let (keys, values): (&[u8], &[u8]) = if wide {
+                            (bytemuck::cast_slice(&keys), bytemuck::cast_slice(&values))
+                        } else {
+                            (bytemuck::cast_slice(&keys_f16), bytemuck::cast_slice(&values_f16))
+                        };
+                        let job = AttendJob { q: &q, limits: &limits, keys, values, head_dim: dim, out: &mut out };
+                        if wide {
+                            (k.attend_f32)(job)
+                        } else {
+                            (k.attend_f16)(job)
+                        }
+                        out
+                    };
+                    let what = format!("{} attention, head of {dim}, limits {limits:?}", kernels.name);
+                    same(&run(kernels), &run(&scalar::KERNELS), &what);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! The fast kernels, once for every instruction set: [`Simd`] is what one must bring.
+//!
+//! All are safe code over whole lanes: slices become arrays at the door, so that no check is left in a loop. Every
+//! function is `inline(always)`, so that an instruction set's entry points, which carry its `target_feature`, compile
+//! it with that set. Each computes what [`scalar`](super::scalar) defines, in the same order.
+//!
+//! ```text
+//! matrix_q8, for N tokens and P panels of 16 rows:
+//!   sum[N][P] = 0
+//!   for each block of 32 columns
+//!     dot[N][P] = 0                                   whole numbers
+//!     for each group of 4 columns
+//!       w[P] = 16 rows x 4 bytes                      one load a panel, used N times
+//!       for each token: y = its 4 bytes, in all lanes   one load, used P times
+//!         dot[token][..] += w[..] . y
+//!     sum = dot * (dw * dx) + sum                     one rounding
+//! ```
+
+use super::isa::{AttendJob, BlockScale, FloatTile, MatrixTile, PAIR_ROWS, QuantizedTile};
+use super::math::{EXP_MAX, EXP_MIN, EXP_POLY, LANES, LN2_HI, LN2_LO, LOG2_E, sum_lanes};
+use super::scalar::{ATTENTION_BLOCK, FLOAT_BLOCK, QUANTIZE_MIN};
+use half::f16;
+use nanoserve_format::PANEL_ROWS;
+use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK_BYTES};
+
+/// Sixteen lanes. A value of the type proves that the machine has the instructions.
+pub trait Simd: Copy + 'static {
+    /// 16 f32.
+    type F: Copy;
+    /// 16 i32.
+    type I: Copy;
+    /// 16 rows of 4 weight bytes, as [`Simd::dot`] wants them.
+    type W: Copy;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// 16 values.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// 16 f16 values, widened exactly.
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F;
+    /// Puts 16 values.
+    fn store(self, x: Self::F, out: &mut [f32; LANES]);
+    /// `a + b`
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c` in one rounding.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `|a|`
+    fn abs(self, a: Self::F) -> Self::F;
+    /// The nearest whole number, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^n` for whole `n` in -126..=127.
+    fn pow2(self, n: Self::F) -> Self::F;
+    /// `x` in the lanes where `a < b`, else `y`.
+    fn if_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// The nearest whole numbers as bytes, and their sum. All within -127..=127.
+    fn to_bytes(self, a: Self::F, out: &mut [i8; LANES]) -> i32;
+    /// The largest lane.
+    fn max_lane(self, a: Self::F) -> f32;
+
+    /// 16 rows of 4 weight bytes.
+    fn weights(self, w: &[u8; 4 * LANES]) -> Self::W;
+    /// What sums of dot products begin with, so that they end as the products of signed bytes.
+    fn dot_start(self, scale: BlockScale) -> Self::I;
+    /// Adds to each row's sum the product of its 4 bytes and the 4 bytes of `y`.
+    fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I;
+    /// Whole numbers to f32, rounded to nearest.
+    fn to_float(self, a: Self::I) -> Self::F;
+}
+
+/// A type that weights, keys and values are stored in.
+pub trait Stored: bytemuck::Pod {
+    /// 16 of them as f32.
+    fn load<S: Simd>(simd: S, x: &[Self; LANES]) -> S::F;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, x: &[Self; LANES]) -> S::F {
+        simd.load(x)
+    }
+}
+
+impl Stored for f16 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, x: &[Self; LANES]) -> S::F {
+        simd.load_f16(x)
+    }
+}
+
+/// As [`math::exp`](super::math::exp), in every lane.
+#[inline(always)]
+fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let n = s.round(s.mul(x, s.splat(LOG2_E)));
+    let r = s.fma(n, s.splat(-LN2_LO), s.fma(n, s.splat(-LN2_HI), x));
+    let mut p = s.splat(EXP_POLY[0]);
+    for c in &EXP_POLY[1..] {
+        p = s.fma(p, r, s.splat(*c));
+    }
+    let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
+    let y = s.mul(p, s.pow2(n));
+    let y = s.if_less(x, s.splat(EXP_MIN), s.splat(0.0), y);
+    s.if_less(s.splat(EXP_MAX), x, s.splat(f32::INFINITY), y)
+}
+
+/// The first `n` of 16 values, the others zero.
+#[inline(always)]
+fn padded(x: &[f32]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..x.len()].copy_from_slice(x);
+    lanes
+}
+
+/// Two panels of q8 weights times the tokens of a tile, `P` panels at a time.
+#[inline(always)]
+pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
+    s: S,
+    panels: [&[u8]; 2],
+    x: QuantizedTile,
+    out: &mut MatrixTile,
+) {
+    let words = x.words.as_chunks::<N>().0;
+    let scales = x.scales.as_chunks::<N>().0.as_chunks::<2>().0;
+    let words = words.as_chunks::<{ Q8_BLOCK / 4 }>().0.as_chunks::<2>().0;
+    for first in (0..2).step_by(P) {
+        let panels: [&[[u8; Q8_SUPERBLOCK_BYTES]]; P] = std::array::from_fn(|p| panels[first + p].as_chunks().0);
+        assert!(panels.iter().all(|p| p.len() == words.len()) && words.len() == scales.len());
+        let mut sums = [[s.splat(0.0); P]; N];
+        for (i, (words, scales)) in words.iter().zip(scales).enumerate() {
+            let superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P] = std::array::from_fn(|p| &panels[p][i]);
+            for half in 0..2 {
+                let (words, scales) = (&words[half], &scales[half]);
+                let mut dots: [[S::I; P]; N] = std::array::from_fn(|t| [s.dot_start(scales[t]); P]);
+                for (group, words) in words.iter().enumerate() {
+                    let at = 4 * PANEL_ROWS + (half * Q8_BLOCK + 4 * group) * PANEL_ROWS;
+                    let w: [S::W; P] = std::array::from_fn(|p| {
+                        s.weights(superblocks[p][at..].first_chunk().expect("a group ends in its superblock"))
+                    });
+                    for t in 0..N {
+                        for p in 0..P {
+                            dots[t][p] = s.dot(dots[t][p], w[p], words[t]);
+                        }
+                    }
+                }
+                let dw: [S::F; P] = std::array::from_fn(|p| {
+                    let bytes: &[u8; 2 * PANEL_ROWS] =
+                        superblocks[p][half * 2 * PANEL_ROWS..].first_chunk().expect("scales begin a superblock");
+                    s.load_f16(bytemuck::cast_ref(bytes))
+                });
+                for t in 0..N {
+                    let dx = s.splat(scales[t].scale);
+                    for p in 0..P {
+                        sums[t][p] = s.fma(s.to_float(dots[t][p]), s.mul(dw[p], dx), sums[t][p]);
+                    }
+                }
+            }
+        }
+        for (sums, out) in sums.iter().zip(out.iter_mut()) {
+            for (sum, out) in sums.iter().zip(&mut out.as_chunks_mut::<LANES>().0[first..]) {
+                s.store(*sum, out);
+            }
+        }
+    }
+}
+
+/// Two panels of f32 or f16 weights times the tokens of a tile, `P` panels at a time.
+#[inline(always)]
+pub fn matrix_float<S: Simd, W: Stored, const P: usize, const N: usize>(
+    s: S,
+    panels: [&[u8]; 2],
+    x: FloatTile,
+    out: &mut MatrixTile,
+) {
+    let x = x.values.as_chunks::<N>().0;
+    for first in (0..2).step_by(P) {
+        let panels: [&[[W; PANEL_ROWS]]; P] =
+            std::array::from_fn(|p| bytemuck::cast_slice::<u8, W>(panels[first + p]).as_chunks().0);
+        assert!(panels.iter().all(|p| p.len() == x.len()));
+        let mut totals = [[[0f32; LANES]; P]; N];
+        for start in (0..x.len()).step_by(FLOAT_BLOCK) {
+            let x = &x[start..(start + FLOAT_BLOCK).min(x.len())];
+            let panels: [&[[W; PANEL_ROWS]]; P] = std::array::from_fn(|p| &panels[p][start..start + x.len()]);
+            let mut sums = [[s.splat(0.0); P]; N];
+            for (k, x) in x.iter().enumerate() {
+                let w: [S::F; P] = std::array::from_fn(|p| W::load(s, &panels[p][k]));
+                for t in 0..N {
+                    let x = s.splat(x[t]);
+                    for p in 0..P {
+                        sums[t][p] = s.fma(w[p], x, sums[t][p]);
+                    }
+                }
+            }
+            for (totals, sums) in totals.iter_mut().zip(&sums) {
+                for (total, sum) in totals.iter_mut().zip(sums) {
+                    s.store(s.add(s.load(total), *sum), total);
+                }
+            }
+        }
+        for (totals, out) in totals.iter().zip(out.iter_mut()) {
+            out.as_chunks_mut::<LANES>().0[first..first + P].copy_from_slice(totals);
+        }
+    }
+}
+
+/// See [`scalar`](super::scalar).
+#[inline(always)]
+pub fn quantize<S: Simd>(s: S, x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
+    bytes[x.len()..].fill(0);
+    scales[x.len().div_ceil(Q8_BLOCK)..].fill(BlockScale::default());
+    let blocks = bytes.as_chunks_mut::<Q8_BLOCK>().0.iter_mut().zip(scales);
+    for (x, (bytes, scale)) in x.chunks(Q8_BLOCK).zip(blocks) {
+        let mut whole = [0.0; Q8_BLOCK];
+        let x: &[f32; Q8_BLOCK] = x.try_into().unwrap_or_else(|_| {
+            whole[..x.len()].copy_from_slice(x);
+            &whole
+        });
+        let [low, high] = [0, LANES].map(|at| s.load(x[at..].first_chunk().expect("half a block")));
+        let absmax = s.max_lane(s.max(s.abs(low), s.abs(high)));
+        if absmax < QUANTIZE_MIN {
+            bytes.fill(0);
+            *scale = BlockScale::default();
+            continue;
+        }
+        let inverse = s.splat(127.0 / absmax);
+        let (low_bytes, high_bytes) = bytes.split_first_chunk_mut().expect("half a block");
+        let high_bytes = high_bytes.first_chunk_mut().expect("the other half");
+        let sum = s.to_bytes(s.mul(low, inverse), low_bytes) + s.to_bytes(s.mul(high, inverse), high_bytes);
+        *scale = BlockScale { scale: absmax / 127.0, correction: -128 * sum };
+    }
+}
+
+/// See [`scalar`](super::scalar). A short last chunk is padded with zeros: their squares add nothing.
+#[inline(always)]
+pub fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut sum = s.splat(0.0);
+    for x in whole {
+        let x = s.load(x);
+        sum = s.fma(x, x, sum);
+    }
+    if !rest.is_empty() {
+        let x = s.load(&padded(rest));
+        sum = s.fma(x, x, sum);
+    }
+    let mut lanes = [0.0; LANES];
+    s.store(sum, &mut lanes);
+    let r = 1.0 / (sum_lanes(lanes) / x.len() as f32 + eps).sqrt();
+    map2(s, x, weight, out, |x, w| s.mul(s.mul(x, s.splat(r)), w));
+}
+
+/// `out = f(a, b)`, lane by lane.
+#[inline(always)]
+fn map2<S: Simd>(s: S, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(S::F, S::F) -> S::F) {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (out, out_rest) = out.as_chunks_mut::<LANES>();
+    for ((a, b), out) in a.iter().zip(b).zip(out) {
+        s.store(f(s.load(a), s.load(b)), out);
+    }
+    if !out_rest.is_empty() {
+        let mut lanes = [0.0; LANES];
+        s.store(f(s.load(&padded(a_rest)), s.load(&padded(b_rest))), &mut lanes);
+        out_rest.copy_from_slice(&lanes[..out_rest.len()]);
+    }
+}
+
+/// As [`map2`], with `a` replaced by the result.
+#[inline(always)]
+fn change<S: Simd>(s: S, a: &mut [f32], b: &[f32], f: impl Fn(S::F, S::F) -> S::F) {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks_mut::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter_mut().zip(b) {
+        s.store(f(s.load(a), s.load(b)), a);
+    }
+    if !a_rest.is_empty() {
+        let mut lanes = [0.0; LANES];
+        s.store(f(s.load(&padded(a_rest)), s.load(&padded(b_rest))), &mut lanes);
+        a_rest.copy_from_slice(&lanes[..a_rest.len()]);
+    }
+}
+
+/// See [`scalar`](super::scalar).
+#[inline(always)]
+pub fn rope<S: Simd>(s: S, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let n = cos.len();
+    let (low, high) = head.split_at_mut(n);
+    let mut turn = |at: usize, len: usize| {
+        let range = at..at + len;
+        let [x, y, c, d] = [&low[range.clone()], &high[range.clone()], &cos[range.clone()], &sin[range.clone()]]
+            .map(|v| s.load(&padded(v)));
+        let minus_y = s.mul(y, s.splat(-1.0));
+        let mut lanes = [0.0; LANES];
+        s.store(s.fma(minus_y, d, s.mul(x, c)), &mut lanes);
+        low[range.clone()].copy_from_slice(&lanes[..len]);
+        s.store(s.fma(x, d, s.mul(y, c)), &mut lanes);
+        high[range].copy_from_slice(&lanes[..len]);
+    };
+    for at in (0..n / LANES * LANES).step_by(LANES) {
+        turn(at, LANES);
+    }
+    if !n.is_multiple_of(LANES) {
+        turn(n / LANES * LANES, n % LANES);
+    }
+}
+
+/// See [`scalar`](super::scalar).
+#[inline(always)]
+pub fn silu_mul<S: Simd>(s: S, gate: &mut [f32], up: &[f32]) {
+    change(s, gate, up, |g, u| {
+        let e = exp(s, s.mul(g, s.splat(-1.0)));
+        s.mul(s.div(g, s.add(s.splat(1.0), e)), u)
+    });
+}
+
+/// See [`scalar`](super::scalar).
+#[inline(always)]
+pub fn add<S: Simd>(s: S, x: &mut [f32], y: &[f32]) {
+    change(s, x, y, |x, y| s.add(x, y));
+}
+
+/// The softmax of one query row so far.
+#[derive(Clone, Copy)]
+struct RowState {
+    max: f32,
+    total: f32,
+}
+
+/// Attention of all rows of a job, block by block, so that a block's keys and values serve every row while in L1.
+///
+/// `R` rows that see a whole block go together; at the edge of what they see, rows go one by one.
+#[inline(always)]
+pub fn attend<S: Simd, T: Stored, const R: usize>(s: S, job: AttendJob) {
+    let (dim, stride) = (job.head_dim, job.value_stride());
+    let keys: &[[T; LANES]] = bytemuck::cast_slice::<u8, T>(job.keys).as_chunks().0;
+    let values: &[[T; LANES]] = bytemuck::cast_slice::<u8, T>(job.values).as_chunks().0;
+    let rows = job.limits.len();
+    let most = job.limits[rows - 1];
+    assert!(most.div_ceil(LANES) * dim <= keys.len() && most * stride <= values.len() * LANES);
+    assert!(job.q.len() == rows * dim && job.out.len() == rows * dim);
+    job.out.fill(0.0);
+    let mut states = vec![RowState { max: f32::NEG_INFINITY, total: 0.0 }; rows];
+    for first in (0..most).step_by(ATTENTION_BLOCK) {
+        // Limits ascend: rows before `start` see nothing of this block, rows from `whole` on all of it.
+        let start = job.limits.partition_point(|&l| l <= first);
+        let whole = job.limits.partition_point(|&l| l < first + ATTENTION_BLOCK);
+        let mut row = start;
+        while row < rows {
+            let together = if row >= whole && row + R <= rows { R } else { 1 };
+            let n = ATTENTION_BLOCK.min(job.limits[row] - first);
+            let q = &job.q[row * dim..(row + together) * dim];
+            let out = &mut job.out[row * dim..(row + together) * dim];
+            let states = &mut states[row..row + together];
+            let keys = &keys[first / LANES * dim..][..n.div_ceil(LANES) * dim];
+            let values = &values[first * stride / LANES..][..n * stride / LANES];
+            if together == R {
+                attend_block::<S, T, R>(s, q, keys, values, n, dim, states, out);
+            } else {
+                attend_block::<S, T, 1>(s, q, keys, values, n, dim, states, out);
+            }
+            row += together;
+        }
+    }
+    for (out, state) in job.out.chunks_exact_mut(dim).zip(&states) {
+        for out in out {
+            *out /= state.total;
+        }
+    }
+}
+
+/// `R` rows over the first `n` positions of one block.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "a block of the loop above, kept apart for its two row counts")]
+fn attend_block<S: Simd, T: Stored, const R: usize>(
+    s: S,
+    q: &[f32],
+    keys: &[[T; LANES]],
+    values: &[[T; LANES]],
+    n: usize,
+    dim: usize,
+    states: &mut [RowState],
+    out: &mut [f32],
+) {
+    const PANELS: usize = ATTENTION_BLOCK / LANES;
+    let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * dim..(r + 1) * dim]);
+    let mut weights = [[[f32::NEG_INFINITY; LANES]; PANELS]; R];
+    if n == ATTENTION_BLOCK {
+        scores::<S, T, R, PANELS>(s, q, keys, dim, &mut weights, 0);
+    } else {
+        for panel in 0..n.div_ceil(LANES) {
+            scores::<S, T, R, 1>(s, q, &keys[panel * dim..], dim, &mut weights, panel);
+        }
+        for weights in &mut weights {
+            weights.as_flattened_mut()[n..].fill(f32::NEG_INFINITY);
+        }
+    }
+    let mut keep = [0.0; R];
+    for r in 0..R {
+        let lanes: [S::F; PANELS] = std::array::from_fn(|p| s.load(&weights[r][p]));
+        let max = lanes.iter().fold(s.splat(states[r].max), |m, x| s.max(m, *x));
+        let max = s.max_lane(max);
+        let mut sum = s.splat(0.0);
+        for p in 0..PANELS {
+            let weight = exp(s, s.add(lanes[p], s.splat(-max)));
+            s.store(weight, &mut weights[r][p]);
+            sum = s.add(sum, weight);
+        }
+        let mut sums = [0.0; LANES];
+        s.store(sum, &mut sums);
+        keep[r] = super::math::exp(states[r].max - max);
+        states[r] = RowState { max, total: states[r].total.mul_add(keep[r], sum_lanes(sums)) };
+    }
+    let stride = dim.div_ceil(LANES);
+    let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r].as_flattened()[..n]);
+    let mut at = 0;
+    while at < stride {
+        if at + 4 <= stride {
+            mix::<S, T, R, 4>(s, weights, values, stride, at, dim, &keep, out);
+            at += 4;
+        } else {
+            mix::<S, T, R, 1>(s, weights, values, stride, at, dim, &keep, out);
+            at += 1;
+        }
+    }
+}
+
+/// Scores of `R` queries for `P` panels of positions, from panel `first` of the block on.
+#[inline(always)]
+fn scores<S: Simd, T: Stored, const R: usize, const P: usize>(
+    s: S,
+    q: [&[f32]; R],
+    keys: &[[T; LANES]],
+    dim: usize,
+    out: &mut [[[f32; LANES]; ATTENTION_BLOCK / LANES]; R],
+    first: usize,
+) {
+    let keys: [&[[T; LANES]]; P] = std::array::from_fn(|p| &keys[p * dim..][..dim]);
+    let q: [&[f32]; R] = std::array::from_fn(|r| &q[r][..dim]);
+    let mut sums = [[s.splat(0.0); P]; R];
+    for d in 0..dim {
+        let k: [S::F; P] = std::array::from_fn(|p| T::load(s, &keys[p][d]));
+        for r in 0..R {
+            let q = s.splat(q[r][d]);
+            for p in 0..P {
+                sums[r][p] = s.fma(q, k[p], sums[r][p]);
+            }
+        }
+    }
+    for (sums, out) in sums.iter().zip(out) {
+        for (sum, out) in sums.iter().zip(&mut out[first..]) {
+            s.store(*sum, out);
+        }
+    }
+}
+
+/// `out = out * keep + weights . values` for `R` rows and `C` lanes of dimensions from lane `at` on.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "the inner loop of attend_block, kept apart for its lane counts")]
+fn mix<S: Simd, T: Stored, const R: usize, const C: usize>(
+    s: S,
+    weights: [&[f32]; R],
+    values: &[[T; LANES]],
+    stride: usize,
+    at: usize,
+    dim: usize,
+    keep: &[f32; R],
+    out: &mut [f32],
+) {
+    let n = weights[0].len();
+    let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r][..n]);
+    let mut sums = [[s.splat(0.0); C]; R];
+    for (i, values) in values.chunks_exact(stride).take(n).enumerate() {
+        let values: &[[T; LANES]; C] = values[at..].first_chunk().expect("lanes within a head");
+        let v: [S::F; C] = std::array::from_fn(|c| T::load(s, &values[c]));
+        for r in 0..R {
+            let w = s.splat(weights[r][i]);
+            for c in 0..C {
+                sums[r][c] = s.fma(w, v[c], sums[r][c]);
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        let out = &mut out[r * dim + at * LANES..(r + 1) * dim];
+        for (sum, out) in sums.iter().zip(out.chunks_mut(LANES)) {
+            let mut lanes = padded(out);
+            s.store(s.fma(s.load(&lanes), s.splat(keep[r]), *sum), &mut lanes);
+            out.copy_from_slice(&lanes[..out.len()]);
+        }
+    }
+}
+
+const _: () = assert!(PAIR_ROWS == 2 * LANES);
