@@ -37,6 +37,8 @@ mod header;
 #[allow(unsafe_code)]
 mod map;
 mod meta;
+#[allow(unsafe_code)]
+mod pack_q8;
 pub mod panel;
 pub mod q8;
 mod reader;

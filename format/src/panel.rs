@@ -8,6 +8,7 @@
 //!   its second 32; then for each 4 columns, 16 rows x 4 bytes.
 
 use crate::encoding::{Encoding, PANEL_ROWS};
+use crate::pack_q8;
 use crate::q8::{self, Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
 use half::f16;
 
@@ -22,16 +23,34 @@ pub struct OutOfRange {
     pub value: f32,
 }
 
+/// What rounding to q8 did to some values.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Squares {
+    /// Sum of the squares of the values.
+    pub signal: f64,
+    /// Sum of the squares of what each is off by.
+    pub noise: f64,
+}
+
+impl std::ops::Add for Squares {
+    type Output = Squares;
+
+    fn add(self, other: Squares) -> Squares {
+        Squares { signal: self.signal + other.signal, noise: self.noise + other.noise }
+    }
+}
+
 /// Encodes `rows` (`[n, cols]` row after row, `n` in 1..=16; missing rows are zero) into one panel.
 ///
-/// `out` is [`Encoding::panel_bytes`] long and is written whole. All values must be finite.
+/// `out` is [`Encoding::panel_bytes`] long and is written whole. All values must be finite. For q8 the squares of values
+/// and errors are returned, the same on every machine; for the others zeros.
 ///
 /// # Errors
 /// A value beyond f16's range, or a q8 scale beyond it.
 ///
 /// # Panics
 /// When `rows` or `out` have another length.
-pub fn pack(encoding: Encoding, cols: usize, rows: &[f32], out: &mut [u8]) -> Result<(), OutOfRange> {
+pub fn pack(encoding: Encoding, cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
     assert!(rows.len().is_multiple_of(cols) && rows.len() / cols <= PANEL_ROWS);
     assert_eq!(Some(out.len()), encoding.panel_bytes(cols));
     match encoding {
@@ -40,8 +59,9 @@ pub fn pack(encoding: Encoding, cols: usize, rows: &[f32], out: &mut [u8]) -> Re
             let h = f16::from_f32(x);
             h.is_finite().then(|| h.to_le_bytes())
         }),
-        Encoding::Q8 => pack_q8(cols, rows, out),
-    }
+        Encoding::Q8 => return pack_q8::pack(cols, rows, out),
+    }?;
+    Ok(Squares::default())
 }
 
 fn pack_values<const SIZE: usize>(
@@ -55,31 +75,6 @@ fn pack_values<const SIZE: usize>(
         for (col, (&value, column)) in values.iter().zip(out.chunks_exact_mut(SIZE * PANEL_ROWS)).enumerate() {
             let bytes = encode(value).ok_or(OutOfRange { row, col, value })?;
             column[row * SIZE..(row + 1) * SIZE].copy_from_slice(&bytes);
-        }
-    }
-    Ok(())
-}
-
-fn pack_q8(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<(), OutOfRange> {
-    out.fill(0);
-    for (row, values) in rows.chunks_exact(cols).enumerate() {
-        let superblocks = out.chunks_exact_mut(Q8_SUPERBLOCK_BYTES);
-        for (index, (values, superblock)) in values.chunks(Q8_SUPERBLOCK).zip(superblocks).enumerate() {
-            let (scales, bytes) = superblock.split_at_mut(2 * 2 * PANEL_ROWS);
-            for (half, block) in values.chunks(Q8_BLOCK).enumerate() {
-                let absmax = block.iter().fold(0f32, |m, x| m.max(x.abs()));
-                let col = index * Q8_SUPERBLOCK + half * Q8_BLOCK;
-                let scale = q8::scale(absmax).ok_or(OutOfRange { row, col, value: absmax })?;
-                let at = 2 * (half * PANEL_ROWS + row);
-                scales[at..at + 2].copy_from_slice(&scale.to_le_bytes());
-                let scale = scale.to_f32();
-                let groups = bytes[half * Q8_BLOCK * PANEL_ROWS..].chunks_exact_mut(4 * PANEL_ROWS);
-                for (four, group) in block.chunks(4).zip(groups) {
-                    for (value, byte) in four.iter().zip(&mut group[4 * row..]) {
-                        *byte = q8::quantize(*value, scale) as u8;
-                    }
-                }
-            }
         }
     }
     Ok(())

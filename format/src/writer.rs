@@ -275,7 +275,8 @@ fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)> {
         .suffix(suffix)
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)
-        .map_err(failed("create"))?;
+        // The error's own text repeats the temporary name, which means nothing to a person.
+        .map_err(|e| failed("create")(e.kind().into()))?;
     let _ = temp.as_file().try_lock();
     Ok((path, temp))
 }

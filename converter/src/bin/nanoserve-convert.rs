@@ -1,0 +1,217 @@
+//! `nanoserve-convert SOURCE OUT.nsv`: arguments, progress, report, exit codes.
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nanoserve_converter::{ConvertError, Options, Progress, Report, Step, convert};
+use nanoserve_format::Encoding;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The machine failed.
+const FAILED: u8 = 1;
+/// The input or the command line is wrong.
+const BAD_INPUT: u8 = 2;
+/// Stopped by Ctrl-C: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+
+/// Convert a Hugging Face checkpoint folder to one .nsv file.
+#[derive(Parser)]
+#[command(
+    name = "nanoserve-convert",
+    version,
+    after_help = "\
+Example:
+  nanoserve-convert weights/demo demo.nsv
+  nanoserve-run demo.nsv -p \"ROMEO:\"
+
+SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run
+on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was.
+
+Exit codes: 0 done, 1 the machine failed (a full disk), 2 the input or the command line is wrong, 130 Ctrl-C."
+)]
+struct Args {
+    /// The checkpoint folder
+    source: PathBuf,
+    /// The file to write
+    #[arg(value_name = "OUT.nsv")]
+    out: PathBuf,
+    /// How every matrix is stored: 8.5, 16 or 32 bits a weight
+    #[arg(long, value_enum, default_value_t = Dtype::Q8)]
+    dtype: Dtype,
+    /// Threads to use; the file is the same for any number [default: all]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Check everything, every weight included, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Dtype {
+    Q8,
+    F16,
+    F32,
+}
+
+impl From<Dtype> for Encoding {
+    fn from(dtype: Dtype) -> Encoding {
+        match dtype {
+            Dtype::Q8 => Encoding::Q8,
+            Dtype::F16 => Encoding::F16,
+            Dtype::F32 => Encoding::F32,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            match error.downcast_ref() {
+                Some(ConvertError::Problems(all)) => {
+                    all.iter().for_each(|problem| eprintln!("error: {problem}"));
+                    if all.len() > 1 {
+                        eprintln!("{} problems; nothing was written", all.len());
+                    }
+                }
+                // These name their cause themselves.
+                Some(other) => eprintln!("error: {other}"),
+                None => eprintln!("error: {error:#}"),
+            }
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(ConvertError::Problems(_)) => BAD_INPUT,
+        Some(ConvertError::Cancelled) => INTERRUPTED,
+        _ => FAILED,
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = cancel.clone();
+    ctrlc::set_handler(move || {
+        // The second time, whatever still runs is not worth waiting for.
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    let options = Options {
+        source: args.source.clone(),
+        output: args.out.clone(),
+        encoding: args.dtype.into(),
+        threads: args.threads.map(usize::from),
+        dry_run: args.dry_run,
+    };
+    let bar = Bar::new(args.quiet, args.dry_run);
+    let result = convert(&options, &bar, &cancel);
+    bar.0.finish_and_clear();
+    let report = result?;
+    if !args.quiet {
+        for warning in &report.warnings {
+            eprintln!("warning: {warning}");
+        }
+    }
+    let text = match (args.json, args.quiet) {
+        (true, _) => json(&report),
+        (false, false) => summary(&report, args),
+        (false, true) => return Ok(()),
+    };
+    // A reader that went away has read enough.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(())
+}
+
+/// The bar on stderr; hidden where that is no terminal.
+struct Bar(ProgressBar, bool);
+
+impl Bar {
+    fn new(quiet: bool, dry_run: bool) -> Bar {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        Bar(ProgressBar::with_draw_target(None, target), dry_run)
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, step: Step, bytes: u64) {
+        const BAR: &str =
+            "{msg:10} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+        let (message, template) = match step {
+            Step::Hash => ("hashing", BAR),
+            Step::Encode if self.1 => ("checking", BAR),
+            Step::Encode => ("converting", BAR),
+            Step::Finish => ("finishing", "{msg:10} {spinner} {elapsed}"),
+        };
+        self.0.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
+        self.0.reset();
+        self.0.set_length(bytes);
+        self.0.set_message(message);
+        if step == Step::Finish {
+            self.0.enable_steady_tick(Duration::from_millis(100));
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+fn summary(report: &Report, args: &Args) -> String {
+    let Report { tensors, parameters, bytes, bits_per_weight, .. } = report;
+    let verb = if args.dry_run { "would be" } else { "is" };
+    let snr = report.worst_snr.as_ref().map(|w| format!("\nworst signal to noise {:.1} dB, {}", w.db, w.tensor));
+    format!(
+        "{} {verb} {}: {tensors} tensors, {parameters} weights, {bits_per_weight:.2} bits a weight, {:.2} s{}",
+        report.file.display(),
+        size(*bytes),
+        report.time.as_secs_f64(),
+        snr.unwrap_or_default()
+    )
+}
+
+/// A file's size as people say it.
+fn size(bytes: u64) -> String {
+    let (mut value, mut unit) = (bytes as f64, "bytes");
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            break;
+        }
+        (value, unit) = (value / 1000.0, next);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.2} {unit}") }
+}
+
+fn json(report: &Report) -> String {
+    let root = report.root.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let worst = report.worst_snr.as_ref().map(|w| serde_json::json!({"tensor": w.tensor, "db": w.db}));
+    let warnings: Vec<String> = report.warnings.iter().map(ToString::to_string).collect();
+    serde_json::json!({
+        "file": report.file.display().to_string(),
+        "bytes": report.bytes,
+        "tensors": report.tensors,
+        "parameters": report.parameters,
+        "bits_per_weight": report.bits_per_weight,
+        "seconds": report.time.as_secs_f64(),
+        "worst_snr_db": worst,
+        "root": root,
+        "warnings": warnings,
+    })
+    .to_string()
+}

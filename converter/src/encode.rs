@@ -1,0 +1,169 @@
+//! Source rows to panels, in parallel, with the error that rounding makes.
+//!
+//! Sixteen rows at a time are widened to f32 in a small buffer, checked and packed, straight from the map: nothing
+//! larger than a panel is ever held. A value that cannot be stored does not end the work, so that one run finds them
+//! all; whoever asked sees them in [`Encoder::faults`].
+
+use crate::error::{Result, What};
+use crate::report::Watch;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use nanoserve_format::panel::{self, Squares};
+use nanoserve_format::{Encoding, PANEL_ROWS, Shape};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use std::ops::Range;
+use std::sync::Mutex;
+
+/// The bits of an infinity: every magnitude from here on is not finite.
+const INFINITE: i32 = 0x7f80_0000;
+/// Pieces that one thread checks at a time when nothing is written.
+const CHECK_PIECES: usize = 8;
+
+/// A tensor on its way from source to panels.
+pub(crate) struct Encoder<'m> {
+    dtype: Dtype,
+    bytes: &'m [u8],
+    shape: Shape,
+    encoding: Encoding,
+    found: Mutex<Found>,
+}
+
+/// What was found on the way. Kept by piece, so that no result depends on who came first.
+struct Found {
+    /// By piece.
+    squares: Vec<Squares>,
+    not_finite: u64,
+    first_not_finite: Option<(usize, f32)>,
+    first_out_of_range: Option<(usize, usize, f32)>,
+}
+
+impl<'m> Encoder<'m> {
+    /// An encoder of `bytes`, which hold `shape` values of `dtype`.
+    pub fn new(dtype: Dtype, bytes: &'m [u8], shape: Shape, encoding: Encoding) -> Self {
+        let squares = vec![Squares::default(); shape.pieces()];
+        let found = Found { squares, not_finite: 0, first_not_finite: None, first_out_of_range: None };
+        Encoder { dtype, bytes, shape, encoding, found: Mutex::new(found) }
+    }
+
+    /// Rows, columns, and rows in a piece: a vector is one row.
+    fn geometry(&self) -> (usize, usize, usize) {
+        match self.shape {
+            Shape::Vector(len) => (1, len, 1),
+            Shape::Matrix(rows, cols) => (rows, cols, PANEL_ROWS),
+        }
+    }
+
+    /// Encodes pieces into `out`, which is as long as they are.
+    pub fn fill(&self, pieces: Range<usize>, out: &mut [u8], watch: &Watch) -> Result<()> {
+        let (rows, cols, per_piece) = self.geometry();
+        let size = self.dtype.bitsize() / 8;
+        let mut values = vec![0f32; per_piece * cols];
+        let piece_bytes = out.len() / pieces.len();
+        for (piece, out) in pieces.zip(out.chunks_exact_mut(piece_bytes)) {
+            watch.go_on()?;
+            let first_row = piece * per_piece;
+            let n = per_piece.min(rows - first_row);
+            let values = &mut values[..n * cols];
+            let source = &self.bytes[first_row * cols * size..][..n * cols * size];
+            widen(self.dtype, source, values);
+            if largest_bits(values) >= INFINITE {
+                self.note_not_finite(first_row * cols, values);
+            } else if let Shape::Vector(_) = self.shape {
+                out.copy_from_slice(bytemuck::cast_slice(values));
+            } else {
+                match panel::pack(self.encoding, cols, values, out) {
+                    Ok(squares) => self.found().squares[piece] = squares,
+                    Err(fault) => self.note_out_of_range(first_row + fault.row, fault.col, fault.value),
+                }
+            }
+            watch.advance(source.len());
+        }
+        Ok(())
+    }
+
+    /// Does all that [`Encoder::fill`] does, and drops the panels.
+    pub fn check(&self, watch: &Watch) -> Result<()> {
+        let (pieces, bytes) = (self.shape.pieces(), self.shape.bytes(self.encoding));
+        let piece_bytes = bytes.expect("the tensor's bytes are mapped, so their count fits") / pieces;
+        (0..pieces.div_ceil(CHECK_PIECES)).into_par_iter().try_for_each_init(Vec::new, |buffer, job| {
+            let range = job * CHECK_PIECES..((job + 1) * CHECK_PIECES).min(pieces);
+            buffer.resize(range.len() * piece_bytes, 0);
+            self.fill(range, buffer, watch)
+        })
+    }
+
+    /// What cannot be stored.
+    pub fn faults(&self) -> Vec<What> {
+        let (_, cols, _) = self.geometry();
+        let found = self.found();
+        let not_finite = found.first_not_finite.map(|(at, value)| {
+            let index = if let Shape::Vector(_) = self.shape { vec![at] } else { vec![at / cols, at % cols] };
+            What::NotFinite { index, value, count: found.not_finite }
+        });
+        let out_of_range = found.first_out_of_range.map(|(row, col, value)| {
+            let largest = f64::from(f16::MAX) * if self.encoding == Encoding::Q8 { 127.0 } else { 1.0 };
+            What::OutOfRange { row, col, value, encoding: self.encoding, largest }
+        });
+        not_finite.into_iter().chain(out_of_range).collect()
+    }
+
+    /// Signal to noise in dB, once all is encoded; None where nothing was rounded.
+    pub fn snr_db(&self) -> Option<f64> {
+        let Squares { signal, noise } = self.found().squares.iter().fold(Squares::default(), |sum, s| sum + *s);
+        (noise > 0.0).then(|| 10.0 * (signal / noise).log10())
+    }
+
+    fn note_not_finite(&self, first: usize, values: &[f32]) {
+        let bad = || values.iter().enumerate().filter(|(_, x)| !x.is_finite());
+        let at = bad().next().map(|(i, &x)| (first + i, x));
+        let mut found = self.found();
+        found.not_finite += bad().count() as u64;
+        if found.first_not_finite.is_none_or(|f| at.is_some_and(|at| at.0 < f.0)) {
+            found.first_not_finite = at;
+        }
+    }
+
+    fn note_out_of_range(&self, row: usize, col: usize, value: f32) {
+        let mut found = self.found();
+        if found.first_out_of_range.is_none_or(|f| (row, col) < (f.0, f.1)) {
+            found.first_out_of_range = Some((row, col, value));
+        }
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, Found> {
+        self.found.lock().expect("no thread panics while it holds this")
+    }
+}
+
+/// Source values to f32, exactly.
+fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => {
+            for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *x = f32::from_le_bytes(*b);
+            }
+        }
+        Dtype::BF16 => {
+            for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *x = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+            }
+        }
+        Dtype::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
+            Ok(halves) => halves.convert_to_f32_slice(out),
+            // A header of odd length leaves the data unaligned: rare, and only slower.
+            Err(_) => {
+                for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *x = f16::from_le_bytes(*b).to_f32();
+                }
+            }
+        },
+        other => unreachable!("names.rs binds no tensor of {other:?}"),
+    }
+}
+
+/// The bits of the largest magnitude. As integers they order like the magnitudes, NaNs last; no branch, so that the
+/// compiler makes it wide.
+fn largest_bits(values: &[f32]) -> i32 {
+    values.iter().fold(0, |m, x| m.max((x.to_bits() & 0x7fff_ffff) as i32))
+}

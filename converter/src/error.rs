@@ -1,0 +1,326 @@
+//! What can go wrong, all of it at once: a [`Problem`] says where, what was found, what was expected and what to do.
+
+use nanoserve_format::{Encoding, FormatError};
+use std::cell::RefCell;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = ConvertError> = std::result::Result<T, E>;
+
+/// Why there is no new file. Whatever was under its name before is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// The input is wrong: everything that is, in one report.
+    #[error("{}", list(.0))]
+    Problems(Vec<Problem>),
+    /// Somebody asked to stop.
+    #[error("stopped before the end: nothing was written")]
+    Cancelled,
+    /// The file could not be written.
+    #[error(transparent)]
+    Write(#[from] FormatError),
+    /// The system gave no threads.
+    #[error("cannot start threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join("\n")
+}
+
+/// One thing that is wrong with the input.
+#[derive(Debug)]
+pub struct Problem {
+    /// The file it is in, by its name in the folder.
+    pub file: String,
+    /// The tensor, by its name in the checkpoint.
+    pub tensor: Option<String>,
+    /// What it is.
+    pub what: What,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: ", self.file)?;
+        if let Some(tensor) = &self.tensor {
+            write!(f, "tensor '{tensor}': ")?;
+        }
+        write!(f, "{}", self.what)?;
+        self.what.hint().map_or(Ok(()), |hint| write!(f, "\n  hint: {hint}"))
+    }
+}
+
+/// The ways an input is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum What {
+    /// SOURCE is not a folder.
+    #[error("is {got}, expected a checkpoint folder")]
+    NotAFolder {
+        /// What it is instead.
+        got: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(std::io::Error),
+    /// A file that every checkpoint has is not there.
+    #[error("is missing{found}")]
+    FileMissing {
+        /// What is there in its place; empty when nothing is.
+        found: String,
+    },
+    /// Weights in a form that is not read.
+    #[error("is {got}, expected safetensors")]
+    Foreign {
+        /// What it is.
+        got: &'static str,
+    },
+    /// The output would overwrite a file it is made from.
+    #[error("is the output and the source file '{source_file}' at once")]
+    OutputIsSource {
+        /// Name of the source file.
+        source_file: String,
+    },
+    /// The output cannot be put where it should go.
+    #[error("cannot be written: {got}")]
+    OutputPlace {
+        /// What stands in its way.
+        got: String,
+    },
+
+    /// A file is not the JSON it should be.
+    #[error("is no valid JSON: {cause}")]
+    Json {
+        /// Where and why.
+        cause: String,
+    },
+    /// A field is missing or has a value that cannot be.
+    #[error("{field} is {got}, expected {expected}")]
+    Field {
+        /// Its name, with the object it is in.
+        field: String,
+        /// Its value.
+        got: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// A model of another class.
+    #[error("the model is {got}, expected LlamaForCausalLM")]
+    Architecture {
+        /// What `architectures` or `model_type` say.
+        got: String,
+    },
+    /// A feature of a known model that is not supported.
+    #[error("{field} '{got}' is not supported, expected {expected}")]
+    Unsupported {
+        /// The field that asks for it.
+        field: String,
+        /// Its value.
+        got: String,
+        /// The values that are supported.
+        expected: &'static str,
+    },
+    /// Weights that were quantized before.
+    #[error("the weights are quantized already ({method}), expected f32, f16 or bf16")]
+    Quantized {
+        /// How.
+        method: String,
+    },
+
+    /// A Git LFS pointer in place of a file.
+    #[error("is a Git LFS pointer, not the file itself")]
+    LfsPointer,
+    /// The header of a shard does not fit into it.
+    #[error("the header claims {got} bytes, the file has {room} for it")]
+    HeaderLength {
+        /// Bytes claimed.
+        got: u64,
+        /// Bytes there are.
+        room: u64,
+    },
+    /// The header of a shard cannot be understood.
+    #[error("the header cannot be read: {cause}")]
+    Header {
+        /// Why.
+        cause: String,
+    },
+    /// The header, or the index, names a tensor twice.
+    #[error("is named twice")]
+    DuplicateKey,
+    /// A tensor's bytes overlap those before it, or leave a gap.
+    #[error("starts at byte {got} of the data, expected {expected}: the header's offsets overlap or leave gaps")]
+    Offsets {
+        /// First byte by the header.
+        got: u64,
+        /// Where the tensor before it ends.
+        expected: u64,
+    },
+    /// A tensor has more or fewer bytes than its shape and type take.
+    #[error("has {got} bytes, its shape {shape:?} in {dtype} takes {expected}")]
+    TensorBytes {
+        /// Bytes by the header's offsets.
+        got: u64,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its type.
+        dtype: String,
+        /// Bytes that those take; `more than fit` past 64 bits.
+        expected: String,
+    },
+    /// A shard is shorter or longer than its header says.
+    #[error("has {got} bytes, its header says {expected}")]
+    ShardLength {
+        /// Bytes there are.
+        got: u64,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// The index names a file that is not there.
+    #[error("the index names it, but it is not there")]
+    ShardMissing,
+    /// The index puts a tensor in a shard that does not have it.
+    #[error("the index says it is in this file, but it is not")]
+    IndexedMissing,
+    /// A shard has a tensor that the index does not list.
+    #[error("is in this file, but not in the index")]
+    Unlisted,
+    /// Two shards have one tensor.
+    #[error("is also in {other}")]
+    TwoShards {
+        /// The other shard.
+        other: String,
+    },
+
+    /// A tensor of the model is not in the checkpoint.
+    #[error("is missing")]
+    TensorMissing,
+    /// A model that is not tied has no head.
+    #[error("is missing, and tie_word_embeddings of config.json is false")]
+    HeadMissing,
+    /// A tensor of the checkpoint is none of the model's.
+    #[error("is no tensor of this model")]
+    TensorUnknown,
+    /// A tensor's type is none that is read.
+    #[error("has type {got}, expected F32, F16 or BF16")]
+    Dtype {
+        /// Its type.
+        got: String,
+    },
+    /// A tensor's shape is not the one that follows from config.json.
+    #[error("has shape {got:?}, expected {expected}")]
+    Shape {
+        /// Its shape.
+        got: Vec<usize>,
+        /// The shape that follows, with the numbers it follows from.
+        expected: String,
+        /// What could be wrong; may be empty.
+        guess: String,
+    },
+    /// A tensor holds infinities or NaNs.
+    #[error("has {count} values that are not finite, the first is {value} at index {index:?}")]
+    NotFinite {
+        /// Place of the first.
+        index: Vec<usize>,
+        /// The first.
+        value: f32,
+        /// How many there are.
+        count: u64,
+    },
+    /// A value is beyond what the encoding holds.
+    #[error("{value:e} at row {row}, column {col} does not fit {encoding}, expected magnitudes up to {largest:e}")]
+    OutOfRange {
+        /// Row of the first.
+        row: usize,
+        /// Column of the first; for q8 the first of its block.
+        col: usize,
+        /// The value; for q8 the largest magnitude of its block.
+        value: f32,
+        /// The encoding asked for.
+        encoding: Encoding,
+        /// The largest magnitude that it holds.
+        largest: f64,
+    },
+
+    /// The tokenizer does not load.
+    #[error("the tokenizer does not load: {cause}")]
+    Tokenizer {
+        /// The loader's answer.
+        cause: String,
+    },
+    /// A token's id is beyond the model's vocabulary.
+    #[error("{field} is {got}, expected less than the model's vocab_size, {vocab_size}")]
+    TokenId {
+        /// The field, or the token.
+        field: String,
+        /// The id.
+        got: u32,
+        /// Ids that the model has.
+        vocab_size: usize,
+    },
+}
+
+impl What {
+    /// What to do about it, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            What::NotAFolder { .. } => "give the folder that holds config.json and the safetensors files",
+            What::FileMissing { .. } => "download the whole checkpoint: config.json, *.safetensors, tokenizer.json",
+            What::Foreign { .. } => "most models on the Hub also come as safetensors; or save it so with transformers",
+            What::OutputIsSource { .. } => "give the output another name",
+            What::Architecture { .. } => "supported are Llama 1 to 3.2, TinyLlama, SmolLM2 and others of that class",
+            What::Quantized { .. } => "convert the original checkpoint; --dtype q8 quantizes it",
+            What::LfsPointer => "run `git lfs pull` in the folder",
+            What::ShardLength { got, expected } if got < expected => "the download broke off: fetch the file again",
+            What::HeaderLength { .. } | What::ShardMissing => "the download broke off: fetch the file again",
+            What::TensorMissing => "a shard may be missing, or config.json is of another model",
+            What::HeadMissing => "if the model's head is its embedding, set tie_word_embeddings to true",
+            What::TensorUnknown => "config.json is of another model, or the model has parts that are not supported",
+            What::NotFinite { .. } => "the checkpoint is damaged, or its training diverged",
+            What::OutOfRange { .. } => "--dtype f32 keeps every value",
+            What::TokenId { .. } => "the file is of another model than config.json",
+            What::Shape { guess, .. } if !guess.is_empty() => guess,
+            _ => return None,
+        };
+        Some(hint.to_string())
+    }
+}
+
+/// Problems as they are found. A step notes what it finds and goes on as far as it can.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    list: RefCell<Vec<Problem>>,
+}
+
+impl Problems {
+    /// Notes a problem of a file.
+    pub fn file(&self, file: impl Into<String>, what: What) {
+        self.list.borrow_mut().push(Problem { file: file.into(), tensor: None, what });
+    }
+
+    /// Notes a problem of a tensor.
+    pub fn tensor(&self, file: impl Into<String>, tensor: impl Into<String>, what: What) {
+        self.list.borrow_mut().push(Problem { file: file.into(), tensor: Some(tensor.into()), what });
+    }
+
+    /// How many there are so far.
+    pub fn len(&self) -> usize {
+        self.list.borrow().len()
+    }
+
+    /// The error that they are.
+    pub fn into_error(self) -> ConvertError {
+        ConvertError::Problems(self.list.into_inner())
+    }
+
+    /// Ok when there are none so far.
+    pub fn none(&self) -> Result<()> {
+        let list = self.list.take();
+        if list.is_empty() { Ok(()) } else { Err(ConvertError::Problems(list)) }
+    }
+}
+
+/// A path as messages show it: the last part, or all of it where there is none.
+pub(crate) fn shown(path: &std::path::Path) -> String {
+    PathBuf::from(path.file_name().unwrap_or(path.as_os_str())).display().to_string()
+}

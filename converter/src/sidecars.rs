@@ -1,0 +1,180 @@
+//! What stands beside the weights: tokenizer, chat template, generation defaults; and the record of what was read.
+
+use crate::checkpoint::{Checkpoint, Folder};
+use crate::config::Config;
+use crate::error::{Problems, Result, What};
+use crate::json::{self, Fields};
+use crate::report::{Step, Warning, Watch};
+use nanoserve_format::{GenerationDefaults, ModelSpec, Provenance, SourceFile};
+use serde_json::{Map, Value};
+use tokenizers::Tokenizer;
+
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+const GENERATION: &str = "generation_config.json";
+/// Bytes hashed between two looks at the cancel flag.
+const HASH_CHUNK: usize = 32 << 20;
+
+/// All of it, checked against the model where there is one.
+#[derive(Debug)]
+pub(crate) struct Sidecars {
+    /// tokenizer.json as it was.
+    pub tokenizer: Option<Vec<u8>>,
+    /// The chat template.
+    pub template: Option<String>,
+    /// How to generate.
+    pub generation: GenerationDefaults,
+}
+
+impl Sidecars {
+    /// Reads and checks every file that is there.
+    pub fn read(
+        folder: &Folder,
+        config: Option<&Config>,
+        spec: Option<&ModelSpec>,
+        problems: &Problems,
+        warnings: &mut Vec<Warning>,
+    ) -> Sidecars {
+        let vocab_size = spec.map(|s| s.vocab_size);
+        let object = |name| folder.read(name, problems).and_then(|bytes| json::object(name, &bytes, problems));
+        let (tokens, generation) = (object(TOKENIZER_CONFIG), object(GENERATION));
+        let empty = Map::new();
+        let tokens = Fields::new(TOKENIZER_CONFIG, tokens.as_ref().unwrap_or(&empty), problems);
+        let generation = Fields::new(GENERATION, generation.as_ref().unwrap_or(&empty), problems);
+        let config = config.map(|c| c.fields(problems));
+        let tokenizer = tokenizer(folder, vocab_size, problems, warnings);
+        let template = template(folder, tokens, problems, warnings);
+        let generation = defaults(generation, config, tokens, vocab_size, warnings);
+        Sidecars { tokenizer, template, generation }
+    }
+}
+
+/// The tokenizer's bytes, once it loads and none of its ids is beyond the vocabulary. It may well have fewer ids than
+/// the model: many vocabularies are padded.
+fn tokenizer(
+    folder: &Folder,
+    vocab_size: Option<usize>,
+    problems: &Problems,
+    warnings: &mut Vec<Warning>,
+) -> Option<Vec<u8>> {
+    let Some(bytes) = folder.read(TOKENIZER, problems) else {
+        if !folder.has(TOKENIZER) {
+            warnings.push(Warning::NoTokenizer { has_model: folder.has("tokenizer.model") });
+        }
+        return None;
+    };
+    let loaded = match Tokenizer::from_bytes(&bytes) {
+        Ok(loaded) => loaded,
+        Err(e) => {
+            problems.file(TOKENIZER, What::Tokenizer { cause: e.to_string() });
+            return None;
+        }
+    };
+    let last = loaded.get_vocab(true).into_iter().max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+    if let (Some((token, got)), Some(vocab_size)) = (last, vocab_size)
+        && got as usize >= vocab_size
+    {
+        problems.file(TOKENIZER, What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
+    }
+    Some(bytes)
+}
+
+/// The chat template: the file of that name, else the field of tokenizer_config.json, the one named `default` where
+/// there are several.
+fn template(folder: &Folder, tokens: Fields, problems: &Problems, warnings: &mut Vec<Warning>) -> Option<String> {
+    const FIELD: &str = "chat_template";
+    if let Some(bytes) = folder.read(TEMPLATE, problems) {
+        return match String::from_utf8(bytes) {
+            Ok(text) => Some(text),
+            Err(e) => {
+                let (field, got) = ("the template".to_string(), format!("no UTF-8 ({})", e.utf8_error()));
+                problems.file(TEMPLATE, What::Field { field, got, expected: "text".into() });
+                None
+            }
+        };
+    }
+    let Some(Value::Array(all)) = tokens.get(FIELD) else { return tokens.text(FIELD).map(str::to_string) };
+    let pair = |v: &Value| Some((v.get("name")?.as_str()?.to_string(), v.get("template")?.as_str()?.to_string()));
+    let Some(named) = all.iter().map(pair).collect::<Option<Vec<_>>>() else {
+        tokens.wrong(FIELD, "a list of something else", "a text, or a list of {name, template}");
+        return None;
+    };
+    let default = named.iter().find(|(name, _)| name == "default").map(|(_, template)| template.clone());
+    if default.is_none() && !named.is_empty() {
+        warnings.push(Warning::NoDefaultTemplate { names: named.into_iter().map(|(name, _)| name).collect() });
+    }
+    default
+}
+
+/// Generation defaults: generation_config.json first, for the token ids config.json where it is silent.
+fn defaults(
+    generation: Fields,
+    config: Option<Fields>,
+    tokens: Fields,
+    vocab_size: Option<usize>,
+    warnings: &mut Vec<Warning>,
+) -> GenerationDefaults {
+    let ids = |field: &str| {
+        let from = [Some(generation), config].into_iter().flatten().find(|f| f.get(field).is_some())?;
+        let ids = from.ids(field)?;
+        for &got in ids.iter().filter(|&&id| vocab_size.is_some_and(|n| id as usize >= n)) {
+            let vocab_size = vocab_size.unwrap_or_default();
+            from.problem(What::TokenId { field: field.to_string(), got, vocab_size });
+        }
+        Some(ids)
+    };
+    let mut eos_ids = ids("eos_token_id").unwrap_or_default();
+    let mut seen = std::collections::HashSet::new();
+    eos_ids.retain(|id| seen.insert(*id));
+    if eos_ids.is_empty() {
+        warnings.push(Warning::NoEos);
+    }
+    let ranged = |field: &str, expected: &str, fine: fn(f64) -> bool| {
+        let value = generation.number(field)?;
+        if !fine(value) {
+            generation.wrong(field, value, expected);
+        }
+        Some(value)
+    };
+    let temperature = ranged("temperature", "0 or more", |x| x >= 0.0);
+    // Said out loud, greedy is what the makers mean, whatever temperature stands beside it.
+    let greedy = generation.flag("do_sample") == Some(false);
+    GenerationDefaults {
+        bos_id: ids("bos_token_id").and_then(|ids| ids.first().copied()),
+        add_bos: tokens.flag("add_bos_token"),
+        eos_ids,
+        temperature: if greedy { Some(0.0) } else { temperature },
+        top_k: generation.size("top_k").map(|k| u32::try_from(k).unwrap_or(u32::MAX)),
+        top_p: ranged("top_p", "above 0 and at most 1", |x| x > 0.0 && x <= 1.0),
+        min_p: ranged("min_p", "0 to 1", |x| (0.0..=1.0).contains(&x)),
+        repeat_penalty: ranged("repetition_penalty", "above 0", |x| x > 0.0),
+    }
+}
+
+/// What was read, with hashes, in the order of names; and by which program with which options.
+pub(crate) fn provenance(
+    recipe: String,
+    folder: &Folder,
+    checkpoint: &Checkpoint,
+    watch: &Watch,
+) -> Result<Provenance> {
+    let small = folder.files();
+    let mut files: Vec<(&str, &[u8])> = small.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    files.extend(checkpoint.shards.iter().map(|shard| (shard.name.as_str(), &shard.map[..])));
+    files.sort();
+    watch.begin(Step::Hash, files.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+    let mut sources = Vec::with_capacity(files.len());
+    for (name, bytes) in files {
+        let mut hasher = blake3::Hasher::new();
+        for chunk in bytes.chunks(HASH_CHUNK) {
+            watch.go_on()?;
+            hasher.update_rayon(chunk);
+            watch.advance(chunk.len());
+        }
+        let blake3 = hasher.finalize().to_hex().to_string();
+        sources.push(SourceFile { name: name.to_string(), bytes: bytes.len() as u64, blake3 });
+    }
+    let converter = concat!("nanoserve-convert ", env!("CARGO_PKG_VERSION")).to_string();
+    Ok(Provenance { converter, recipe, sources })
+}

@@ -1,0 +1,87 @@
+//! Rows to q8 panels: one plain loop, compiled once more for machines with wider vectors.
+//!
+//! Every step rounds each value by itself and sums run in fixed lanes, so that the instruction set does not show in the
+//! result; the only unsafe is the call into code that was compiled for features this machine was asked for.
+
+use crate::encoding::PANEL_ROWS;
+use crate::panel::{OutOfRange, Squares};
+use crate::q8::{self, Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
+
+/// As [`panel::pack`](crate::panel::pack), for q8.
+pub fn pack(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("f16c") {
+        // SAFETY: the features that the function is compiled with are there.
+        return unsafe { pack_avx512(cols, rows, out) };
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+        // SAFETY: the features that the function is compiled with are there.
+        return unsafe { pack_avx2(cols, rows, out) };
+    }
+    plain(cols, rows, out)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,f16c")]
+fn pack_avx512(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
+    plain(cols, rows, out)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,f16c")]
+fn pack_avx2(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
+    plain(cols, rows, out)
+}
+
+#[inline(always)]
+fn plain(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
+    if rows.len() < PANEL_ROWS * cols || !cols.is_multiple_of(Q8_SUPERBLOCK) {
+        out.fill(0);
+    }
+    let mut total = Squares::default();
+    for (row, values) in rows.chunks_exact(cols).enumerate() {
+        let superblocks = out.as_chunks_mut::<Q8_SUPERBLOCK_BYTES>().0;
+        for (index, (values, superblock)) in values.chunks(Q8_SUPERBLOCK).zip(superblocks).enumerate() {
+            for (half, values) in values.chunks(Q8_BLOCK).enumerate() {
+                let mut block = [0.0; Q8_BLOCK];
+                block[..values.len()].copy_from_slice(values);
+                let col = index * Q8_SUPERBLOCK + half * Q8_BLOCK;
+                let squares = pack_block(&block, superblock, half, row);
+                total = total + squares.map_err(|value| OutOfRange { row, col, value })?;
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// One row's 32 columns into their place of a superblock; the error is the magnitude that has no scale.
+#[inline(always)]
+fn pack_block(
+    block: &[f32; Q8_BLOCK],
+    superblock: &mut [u8; Q8_SUPERBLOCK_BYTES],
+    half: usize,
+    row: usize,
+) -> Result<Squares, f32> {
+    const LANES: usize = 16;
+    // As integers, magnitudes order as they do as numbers; no comparison of floats stands in the way of wide code.
+    let absmax = block.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
+    let absmax = f32::from_bits(absmax);
+    let scale = q8::scale(absmax).ok_or(absmax)?;
+    let (scales, bytes) = superblock.split_at_mut(4 * PANEL_ROWS);
+    let at = 2 * (half * PANEL_ROWS + row);
+    scales[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+
+    let scale = scale.to_f32();
+    let quantized = block.map(|x| q8::quantize(x, scale));
+    let (mut signal, mut noise) = ([0f32; LANES], [0f32; LANES]);
+    for i in 0..Q8_BLOCK {
+        let error = block[i] - f32::from(quantized[i]) * scale;
+        signal[i % LANES] += block[i] * block[i];
+        noise[i % LANES] += error * error;
+    }
+    let groups = bytes[half * Q8_BLOCK * PANEL_ROWS..].as_chunks_mut::<{ 4 * PANEL_ROWS }>().0;
+    for (four, group) in quantized.as_chunks::<4>().0.iter().zip(groups) {
+        group[4 * row..4 * row + 4].copy_from_slice(&four.map(|b| b as u8));
+    }
+    let sum = |lanes: [f32; LANES]| lanes.iter().map(|x| f64::from(*x)).sum();
+    Ok(Squares { signal: sum(signal), noise: sum(noise) })
+}
