@@ -1,7 +1,8 @@
 //! From an open file to text: the engine, a session's prompt and loop, its stops and its statistics.
 
 use crate::backend::{Backend, KvType};
-use crate::cpu::threads::{Pool, default_threads};
+use crate::cpu::pool::Pool;
+use crate::cpu::threads::default_threads;
 use crate::cpu::{CpuBackend, isa};
 use crate::error::{Result, RuntimeError};
 use crate::forward::{Rows, State, forward};

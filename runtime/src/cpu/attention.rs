@@ -3,7 +3,7 @@
 use super::cache::KvCache;
 use super::disjoint::Disjoint;
 use super::isa::{AttendJob, Kernels, Rows};
-use super::threads::Pool;
+use super::pool::Pool;
 use crate::backend::KvType;
 
 /// Query rows of one task: enough to reuse a block of keys while it is in L1.

@@ -4,7 +4,7 @@
 
 use super::disjoint::each_row_of_two;
 use super::isa::Rows;
-use super::threads::Pool;
+use super::pool::Pool;
 use crate::backend::{KvShape, KvType};
 use bytemuck::{Pod, Zeroable};
 use half::f16;

@@ -1,6 +1,6 @@
 //! One buffer written by several threads, each in places of its own.
 
-use super::threads::Pool;
+use super::pool::Pool;
 use std::marker::PhantomData;
 use std::ops::Range;
 

@@ -285,24 +285,22 @@ fn change<S: Simd>(s: S, a: &mut [f32], b: &[f32], f: impl Fn(S::F, S::F) -> S::
 /// See [`scalar`](super::scalar).
 #[inline(always)]
 pub fn rope<S: Simd>(s: S, head: &mut [f32], cos: &[f32], sin: &[f32]) {
-    let n = cos.len();
-    let (low, high) = head.split_at_mut(n);
-    let mut turn = |at: usize, len: usize| {
-        let range = at..at + len;
-        let [x, y, c, d] = [&low[range.clone()], &high[range.clone()], &cos[range.clone()], &sin[range.clone()]]
-            .map(|v| s.load(&padded(v)));
-        let minus_y = s.mul(y, s.splat(-1.0));
-        let mut lanes = [0.0; LANES];
-        s.store(s.fma(minus_y, d, s.mul(x, c)), &mut lanes);
-        low[range.clone()].copy_from_slice(&lanes[..len]);
-        s.store(s.fma(x, d, s.mul(y, c)), &mut lanes);
-        high[range].copy_from_slice(&lanes[..len]);
+    let (low, high) = head.split_at_mut(cos.len());
+    let turn = |x: &mut [f32; LANES], y: &mut [f32; LANES], c: &[f32; LANES], d: &[f32; LANES]| {
+        let [a, b, c, d] = [&*x, &*y, c, d].map(|v| s.load(v));
+        s.store(s.fma(s.mul(b, s.splat(-1.0)), d, s.mul(a, c)), x);
+        s.store(s.fma(a, d, s.mul(b, c)), y);
     };
-    for at in (0..n / LANES * LANES).step_by(LANES) {
-        turn(at, LANES);
+    let ((low, low_rest), (high, high_rest)) = (low.as_chunks_mut(), high.as_chunks_mut());
+    let ((cos, cos_rest), (sin, sin_rest)) = (cos.as_chunks(), sin.as_chunks());
+    for (((x, y), c), d) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        turn(x, y, c, d);
     }
-    if !n.is_multiple_of(LANES) {
-        turn(n / LANES * LANES, n % LANES);
+    if !low_rest.is_empty() {
+        let (mut x, mut y) = (padded(low_rest), padded(high_rest));
+        turn(&mut x, &mut y, &padded(cos_rest), &padded(sin_rest));
+        low_rest.copy_from_slice(&x[..low_rest.len()]);
+        high_rest.copy_from_slice(&y[..high_rest.len()]);
     }
 }
 

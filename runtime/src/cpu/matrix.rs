@@ -11,8 +11,8 @@
 use super::CpuWeight;
 use super::disjoint::{Disjoint, each_range};
 use super::isa::{BlockScale, FloatTile, Kernels, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedTile, Rows};
+use super::pool::Pool;
 use super::scalar::q8_columns;
-use super::threads::Pool;
 use nanoserve_format::Encoding;
 use nanoserve_format::q8::Q8_BLOCK;
 

@@ -21,6 +21,8 @@ pub mod isa;
 pub mod math;
 #[allow(unsafe_code)]
 mod matrix;
+#[allow(unsafe_code)]
+pub mod pool;
 pub mod scalar;
 pub mod threads;
 
@@ -33,10 +35,10 @@ use disjoint::each_row;
 use isa::{Kernels, PAIR_ROWS, Rows};
 use matrix::{Input, Output, multiply};
 use nanoserve_format::{Encoding, NsvFile, PANEL_ROWS, Shape, panel};
+use pool::Pool;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-use threads::Pool;
 
 /// The CPU: a pool of threads and one table of kernels.
 #[derive(Debug)]

@@ -1,0 +1,294 @@
+//! Fork and join in a fraction of a microsecond: the caller works too, and helpers spin a little before they sleep.
+//!
+//! A token passes through some hundred parallel regions of a few microseconds to a few hundred. Measured on two cores, a
+//! region costs 7 to 17 us when it enters a rayon pool from outside, 1.0 to 1.4 us inside one, 0.2 us here.
+//!
+//! ```text
+//! caller                                   helper
+//!   write the job; state = open              wait for a new generation: spin, then sleep
+//!   generation += 1; wake sleepers           state += one active; was it open?
+//!   take pieces until there is none            yes: take pieces until there is none
+//!   state = closed                           state -= one active
+//!   wait until none is active
+//! ```
+//!
+//! A helper that comes late finds the job closed and does nothing: a core that another process holds cannot hold up a
+//! region that the others have finished.
+
+use crate::error::{Result, RuntimeError};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle, Thread};
+
+/// Turns of the waiting loop before a helper sleeps: some tens of microseconds, longer than what lies between regions.
+const SPINS: usize = 4000;
+
+/// The state's bit that says a job may be entered.
+const OPEN: usize = 1;
+/// One active helper.
+const ACTIVE: usize = 2;
+
+/// What one region does: called with each piece's number.
+type Work<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// The threads of a backend: the caller and helpers.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+    /// Held by the caller of a region: one at a time.
+    caller: Mutex<()>,
+}
+
+struct Shared {
+    generation: AtomicUsize,
+    state: AtomicUsize,
+    job: UnsafeCell<Job>,
+    next: AtomicUsize,
+    stop: AtomicBool,
+    panicked: AtomicBool,
+    sleeping: Vec<AtomicBool>,
+}
+
+/// A region: its work, with the lifetime erased, and its pieces.
+#[derive(Clone, Copy)]
+struct Job {
+    work: Option<Work<'static>>,
+    pieces: usize,
+}
+
+// SAFETY: `job` is the only field that is not Sync by itself. It is written by the caller alone, while `state` is closed
+// and no helper is active, and read by helpers that have entered while it was open; see `each` and `help`.
+unsafe impl Sync for Shared {}
+// SAFETY: the work a job points to is Sync, so it may be called from any thread.
+unsafe impl Send for Shared {}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} helpers", self.sleeping.len())
+    }
+}
+
+impl Pool {
+    /// Starts `threads - 1` helpers.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn new(threads: usize) -> Result<Pool> {
+        let shared = Arc::new(Shared {
+            generation: AtomicUsize::new(0),
+            state: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job { work: None, pieces: 0 }),
+            next: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            sleeping: (1..threads).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let mut pool = Pool { shared, helpers: Vec::new(), caller: Mutex::new(()) };
+        for i in 0..threads.saturating_sub(1) {
+            let shared = pool.shared.clone();
+            let helper = thread::Builder::new().name(format!("nanoserve-{}", i + 1)).spawn(move || shared.help(i));
+            pool.helpers.push(helper.map_err(|e| RuntimeError::Threads { threads, cause: e.to_string() })?);
+        }
+        Ok(pool)
+    }
+
+    /// How many threads it has, the caller among them.
+    pub fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// Calls `work` once for each of `0..pieces`, in no order; a thread takes the next when it is done with its last, so
+    /// that a slow core does not hold the rest. Not to be called from inside `work`.
+    ///
+    /// # Panics
+    /// When `work` does, in whichever thread.
+    pub fn each(&self, pieces: usize, work: impl Fn(usize) + Sync) {
+        if pieces <= 1 || self.helpers.is_empty() {
+            return (0..pieces).for_each(work);
+        }
+        let one_at_a_time = self.caller.lock().unwrap_or_else(|e| e.into_inner());
+        let shared = &*self.shared;
+        let work: Work = &work;
+        // SAFETY: only the lifetime changes. The reference is used by helpers that are active in this job; `Region`,
+        // dropped before `work` is, closes the job and waits until none is.
+        let work: Work<'static> = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
+        // SAFETY: the job is closed, by the region before this one, which waited until no helper was active; one that
+        // enters now finds it closed and does not read. The mutex keeps other callers out.
+        unsafe { *shared.job.get() = Job { work: Some(work), pieces } };
+        shared.next.store(0, Ordering::Relaxed);
+        shared.state.fetch_or(OPEN, Ordering::Release);
+        shared.generation.fetch_add(1, Ordering::SeqCst);
+        let region = Region { shared, _one_at_a_time: one_at_a_time };
+        for (sleeping, helper) in shared.sleeping.iter().zip(&self.helpers) {
+            if sleeping.load(Ordering::SeqCst) {
+                Thread::unpark(helper.thread());
+            }
+        }
+        shared.take_pieces(Job { work: Some(work), pieces });
+        drop(region);
+        if shared.panicked.swap(false, Ordering::Relaxed) {
+            panic!("a piece of work panicked in another thread; its message is above");
+        }
+    }
+}
+
+/// An open job. Dropped, also by a panic, it is closed and no helper is in it.
+struct Region<'p> {
+    shared: &'p Shared,
+    _one_at_a_time: MutexGuard<'p, ()>,
+}
+
+impl Drop for Region<'_> {
+    fn drop(&mut self) {
+        self.shared.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut spins = 0;
+        while self.shared.state.load(Ordering::Acquire) >= ACTIVE {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                // A helper's core is held by somebody else: let it go on.
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn take_pieces(&self, job: Job) {
+        let Some(work) = job.work else { return };
+        loop {
+            let piece = self.next.fetch_add(1, Ordering::Relaxed);
+            if piece >= job.pieces {
+                break;
+            }
+            work(piece);
+        }
+    }
+
+    /// A helper's life.
+    fn help(&self, index: usize) {
+        let mut seen = 0;
+        while !self.stop.load(Ordering::Acquire) {
+            let generation = self.wait(index, seen);
+            if generation == seen {
+                continue;
+            }
+            seen = generation;
+            if self.state.fetch_add(ACTIVE, Ordering::AcqRel) & OPEN != 0 {
+                // SAFETY: the job was open when this helper became active, so it was written before, and the caller
+                // does not write the next one while a helper is active.
+                let job = unsafe { *self.job.get() };
+                let work = std::panic::AssertUnwindSafe(|| self.take_pieces(job));
+                if std::panic::catch_unwind(work).is_err() {
+                    self.panicked.store(true, Ordering::Relaxed);
+                }
+            }
+            self.state.fetch_sub(ACTIVE, Ordering::Release);
+        }
+    }
+
+    /// Waits for a generation other than `seen`, or to be told to stop; returns the generation then.
+    fn wait(&self, index: usize, seen: usize) -> usize {
+        for _ in 0..SPINS {
+            let generation = self.generation.load(Ordering::Acquire);
+            if generation != seen {
+                return generation;
+            }
+            std::hint::spin_loop();
+        }
+        // Flag first, then look again: the caller counts first, then looks at the flag. One of the two sees the other.
+        self.sleeping[index].store(true, Ordering::SeqCst);
+        while self.generation.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.sleeping[index].store(false, Ordering::SeqCst);
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for helper in self.helpers.drain(..) {
+            helper.thread().unpark();
+            // A helper catches its panics; there is nothing to hear from it.
+            let _ = helper.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_called_once() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads).unwrap();
+            assert_eq!(pool.threads(), threads);
+            for round in 0..300 {
+                let n = [0, 1, 2, 100][round % 4];
+                let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+                pool.each(n, |i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn helpers_wake_from_sleep() {
+        let pool = Pool::new(3).unwrap();
+        for _ in 0..3 {
+            while !pool.shared.sleeping.iter().all(|s| s.load(Ordering::SeqCst)) {
+                thread::yield_now();
+            }
+            // Two pieces that wait for each other: one thread alone would never end.
+            let met = AtomicUsize::new(0);
+            pool.each(2, |_| {
+                met.fetch_add(1, Ordering::SeqCst);
+                while met.load(Ordering::SeqCst) < 2 {
+                    thread::yield_now();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(2).unwrap();
+        for piece in [0, 63] {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                pool.each(64, |i| assert_ne!(i, piece, "on purpose"));
+            }));
+            assert!(result.is_err());
+            let sum = AtomicUsize::new(0);
+            pool.each(10, |i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 45);
+        }
+    }
+
+    #[test]
+    fn callers_take_turns() {
+        let pool = Pool::new(2).unwrap();
+        let sum = AtomicUsize::new(0);
+        thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    for _ in 0..100 {
+                        pool.each(8, |i| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.into_inner(), 3 * 100 * 28);
+    }
+}
