@@ -249,33 +249,6 @@ pub enum FormatError {
         /// What it may be.
         expected: &'static str,
     },
-    /// A tensor's bytes were changed.
-    #[error("tensor '{tensor}' is damaged: hash {got}, expected {expected}")]
-    TensorHash {
-        /// Its name.
-        tensor: String,
-        /// Hash of the bytes found, hex.
-        got: String,
-        /// Hash in the directory, hex.
-        expected: String,
-    },
-
-    /// A value is beyond what the encoding can hold.
-    #[error("tensor '{tensor}' row {row} column {col}: {value:e} does not fit {encoding} (largest {largest:e})")]
-    OutOfRange {
-        /// Its name.
-        tensor: String,
-        /// Row in the tensor.
-        row: usize,
-        /// Column in the tensor; for q8 the first of the block.
-        col: usize,
-        /// The value; for q8 the block's largest magnitude.
-        value: f32,
-        /// The encoding asked for.
-        encoding: Encoding,
-        /// The largest magnitude it holds.
-        largest: f64,
-    },
     /// A tensor was left out, or written twice, between creating a file and finishing it.
     #[error("tensor '{tensor}' was {what}")]
     Unwritten {

@@ -1,1 +1,18 @@
-//! Being written.
+//! What the whole-system tests share: random numbers, small checkpoints, files, measures and the built programs.
+//!
+//! The tests themselves are in `tests/tests`, the reference data in `tests/reference`. Everything here panics where a
+//! library would return an error: a helper that fails is a test that fails.
+
+mod checkpoint;
+mod files;
+mod fixtures;
+mod measure;
+mod programs;
+mod random;
+
+pub use checkpoint::{Source, SourceType, Tiny, TinyRope};
+pub use files::{decoded_f32, read_values, write_file};
+pub use fixtures::{Fixture, convert, convert_with, copy_folder, engine, fixture, fixtures, for_each_isa};
+pub use measure::{Divergence, argmax, divergence, kl, max_abs_diff};
+pub use programs::{Run, command, nanoserve, program};
+pub use random::SplitMix64;

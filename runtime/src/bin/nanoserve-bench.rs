@@ -22,7 +22,7 @@ Figures are medians over the rounds, after one that is not counted.";
 
 /// Measure the speed of a .nsv model.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXAMPLES)]
+#[command(name = "nanoserve-bench", version, about, after_help = EXAMPLES)]
 struct Arguments {
     /// The model file
     model: PathBuf,

@@ -116,6 +116,24 @@ fn padded(x: &[f32]) -> [f32; LANES] {
     lanes
 }
 
+/// `a = f(a, b)` over whole lanes, the last ones padded. A macro and not a function with a closure: a closure is a
+/// function of its own, which the compiler may leave outside the code that has the instruction set's features.
+macro_rules! change {
+    ($s:ident, $a:expr, $b:expr, |$x:ident, $y:ident| $f:expr) => {
+        let ((a, a_rest), (b, b_rest)) = ($a.as_chunks_mut::<LANES>(), $b.as_chunks::<LANES>());
+        for (a, b) in a.iter_mut().zip(b) {
+            let ($x, $y) = ($s.load(a), $s.load(b));
+            $s.store($f, a);
+        }
+        if !a_rest.is_empty() {
+            let (mut a, b) = (padded(a_rest), padded(b_rest));
+            let ($x, $y) = ($s.load(&a), $s.load(&b));
+            $s.store($f, &mut a);
+            a_rest.copy_from_slice(&a[..a_rest.len()]);
+        }
+    };
+}
+
 /// Two panels of q8 weights times the tokens of a tile, `P` panels at a time.
 #[inline(always)]
 pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
@@ -219,7 +237,8 @@ pub fn quantize<S: Simd>(s: S, x: &[f32], bytes: &mut [i8], scales: &mut [BlockS
             whole[..x.len()].copy_from_slice(x);
             &whole
         });
-        let [low, high] = [0, LANES].map(|at| s.load(x[at..].first_chunk().expect("half a block")));
+        let (low, high) = x.split_first_chunk().expect("half a block");
+        let (low, high) = (s.load(low), s.load(high.first_chunk().expect("the other half")));
         let absmax = s.max_lane(s.max(s.abs(low), s.abs(high)));
         if absmax < QUANTIZE_MIN {
             bytes.fill(0);
@@ -250,55 +269,31 @@ pub fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f
     let mut lanes = [0.0; LANES];
     s.store(sum, &mut lanes);
     let r = 1.0 / (sum_lanes(lanes) / x.len() as f32 + eps).sqrt();
-    map2(s, x, weight, out, |x, w| s.mul(s.mul(x, s.splat(r)), w));
+    out.copy_from_slice(x);
+    let r = s.splat(r);
+    change!(s, out, weight, |x, w| s.mul(s.mul(x, r), w));
 }
 
-/// `out = f(a, b)`, lane by lane.
+/// Turns 16 pairs.
 #[inline(always)]
-fn map2<S: Simd>(s: S, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(S::F, S::F) -> S::F) {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let (out, out_rest) = out.as_chunks_mut::<LANES>();
-    for ((a, b), out) in a.iter().zip(b).zip(out) {
-        s.store(f(s.load(a), s.load(b)), out);
-    }
-    if !out_rest.is_empty() {
-        let mut lanes = [0.0; LANES];
-        s.store(f(s.load(&padded(a_rest)), s.load(&padded(b_rest))), &mut lanes);
-        out_rest.copy_from_slice(&lanes[..out_rest.len()]);
-    }
-}
-
-/// As [`map2`], with `a` replaced by the result.
-#[inline(always)]
-fn change<S: Simd>(s: S, a: &mut [f32], b: &[f32], f: impl Fn(S::F, S::F) -> S::F) {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks_mut::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter_mut().zip(b) {
-        s.store(f(s.load(a), s.load(b)), a);
-    }
-    if !a_rest.is_empty() {
-        let mut lanes = [0.0; LANES];
-        s.store(f(s.load(&padded(a_rest)), s.load(&padded(b_rest))), &mut lanes);
-        a_rest.copy_from_slice(&lanes[..a_rest.len()]);
-    }
+fn turn<S: Simd>(s: S, x: &mut [f32; LANES], y: &mut [f32; LANES], cos: &[f32; LANES], sin: &[f32; LANES]) {
+    let (a, b, c, d) = (s.load(x), s.load(y), s.load(cos), s.load(sin));
+    s.store(s.fma(s.mul(b, s.splat(-1.0)), d, s.mul(a, c)), x);
+    s.store(s.fma(a, d, s.mul(b, c)), y);
 }
 
 /// See [`scalar`](super::scalar).
 #[inline(always)]
 pub fn rope<S: Simd>(s: S, head: &mut [f32], cos: &[f32], sin: &[f32]) {
     let (low, high) = head.split_at_mut(cos.len());
-    let turn = |x: &mut [f32; LANES], y: &mut [f32; LANES], c: &[f32; LANES], d: &[f32; LANES]| {
-        let [a, b, c, d] = [&*x, &*y, c, d].map(|v| s.load(v));
-        s.store(s.fma(s.mul(b, s.splat(-1.0)), d, s.mul(a, c)), x);
-        s.store(s.fma(a, d, s.mul(b, c)), y);
-    };
     let ((low, low_rest), (high, high_rest)) = (low.as_chunks_mut(), high.as_chunks_mut());
     let ((cos, cos_rest), (sin, sin_rest)) = (cos.as_chunks(), sin.as_chunks());
     for (((x, y), c), d) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-        turn(x, y, c, d);
+        turn(s, x, y, c, d);
     }
     if !low_rest.is_empty() {
         let (mut x, mut y) = (padded(low_rest), padded(high_rest));
-        turn(&mut x, &mut y, &padded(cos_rest), &padded(sin_rest));
+        turn(s, &mut x, &mut y, &padded(cos_rest), &padded(sin_rest));
         low_rest.copy_from_slice(&x[..low_rest.len()]);
         high_rest.copy_from_slice(&y[..high_rest.len()]);
     }
@@ -307,16 +302,14 @@ pub fn rope<S: Simd>(s: S, head: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// See [`scalar`](super::scalar).
 #[inline(always)]
 pub fn silu_mul<S: Simd>(s: S, gate: &mut [f32], up: &[f32]) {
-    change(s, gate, up, |g, u| {
-        let e = exp(s, s.mul(g, s.splat(-1.0)));
-        s.mul(s.div(g, s.add(s.splat(1.0), e)), u)
-    });
+    let one = s.splat(1.0);
+    change!(s, gate, up, |g, u| s.mul(s.div(g, s.add(one, exp(s, s.mul(g, s.splat(-1.0))))), u));
 }
 
 /// See [`scalar`](super::scalar).
 #[inline(always)]
 pub fn add<S: Simd>(s: S, x: &mut [f32], y: &[f32]) {
-    change(s, x, y, |x, y| s.add(x, y));
+    change!(s, x, y, |x, y| s.add(x, y));
 }
 
 /// The softmax of one query row so far.

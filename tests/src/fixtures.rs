@@ -1,0 +1,100 @@
+//! The reference fixtures, and how a test converts and opens a model.
+
+use nanoserve_converter::{Options, Report};
+use nanoserve_format::Encoding;
+use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_runtime::cpu::isa::{self, Kernels};
+use nanoserve_runtime::verify::Reference;
+use nanoserve_runtime::{Engine, EngineOptions};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// A checkpoint with what transformers computes from it.
+#[derive(Clone, Debug)]
+pub struct Fixture {
+    /// Its folder's name.
+    pub name: String,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+impl Fixture {
+    /// What transformers computes.
+    pub fn reference(&self) -> Reference {
+        Reference::read(&self.reference_path()).unwrap()
+    }
+
+    /// The file that holds it.
+    pub fn reference_path(&self) -> PathBuf {
+        self.path.join("reference.safetensors")
+    }
+
+    /// Converts it into `folder`.
+    pub fn convert(&self, encoding: Encoding, folder: &Path) -> PathBuf {
+        let out = folder.join(format!("{}-{encoding}.nsv", self.name));
+        convert(&self.path, encoding, &out);
+        out
+    }
+}
+
+/// Every folder of `tests/reference` that holds a reference, by name.
+pub fn fixtures() -> Vec<Fixture> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference");
+    let mut all: Vec<Fixture> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().join("reference.safetensors").exists())
+        .map(|entry| Fixture { name: entry.file_name().into_string().unwrap(), path: entry.path() })
+        .collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+/// The fixture of that name.
+///
+/// # Panics
+/// When there is none.
+pub fn fixture(name: &str) -> Fixture {
+    fixtures().into_iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no fixture {name}"))
+}
+
+/// Converts a checkpoint that is good.
+pub fn convert(source: &Path, encoding: Encoding, output: &Path) -> Report {
+    convert_with(source, encoding, output, None)
+}
+
+/// As [`convert`], on so many threads.
+///
+/// # Panics
+/// When the conversion fails.
+pub fn convert_with(source: &Path, encoding: Encoding, output: &Path, threads: Option<usize>) -> Report {
+    let options = Options { source: source.into(), output: output.into(), encoding, threads, dry_run: false };
+    let converted = nanoserve_converter::convert(&options, &(), &AtomicBool::new(false));
+    converted.unwrap_or_else(|e| panic!("{}: {e}", source.display()))
+}
+
+/// Copies the files of a folder into another, which is made.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// A file bound to these kernels and so many threads.
+///
+/// # Panics
+/// When it does not open.
+pub fn engine(path: &Path, kernels: &'static Kernels, threads: usize) -> Engine<CpuBackend> {
+    let options = EngineOptions { threads: Some(threads), isa: Some(kernels.name.to_string()) };
+    Engine::open(path, &options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Calls `work` with the kernels of every instruction set that this machine runs, the plain ones first.
+pub fn for_each_isa(mut work: impl FnMut(&'static Kernels)) {
+    let all = isa::available();
+    assert_eq!(all[0].name, "scalar");
+    all.into_iter().for_each(&mut work);
+}

@@ -1,0 +1,600 @@
+//! Bad files: one made by hand for each way the parser refuses, every truncation, every changed byte.
+//!
+//! The bytes are put together here from docs/nsv.md, not by the format crate: that both agree on a good file is the
+//! first test.
+
+use nanoserve_format::{Encoding, FormatError, Layout, ModelSpec, NsvFile, Plan, SectionKind, Writer, parse};
+use nanoserve_tests::{SplitMix64, read_values, write_file};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+const PREAMBLE: usize = 192;
+const DATA: usize = 65536;
+
+fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(b[at..at + 4].try_into().unwrap())
+}
+
+fn u64_at(b: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(b[at..at + 8].try_into().unwrap())
+}
+
+fn put(b: &mut [u8], at: usize, value: &[u8]) {
+    b[at..at + value.len()].copy_from_slice(value);
+}
+
+/// A section: kind, flags, bytes.
+type Section = (u32, u32, Vec<u8>);
+
+/// A file in parts: sections, and everything from byte 65536 on.
+#[derive(Clone)]
+struct Parts {
+    sections: Vec<Section>,
+    data: Vec<u8>,
+}
+
+impl Parts {
+    fn split(file: &[u8]) -> Parts {
+        let entry = |i: usize| {
+            let e = &file[PREAMBLE + 8 + 64 * i..];
+            let (offset, len) = (u64_at(e, 8) as usize, u64_at(e, 16) as usize);
+            (u32_at(e, 0), u32_at(e, 4), file[offset..offset + len].to_vec())
+        };
+        let sections = (0..u32_at(file, PREAMBLE) as usize).map(entry).collect();
+        Parts { sections, data: file[DATA..].to_vec() }
+    }
+
+    fn file(&self) -> Vec<u8> {
+        let table_bytes = 8 + 64 * self.sections.len();
+        let mut out = vec![0; PREAMBLE + table_bytes];
+        put(&mut out, 0, b"\x89NSV\r\n\x1a\n");
+        put(&mut out, 8, &1u16.to_le_bytes());
+        put(&mut out, 16, &(table_bytes as u64).to_le_bytes());
+        put(&mut out, PREAMBLE, &(self.sections.len() as u32).to_le_bytes());
+        for (i, (kind, flags, body)) in self.sections.iter().enumerate() {
+            out.resize(out.len().next_multiple_of(64), 0);
+            let (at, offset) = (PREAMBLE + 8 + 64 * i, out.len() as u64);
+            put(&mut out, at, &kind.to_le_bytes());
+            put(&mut out, at + 4, &flags.to_le_bytes());
+            put(&mut out, at + 8, &offset.to_le_bytes());
+            put(&mut out, at + 16, &(body.len() as u64).to_le_bytes());
+            put(&mut out, at + 32, blake3::hash(body).as_bytes());
+            out.extend(body);
+        }
+        assert!(out.len() <= DATA);
+        out.resize(DATA, 0);
+        out.extend(&self.data);
+        let len = out.len() as u64;
+        put(&mut out, 24, &len.to_le_bytes());
+        reroot(&mut out);
+        out
+    }
+
+    fn body(&mut self, kind: u32) -> &mut Vec<u8> {
+        &mut self.sections.iter_mut().find(|s| s.0 == kind).unwrap().2
+    }
+
+    /// The file with its description changed as JSON.
+    fn with_spec(&self, change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
+        let mut parts = self.clone();
+        let mut json = serde_json::from_slice(parts.body(1)).unwrap();
+        change(&mut json);
+        *parts.body(1) = json.to_string().into_bytes();
+        parts.file()
+    }
+
+    /// The file with its directory changed as entries.
+    fn with_entries(&self, change: impl Fn(&mut Vec<Entry>)) -> Vec<u8> {
+        let mut parts = self.clone();
+        let mut entries = Entry::decode(parts.body(2));
+        change(&mut entries);
+        *parts.body(2) = Entry::encode(&entries);
+        parts.file()
+    }
+
+    /// The file with bytes changed after it was put together, its root made right again.
+    fn with_bytes(&self, change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let mut file = self.file();
+        change(&mut file);
+        reroot(&mut file);
+        file
+    }
+}
+
+/// Makes the root right, where the section table is inside the file.
+fn reroot(file: &mut [u8]) {
+    let table_bytes = u64_at(file, 16);
+    if table_bytes <= (file.len() - PREAMBLE) as u64 {
+        let table = &file[PREAMBLE..PREAMBLE + table_bytes as usize];
+        let root = blake3::Hasher::new().update(&file[..32]).update(table).finalize();
+        put(file, 32, root.as_bytes());
+    }
+}
+
+/// Makes the hashes of all sections right that are inside the file, then the root.
+fn rehash(file: &mut [u8]) {
+    let count = u32_at(file, PREAMBLE) as usize;
+    for i in 0..count.min(8) {
+        let at = PREAMBLE + 8 + 64 * i;
+        if at + 64 > file.len() {
+            break;
+        }
+        let (offset, len) = (u64_at(file, at + 8), u64_at(file, at + 16));
+        if let Some(end) = offset.checked_add(len).filter(|&end| end <= file.len() as u64) {
+            let hash = blake3::hash(&file[offset as usize..end as usize]);
+            put(file, at + 32, hash.as_bytes());
+        }
+    }
+    reroot(file);
+}
+
+/// One entry of the tensor directory; `place` is 48 bytes of a stored tensor or 4 of an alias.
+#[derive(Clone)]
+struct Entry {
+    name: Vec<u8>,
+    storage: u8,
+    encoding: u8,
+    dims: Vec<u64>,
+    place: Vec<u8>,
+}
+
+impl Entry {
+    fn decode(mut bytes: &[u8]) -> Vec<Entry> {
+        let mut take = |n: usize| bytes.split_off(..n).unwrap().to_vec();
+        let count = u32_at(&take(4), 0);
+        let mut entry = |_| {
+            let name_bytes = u16::from_le_bytes(take(2).try_into().unwrap());
+            let name = take(name_bytes.into());
+            let [storage, encoding, rank]: [u8; 3] = take(3).try_into().unwrap();
+            let dims = (0..rank).map(|_| u64_at(&take(8), 0)).collect();
+            Entry { name, storage, encoding, dims, place: take(if storage == 0 { 48 } else { 4 }) }
+        };
+        (0..count).map(&mut entry).collect()
+    }
+
+    fn encode(entries: &[Entry]) -> Vec<u8> {
+        let mut out = (entries.len() as u32).to_le_bytes().to_vec();
+        for e in entries {
+            out.extend((e.name.len() as u16).to_le_bytes());
+            out.extend(&e.name);
+            out.extend([e.storage, e.encoding, e.dims.len() as u8]);
+            out.extend(e.dims.iter().flat_map(|d| d.to_le_bytes()));
+            out.extend(&e.place);
+        }
+        out
+    }
+
+    fn offset(&self) -> u64 {
+        u64_at(&self.place, 0)
+    }
+
+    fn set_offset(&mut self, offset: u64) {
+        put(&mut self.place, 0, &offset.to_le_bytes());
+    }
+
+    fn shift(&mut self, bytes: u64) {
+        self.set_offset(self.offset() + bytes);
+    }
+
+    fn alias(&mut self, target: u32) {
+        self.storage = 1;
+        self.place = target.to_le_bytes().to_vec();
+    }
+}
+
+fn spec() -> ModelSpec {
+    ModelSpec {
+        hidden_size: 8,
+        intermediate_size: 20,
+        n_layers: 1,
+        n_heads: 2,
+        n_kv_heads: 1,
+        head_dim: 4,
+        vocab_size: 33,
+        qkv_bias: true,
+        tied_lm_head: true,
+        ..ModelSpec::default()
+    }
+}
+
+fn good_file(folder: &Path, sections: &[(SectionKind, Vec<u8>)]) -> Vec<u8> {
+    let path = folder.join("good.nsv");
+    write_file(&path, &spec(), Encoding::F32, sections, &|name, row, out| {
+        let mut random = SplitMix64::new((name.len() * 1000 + row) as u64);
+        out.fill_with(|| random.bell());
+    });
+    fs::read(path).unwrap()
+}
+
+fn good_parts() -> Parts {
+    Parts::split(&good_file(tempfile::tempdir().unwrap().path(), &[]))
+}
+
+#[test]
+fn the_document_and_the_writer_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    for sections in [
+        vec![],
+        vec![(SectionKind::Tokenizer, b"{}".to_vec()), (SectionKind::ChatTemplate, "{{ bos }}".into())],
+        vec![(SectionKind::Generation, b"{\"eos_ids\":[2]}".to_vec()), (SectionKind::Provenance, vec![])],
+    ] {
+        let file = good_file(folder.path(), &sections);
+        let parts = Parts::split(&file);
+        assert_eq!(parts.sections.len(), 2 + sections.len());
+        assert!(parts.file() == file, "put together from the document the file is another one");
+        let directory = &parts.sections[1].2;
+        assert_eq!(&Entry::encode(&Entry::decode(directory)), directory);
+        for entry in Entry::decode(directory).iter().filter(|e| e.storage == 0) {
+            let (start, len) = (entry.offset() as usize, u64_at(&entry.place, 8) as usize);
+            assert_eq!(blake3::hash(&file[start..start + len]).as_bytes(), &entry.place[16..]);
+        }
+        parse(&file).unwrap();
+    }
+}
+
+/// The variant's name, and whether [`parse`] can return it. A new variant does not compile until it is here.
+fn variant(error: &FormatError) -> (&'static str, bool) {
+    match error {
+        FormatError::Magic { .. } => ("Magic", true),
+        FormatError::Version { .. } => ("Version", true),
+        FormatError::Features { .. } => ("Features", true),
+        FormatError::FileLength { .. } => ("FileLength", true),
+        FormatError::HeaderLength { .. } => ("HeaderLength", true),
+        FormatError::HeaderHash { .. } => ("HeaderHash", true),
+        FormatError::Reserved { .. } => ("Reserved", true),
+        FormatError::SectionTable { .. } => ("SectionTable", true),
+        FormatError::SectionUnknown { .. } => ("SectionUnknown", true),
+        FormatError::SectionOrder { .. } => ("SectionOrder", true),
+        FormatError::SectionBounds { .. } => ("SectionBounds", true),
+        FormatError::SectionMissing { .. } => ("SectionMissing", true),
+        FormatError::SectionHash { .. } => ("SectionHash", true),
+        FormatError::SectionText { .. } => ("SectionText", true),
+        FormatError::Spec { .. } => ("Spec", true),
+        FormatError::Directory { .. } => ("Directory", true),
+        FormatError::TensorCount { .. } => ("TensorCount", true),
+        FormatError::TensorName { .. } => ("TensorName", true),
+        FormatError::TensorShape { .. } => ("TensorShape", true),
+        FormatError::TensorEncoding { .. } => ("TensorEncoding", true),
+        FormatError::VectorEncoding { .. } => ("VectorEncoding", true),
+        FormatError::TensorStorage { .. } => ("TensorStorage", true),
+        FormatError::TensorLength { .. } => ("TensorLength", true),
+        FormatError::TensorBounds { .. } => ("TensorBounds", true),
+        FormatError::TensorAlignment { .. } => ("TensorAlignment", true),
+        FormatError::Alias { .. } => ("Alias", true),
+        FormatError::Io { .. } => ("Io", false),
+        FormatError::TensorHash { .. } => ("TensorHash", false),
+        FormatError::OutOfRange { .. } => ("OutOfRange", false),
+        FormatError::Unwritten { .. } => ("Unwritten", false),
+    }
+}
+
+/// How many variants of [`variant`] the parser can return.
+const PARSER_VARIANTS: usize = 26;
+
+/// Bad files by the variant that refuses them: preamble and section table.
+fn bad_headers(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
+    let file = good.file();
+    let section = |kind: u32, flags: u32, body: &[u8]| (kind, flags, body.to_vec());
+    let sections = |change: &dyn Fn(&mut Vec<Section>)| {
+        let mut parts = good.clone();
+        change(&mut parts.sections);
+        parts.file()
+    };
+    let entry = |i: usize| PREAMBLE + 8 + 64 * i;
+    let flipped = |at: usize| {
+        let mut changed = file.clone();
+        changed[at] ^= 1;
+        changed
+    };
+    vec![
+        ("Magic", vec![]),
+        ("Magic", b"GGUF\x03\0\0\0".to_vec()),
+        ("Magic", b"\x89NSV\n\x1a\n\0".to_vec()),
+        ("Magic", good.with_bytes(|b| b[0] = 0x09)),
+        ("Version", good.with_bytes(|b| b[8] = 2)),
+        ("Version", good.with_bytes(|b| b[8] = 0)),
+        ("Features", good.with_bytes(|b| b[12] = 1)),
+        ("Features", good.with_bytes(|b| b[15] = 0x80)),
+        ("FileLength", file[..8].to_vec()),
+        ("FileLength", file[..PREAMBLE - 1].to_vec()),
+        ("FileLength", file[..file.len() - 1].to_vec()),
+        ("FileLength", [&file[..], &[0]].concat()),
+        ("FileLength", good.with_bytes(|b| put(b, 24, &u64::MAX.to_le_bytes()))),
+        ("HeaderLength", good.with_bytes(|b| put(b, 16, &u64::MAX.to_le_bytes()))),
+        ("HeaderLength", good.with_bytes(|b| put(b, 16, &(file.len() as u64).to_le_bytes()))),
+        ("HeaderLength", good.with_bytes(|b| put(b, 16, &7u64.to_le_bytes()))),
+        ("HeaderHash", flipped(10)),
+        ("HeaderHash", flipped(40)),
+        ("HeaderHash", flipped(entry(1) + 9)),
+        ("Reserved", good.with_bytes(|b| b[64] = 1)),
+        ("Reserved", good.with_bytes(|b| b[PREAMBLE - 1] = 1)),
+        ("Reserved", good.with_bytes(|b| b[PREAMBLE + 4] = 1)),
+        ("Reserved", good.with_bytes(|b| b[entry(0) + 4] |= 2)),
+        ("Reserved", good.with_bytes(|b| b[entry(1) + 24] = 1)),
+        ("SectionTable", good.with_bytes(|b| b[PREAMBLE] = 3)),
+        ("SectionTable", good.with_bytes(|b| put(b, PREAMBLE, &u32::MAX.to_le_bytes()))),
+        ("SectionTable", good.with_bytes(|b| put(b, 16, &(8u64 + 64).to_le_bytes()))),
+        ("SectionUnknown", sections(&|s| s.push(section(99, 1, b"?")))),
+        ("SectionOrder", sections(&|s| s.swap(0, 1))),
+        ("SectionOrder", sections(&|s| s.insert(1, s[0].clone()))),
+        ("SectionBounds", good.with_bytes(|b| b[entry(1) + 8] += 1)),
+        ("SectionBounds", good.with_bytes(|b| put(b, entry(0) + 8, &[0; 8]))),
+        ("SectionBounds", good.with_bytes(|b| put(b, entry(0) + 8, &(u64::MAX - 63).to_le_bytes()))),
+        ("SectionBounds", good.with_bytes(|b| put(b, entry(1) + 16, &u64::MAX.to_le_bytes()))),
+        ("SectionBounds", good.with_bytes(|b| b.copy_within(entry(0) + 8..entry(0) + 16, entry(1) + 8))),
+        ("SectionBounds", over_tensors(good)),
+        ("SectionMissing", sections(&|s| _ = s.remove(0))),
+        ("SectionMissing", sections(&|s| _ = s.remove(1))),
+        ("SectionMissing", sections(&|s| s.clear())),
+        ("SectionHash", good.with_bytes(|b| b[entry(2).next_multiple_of(64)] ^= 1)),
+        ("SectionHash", good.with_bytes(|b| b[entry(1) + 40] ^= 1)),
+    ]
+}
+
+/// A third section that claims the tensors' first bytes.
+fn over_tensors(good: &Parts) -> Vec<u8> {
+    let mut parts = good.clone();
+    parts.sections.push((77, 0, vec![0; 64]));
+    parts.with_bytes(|b| put(b, PREAMBLE + 8 + 2 * 64 + 8, &(DATA as u64).to_le_bytes()))
+}
+
+/// Bad files by the variant that refuses them: description and directory.
+fn bad_contents(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
+    let body = |kind: u32, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut parts = good.clone();
+        change(parts.body(kind));
+        parts.file()
+    };
+    // Places in the directory: embed, attn_norm, q, q's bias, ..., final_norm, lm_head.
+    let (norm, q, bias) = (1, 2, 3);
+    let head = Entry::decode(&good.sections[1].2).len() - 1;
+    let entries = |change: &dyn Fn(&mut Vec<Entry>)| good.with_entries(change);
+    vec![
+        ("SectionText", body(1, &|b| b.truncate(5))),
+        ("SectionText", body(1, &|b| *b = b"\xff\xfe".to_vec())),
+        ("SectionText", good.with_spec(|j| j["window"] = 4096.into())),
+        ("SectionText", good.with_spec(|j| j["hidden_size"] = (-1).into())),
+        ("SectionText", good.with_spec(|j| j["rope"]["scaling"]["kind"] = "yarn".into())),
+        ("SectionText", good.with_spec(|j| _ = j.as_object_mut().unwrap().remove("n_heads"))),
+        ("Spec", good.with_spec(|j| j["hidden_size"] = 0.into())),
+        ("Spec", good.with_spec(|j| j["vocab_size"] = (1u64 << 60).into())),
+        ("Spec", good.with_spec(|j| j["n_kv_heads"] = 3.into())),
+        ("Spec", good.with_spec(|j| j["head_dim"] = 5.into())),
+        ("Spec", good.with_spec(|j| j["norm_eps"] = (-1.0).into())),
+        ("Directory", body(2, &|b| _ = b.pop())),
+        ("Directory", body(2, &|b| b.push(0))),
+        ("Directory", body(2, &|b| b.truncate(3))),
+        ("Directory", body(2, &|b| put(b, 4, &[0xff, 0xff]))),
+        ("TensorCount", body(2, &|b| b[0] += 1)),
+        ("TensorCount", body(2, &|b| put(b, 0, &u32::MAX.to_le_bytes()))),
+        ("TensorCount", good.with_spec(|j| j["n_layers"] = 65536.into())),
+        ("TensorCount", entries(&|e| _ = e.pop())),
+        ("TensorName", entries(&|e| e[q].name[9] ^= 1)),
+        ("TensorName", entries(&|e| e[q].name = vec![0xff; 3])),
+        ("TensorName", entries(&|e| e.swap(q, bias))),
+        ("TensorShape", entries(&|e| e[q].dims[0] += 1)),
+        ("TensorShape", entries(&|e| e[q].dims.push(1))),
+        ("TensorShape", entries(&|e| e[norm].dims.clear())),
+        ("TensorShape", good.with_spec(|j| j["intermediate_size"] = 21.into())),
+        ("TensorEncoding", entries(&|e| e[q].encoding = 3)),
+        ("TensorEncoding", entries(&|e| e[norm].encoding = 255)),
+        ("VectorEncoding", entries(&|e| e[norm].encoding = 1)),
+        ("VectorEncoding", entries(&|e| e[bias].encoding = 2)),
+        ("TensorStorage", entries(&|e| e[q].storage = 2)),
+        ("TensorLength", entries(&|e| e[q].place[8] += 64)),
+        ("TensorLength", entries(&|e| e[q].encoding = 1)),
+        ("TensorLength", entries(&|e| put(&mut e[q].place, 8, &u64::MAX.to_le_bytes()))),
+        ("TensorAlignment", entries(&|e| e[0].set_offset(DATA as u64 + 64))),
+        ("TensorAlignment", entries(&|e| e[q].shift(32))),
+        ("TensorBounds", entries(&|e| e[0].set_offset(0))),
+        ("TensorBounds", entries(&|e| e[norm].set_offset(DATA as u64))),
+        ("TensorBounds", entries(&|e| e[q].set_offset(u64::MAX - 63))),
+        ("TensorBounds", entries(&|e| e[head - 1].shift(64))),
+        ("Alias", entries(&|e| e[q].alias(0))),
+        ("Alias", entries(&|e| e[head].alias(1))),
+        ("Alias", entries(&|e| e[head].encoding = 1)),
+        ("Alias", entries(&|e| (e[head].storage, e[head].place) = (0, e[0].place.clone()))),
+        ("Alias", good.with_spec(|j| j["tied_lm_head"] = false.into())),
+    ]
+}
+
+#[test]
+fn each_bad_file_is_refused_by_its_variant() {
+    let good = good_parts();
+    let mut seen = BTreeSet::new();
+    for (i, (expected, file)) in bad_headers(&good).into_iter().chain(bad_contents(&good)).enumerate() {
+        let error = parse(&file).expect_err(&format!("bad file {i}, {expected}, was taken"));
+        let (name, from_parser) = variant(&error);
+        assert_eq!(name, expected, "bad file {i}: {error}");
+        assert!(from_parser && !error.to_string().is_empty());
+        seen.insert(name);
+    }
+    assert_eq!(seen.len(), PARSER_VARIANTS, "variants without a bad file: only {seen:?}");
+}
+
+#[test]
+fn a_missing_file_and_a_folder_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [folder.path().join("none.nsv"), folder.path().to_path_buf()] {
+        assert!(matches!(NsvFile::open(&path), Err(FormatError::Io { action: "open", .. })), "{}", path.display());
+    }
+    let empty = folder.path().join("empty.nsv");
+    fs::write(&empty, b"").unwrap();
+    NsvFile::open(&empty).expect_err("an empty file");
+}
+
+#[test]
+fn the_writer_refuses_what_is_not_written_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.nsv");
+    let create = || Writer::create(&path, Plan::new(spec(), Encoding::F32).unwrap()).unwrap();
+    let zeros = |_: Range<usize>, out: &mut [u8]| {
+        out.fill(0);
+        Ok::<(), FormatError>(())
+    };
+    let unwritten = |result: Result<(), FormatError>, expected: &str| match result {
+        Err(FormatError::Unwritten { tensor, .. }) => assert_eq!(tensor, expected),
+        other => panic!("{other:?}"),
+    };
+    let mut writer = create();
+    let (stored, head) = (writer.stored(), Plan::new(spec(), Encoding::F32).unwrap().tensors().len() - 1);
+    unwritten(writer.write(head, zeros), "lm_head.weight");
+    writer.write(stored[0], zeros).unwrap();
+    unwritten(writer.write(stored[0], zeros), "embed.weight");
+    unwritten(writer.finish().map(|_| ()), "layers.0.attn_norm.weight");
+    // An error of the filler is the error of the whole; nothing is left of any of these.
+    let failed = create().write(stored[0], |_, _| Err(FormatError::Features { bits: 7 }));
+    assert!(matches!(failed, Err(FormatError::Features { bits: 7 })));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let nowhere = Writer::create(Path::new("/no/such/folder/out.nsv"), Plan::new(spec(), Encoding::F32).unwrap());
+    assert!(matches!(nowhere, Err(FormatError::Io { .. })));
+    let bad = Plan::new(ModelSpec { hidden_size: 0, ..spec() }, Encoding::F32);
+    assert!(matches!(bad, Err(FormatError::Spec { field: "hidden_size", .. })));
+}
+
+/// Reads what a parsed file offers; it must not panic.
+fn touch(layout: &Layout, file: &[u8]) {
+    for entry in &layout.tensors {
+        let values = read_values(layout.view(file, entry));
+        assert_eq!(Some(values.len()), entry.shape.elements());
+    }
+    for kind in SectionKind::ALL {
+        let _ = layout.section(file, kind);
+    }
+}
+
+#[test]
+fn every_truncation_and_addition_is_refused() {
+    let good = good_parts().file();
+    let tensors_end = parse(&good).unwrap().tensors.iter().map(|t| t.range.end).max().unwrap();
+    for n in 0..good.len() {
+        assert!(parse(&good[..n]).is_err(), "{n} bytes");
+    }
+    // The same with a preamble that admits it: only the zeros after the last tensor can be spared.
+    let mut file = good.clone();
+    for n in PREAMBLE..good.len() {
+        put(&mut file, 24, &(n as u64).to_le_bytes());
+        reroot(&mut file);
+        match parse(&file[..n]) {
+            Ok(layout) => touch(&layout, &file[..n]),
+            Err(e) => assert!(n < tensors_end, "{n} bytes: {e}"),
+        }
+        assert!(n >= tensors_end || parse(&file[..n]).is_err(), "{n} bytes");
+    }
+    for n in [1, 63, 64, 65536] {
+        assert!(parse(&[&good[..], &vec![0; n]].concat()).is_err(), "{n} bytes more");
+    }
+}
+
+#[test]
+fn every_changed_byte_of_the_header_is_refused_or_harmless() {
+    let good = good_parts().file();
+    let ends = (0..2).map(|i| {
+        let entry = PREAMBLE + 8 + 64 * i;
+        (u64_at(&good, entry + 8) + u64_at(&good, entry + 16)) as usize
+    });
+    let end = ends.max().unwrap();
+    let taken: usize = (0..end)
+        .into_par_iter()
+        .map_init(
+            || good.clone(),
+            |file, at| {
+                let mut taken = 0;
+                for change in 1..=255 {
+                    file[at] ^= change;
+                    // As it is, the hashes see it, but in the padding before a section.
+                    if let Ok(layout) = parse(file) {
+                        assert_eq!(layout.damage(file)[0].what, "padding, which should be zero,", "byte {at}");
+                    }
+                    // Made by somebody who makes the hashes right, it is taken for what it says, or refused.
+                    rehash(file);
+                    if let Ok(layout) = parse(file) {
+                        touch(&layout, file);
+                        taken += 1;
+                    }
+                    file[..end].copy_from_slice(&good[..end]);
+                }
+                taken
+            },
+        )
+        .sum();
+    println!("{end} bytes, {} changes, {taken} with right hashes still parse", end * 255);
+    // Most of these change a tensor's hash, or a digit of a number that may be any.
+    assert!(taken > 0 && taken < end * 255 / 2, "{taken} of {} changes were taken", end * 255);
+}
+
+#[test]
+fn check_names_whatever_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let sections = [(SectionKind::Tokenizer, vec![b'x'; 100]), (SectionKind::Provenance, b"{}".to_vec())];
+    let good = good_file(folder.path(), &sections);
+    let layout = parse(&good).unwrap();
+    assert_eq!(layout.damage(&good), []);
+    let part = |at: usize| {
+        let tensor = layout.tensors.iter().find(|t| t.range.contains(&at)).map(|t| format!("tensor {}", t.name));
+        let section = layout.sections.iter().find(|s| s.range.contains(&at)).map(|s| s.code);
+        let section = section.map(|code| format!("section {}", SectionKind::from_code(code).unwrap()));
+        tensor.or(section).unwrap_or("padding, which should be zero,".into())
+    };
+    let header_end = PREAMBLE + 8 + 64 * layout.sections.len();
+    // Every byte of sections and tensors, and of the padding every byte but those of its long stretch.
+    let long = header_end + 4096..DATA - 64;
+    let places: Vec<usize> = (header_end..good.len()).filter(|at| !long.contains(at) || at % 997 == 0).collect();
+    places.par_iter().for_each_init(
+        || good.clone(),
+        |file, &at| {
+            file[at] ^= 0x10;
+            match parse(file) {
+                Ok(layout) => {
+                    let damage = layout.damage(file);
+                    assert_eq!(damage.len(), 1, "byte {at}");
+                    assert_eq!(damage[0].what, part(at), "byte {at}");
+                    assert!(damage[0].range.contains(&at), "byte {at}");
+                }
+                Err(FormatError::SectionHash { kind, .. }) => assert_eq!(part(at), format!("section {kind}")),
+                Err(e) => panic!("byte {at}: {e}"),
+            }
+            file[at] ^= 0x10;
+        },
+    );
+    // And through a file on disk.
+    let path = folder.path().join("damaged.nsv");
+    let at = layout.tensor("layers.0.mlp.up.weight").unwrap().range.start + 7;
+    let mut file = good.clone();
+    file[at] ^= 1;
+    fs::write(&path, &file).unwrap();
+    let damage = NsvFile::open(&path).unwrap().check();
+    assert_eq!(damage.len(), 1);
+    assert_eq!(damage[0].what, "tensor layers.0.mlp.up.weight");
+    // Two at once are both named, in the file's order; a damaged section is refused when it is read.
+    let at = layout.sections[2].range.start;
+    file[at] ^= 1;
+    let names: Vec<String> = layout.damage(&file).into_iter().map(|d| d.what).collect();
+    assert_eq!(names, ["section tokenizer", "tensor layers.0.mlp.up.weight"]);
+    let refused = layout.section(&file, SectionKind::Tokenizer).map_err(|e| variant(&e).0);
+    assert_eq!(refused, Err("SectionHash"));
+}
+
+#[test]
+fn unknown_sections_are_skipped_unless_required() {
+    let mut parts = good_parts();
+    parts.sections.push((4_000_000_000, 0, b"from the future".to_vec()));
+    let file = parts.file();
+    let layout = parse(&file).unwrap();
+    touch(&layout, &file);
+    let unknown = layout.sections.last().unwrap();
+    assert_eq!((unknown.code, &file[unknown.range.clone()]), (4_000_000_000, &b"from the future"[..]));
+    // Unknown, and still covered by the check.
+    let mut damaged = file.clone();
+    damaged[unknown.range.start] ^= 1;
+    assert_eq!(layout.damage(&damaged)[0].what, "section 4000000000");
+    parts.sections.last_mut().unwrap().1 = 1;
+    let error = parse(&parts.file()).unwrap_err();
+    assert!(matches!(error, FormatError::SectionUnknown { kind: 4_000_000_000 }), "{error}");
+    // A newer minor version is read.
+    let newer = good_parts().with_bytes(|b| b[10] = 9);
+    touch(&parse(&newer).unwrap(), &newer);
+}

@@ -1,0 +1,233 @@
+//! A conversion that is killed or interrupted at any moment leaves the old file, the whole new one, or none.
+
+use nanoserve_converter::{ConvertError, Options, Progress, Step};
+use nanoserve_format::Encoding;
+use nanoserve_tests::{SplitMix64, Tiny, command, convert};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A checkpoint of 42 MB, the file that comes of it, and a folder to work in.
+struct Scene {
+    folder: TempDir,
+    new: Vec<u8>,
+}
+
+const OLD: &[u8] = b"the file of before";
+
+impl Scene {
+    fn new() -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let tiny = Tiny { hidden: 512, intermediate: 1408, vocab: 8192, tied: true, ..Tiny::default() };
+        tiny.write(&folder.path().join("source"));
+        fs::create_dir(folder.path().join("out")).unwrap();
+        let reference = folder.path().join("reference.nsv");
+        convert(&folder.path().join("source"), Encoding::Q8, &reference);
+        let new = fs::read(&reference).unwrap();
+        assert!(new.len() > 7_000_000);
+        Scene { folder, new }
+    }
+
+    fn source(&self) -> PathBuf {
+        self.folder.path().join("source")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out/model.nsv")
+    }
+
+    fn start(&self) -> Child {
+        let mut command = command("nanoserve-convert", [self.source(), self.out()]);
+        // One thread takes longer: more moments to be killed at.
+        command.args(["-t", "1"]).spawn().unwrap()
+    }
+
+    /// Names in the output's folder, but for the output.
+    fn siblings(&self) -> Vec<String> {
+        let names = fs::read_dir(self.folder.path().join("out")).unwrap();
+        names.map(|e| e.unwrap().file_name().into_string().unwrap()).filter(|n| n != "model.nsv").collect()
+    }
+
+    /// What stands under the output's name; anything but these three is a failure.
+    fn state(&self, had_old: bool) -> &'static str {
+        match fs::read(self.out()) {
+            Ok(bytes) if bytes == self.new => "new",
+            Ok(bytes) if had_old && bytes == OLD => "old",
+            Err(e) if !had_old && e.kind() == std::io::ErrorKind::NotFound => "none",
+            Ok(bytes) => panic!("{} bytes under the output's name are neither the old file nor the new", bytes.len()),
+            Err(e) => panic!("the old file is gone: {e}"),
+        }
+    }
+
+    /// The old file, or none.
+    fn set_up(&self, old: bool) {
+        let _ = fs::remove_file(self.out());
+        if old {
+            fs::write(self.out(), OLD).unwrap();
+        }
+    }
+}
+
+fn wait_for(child: &mut Child, condition: impl Fn() -> bool) {
+    while !condition() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn interrupt(child: &Child) {
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success() || sent.code() == Some(1));
+}
+
+#[test]
+fn killed_fifty_times_it_leaves_no_partial_file_under_the_name() {
+    let scene = Scene::new();
+    // How long a conversion takes, only to spread the kills over it.
+    let time = |_| {
+        let start = Instant::now();
+        assert!(scene.start().wait().unwrap().success());
+        start.elapsed()
+    };
+    let whole = (0..4).map(time).min().expect("four times");
+    let mut random = SplitMix64::new(11);
+    let (mut new, mut kept, mut left_behind) = (0, 0, 0);
+    for i in 0..50 {
+        let had_old = i % 2 == 0;
+        scene.set_up(had_old);
+        let mut child = scene.start();
+        std::thread::sleep(whole.mul_f64((f64::from(i) + random.unit()) / 51.0));
+        let _ = child.kill();
+        child.wait().unwrap();
+        match scene.state(had_old) {
+            "new" => new += 1,
+            _ => kept += 1,
+        }
+        left_behind += scene.siblings().len();
+    }
+    println!("of 50: {new} were done before, {kept} left what was there; a whole one takes {whole:?}");
+    println!("a temporary file was seen after {left_behind}");
+    // The next conversion works, and takes away what the killed ones left.
+    scene.set_up(true);
+    assert!(scene.start().wait().unwrap().success());
+    assert_eq!(scene.state(true), "new");
+    assert_eq!(scene.siblings(), [] as [&str; 0]);
+}
+
+#[test]
+fn stale_temporary_files_are_cleaned_and_those_in_use_are_not() {
+    let scene = Scene::new();
+    let folder = scene.folder.path().join("out");
+    let (stale, used) = (folder.join(".model.nsv.AbCdEf.partial"), folder.join(".model.nsv.GhIjKl.partial"));
+    for path in [&stale, &used, &folder.join(".other.nsv.AbCdEf.partial"), &folder.join("model.nsv.partial")] {
+        fs::write(path, "half").unwrap();
+    }
+    // Another conversion is still at work on this one.
+    let lock = fs::File::open(&used).unwrap();
+    lock.lock().unwrap();
+    assert!(scene.start().wait().unwrap().success());
+    assert_eq!(scene.state(false), "new");
+    assert!(!stale.exists(), "what a killed conversion left is still there");
+    assert_eq!(scene.siblings().len(), 3, "{:?}: files of others were removed", scene.siblings());
+    drop(lock);
+    assert!(scene.start().wait().unwrap().success());
+    assert!(!used.exists());
+}
+
+#[test]
+fn interrupted_it_leaves_nothing() {
+    let scene = Scene::new();
+    let mut stopped = 0;
+    for i in 0..6 {
+        let had_old = i % 2 == 0;
+        scene.set_up(had_old);
+        let mut child = scene.start();
+        // As soon as its temporary file is there; on odd turns at once, a moment into the work.
+        if i < 4 {
+            wait_for(&mut child, || !scene.siblings().is_empty());
+        } else {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        interrupt(&child);
+        let out = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        match out.status.code() {
+            Some(130) => {
+                assert_ne!(scene.state(had_old), "new");
+                stopped += 1;
+            }
+            // It was done, or not yet listening: then the signal itself ends it.
+            Some(0) => assert_eq!(scene.state(had_old), "new"),
+            None => assert_ne!(scene.state(had_old), "new"),
+            other => panic!("exit code {other:?}: {stderr}"),
+        }
+        assert_eq!(scene.siblings(), [] as [&str; 0], "{stderr}");
+    }
+    println!("{stopped} of 6 were stopped");
+}
+
+/// Asks to stop at a given number of calls.
+struct StopAt<'a> {
+    calls: AtomicU64,
+    at: u64,
+    cancel: &'a AtomicBool,
+}
+
+impl StopAt<'_> {
+    fn call(&self) {
+        if self.calls.fetch_add(1, Ordering::SeqCst) == self.at {
+            self.cancel.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Progress for StopAt<'_> {
+    fn begin(&self, _: Step, _: u64) {
+        self.call();
+    }
+
+    fn advance(&self, _: u64) {
+        self.call();
+    }
+}
+
+#[test]
+fn cancelled_at_any_step_it_leaves_what_was_there() {
+    let scene = Scene::new();
+    let cancelled = |at: u64, output: &Path| {
+        let cancel = AtomicBool::new(false);
+        let progress = StopAt { calls: AtomicU64::new(0), at, cancel: &cancel };
+        let options = Options {
+            source: scene.source(),
+            output: output.into(),
+            encoding: Encoding::Q8,
+            threads: Some(2),
+            dry_run: false,
+        };
+        let result = nanoserve_converter::convert(&options, &progress, &cancel);
+        (result, progress.calls.load(Ordering::SeqCst))
+    };
+    scene.set_up(true);
+    let (done, calls) = cancelled(u64::MAX, &scene.out());
+    done.unwrap();
+    assert!(calls > 20, "progress was told {calls} times");
+    let mut stopped = 0;
+    // The last call begins the step that is not interrupted.
+    for at in (0..calls - 1).step_by((calls as usize / 12).max(1)) {
+        let had_old = at % 2 == 0;
+        scene.set_up(had_old);
+        match cancelled(at, &scene.out()).0 {
+            Err(ConvertError::Cancelled) => {
+                assert_ne!(scene.state(had_old), "new");
+                stopped += 1;
+            }
+            Ok(_) => assert_eq!(scene.state(had_old), "new"),
+            Err(e) => panic!("{e}"),
+        }
+        assert_eq!(scene.siblings(), [] as [&str; 0], "stopped at call {at}");
+    }
+    assert!(stopped >= 6, "only {stopped} were stopped");
+}
