@@ -265,8 +265,6 @@ fn variant(error: &FormatError) -> (&'static str, bool) {
         FormatError::TensorAlignment { .. } => ("TensorAlignment", true),
         FormatError::Alias { .. } => ("Alias", true),
         FormatError::Io { .. } => ("Io", false),
-        FormatError::TensorHash { .. } => ("TensorHash", false),
-        FormatError::OutOfRange { .. } => ("OutOfRange", false),
         FormatError::Unwritten { .. } => ("Unwritten", false),
     }
 }
