@@ -7,6 +7,9 @@ use crate::encoding::PANEL_ROWS;
 use crate::panel::{OutOfRange, Squares};
 use crate::q8::{self, Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
 
+/// Lanes that the squares of a row are summed in.
+const LANES: usize = 16;
+
 /// As [`panel::pack`](crate::panel::pack), for q8.
 pub fn pack(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
     #[cfg(target_arch = "x86_64")]
@@ -39,31 +42,47 @@ fn plain(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRang
     }
     let mut total = Squares::default();
     for (row, values) in rows.chunks_exact(cols).enumerate() {
+        let mut sums = [[0f32; LANES]; 2];
         let superblocks = out.as_chunks_mut::<Q8_SUPERBLOCK_BYTES>().0;
         for (index, (values, superblock)) in values.chunks(Q8_SUPERBLOCK).zip(superblocks).enumerate() {
             for (half, values) in values.chunks(Q8_BLOCK).enumerate() {
-                let mut block = [0.0; Q8_BLOCK];
-                block[..values.len()].copy_from_slice(values);
+                let mut padded = [0.0; Q8_BLOCK];
+                let block = match values.try_into() {
+                    Ok(whole) => whole,
+                    Err(_) => {
+                        padded[..values.len()].copy_from_slice(values);
+                        &padded
+                    }
+                };
                 let col = index * Q8_SUPERBLOCK + half * Q8_BLOCK;
-                let squares = pack_block(&block, superblock, half, row);
-                total = total + squares.map_err(|value| OutOfRange { row, col, value })?;
+                if let Err(value) = pack_block(block, superblock, half, row, &mut sums) {
+                    return Err(OutOfRange { row, col, value });
+                }
             }
+        }
+        for lane in 0..LANES {
+            total.signal += f64::from(sums[0][lane]);
+            total.noise += f64::from(sums[1][lane]);
         }
     }
     Ok(total)
 }
 
-/// One row's 32 columns into their place of a superblock; the error is the magnitude that has no scale.
+/// One row's 32 columns into their place of a superblock, and the squares of values and errors to their sums; the
+/// error is the magnitude that has no scale.
 #[inline(always)]
 fn pack_block(
     block: &[f32; Q8_BLOCK],
     superblock: &mut [u8; Q8_SUPERBLOCK_BYTES],
     half: usize,
     row: usize,
-) -> Result<Squares, f32> {
-    const LANES: usize = 16;
+    [signal, noise]: &mut [[f32; LANES]; 2],
+) -> Result<(), f32> {
     // As integers, magnitudes order as they do as numbers; no comparison of floats stands in the way of wide code.
-    let absmax = block.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
+    let mut absmax = 0;
+    for x in block {
+        absmax = absmax.max(x.to_bits() & 0x7fff_ffff);
+    }
     let absmax = f32::from_bits(absmax);
     let scale = q8::scale(absmax).ok_or(absmax)?;
     let (scales, bytes) = superblock.split_at_mut(4 * PANEL_ROWS);
@@ -71,17 +90,22 @@ fn pack_block(
     scales[at..at + 2].copy_from_slice(&scale.to_le_bytes());
 
     let scale = scale.to_f32();
-    let quantized = block.map(|x| q8::quantize(x, scale));
-    let (mut signal, mut noise) = ([0f32; LANES], [0f32; LANES]);
+    let mut quantized = [0i8; Q8_BLOCK];
+    // Loops and not `map`: a closure may be left outside the code that has the wider features.
     for i in 0..Q8_BLOCK {
-        let error = block[i] - f32::from(quantized[i]) * scale;
-        signal[i % LANES] += block[i] * block[i];
-        noise[i % LANES] += error * error;
+        quantized[i] = q8::quantize(block[i], scale);
+    }
+    let (block_halves, quantized_halves) = (block.as_chunks::<LANES>().0, quantized.as_chunks::<LANES>().0);
+    for (block, quantized) in block_halves.iter().zip(quantized_halves) {
+        for i in 0..LANES {
+            let error = block[i] - f32::from(quantized[i]) * scale;
+            signal[i] += block[i] * block[i];
+            noise[i] += error * error;
+        }
     }
     let groups = bytes[half * Q8_BLOCK * PANEL_ROWS..].as_chunks_mut::<{ 4 * PANEL_ROWS }>().0;
     for (four, group) in quantized.as_chunks::<4>().0.iter().zip(groups) {
-        group[4 * row..4 * row + 4].copy_from_slice(&four.map(|b| b as u8));
+        group[4 * row..4 * row + 4].copy_from_slice(bytemuck::cast_slice(four));
     }
-    let sum = |lanes: [f32; LANES]| lanes.iter().map(|x| f64::from(*x)).sum();
-    Ok(Squares { signal: sum(signal), noise: sum(noise) })
+    Ok(())
 }

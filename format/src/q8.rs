@@ -12,16 +12,17 @@ pub use crate::encoding::{Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
 /// The scale of a block whose largest magnitude is `absmax`: the smallest f16 with `127 * scale >= absmax`.
 ///
 /// None when no f16 is large enough, that is past 127 * 65504, or when `absmax` is not finite.
+#[inline]
 pub fn scale(absmax: f32) -> Option<f16> {
-    // In f64 the comparison below is exact: 7 bits x 11 bits against 24 bits.
-    let enough = |s: f16| s.to_f64() * 127.0 >= f64::from(absmax);
     let near = f16::from_f32(absmax / 127.0);
-    let scale = if enough(near) { near } else { f16::from_bits(near.to_bits() + 1) };
+    // The product is exact: 7 bits x 11 bits fit f32's 24.
+    let enough = near.to_f32() * 127.0 >= absmax;
+    let scale = if enough { near } else { f16::from_bits(near.to_bits() + 1) };
     (absmax.is_finite() && scale.is_finite()).then_some(scale)
 }
 
 /// The byte of `weight` at a block's `scale`.
-#[inline]
+#[inline(always)]
 pub fn quantize(weight: f32, scale: f32) -> i8 {
     // Adding 1.5 * 2^23 leaves no room for a fraction: the sum is rounded to a whole number, ties to even, and its low
     // byte is that number's. A compiler makes this wide on any machine, where it would call a function to round.
