@@ -109,6 +109,6 @@ pub trait Backend {
     /// `x += y`.
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer);
 
-    /// `out = x`'s last row alone.
-    fn last_row(&mut self, x: &Self::Buffer, out: &mut Self::Buffer);
+    /// Drops all rows of `x` but the last.
+    fn keep_last(&mut self, x: &mut Self::Buffer);
 }

@@ -4,6 +4,7 @@
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use nanoserve_format::{Encoding, FormatError, NsvFile};
+use nanoserve_runtime::load::Load;
 use nanoserve_runtime::{EngineOptions, KvType, RuntimeError};
 use std::process::ExitCode;
 
@@ -16,12 +17,34 @@ pub struct Machine {
     /// Where to run
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub device: Device,
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// How to run, on whatever threads.
+#[derive(Clone, Debug, Args)]
+pub struct How {
     /// Instruction set of the kernels; all give the same bits [default: the fastest here]
     #[arg(long, value_name = "scalar|avx2|avx512|neon")]
     pub isa: Option<String>,
     /// How keys and values are kept [default: f32 for a model in f32, else f16]
     #[arg(long, value_enum)]
     pub kv: Option<Kv>,
+    /// How the file comes into memory
+    #[arg(long, value_enum, default_value_t = LoadMode::Map, hide_possible_values = true, value_name = "map|huge")]
+    pub load: LoadMode,
+    /// Keep the file in memory: the system may not take its pages back (mlock)
+    #[arg(long)]
+    pub lock: bool,
+}
+
+/// How a file comes into memory, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoadMode {
+    /// Mapped, shared with other processes.
+    Map,
+    /// Copied into huge pages.
+    Huge,
 }
 
 /// A device by its name.
@@ -42,7 +65,7 @@ pub enum Kv {
     F16,
 }
 
-impl Machine {
+impl How {
     /// The cache type asked for, or the one that suits the file.
     pub fn kv_type(&self, file: &NsvFile) -> KvType {
         match self.kv {
@@ -51,6 +74,18 @@ impl Machine {
             None if file.layout().tensors[0].encoding == Encoding::F32 => KvType::F32,
             None => KvType::F16,
         }
+    }
+
+    /// The engine's options, on so many threads.
+    pub fn on(&self, threads: Option<usize>) -> Result<EngineOptions> {
+        if threads == Some(0) {
+            bail!("--threads is 0, expected at least 1");
+        }
+        let load = match self.load {
+            LoadMode::Map => Load::Map,
+            LoadMode::Huge => Load::Huge,
+        };
+        Ok(EngineOptions { threads, isa: self.isa.clone(), load, lock: self.lock })
     }
 }
 
@@ -61,10 +96,7 @@ impl TryFrom<&Machine> for EngineOptions {
         if m.device == Device::Cuda {
             bail!("this program was built without CUDA; run with --device cpu");
         }
-        if m.threads == Some(0) {
-            bail!("--threads is 0, expected at least 1");
-        }
-        Ok(EngineOptions { threads: m.threads, isa: m.isa.clone() })
+        m.how.on(m.threads)
     }
 }
 

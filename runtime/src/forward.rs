@@ -43,8 +43,6 @@ pub struct State<B: Backend> {
     gated: B::Buffer,
     /// `[T, hidden_size]`: what a block adds to the stream.
     out: B::Buffer,
-    /// `[1, hidden_size]`
-    last: B::Buffer,
     /// `[T or 1, vocab_size]`
     logits: B::Buffer,
 }
@@ -73,7 +71,6 @@ impl<B: Backend> State<B> {
             attended: backend.buffer(s.q_size()),
             gated: backend.buffer(s.intermediate_size),
             out: backend.buffer(s.hidden_size),
-            last: backend.buffer(s.hidden_size),
             logits: backend.buffer(s.vocab_size),
         })
     }
@@ -112,7 +109,7 @@ pub fn forward<'s, B: Backend>(
     mut tap: Option<Tap>,
 ) -> Result<std::borrow::Cow<'s, [f32]>> {
     let (spec, eps, first) = (&model.spec, model.spec.norm_eps as f32, state.len);
-    let State { cache, rope, x, norm, q, k, v, attended, gated, out, last, logits, .. } = state;
+    let State { cache, rope, x, norm, q, k, v, attended, gated, out, logits, .. } = state;
     if ids.is_empty() {
         return Err(RuntimeError::EmptyPrompt);
     }
@@ -128,6 +125,8 @@ pub fn forward<'s, B: Backend>(
         }
     };
     rope.extend(first + ids.len());
+    // Position of the first of the T tokens that go on.
+    let mut start = first;
 
     backend.embed(&model.embed, ids, x); //                                          x [T, hidden]
     see(backend, &|| "embed".into(), x);
@@ -136,14 +135,23 @@ pub fn forward<'s, B: Backend>(
 
         backend.rms_norm(x, &layer.attn_norm, eps, norm); //                         norm [T, hidden]
         see(backend, &name("attn_norm"), norm);
-        backend.linear(norm, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
-        backend.rope(q, spec.head_dim, rope, first);
+        if rows == Rows::Last && i + 1 == model.layers.len() && ids.len() > 1 {
+            // The last layer's other tokens are seen through their keys and values alone: from here on T is 1.
+            backend.linear(norm, &mut [(&layer.k, k), (&layer.v, v)]);
+            backend.keep_last(x);
+            backend.keep_last(norm);
+            start = first + ids.len() - 1;
+            backend.linear(norm, &mut [(&layer.q, q)]);
+        } else {
+            backend.linear(norm, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
+        }
+        backend.rope(q, spec.head_dim, rope, start);
         backend.rope(k, spec.head_dim, rope, first);
         see(backend, &name("attn.q"), q);
         see(backend, &name("attn.k"), k);
         see(backend, &name("attn.v"), v);
         backend.store(cache, i, k, v, first);
-        backend.attention(q, cache, i, first, attended); //                          attended [T, heads * dim]
+        backend.attention(q, cache, i, start, attended); //                          attended [T, heads * dim]
         backend.linear(attended, &mut [(&layer.o, out)]); //                         out [T, hidden]
         see(backend, &name("attn.out"), out);
         backend.add(x, out);
@@ -156,16 +164,9 @@ pub fn forward<'s, B: Backend>(
         backend.add(x, out);
         see(backend, &name("out"), x);
     }
-    let tail = match rows {
-        Rows::All => x,
-        Rows::Last => {
-            backend.last_row(x, last);
-            last
-        }
-    };
-    backend.rms_norm(tail, &model.final_norm, eps, norm);
+    backend.rms_norm(x, &model.final_norm, eps, norm);
     see(backend, &|| "final_norm".into(), norm);
-    backend.linear(norm, &mut [(&model.lm_head, logits)]); //                        logits [T or 1, vocab]
+    backend.linear(norm, &mut [(&model.lm_head, logits)]); //                        logits [T, vocab]
     see(backend, &|| "logits".into(), logits);
     state.len += ids.len();
     Ok(backend.read(&state.logits))

@@ -25,6 +25,8 @@ pub mod backend;
 pub mod cpu;
 mod error;
 pub mod forward;
+pub mod limits;
+pub mod load;
 pub mod model;
 pub mod rope;
 pub mod sampler;

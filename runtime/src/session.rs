@@ -6,6 +6,7 @@ use crate::cpu::threads::default_threads;
 use crate::cpu::{CpuBackend, isa};
 use crate::error::{Result, RuntimeError};
 use crate::forward::{Rows, State, forward};
+use crate::load::{self, Load};
 use crate::model::Model;
 use crate::sampler::{Sampler, SamplingOptions};
 use crate::stream::StopMatcher;
@@ -26,6 +27,10 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// The instruction set's name; None is the best there is.
     pub isa: Option<String>,
+    /// How the file's bytes come into memory.
+    pub load: Load,
+    /// Keep them there: the system may not take pages back for other uses.
+    pub lock: bool,
 }
 
 /// An open file, bound to a backend.
@@ -37,12 +42,12 @@ pub struct Engine<B: Backend> {
 }
 
 impl Engine<CpuBackend> {
-    /// Maps a file and binds it to the CPU.
+    /// Opens a file and binds it to the CPU; its pages come in the background.
     ///
     /// # Errors
     /// When the file is bad or the options ask for what this machine does not have.
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
-        let file = Arc::new(NsvFile::open(path)?);
+        let file = load::open(path.as_ref(), options.load, options.lock)?;
         let kernels = isa::choose(options.isa.as_deref())?;
         let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
         Self::with_backend(file, CpuBackend::new(kernels, pool))

@@ -148,7 +148,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     let limit = engine.file().spec().context_length;
     let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
     let capacity = a.ctx.unwrap_or(wanted.max(DEFAULT_CONTEXT).min(limit));
-    let kv_type = a.machine.kv_type(engine.file());
+    let kv_type = a.machine.how.kv_type(engine.file());
     let mut session = engine.session(capacity, kv_type)?;
     let load_s = start.elapsed().as_secs_f64();
 

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 fn run(a: &Arguments) -> Result<ExitCode> {
     let reference = Reference::read(&a.reference)?;
     let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
-    let kv_type = a.machine.kv_type(engine.file());
+    let kv_type = a.machine.how.kv_type(engine.file());
     let (report, ours) = compare(&mut engine, &reference, kv_type, a.atol, a.rtol)?;
     if let Some(path) = &a.dump {
         dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;

@@ -22,6 +22,7 @@ use super::scalar::{ATTENTION_BLOCK, FLOAT_BLOCK, QUANTIZE_MIN};
 use half::f16;
 use nanoserve_format::PANEL_ROWS;
 use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK_BYTES};
+use std::hint::black_box;
 
 /// Sixteen lanes. A value of the type proves that the machine has the instructions.
 pub trait Simd: Copy + 'static {
@@ -480,6 +481,44 @@ fn mix<S: Simd, T: Stored, const R: usize, const C: usize>(
             out.copy_from_slice(&lanes[..out.len()]);
         }
     }
+}
+
+/// `N` chains of dot products and nothing else, `rounds` long; their number as multiply-accumulates.
+///
+/// Weights change from round to round, as they do in a matrix: an instruction set that prepares them pays for it once
+/// for all chains.
+#[inline(always)]
+pub fn dot_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
+    let bytes: [[u8; 4 * LANES]; 8] = black_box([[3; 4 * LANES]; 8]);
+    let weights: [S::W; 8] = std::array::from_fn(|i| s.weights(&bytes[i]));
+    let words: [i32; N] = black_box(std::array::from_fn(|t| 0x0101_0101 * (1 + t as i32 % 4)));
+    let mut sums: [S::I; N] = [s.dot_start(BlockScale::default()); N];
+    for round in 0..rounds {
+        for t in 0..N {
+            sums[t] = s.dot(sums[t], weights[round % 8], words[t]);
+        }
+    }
+    for sum in sums {
+        s.store(s.to_float(sum), black_box(&mut [0.0; LANES]));
+    }
+    rounds * N * 4 * LANES
+}
+
+/// `N` chains of fused multiply-adds and nothing else, `rounds` long; their number.
+#[inline(always)]
+pub fn fma_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
+    let starts: [f32; N] = black_box(std::array::from_fn(|t| t as f32));
+    let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.01)));
+    let mut sums: [S::F; N] = std::array::from_fn(|t| s.splat(starts[t]));
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = s.fma(a, b, *sum);
+        }
+    }
+    for sum in sums {
+        s.store(sum, black_box(&mut [0.0; LANES]));
+    }
+    rounds * N * LANES
 }
 
 const _: () = assert!(PAIR_ROWS == 2 * LANES);

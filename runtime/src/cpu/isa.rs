@@ -44,6 +44,17 @@ pub struct Kernels {
     pub attend_f32: fn(AttendJob),
     /// Attention over an f16 cache.
     pub attend_f16: fn(AttendJob),
+    /// What the set's products cost alone; None where nobody would ask.
+    pub rates: Option<Rates>,
+}
+
+/// Loops of nothing but products, to measure what the machine could do at best: each runs so many rounds and gives the
+/// number of multiply-accumulates that were in them.
+pub struct Rates {
+    /// Of int8.
+    pub dot: fn(usize) -> usize,
+    /// Of f32.
+    pub fma: fn(usize) -> usize,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -151,6 +162,10 @@ macro_rules! entry_points {
             add: |x, y| super::isa::entry_points!(@call features::add(x, y)),
             attend_f32: |job| super::isa::entry_points!(@call features::attend::<f32>(job)),
             attend_f16: |job| super::isa::entry_points!(@call features::attend::<f16>(job)),
+            rates: Some($crate::cpu::isa::Rates {
+                dot: |rounds| super::isa::entry_points!(@call features::dot_rate(rounds)),
+                fma: |rounds| super::isa::entry_points!(@call features::fma_rate(rounds)),
+            }),
         };
 
         /// The generic kernels, compiled with the features that the table's door has checked.
@@ -204,6 +219,17 @@ macro_rules! entry_points {
             #[target_feature(enable = $features)]
             pub fn attend<T: generic::Stored>(job: AttendJob) {
                 generic::attend::<_, T, $rows>(S, job);
+            }
+
+            // As many chains as the best tile has sums.
+            #[target_feature(enable = $features)]
+            pub fn dot_rate(rounds: usize) -> usize {
+                generic::dot_rate::<_, { $q8_panels * [$($q8),+][0] }>(S, rounds)
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn fma_rate(rounds: usize) -> usize {
+                generic::fma_rate::<_, { $float_panels * [$($float),+][0] }>(S, rounds)
             }
         }
     };

@@ -226,8 +226,8 @@ impl Backend for CpuBackend {
         each_row(&self.pool, &mut x.data, width, |t, x| (self.kernels.add)(x, y.row(t)));
     }
 
-    fn last_row(&mut self, x: &Buffer, out: &mut Buffer) {
-        let last = x.rows().rows() - 1;
-        out.resize(1).copy_from_slice(x.rows().row(last));
+    fn keep_last(&mut self, x: &mut Buffer) {
+        let last = x.data.len() - x.width;
+        x.data.drain(..last);
     }
 }

@@ -32,6 +32,7 @@ pub static KERNELS: Kernels = Kernels {
     add,
     attend_f32: |job| attend(job, |k: f32| k),
     attend_f16: |job| attend(job, f16::to_f32),
+    rates: None,
 };
 
 /// `out[t][r] = sum over blocks b of (sum over columns k of b of w[r][k] * x[t][k]) * (dw[r][b] * dx[t][b])`.
