@@ -5,6 +5,7 @@ use nanoserve_format::{Encoding, PANEL_ROWS, panel};
 use nanoserve_runtime::cpu::isa::{
     AttendJob, BlockScale, FloatTile, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedTile, available,
 };
+use nanoserve_runtime::cpu::pool::Pool;
 use std::hint::black_box;
 
 /// Columns of the matrices: the width of a 1B model.
@@ -68,7 +69,13 @@ fn rows(c: &mut Criterion) {
         let mut out = vec![0.0; COLS];
         let id = |what: &str| BenchmarkId::new(what, kernels.name);
         group.bench_function(id("rms_norm"), |b| b.iter(|| (kernels.rms_norm)(black_box(&x), &y, 1e-5, &mut out)));
-        group.bench_function(id("silu_mul"), |b| b.iter(|| (kernels.silu_mul)(black_box(&mut out), &y)));
+        group.bench_function(id("silu_mul"), |b| {
+            b.iter(|| {
+                // A fresh gate each time: one that is halved for ever ends in subnormals, which are slow.
+                out.copy_from_slice(&x);
+                (kernels.silu_mul)(black_box(&mut out), &y);
+            });
+        });
         group.bench_function(id("add"), |b| b.iter(|| (kernels.add)(black_box(&mut out), &y)));
         group.bench_function(id("rope"), |b| b.iter(|| (kernels.rope)(black_box(&mut out[..64]), &x[..32], &y[..32])));
         let (mut bytes, mut scales) = (vec![0; COLS], vec![BlockScale::default(); COLS / 32]);
@@ -98,5 +105,36 @@ fn attention(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, matrices, rows, attention);
+/// What an empty parallel region costs: ours, and rayon's from inside and from outside its pool.
+fn regions(c: &mut Criterion) {
+    let mut group = c.benchmark_group("region");
+    let threads = nanoserve_runtime::cpu::threads::default_threads();
+    let ours = Pool::new(threads).expect("threads");
+    let rayon = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    group.bench_function(BenchmarkId::new("ours", threads), |b| {
+        b.iter(|| {
+            ours.each(threads, |i| {
+                black_box(i);
+            })
+        })
+    });
+    group.bench_function(BenchmarkId::new("rayon from inside", threads), |b| {
+        rayon.install(|| {
+            b.iter(|| {
+                rayon.broadcast(|i| {
+                    black_box(i.index());
+                })
+            })
+        });
+    });
+    group.bench_function(BenchmarkId::new("rayon from outside", threads), |b| {
+        b.iter(|| {
+            rayon.broadcast(|i| {
+                black_box(i.index());
+            })
+        });
+    });
+}
+
+criterion_group!(benches, matrices, rows, attention, regions);
 criterion_main!(benches);

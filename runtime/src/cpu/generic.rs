@@ -201,27 +201,53 @@ pub fn matrix_float<S: Simd, W: Stored, const P: usize, const N: usize>(
             std::array::from_fn(|p| bytemuck::cast_slice::<u8, W>(panels[first + p]).as_chunks().0);
         assert!(panels.iter().all(|p| p.len() == x.len()));
         let mut totals = [[[0f32; LANES]; P]; N];
-        for start in (0..x.len()).step_by(FLOAT_BLOCK) {
-            let x = &x[start..(start + FLOAT_BLOCK).min(x.len())];
-            let panels: [&[[W; PANEL_ROWS]]; P] = std::array::from_fn(|p| &panels[p][start..start + x.len()]);
-            let mut sums = [[s.splat(0.0); P]; N];
-            for (k, x) in x.iter().enumerate() {
-                let w: [S::F; P] = std::array::from_fn(|p| W::load(s, &panels[p][k]));
-                for t in 0..N {
-                    let x = s.splat(x[t]);
-                    for p in 0..P {
-                        sums[t][p] = s.fma(w[p], x, sums[t][p]);
-                    }
-                }
-            }
-            for (totals, sums) in totals.iter_mut().zip(&sums) {
-                for (total, sum) in totals.iter_mut().zip(sums) {
-                    s.store(s.add(s.load(total), *sum), total);
-                }
-            }
+        let mut start = 0;
+        // One token alone would wait for each multiply-add of its chain: it takes the chains of two blocks side by side.
+        while N == 1 && start + 2 * FLOAT_BLOCK <= x.len() {
+            float_blocks::<S, W, P, N, 2>(s, panels, x, start, FLOAT_BLOCK, &mut totals);
+            start += 2 * FLOAT_BLOCK;
+        }
+        while start < x.len() {
+            let len = FLOAT_BLOCK.min(x.len() - start);
+            float_blocks::<S, W, P, N, 1>(s, panels, x, start, len, &mut totals);
+            start += len;
         }
         for (totals, out) in totals.iter().zip(out.iter_mut()) {
             out.as_chunks_mut::<LANES>().0[first..first + P].copy_from_slice(totals);
+        }
+    }
+}
+
+/// Adds to `totals` the sums of `B` blocks of `len` columns from column `start` on.
+#[inline(always)]
+fn float_blocks<S: Simd, W: Stored, const P: usize, const N: usize, const B: usize>(
+    s: S,
+    panels: [&[[W; PANEL_ROWS]]; P],
+    x: &[[f32; N]],
+    start: usize,
+    len: usize,
+    totals: &mut [[[f32; LANES]; P]; N],
+) {
+    let mut sums = [[[s.splat(0.0); P]; N]; B];
+    let x: [&[[f32; N]]; B] = std::array::from_fn(|b| &x[start + b * len..][..len]);
+    let panels: [[&[[W; PANEL_ROWS]]; P]; B] =
+        std::array::from_fn(|b| std::array::from_fn(|p| &panels[p][start + b * len..][..len]));
+    for k in 0..len {
+        for b in 0..B {
+            let w: [S::F; P] = std::array::from_fn(|p| W::load(s, &panels[b][p][k]));
+            for t in 0..N {
+                let x = s.splat(x[b][k][t]);
+                for p in 0..P {
+                    sums[b][t][p] = s.fma(w[p], x, sums[b][t][p]);
+                }
+            }
+        }
+    }
+    for sums in &sums {
+        for (totals, sums) in totals.iter_mut().zip(sums) {
+            for (total, sum) in totals.iter_mut().zip(sums) {
+                s.store(s.add(s.load(total), *sum), total);
+            }
         }
     }
 }
@@ -322,9 +348,10 @@ struct RowState {
 
 /// Attention of all rows of a job, block by block, so that a block's keys and values serve every row while in L1.
 ///
-/// `R` rows that see a whole block go together; at the edge of what they see, rows go one by one.
+/// Neighbouring rows that see as much of a block go together, at most `MAX` of them: the heads of a token, and where a
+/// block is seen whole, the heads of several tokens.
 #[inline(always)]
-pub fn attend<S: Simd, T: Stored, const R: usize>(s: S, job: AttendJob) {
+pub fn attend<S: Simd, T: Stored, const MAX: usize>(s: S, job: AttendJob) {
     let (dim, stride) = (job.head_dim, job.value_stride());
     let keys: &[[T; LANES]] = bytemuck::cast_slice::<u8, T>(job.keys).as_chunks().0;
     let values: &[[T; LANES]] = bytemuck::cast_slice::<u8, T>(job.values).as_chunks().0;
@@ -335,22 +362,28 @@ pub fn attend<S: Simd, T: Stored, const R: usize>(s: S, job: AttendJob) {
     job.out.fill(0.0);
     let mut states = vec![RowState { max: f32::NEG_INFINITY, total: 0.0 }; rows];
     for first in (0..most).step_by(ATTENTION_BLOCK) {
-        // Limits ascend: rows before `start` see nothing of this block, rows from `whole` on all of it.
-        let start = job.limits.partition_point(|&l| l <= first);
-        let whole = job.limits.partition_point(|&l| l < first + ATTENTION_BLOCK);
-        let mut row = start;
+        // Limits ascend: rows before `row` see nothing of this block.
+        let mut row = job.limits.partition_point(|&l| l <= first);
         while row < rows {
-            let together = if row >= whole && row + R <= rows { R } else { 1 };
             let n = ATTENTION_BLOCK.min(job.limits[row] - first);
-            let q = &job.q[row * dim..(row + together) * dim];
-            let out = &mut job.out[row * dim..(row + together) * dim];
-            let states = &mut states[row..row + together];
-            let keys = &keys[first / LANES * dim..][..n.div_ceil(LANES) * dim];
-            let values = &values[first * stride / LANES..][..n * stride / LANES];
-            if together == R {
-                attend_block::<S, T, R>(s, q, keys, values, n, dim, states, out);
-            } else {
-                attend_block::<S, T, 1>(s, q, keys, values, n, dim, states, out);
+            let alike =
+                job.limits[row..].iter().take_while(|&&l| ATTENTION_BLOCK.min(l - first) == n).take(MAX).count();
+            let together = [6, 4, 3, 2].into_iter().find(|&size| size <= alike).unwrap_or(1);
+            let block = Block {
+                q: &job.q[row * dim..(row + together) * dim],
+                keys: &keys[first / LANES * dim..][..n.div_ceil(LANES) * dim],
+                values: &values[first * stride / LANES..][..n * stride / LANES],
+                n,
+                dim,
+                states: &mut states[row..row + together],
+                out: &mut job.out[row * dim..(row + together) * dim],
+            };
+            match together {
+                6 if MAX >= 6 => attend_block::<S, T, 6>(s, block),
+                4 if MAX >= 4 => attend_block::<S, T, 4>(s, block),
+                3 if MAX >= 3 => attend_block::<S, T, 3>(s, block),
+                2 if MAX >= 2 => attend_block::<S, T, 2>(s, block),
+                _ => attend_block::<S, T, 1>(s, block),
             }
             row += together;
         }
@@ -362,19 +395,25 @@ pub fn attend<S: Simd, T: Stored, const R: usize>(s: S, job: AttendJob) {
     }
 }
 
-/// `R` rows over the first `n` positions of one block.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a block of the loop above, kept apart for its two row counts")]
-fn attend_block<S: Simd, T: Stored, const R: usize>(
-    s: S,
-    q: &[f32],
-    keys: &[[T; LANES]],
-    values: &[[T; LANES]],
+/// Some rows and the first `n` positions of one block.
+struct Block<'a, T> {
+    /// `[rows, dim]`
+    q: &'a [f32],
+    /// `[n / 16, dim]` lanes of positions
+    keys: &'a [[T; LANES]],
+    /// `[n, dim / 16]` lanes of dimensions
+    values: &'a [[T; LANES]],
     n: usize,
     dim: usize,
-    states: &mut [RowState],
-    out: &mut [f32],
-) {
+    states: &'a mut [RowState],
+    /// `[rows, dim]`
+    out: &'a mut [f32],
+}
+
+/// Adds a block to the softmax and the sums of its `R` rows.
+#[inline(always)]
+fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
+    let Block { q, keys, values, n, dim, states, out } = block;
     const PANELS: usize = ATTENTION_BLOCK / LANES;
     let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * dim..(r + 1) * dim]);
     let mut weights = [[[f32::NEG_INFINITY; LANES]; PANELS]; R];
@@ -519,6 +558,20 @@ pub fn fma_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
         s.store(sum, black_box(&mut [0.0; LANES]));
     }
     rounds * N * LANES
+}
+
+/// Reads bytes as weights, and does the least with them.
+#[inline(always)]
+pub fn read<S: Simd>(s: S, bytes: &[u8]) {
+    let mut sums: [S::I; 4] = [s.dot_start(BlockScale::default()); 4];
+    for lines in bytes.as_chunks().0.as_chunks::<4>().0 {
+        for (sum, line) in sums.iter_mut().zip(lines) {
+            *sum = s.dot(*sum, s.weights(line), 1);
+        }
+    }
+    for sum in sums {
+        s.store(s.to_float(sum), black_box(&mut [0.0; LANES]));
+    }
 }
 
 const _: () = assert!(PAIR_ROWS == 2 * LANES);

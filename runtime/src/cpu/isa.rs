@@ -44,17 +44,18 @@ pub struct Kernels {
     pub attend_f32: fn(AttendJob),
     /// Attention over an f16 cache.
     pub attend_f16: fn(AttendJob),
-    /// What the set's products cost alone; None where nobody would ask.
+    /// What the set can do at best; None where nobody would ask.
     pub rates: Option<Rates>,
 }
 
-/// Loops of nothing but products, to measure what the machine could do at best: each runs so many rounds and gives the
-/// number of multiply-accumulates that were in them.
+/// Loops of one thing and nothing else, to measure what the machine could do at best.
 pub struct Rates {
-    /// Of int8.
+    /// Products of int8: so many rounds of some; gives the number of multiply-accumulates.
     pub dot: fn(usize) -> usize,
-    /// Of f32.
+    /// Products of f32, likewise.
     pub fma: fn(usize) -> usize,
+    /// Reads all bytes.
+    pub read: fn(&[u8]),
 }
 
 impl std::fmt::Debug for Kernels {
@@ -165,6 +166,7 @@ macro_rules! entry_points {
             rates: Some($crate::cpu::isa::Rates {
                 dot: |rounds| super::isa::entry_points!(@call features::dot_rate(rounds)),
                 fma: |rounds| super::isa::entry_points!(@call features::fma_rate(rounds)),
+                read: |bytes| super::isa::entry_points!(@call features::read(bytes)),
             }),
         };
 
@@ -230,6 +232,11 @@ macro_rules! entry_points {
             #[target_feature(enable = $features)]
             pub fn fma_rate(rounds: usize) -> usize {
                 generic::fma_rate::<_, { $float_panels * [$($float),+][0] }>(S, rounds)
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn read(bytes: &[u8]) {
+                generic::read(S, bytes);
             }
         }
     };
