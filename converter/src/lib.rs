@@ -38,9 +38,11 @@ mod shard;
 mod sidecars;
 #[cfg(test)]
 mod tests;
+mod vocab;
 
 pub use error::{ConvertError, Problem, Result, What};
 pub use report::{Progress, Report, Step, TensorSnr, Warning};
+pub use vocab::compile_tokenizer;
 
 use checkpoint::{Checkpoint, Folder};
 use config::{CONFIG, Config};
@@ -200,6 +202,9 @@ fn add_sections(
 ) -> Result<()> {
     if let Some(tokenizer) = sidecars.tokenizer {
         plan.section(SectionKind::Tokenizer, tokenizer);
+    }
+    if let Some(vocabulary) = sidecars.vocabulary {
+        plan.section(SectionKind::Vocabulary, vocabulary);
     }
     if let Some(template) = sidecars.template {
         plan.section(SectionKind::ChatTemplate, template.into_bytes());

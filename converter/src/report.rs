@@ -114,6 +114,11 @@ pub enum Warning {
         /// Their names.
         names: Vec<String>,
     },
+    /// The compiled tokenizer is not equal to tokenizer.json, and was left away.
+    VocabularyDiffers {
+        /// A text that shows it.
+        text: String,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -135,6 +140,9 @@ impl fmt::Display for Warning {
             Warning::NoEos => f.write_str("no eos_token_id: generation will not end by itself"),
             Warning::NoDefaultTemplate { names } => {
                 write!(f, "chat templates {} are ignored: none is named default", names.join(", "))
+            }
+            Warning::VocabularyDiffers { text } => {
+                write!(f, "the tokenizer has no compiled form, and will take longer to load: it differs on {text:?}")
             }
         }
     }

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::error::{Problems, Result, What};
 use crate::json::{self, Fields};
 use crate::report::{Step, Warning, Watch};
+use crate::vocab::{self, Compiled};
 use nanoserve_format::{GenerationDefaults, ModelSpec, Provenance, SourceFile};
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
@@ -21,6 +22,8 @@ const HASH_CHUNK: usize = 32 << 20;
 pub(crate) struct Sidecars {
     /// tokenizer.json as it was.
     pub tokenizer: Option<Vec<u8>>,
+    /// The same, compiled, where it can be.
+    pub vocabulary: Option<Vec<u8>>,
     /// The chat template.
     pub template: Option<String>,
     /// How to generate.
@@ -43,21 +46,22 @@ impl Sidecars {
         let tokens = Fields::new(TOKENIZER_CONFIG, tokens.as_ref().unwrap_or(&empty), problems);
         let generation = Fields::new(GENERATION, generation.as_ref().unwrap_or(&empty), problems);
         let config = config.map(|c| c.fields(problems));
-        let tokenizer = tokenizer(folder, vocab_size, problems, warnings);
+        let (tokenizer, vocabulary) = tokenizer(folder, vocab_size, problems, warnings).unzip();
+        let vocabulary = vocabulary.flatten();
         let template = template(folder, tokens, problems, warnings);
         let generation = defaults(generation, config, tokens, vocab_size, warnings);
-        Sidecars { tokenizer, template, generation }
+        Sidecars { tokenizer, vocabulary, template, generation }
     }
 }
 
-/// The tokenizer's bytes, once it loads and none of its ids is beyond the vocabulary. It may well have fewer ids than
-/// the model: many vocabularies are padded.
+/// The tokenizer's bytes, and those of its compiled form, once it loads and none of its ids is beyond the vocabulary. It
+/// may well have fewer ids than the model: many vocabularies are padded.
 fn tokenizer(
     folder: &Folder,
     vocab_size: Option<usize>,
     problems: &Problems,
     warnings: &mut Vec<Warning>,
-) -> Option<Vec<u8>> {
+) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     let Some(bytes) = folder.read(TOKENIZER, problems) else {
         if !folder.has(TOKENIZER) {
             warnings.push(Warning::NoTokenizer { has_model: folder.has("tokenizer.model") });
@@ -77,7 +81,15 @@ fn tokenizer(
     {
         problems.file(TOKENIZER, What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
     }
-    Some(bytes)
+    let compiled = match vocab::compile(&bytes, &loaded) {
+        Compiled::Section(section) => Some(section),
+        Compiled::Other => None,
+        Compiled::Different(text) => {
+            warnings.push(Warning::VocabularyDiffers { text });
+            None
+        }
+    };
+    Some((bytes, compiled))
 }
 
 /// The chat template: the file of that name, else the field of tokenizer_config.json, the one named `default` where

@@ -55,17 +55,20 @@ pub enum SectionKind {
     Generation,
     /// [`Provenance`](crate::Provenance), JSON.
     Provenance,
+    /// The tokenizer, compiled: a [`Vocabulary`](crate::vocab::Vocabulary).
+    Vocabulary,
 }
 
 impl SectionKind {
     /// Every kind of this format version, in the file's order.
-    pub const ALL: [SectionKind; 6] = [
+    pub const ALL: [SectionKind; 7] = [
         SectionKind::Spec,
         SectionKind::Directory,
         SectionKind::Tokenizer,
         SectionKind::ChatTemplate,
         SectionKind::Generation,
         SectionKind::Provenance,
+        SectionKind::Vocabulary,
     ];
 
     /// The number that stands for it in the section table.
@@ -77,6 +80,7 @@ impl SectionKind {
             SectionKind::ChatTemplate => 4,
             SectionKind::Generation => 5,
             SectionKind::Provenance => 6,
+            SectionKind::Vocabulary => 7,
         }
     }
 
@@ -100,6 +104,7 @@ impl fmt::Display for SectionKind {
             SectionKind::ChatTemplate => "chat_template",
             SectionKind::Generation => "generation",
             SectionKind::Provenance => "provenance",
+            SectionKind::Vocabulary => "vocabulary",
         })
     }
 }

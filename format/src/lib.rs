@@ -44,6 +44,7 @@ pub mod q8;
 mod reader;
 pub mod schema;
 mod spec;
+pub mod vocab;
 mod writer;
 
 pub use encoding::{Encoding, PANEL_ROWS, Shape, padded_rows};

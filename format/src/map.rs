@@ -5,13 +5,20 @@ use crate::header::SectionKind;
 use crate::meta::{GenerationDefaults, Provenance};
 use crate::reader::{Damage, Layout, TensorView, parse};
 use crate::spec::ModelSpec;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Bytes that a thread of [`NsvFile::open_copy`] reads at a time: some huge pages.
+const COPY_BYTES: usize = 8 << 20;
 
 /// An open `.nsv` file: its bytes, mapped read-only, and its checked layout.
 ///
-/// Pages are read when they are touched and shared between processes. Opening touches the header alone.
+/// Pages are read when they are touched and shared between processes. Opening touches the header alone. Where that is
+/// not what is wanted: [`NsvFile::read_ahead`], [`NsvFile::lock`], [`NsvFile::open_copy`].
 #[derive(Debug)]
 pub struct NsvFile {
     path: PathBuf,
@@ -25,7 +32,22 @@ impl NsvFile {
     /// # Errors
     /// When it cannot be opened or mapped, or is no good `.nsv` file.
     pub fn open(path: impl AsRef<Path>) -> Result<NsvFile> {
-        let path = path.as_ref().to_path_buf();
+        Self::with(path.as_ref(), "map", map)
+    }
+
+    /// Copies a file into memory of its own, in huge pages where the system has them, and checks its structure.
+    ///
+    /// A map of a file is made of small pages, which a processor takes time to look up. A copy is not shared between
+    /// processes, and costs the time to make it.
+    ///
+    /// # Errors
+    /// When it cannot be opened or read, there is no memory for it, or it is no good `.nsv` file.
+    pub fn open_copy(path: impl AsRef<Path>) -> Result<NsvFile> {
+        Self::with(path.as_ref(), "copy", copy)
+    }
+
+    fn with(path: &Path, action: &'static str, bytes: fn(&File) -> io::Result<Mmap>) -> Result<NsvFile> {
+        let path = path.to_path_buf();
         let failed = |action| {
             let path = path.clone();
             move |source| FormatError::Io { path, action, source }
@@ -35,7 +57,7 @@ impl NsvFile {
             let source = std::io::ErrorKind::IsADirectory.into();
             return Err(FormatError::Io { path, action: "open", source });
         }
-        let map = map(&file).map_err(failed("map"))?;
+        let map = bytes(&file).map_err(failed(action))?;
         let layout = parse(&map)?;
         Ok(NsvFile { path, map, layout })
     }
@@ -43,6 +65,28 @@ impl NsvFile {
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Asks the system to start reading some bytes; it goes on in the background. A hint: where there is no such thing,
+    /// nothing is done.
+    pub fn read_ahead(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        // Pages are read when they are touched, whatever becomes of the hint.
+        let _ = self.map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Keeps every byte in memory until the file is closed; waits until they are there.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn lock(&self) -> Result<()> {
+        #[cfg(unix)]
+        let locked = self.map.lock();
+        #[cfg(not(unix))]
+        let locked = Err(io::ErrorKind::Unsupported.into());
+        locked.map_err(|source| FormatError::Io { path: self.path.clone(), action: "lock in memory", source })
     }
 
     /// Every byte of the file.
@@ -103,4 +147,45 @@ pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
     // leaves the mapped inode alone. No check made at open is relied on for memory safety later: views are slices
     // within the map's length, whatever their bytes say.
     unsafe { Mmap::map(file) }
+}
+
+/// A whole file in anonymous memory, in huge pages if there are any.
+fn copy(file: &File) -> io::Result<Mmap> {
+    let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    // No map is empty; an empty file's one byte is no good file either.
+    let mut memory = MmapMut::map_anon(len.max(1))?;
+    #[cfg(target_os = "linux")]
+    // Small pages serve as well, only slower.
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    let chunks = Mutex::new(memory[..len].chunks_mut(COPY_BYTES).enumerate());
+    let next = || chunks.lock().expect("no thread panics between chunks").next();
+    let read = || -> io::Result<()> {
+        while let Some((i, chunk)) = next() {
+            read_at(file, chunk, (i * COPY_BYTES) as u64)?;
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
+    std::thread::scope(|s| {
+        let helpers: Vec<_> = (1..threads).map(|_| s.spawn(read)).collect();
+        let first = read();
+        helpers.into_iter().map(|h| h.join().expect("a read returns its errors")).fold(first, |all, one| all.and(one))
+    })?;
+    memory.make_read_only()
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, chunk: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, chunk, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut chunk: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !chunk.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, chunk, at)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => (chunk, at) = (&mut chunk[n..], at + n as u64),
+        }
+    }
+    Ok(())
 }

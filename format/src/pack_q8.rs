@@ -60,9 +60,8 @@ fn plain(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRang
                 }
             }
         }
-        for lane in 0..LANES {
-            total.signal += f64::from(sums[0][lane]);
-            total.noise += f64::from(sums[1][lane]);
+        for (signal, noise) in sums[0].iter().zip(&sums[1]) {
+            total = total + Squares { signal: f64::from(*signal), noise: f64::from(*noise) };
         }
     }
     Ok(total)
@@ -92,8 +91,8 @@ fn pack_block(
     let scale = scale.to_f32();
     let mut quantized = [0i8; Q8_BLOCK];
     // Loops and not `map`: a closure may be left outside the code that has the wider features.
-    for i in 0..Q8_BLOCK {
-        quantized[i] = q8::quantize(block[i], scale);
+    for (byte, x) in quantized.iter_mut().zip(block) {
+        *byte = q8::quantize(*x, scale);
     }
     let (block_halves, quantized_halves) = (block.as_chunks::<LANES>().0, quantized.as_chunks::<LANES>().0);
     for (block, quantized) in block_halves.iter().zip(quantized_halves) {

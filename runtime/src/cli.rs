@@ -106,7 +106,11 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
-    eprintln!("error: {error:#}");
+    match error.downcast_ref::<RuntimeError>() {
+        // Ours say what caused them.
+        Some(ours) => eprintln!("error: {ours}"),
+        None => eprintln!("error: {error:#}"),
+    }
     let machine = |e: &RuntimeError| {
         matches!(e, RuntimeError::Threads { .. })
             || matches!(e, RuntimeError::Format(FormatError::Io { action, .. }) if *action != "open")

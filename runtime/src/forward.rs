@@ -7,6 +7,7 @@ use crate::backend::{Backend, KvShape, KvType};
 use crate::error::{Result, RuntimeError};
 use crate::model::Model;
 use crate::rope::RopeTable;
+use std::borrow::Cow;
 
 /// Which rows of logits a step is to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Rows {
     All,
     /// The last token's alone.
     Last,
+    /// None: the tokens are there for the cache, and more follow.
+    None,
 }
 
 /// Sees each intermediate result by its name on the ladder: `(name, rows)`.
@@ -96,7 +99,7 @@ impl<B: Backend> State<B> {
     }
 }
 
-/// Runs tokens `ids` after those seen so far and returns their logits, `[T or 1, vocab_size]`.
+/// Runs tokens `ids` after those seen so far and returns their logits, `[T, 1 or 0, vocab_size]`.
 ///
 /// # Errors
 /// When there is no token, no room for them, or one is not in the vocabulary; the state is then unchanged.
@@ -107,7 +110,7 @@ pub fn forward<'s, B: Backend>(
     ids: &[u32],
     rows: Rows,
     mut tap: Option<Tap>,
-) -> Result<std::borrow::Cow<'s, [f32]>> {
+) -> Result<Cow<'s, [f32]>> {
     let (spec, eps, first) = (&model.spec, model.spec.norm_eps as f32, state.len);
     let State { cache, rope, x, norm, q, k, v, attended, gated, out, logits, .. } = state;
     if ids.is_empty() {
@@ -135,9 +138,15 @@ pub fn forward<'s, B: Backend>(
 
         backend.rms_norm(x, &layer.attn_norm, eps, norm); //                         norm [T, hidden]
         see(backend, &name("attn_norm"), norm);
-        if rows == Rows::Last && i + 1 == model.layers.len() && ids.len() > 1 {
-            // The last layer's other tokens are seen through their keys and values alone: from here on T is 1.
+        if rows != Rows::All && i + 1 == model.layers.len() {
+            // The last layer's tokens are seen through their keys and values, all but the last one: T is 1 from here on.
             backend.linear(norm, &mut [(&layer.k, k), (&layer.v, v)]);
+            if rows == Rows::None {
+                backend.rope(k, spec.head_dim, rope, first);
+                backend.store(cache, i, k, v, first);
+                state.len += ids.len();
+                return Ok(Cow::Borrowed(&[]));
+            }
             backend.keep_last(x);
             backend.keep_last(norm);
             start = first + ids.len() - 1;

@@ -5,7 +5,7 @@
 
 use crate::cpu::CpuBackend;
 use crate::cpu::pool::Pool;
-use nanoserve_format::{Encoding, Layout, NsvFile};
+use nanoserve_format::{Encoding, Layout, NsvFile, Shape};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -40,7 +40,7 @@ impl Limits {
     pub fn measure(file: &NsvFile, backend: &CpuBackend) -> Limits {
         let (pool, rates) = (backend.pool(), backend.kernels().rates.as_ref());
         Limits {
-            read_gb_s: best(|| read(file, pool)),
+            read_gb_s: best(|| read(rates.map_or(sum, |r| r.read), file, pool)),
             dot_gmac_s: rates.map(|r| best(|| multiply(r.dot, pool))),
             fma_gmac_s: rates.map(|r| best(|| multiply(r.fma, pool))),
         }
@@ -69,7 +69,11 @@ impl Work {
         let head_apart = layout.tensors.last().is_some_and(|t| t.alias_of.is_none());
         let unread = if head_apart { embedding.range.len() as u64 } else { 0 };
         let layers = rest.iter().filter(|t| t.name.starts_with("layers."));
-        let prompt_macs = layers.filter(|t| t.shape.is_matrix()).map(|t| t.shape.count() as u64).sum();
+        let macs = layers.map(|t| match t.shape {
+            Shape::Matrix(rows, cols) => rows as u64 * cols as u64,
+            Shape::Vector(_) => 0,
+        });
+        let prompt_macs = macs.sum();
         Work { prompt_macs, read_bytes: layout.weight_bytes() - unread }
     }
 }
@@ -85,25 +89,25 @@ fn best(mut work: impl FnMut() -> usize) -> f64 {
 }
 
 /// Reads the map's tensors, or the first GiB of them; how many bytes.
-fn read(file: &NsvFile, pool: &Pool) -> usize {
+fn read(read: fn(&[u8]), file: &NsvFile, pool: &Pool) -> usize {
     let bytes = &file.bytes()[file.layout().tensors[0].range.start..];
     let bytes = &bytes[..bytes.len().min(READ_BYTES)];
     pool.each(bytes.len().div_ceil(PIECE), |i| {
         let piece = &bytes[i * PIECE..bytes.len().min((i + 1) * PIECE)];
-        black_box(sum(piece));
+        read(piece);
     });
     bytes.len()
 }
 
-/// The sum of a piece's words, in as many lanes as a cache line has.
-fn sum(piece: &[u8]) -> u64 {
+/// Reads a piece in plain code: the sum of its words, in as many lanes as a cache line has.
+fn sum(piece: &[u8]) {
     let mut lanes = [0u64; 8];
     for line in piece.as_chunks::<64>().0 {
         for (lane, word) in lanes.iter_mut().zip(line.as_chunks::<8>().0) {
             *lane = lane.wrapping_add(u64::from_ne_bytes(*word));
         }
     }
-    lanes.iter().fold(0, |a, b| a.wrapping_add(*b))
+    black_box(lanes);
 }
 
 /// Runs a rate's loop on every thread; how many multiply-accumulates.
@@ -114,4 +118,23 @@ fn multiply(rate: fn(usize) -> usize, pool: &Pool) -> usize {
         black_box(rate(black_box(ROUNDS)));
     });
     pieces * ROUNDS * one
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::isa;
+
+    #[test]
+    fn rates_count_what_they_do() {
+        for kernels in isa::available() {
+            let Some(rates) = &kernels.rates else { continue };
+            for rate in [rates.dot, rates.fma] {
+                assert!(rate(1) > 0);
+                assert_eq!(rate(7), 7 * rate(1));
+            }
+            (rates.read)(&[1; 1000]);
+        }
+        sum(&[1; 1000]);
+    }
 }

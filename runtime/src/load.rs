@@ -1,27 +1,29 @@
 //! How a file's bytes come into memory, and when.
 //!
-//! A map's pages come when they are touched: small ones, one by one, in the middle of the first token. Here a thread in
-//! the background goes over them first, in the order in which the forward pass will want them: while it waits for the
-//! disk or fills the page tables, the tokenizer is loaded and the first layers run.
+//! A map's pages come from the disk when they are touched, and what is touched next the system can only guess. Here a
+//! thread in the background asks for all of them, in the order in which the forward pass will want them:
 //!
 //! ```text
 //! sections            the tokenizer
 //! layers, norm, head
 //! embedding           last: one row of it is needed first, the whole of it, where it is the head too, at the end
 //! ```
+//!
+//! It asks for nothing that is in the system's cache already. Filling the page tables ahead as well was measured and
+//! does not pay: the threads that compute have the cores, and the system maps 16 pages for each one touched.
 
 use crate::error::{Result, RuntimeError};
 use nanoserve_format::{FormatError, NsvFile};
+use std::fs::File;
+#[cfg(target_os = "linux")]
+use std::io::IoSliceMut;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread;
 
-/// Bytes that are brought in at a time; between steps the thread looks whether the file is still wanted.
-const STEP: usize = 8 << 20;
-
-/// Bytes that the disk is asked for ahead of those.
-const AHEAD: usize = 64 << 20;
+/// Bytes that are asked for at a time; between steps the thread looks whether the file is still wanted.
+const STEP: usize = 4 << 20;
 
 /// How a file's bytes come into memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +35,8 @@ pub enum Load {
     Huge,
 }
 
-/// Opens a file; its pages come in the background. With `lock`, waits until all are there, to stay.
+/// Opens a file; what is not in the system's cache is read in the background. With `lock`, waits until all is in memory,
+/// to stay there.
 ///
 /// # Errors
 /// When the file is bad, there is no memory for a copy, or the system does not allow to lock so much.
@@ -43,15 +46,9 @@ pub fn open(path: &Path, load: Load, lock: bool) -> Result<Arc<NsvFile>> {
         Load::Huge => NsvFile::open_copy(path)?,
     });
     if load == Load::Map {
-        let ranges = order(&file);
-        if lock {
-            // Locking reads small pieces one after the other: the disk is asked for all of it first.
-            ranges.into_iter().for_each(|range| file.read_ahead(range));
-        } else {
-            let file = Arc::downgrade(&file);
-            // Without the thread pages come when they are touched.
-            let _ = thread::Builder::new().name("nanoserve-load".into()).spawn(move || bring(&file, &ranges));
-        }
+        let (wanted, path) = (Arc::downgrade(&file), path.to_path_buf());
+        // Without the thread the pages come when they are touched.
+        let _ = thread::Builder::new().name("nanoserve-load".into()).spawn(move || read_ahead(&wanted, &path));
     }
     if lock {
         file.lock().map_err(|e| explained(e, file.bytes().len()))?;
@@ -65,25 +62,32 @@ fn order(file: &NsvFile) -> [Range<usize>; 3] {
     [0..embedding.start, embedding.end..file.bytes().len(), embedding]
 }
 
-/// Brings ranges into memory, one after the other, as long as somebody else holds the file.
-fn bring(file: &Weak<NsvFile>, ranges: &[Range<usize>]) {
-    let steps = || ranges.iter().flat_map(|r| r.clone().step_by(STEP).map(|at| at..r.end.min(at + STEP)));
-    let mut ahead = steps();
-    for _ in 0..AHEAD / STEP {
-        let (Some(range), Some(file)) = (ahead.next(), file.upgrade()) else { break };
-        file.read_ahead(range);
-    }
-    for range in steps() {
-        let Some(file) = file.upgrade() else { return };
-        if let Some(range) = ahead.next() {
+/// Asks the system to read what it does not have in its cache, as long as somebody else holds the file.
+fn read_ahead(wanted: &Weak<NsvFile>, path: &Path) {
+    let Some(ranges) = wanted.upgrade().map(|file| order(&file)) else { return };
+    // The map keeps no file to ask: it is opened again. Should another have come to its place, the hint is a poor one.
+    let disk = File::open(path).ok();
+    for range in ranges.into_iter().flat_map(|r| r.clone().step_by(STEP).map(move |at| at..r.end.min(at + STEP))) {
+        let Some(file) = wanted.upgrade() else { return };
+        if !disk.as_ref().is_some_and(|disk| cached(disk, &range)) {
             file.read_ahead(range);
         }
-        if !file.populate(range) {
-            // This system cannot: the disk is asked for the rest, the pages come when they are touched.
-            ahead.for_each(|range| file.read_ahead(range));
-            return;
-        }
     }
+}
+
+/// Whether both ends of a range can be read without waiting for the disk.
+#[cfg(target_os = "linux")]
+fn cached(disk: &File, range: &Range<usize>) -> bool {
+    [range.start, range.end - 1].iter().all(|&at| {
+        let mut byte = [0];
+        let into = &mut [IoSliceMut::new(&mut byte)];
+        rustix::io::preadv2(disk, into, at as u64, rustix::io::ReadWriteFlags::NOWAIT) == Ok(1)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cached(_: &File, _: &Range<usize>) -> bool {
+    false
 }
 
 /// Says what the limit is, where that is the likely reason.
@@ -100,4 +104,29 @@ fn explained(e: FormatError, bytes: usize) -> RuntimeError {
 fn lock_limit() -> Option<u64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     limits.lines().find_map(|line| line.strip_prefix("Max locked memory")?.split_whitespace().next()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_was_just_written_is_cached() {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &[1; 10_000]).unwrap();
+        assert!(cached(&file, &(0..10_000)));
+        assert!(!cached(&file, &(0..10_001)), "past the end nothing can be read");
+    }
+
+    #[test]
+    fn the_limit_on_locking_is_told() {
+        let io =
+            || FormatError::Io { path: "m".into(), action: "lock", source: std::io::ErrorKind::OutOfMemory.into() };
+        assert!(explained(io(), 0).to_string().starts_with("m: cannot lock: "));
+        if let Some(limit) = lock_limit() {
+            let text = explained(io(), limit as usize + 1).to_string();
+            assert!(text.contains(&format!("may lock {limit}")), "{text}");
+        }
+    }
 }

@@ -42,7 +42,7 @@ pub struct Engine<B: Backend> {
 }
 
 impl Engine<CpuBackend> {
-    /// Opens a file and binds it to the CPU; its pages come in the background.
+    /// Opens a file and binds it to the CPU; what is not in the system's cache is read in the background.
     ///
     /// # Errors
     /// When the file is bad or the options ask for what this machine does not have.
@@ -79,8 +79,11 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// When the file has none, or it is bad.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let json = self.file.section(SectionKind::Tokenizer)?.ok_or(RuntimeError::NoTokenizer)?;
         let GenerationDefaults { bos_id, add_bos, .. } = self.file.generation()?;
+        if let Some(compiled) = Tokenizer::from_file(&self.file, bos_id, add_bos)? {
+            return Ok(compiled);
+        }
+        let json = self.file.section(SectionKind::Tokenizer)?.ok_or(RuntimeError::NoTokenizer)?;
         Ok(Tokenizer::from_json(json, bos_id, add_bos)?)
     }
 
@@ -238,14 +241,17 @@ impl<B: Backend> Session<'_, B> {
             return Err(RuntimeError::TokenId { got, vocab_size });
         }
         let Engine { backend, model, .. } = &mut *self.engine;
-        let mut logits = None;
-        for ids in ids.chunks(chunk.max(1)) {
+        let (first, last) = ids.split_at((ids.len() - 1) / chunk.max(1) * chunk.max(1));
+        for ids in first.chunks(chunk.max(1)) {
             if !go_on() {
                 return Ok(None);
             }
-            logits = Some(forward(backend, model, &mut self.state, ids, Rows::Last, None)?.into_owned());
+            forward(backend, model, &mut self.state, ids, Rows::None, None)?;
         }
-        Ok(logits)
+        if !go_on() {
+            return Ok(None);
+        }
+        Ok(Some(forward(backend, model, &mut self.state, last, Rows::Last, None)?.into_owned()))
     }
 
     /// Runs tokens in one step, showing every intermediate result to `tap`; logits of all: `[ids, vocab_size]`.

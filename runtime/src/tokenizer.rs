@@ -1,4 +1,8 @@
-//! Text to token ids and back, over the `tokenizers` crate, with what a prompt and a stream need beside it.
+//! Text to token ids and back, with what a prompt and a stream need beside it.
+//!
+//! **Two forms.** A file that has its tokenizer compiled is read in place, in a millisecond or two
+//! ([`Tokenizer::from_file`]); else its tokenizer.json is parsed by the `tokenizers` crate ([`Tokenizer::from_json`]).
+//! The ids are the same.
 //!
 //! **Prompts.** The beginning-of-text token (BOS) is there once, whoever wants to add it, and nothing follows the text:
 //! see [`Tokenizer::encode`]. A tokenizer.json may carry truncation, padding and merge dropout from training; all three
@@ -27,7 +31,13 @@
 //! The trap: a stream that continues a prompt must be told the prompt's ids ([`TextStream::after`]), or it takes the
 //! first new token for the beginning of a text and drops its space.
 
+mod compiled;
+
+use compiled::Compiled;
+use nanoserve_format::NsvFile;
+use nanoserve_format::vocab::{Family, VocabularyError, byte_of, fallback_byte};
 use serde::Deserialize;
+use std::sync::Arc;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{DecoderWrapper, Encoding, Token};
 
@@ -40,6 +50,9 @@ pub enum TokenizerError {
         /// What the parser says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The compiled tokenizer cannot be read, or not used for a text.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// Part of the tokenizer is of a kind that this program does not handle.
     #[error("the tokenizer's {part} is {got}, expected {expected}")]
     Unsupported {
@@ -83,13 +96,21 @@ pub enum TokenizerError {
 
 type Result<T> = std::result::Result<T, TokenizerError>;
 
-/// A tokenizer.json, and the ids that begin a prompt.
+/// A tokenizer, and the ids that begin a prompt.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    form: Form,
     pieces: Pieces,
     /// What every prompt begins with.
     lead: Vec<u32>,
     bos_id: Option<u32>,
+}
+
+/// Who translates.
+enum Form {
+    /// The `tokenizers` crate.
+    Parsed(Box<tokenizers::Tokenizer>),
+    /// The file's own tables.
+    Compiled(Box<Compiled>),
 }
 
 /// How the decoder makes bytes of vocabulary pieces.
@@ -102,6 +123,32 @@ enum Pieces {
 }
 
 impl Tokenizer {
+    /// Opens the compiled tokenizer of a file; None where it has none, and [`Self::from_json`] is the way. `bos_id` and
+    /// `add_bos` are as there.
+    pub fn from_file(file: &Arc<NsvFile>, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Option<Self>> {
+        Compiled::of_file(file)?.map(|compiled| Self::from_compiled(compiled, bos_id, add_bos)).transpose()
+    }
+
+    /// Opens a compiled tokenizer from the bytes of its section. `bos_id` and `add_bos` are as in [`Self::from_json`].
+    pub fn from_section(section: Vec<u8>, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
+        Self::from_compiled(Compiled::of_bytes(section)?, bos_id, add_bos)
+    }
+
+    fn from_compiled(compiled: Compiled, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
+        let vocabulary = compiled.vocabulary()?;
+        let pieces = match vocabulary.family() {
+            Family::ByteLevel => Pieces::ByteLevel,
+            Family::Text => Pieces::Text { byte_fallback: true },
+        };
+        let lead = lead(vocabulary.lead().to_vec(), bos_id, add_bos)?;
+        Ok(Self { form: Form::Compiled(Box::new(compiled)), pieces, lead, bos_id })
+    }
+
+    /// Whether the file's own tables are used.
+    pub fn is_compiled(&self) -> bool {
+        matches!(self.form, Form::Compiled(_))
+    }
+
     /// Reads a tokenizer.json. `bos_id` and `add_bos` are what the model's makers say about the token that begins a
     /// text; [`Self::encode`] has the rules.
     pub fn from_json(bytes: &[u8], bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
@@ -118,15 +165,8 @@ impl Tokenizer {
             inner.with_model(ModelWrapper::BPE(steady));
         }
         let pieces = pieces_of(inner.get_decoder())?;
-        let mut lead = added_in_front(&inner).map_err(unreadable)?;
-        match (add_bos, bos_id) {
-            (Some(true), Some(bos)) if lead.is_empty() => lead.push(bos),
-            (Some(true), None) if lead.is_empty() => return Err(TokenizerError::BosUnknown),
-            (Some(false), Some(bos)) => lead.retain(|&id| id != bos),
-            (Some(false), None) => lead.clear(),
-            _ => {}
-        }
-        Ok(Self { inner, pieces, lead, bos_id })
+        let lead = lead(added_in_front(&inner).map_err(unreadable)?, bos_id, add_bos)?;
+        Ok(Self { form: Form::Parsed(Box::new(inner)), pieces, lead, bos_id })
     }
 
     /// The ids of a text; with `special`, those of a prompt.
@@ -141,13 +181,15 @@ impl Tokenizer {
     /// So the prompt of an empty text is BOS alone. Without `special` there is the text and nothing else. Special
     /// tokens written out in the text become their ids either way.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|source| TokenizerError::Encode { bytes: text.len(), source })?;
-        let ids = encoding.get_ids();
+        let ids = match &self.form {
+            Form::Compiled(compiled) => compiled.encode(text)?,
+            Form::Parsed(parsed) => {
+                let failed = |source| TokenizerError::Encode { bytes: text.len(), source };
+                parsed.encode_fast(text, false).map_err(failed)?.get_ids().to_vec()
+            }
+        };
         if !special || ids.starts_with(&self.lead) {
-            return Ok(ids.to_vec());
+            return Ok(ids);
         }
         let twice = ids.first().is_some_and(|first| Some(*first) == self.bos_id && self.lead.contains(first));
         Ok([&self.lead, &ids[usize::from(twice)..]].concat())
@@ -157,37 +199,53 @@ impl Tokenizer {
     /// `skip_special` special tokens have no text. An id without an entry has none either: models often have more rows
     /// than their tokenizer has entries.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        if !ids.iter().any(|&id| self.shown(id, skip_special).is_some()) {
-            return Ok(String::new()); // some decoders cannot bear an empty list
+        match &self.form {
+            Form::Compiled(compiled) => Ok(compiled.vocabulary()?.decode(ids, skip_special)),
+            // Some decoders cannot bear an empty list.
+            Form::Parsed(_) if !ids.iter().any(|&id| self.shown(id, skip_special).is_some()) => Ok(String::new()),
+            Form::Parsed(parsed) => {
+                parsed.decode(ids, skip_special).map_err(|source| TokenizerError::Decode { count: ids.len(), source })
+            }
         }
-        self.inner.decode(ids, skip_special).map_err(|source| TokenizerError::Decode { count: ids.len(), source })
     }
 
     /// How many entries there are, added tokens included.
     pub fn token_count(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        match &self.form {
+            Form::Compiled(compiled) => compiled.vocabulary().map_or(0, |v| v.token_count()),
+            Form::Parsed(parsed) => parsed.get_vocab_size(true),
+        }
     }
 
-    /// The largest id of an entry; it may exceed the count where ids have gaps. Looks at every entry: ask once.
+    /// The largest id of an entry; it may exceed the count where ids have gaps. May look at every entry: ask once.
     pub fn max_id(&self) -> Option<u32> {
-        self.inner.get_vocab(true).into_values().max()
+        match &self.form {
+            Form::Compiled(compiled) => compiled.vocabulary().ok()?.max_id(),
+            Form::Parsed(parsed) => parsed.get_vocab(true).into_values().max(),
+        }
     }
 
     /// The entry of an id as the vocabulary writes it ("▁there", "Ġthere", "<0xE6>").
     pub fn id_to_piece(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        match &self.form {
+            Form::Compiled(compiled) => compiled.vocabulary().ok()?.piece(id),
+            Form::Parsed(parsed) => parsed.id_to_token(id),
+        }
     }
 
     /// Whether an id is a special token, one that belongs to the format and not to the text.
     pub fn is_special(&self, id: u32) -> bool {
-        self.shown(id, false).is_some() && self.shown(id, true).is_none()
+        match &self.form {
+            Form::Compiled(compiled) => compiled.vocabulary().is_ok_and(|v| v.is_special(id)),
+            Form::Parsed(parsed) => {
+                self.id_to_piece(id).is_some_and(|piece| parsed.get_added_vocabulary().is_special_token(&piece))
+            }
+        }
     }
 
     /// The entry of an id, if it has one and its text is wanted.
     fn shown(&self, id: u32, skip_special: bool) -> Option<String> {
-        let piece = self.inner.id_to_token(id)?;
-        let skip = skip_special && self.inner.get_added_vocabulary().is_special_token(&piece);
-        (!skip).then_some(piece)
+        if skip_special && self.is_special(id) { None } else { self.id_to_piece(id) }
     }
 }
 
@@ -201,6 +259,18 @@ impl std::fmt::Debug for Tokenizer {
             .field("bos_id", &self.bos_id)
             .finish_non_exhaustive()
     }
+}
+
+/// What every prompt begins with: what the tokenizer puts there, and what the model's makers say of BOS.
+fn lead(mut lead: Vec<u32>, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Vec<u32>> {
+    match (add_bos, bos_id) {
+        (Some(true), Some(bos)) if lead.is_empty() => lead.push(bos),
+        (Some(true), None) if lead.is_empty() => return Err(TokenizerError::BosUnknown),
+        (Some(false), Some(bos)) => lead.retain(|&id| id != bos),
+        (Some(false), None) => lead.clear(),
+        _ => {}
+    }
+    Ok(lead)
 }
 
 /// The `tokenizers` crate numbers added tokens that the model lacks in a row, whatever ids the file gives them. Where
@@ -416,23 +486,6 @@ fn push_piece_bytes(piece: &str, bytes: &mut Vec<u8>) {
             }
         }
     }
-}
-
-/// GPT-2's table: 188 printable bytes stand for themselves, the other 68, in order, are U+0100 to U+0143.
-fn byte_of(c: char) -> Option<u8> {
-    match u32::from(c) {
-        code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(code).ok(),
-        code @ 0x100..=0x120 => u8::try_from(code - 0x100).ok(), // 0x00 ..= 0x20
-        code @ 0x121..=0x142 => u8::try_from(code - 0x121 + 0x7f).ok(), // 0x7f ..= 0xa0
-        0x143 => Some(0xad),
-        _ => None,
-    }
-}
-
-/// The byte of a piece like `<0xE6>`, by the byte-fallback decoder's own test.
-fn fallback_byte(piece: &str) -> Option<u8> {
-    let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
-    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
 /// How many bytes two texts share at the beginning, in whole characters.

@@ -88,7 +88,8 @@ pub fn copy_folder(from: &Path, to: &Path) {
 /// # Panics
 /// When it does not open.
 pub fn engine(path: &Path, kernels: &'static Kernels, threads: usize) -> Engine<CpuBackend> {
-    let options = EngineOptions { threads: Some(threads), isa: Some(kernels.name.to_string()) };
+    let isa = Some(kernels.name.to_string());
+    let options = EngineOptions { threads: Some(threads), isa, ..EngineOptions::default() };
     Engine::open(path, &options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

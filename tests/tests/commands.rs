@@ -88,7 +88,10 @@ fn convert_run_verify_inspect_bench() {
 
         let args = [&path, "-p", "12", "-n", "4", "-r", "2"];
         let table = nanoserve("bench", args).expect(0).stdout;
-        assert_eq!(table.lines().count(), 2, "{table}");
+        assert!(table.contains("of read") && table.contains("limits   "), "{table}");
+        assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+        let quiet = nanoserve("bench", [&args[..], &["-q", "--no-limits"]].concat()).expect(0).stdout;
+        assert_eq!(quiet.lines().count(), 1, "{quiet}");
         let rows = nanoserve("bench", [&args[..], &["-t", "1,2", "--json"]].concat()).expect(0).stdout;
         let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
         assert_eq!(rows.len(), 2);
@@ -98,6 +101,10 @@ fn convert_run_verify_inspect_bench() {
             }
             for key in ["prompt_tok_s", "generate_tok_s", "gb_s"] {
                 assert!(row[key].as_f64().unwrap() > 0.0, "{row}");
+            }
+            for (group, key) in [("limits", "read_gb_s"), ("limits", "fma_gmac_s"), ("shares", "generate")] {
+                let known = row["isa"] != "scalar" || key != "fma_gmac_s";
+                assert_eq!(row[group][key].as_f64().is_some_and(|x| x > 0.0), known, "{group} {key} of {row}");
             }
             assert!(row["isa"].is_string());
             assert_eq!(row["logits_hash"], rows[0]["logits_hash"]);
@@ -312,6 +319,39 @@ fn a_file_that_is_no_model_exits_with_2() {
     for reference in ["/no/such/reference", text(&model.path)] {
         let run = nanoserve("verify", [text(&model.path), reference]).expect(2);
         assert!(run.stderr.contains(reference), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn however_it_is_loaded_the_logits_are_the_same() {
+    let model = Model::new("tied-llama3", "q8");
+    let args = [text(&model.path), "-p", "9", "-n", "3", "-r", "1", "--no-limits", "--json"];
+    let row = |more: &[&str]| nanoserve("bench", [&args, more].concat()).expect(0).json();
+    let mapped = row(&[]);
+    assert_eq!((&mapped["load"], &mapped["limits"]), (&Value::from("map"), &Value::Null));
+    let huge = row(&["--load", "huge"]);
+    assert_eq!(huge["load"], "huge");
+    assert_eq!(huge["logits_hash"], mapped["logits_hash"]);
+    // Locking may be forbidden; then it says so, and it is the machine's fault.
+    let locked = nanoserve("bench", [&args[..], &["--lock"]].concat());
+    match locked.code {
+        Some(0) => assert_eq!(locked.json()["logits_hash"], mapped["logits_hash"]),
+        _ => assert!(locked.expect(1).stderr.contains("cannot lock in memory")),
+    }
+}
+
+#[test]
+fn what_bench_cannot_measure() {
+    let model = Model::new("odd-sizes", "q8");
+    for (args, word) in [
+        (["-p", "0"], "--prompt is 0"),
+        (["-r", "0"], "--rounds is 0"),
+        (["-t", "1,0"], "--threads is 0"),
+        (["-p", "1000000"], "context"),
+        (["-n", "1000000"], "context"),
+    ] {
+        let run = nanoserve("bench", [&[text(&model.path)], &args[..]].concat()).expect(2);
+        assert!(run.stderr.contains(word), "{args:?}: no {word} in {}", run.stderr);
     }
 }
 

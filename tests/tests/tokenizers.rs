@@ -1,13 +1,21 @@
-//! Tokenizers through whole files: ids, text, and text that comes one token at a time.
+//! Tokenizers through whole files: ids, text, and text that comes one token at a time. And the proof that a compiled
+//! tokenizer is the one that it was made of: equal ids, and equal text of them, for texts meant to show a difference.
+//!
+//! The long proof, with times, on the published vocabularies:
+//!
+//!     cargo test --release -p nanoserve-tests --test tokenizers -- --ignored --nocapture
 
-use nanoserve_format::Encoding;
+use nanoserve_converter::compile_tokenizer;
+use nanoserve_format::{Encoding, ModelSpec, NsvFile, Plan, SectionKind, Writer};
 use nanoserve_runtime::Tokenizer;
 use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::tokenizer::TextStream;
 use nanoserve_tests::{engine, fixtures};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 fn cases(path: &Path) -> Vec<Value> {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -39,6 +47,7 @@ fn the_fixtures_agree_with_the_tokenizers_library() {
         tokenizers += 1;
         let tokenizer =
             engine(&fixture.convert(Encoding::Q8, folder.path()), isa::available()[0], 1).tokenizer().unwrap();
+        assert!(tokenizer.is_compiled(), "{}", fixture.name);
         let (cases, bos) = (cases(&path), tokenizer.encode("", true).unwrap()[0]);
         assert!(cases.len() >= 20, "{}: {} cases", fixture.name, cases.len());
         for case in &cases {
@@ -59,28 +68,407 @@ fn the_fixtures_agree_with_the_tokenizers_library() {
     assert!(tokenizers == 2 && twice > 0, "{tokenizers} tokenizers, {twice} texts that begin with BOS");
 }
 
-#[test]
-fn the_published_vocabularies_agree() {
+/// The vocabularies of published models, by the names of their files without the ending; none where they are not there.
+fn published() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/tokenizers");
     if !folder.is_dir() {
         println!("skipped: {} is not there", folder.display());
-        return;
+        return Vec::new();
     }
-    let mut files = 0;
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        let Some(name) = path.to_str().unwrap().strip_suffix(".cases.json") else { continue };
-        files += 1;
-        let json = fs::read(format!("{name}.json")).unwrap();
-        let tokenizer = Tokenizer::from_json(&json, None, None).unwrap();
-        let cases = cases(&path);
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> =
+        files.filter_map(|path| path.to_str()?.strip_suffix(".cases.json").map(str::to_string)).collect();
+    names.sort();
+    assert!(!names.is_empty(), "{} holds no cases", folder.display());
+    names
+}
+
+fn read(name: &str) -> Vec<u8> {
+    fs::read(format!("{name}.json")).unwrap()
+}
+
+#[test]
+fn the_published_vocabularies_agree() {
+    for name in published() {
+        let json = read(&name);
+        let parsed = Tokenizer::from_json(&json, None, None).unwrap();
+        let section = compile_tokenizer(&json).unwrap().expect("it has a compiled form");
+        let compiled = Tokenizer::from_section(section, None, None).unwrap();
+        let cases = cases(Path::new(&format!("{name}.cases.json")));
         assert!(!cases.is_empty());
         for case in &cases {
             let (text, expected) = (case["text"].as_str().unwrap(), ids(&case["ids"]));
-            assert_eq!(tokenizer.encode(text, false).unwrap(), expected, "{name} {text:?}");
-            assert_eq!(streamed(&tokenizer, &expected), tokenizer.decode(&expected, true).unwrap(), "{name} {text:?}");
+            for tokenizer in [&parsed, &compiled] {
+                assert_eq!(tokenizer.encode(text, false).unwrap(), expected, "{name} {text:?}");
+                let decoded = tokenizer.decode(&expected, true).unwrap();
+                assert_eq!(streamed(tokenizer, &expected), decoded, "{name} {text:?}");
+            }
         }
         println!("{name}: {} cases", cases.len());
+        agree(&name, &json, &parsed, &compiled, 3_000, 1);
     }
-    assert!(files > 0, "{} holds no cases", folder.display());
+}
+
+#[test]
+fn compiled_fixtures_agree_on_any_text() {
+    let files: Vec<PathBuf> = fixtures().into_iter().map(|f| f.path.join("tokenizer.json")).collect();
+    for path in files.iter().filter(|path| path.exists()) {
+        let json = fs::read(path).unwrap();
+        let mut file: Value = serde_json::from_slice(&json).unwrap();
+        // As it is, and with every switch that has a compiled form.
+        let mut variants = vec![json];
+        for ignore in [true, false] {
+            file["model"]["ignore_merges"] = ignore.into();
+            variants.push(serde_json::to_vec(&file).unwrap());
+            if file["normalizer"].is_null() {
+                let mut other = file.clone();
+                other["normalizer"] = serde_json::json!({"type": "NFC"});
+                other["pre_tokenizer"] = serde_json::json!(
+                    {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+                for token in other["added_tokens"].as_array_mut().unwrap() {
+                    token["normalized"] = (token["special"] == false).into();
+                }
+                variants.push(serde_json::to_vec(&other).unwrap());
+            }
+        }
+        for (i, json) in variants.iter().enumerate() {
+            let name = format!("{} {i}", path.display());
+            let parsed = Tokenizer::from_json(json, None, None).unwrap();
+            let section = compile_tokenizer(json).unwrap().unwrap_or_else(|| panic!("{name} has no compiled form"));
+            assert_eq!(compile_tokenizer(json).unwrap().as_ref(), Some(&section), "{name}: the same bytes");
+            let compiled = Tokenizer::from_section(section, None, None).unwrap();
+            agree(&name, json, &parsed, &compiled, 1_000, i as u64);
+        }
+    }
+}
+
+#[test]
+fn other_tokenizers_are_not_compiled() {
+    let path = fixtures().into_iter().map(|f| f.path.join("tokenizer.json")).find(|p| p.exists()).unwrap();
+    let good: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let changes: [(&str, Value); 6] = [
+        ("/normalizer", serde_json::json!({"type": "Lowercase"})),
+        ("/pre_tokenizer", serde_json::json!({"type": "Whitespace"})),
+        ("/pre_tokenizer/pretokenizers/1/add_prefix_space", true.into()),
+        ("/decoder", serde_json::json!({"type": "Fuse"})),
+        ("/model/dropout", 0.5.into()),
+        ("/added_tokens/0/single_word", true.into()),
+    ];
+    for (place, value) in changes {
+        let mut file = good.clone();
+        match file.pointer_mut(place) {
+            Some(old) => *old = value,
+            None => panic!("{place} is not there"),
+        }
+        let compiled = compile_tokenizer(&serde_json::to_vec(&file).unwrap());
+        assert_eq!(compiled.unwrap(), None, "{place}");
+    }
+}
+
+/// Takes minutes; prints how many texts agree, and how long loading and encoding take.
+#[test]
+#[ignore = "takes minutes: see the head of this file"]
+fn the_long_proof() {
+    for name in published() {
+        let json = read(&name);
+        let start = Instant::now();
+        let parsed = Tokenizer::from_json(&json, None, None).unwrap();
+        let parse = start.elapsed();
+        let start = Instant::now();
+        let section = compile_tokenizer(&json).unwrap().expect("it has a compiled form");
+        let compile = start.elapsed();
+        let bytes = section.len();
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.nsv");
+        write(&path, section);
+        let file = Arc::new(NsvFile::open(&path).unwrap());
+        let mut loads: Vec<f64> = (0..9)
+            .map(|_| {
+                let start = Instant::now();
+                Tokenizer::from_file(&file, None, None).unwrap().unwrap();
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        let first_load = loads[0];
+        loads.sort_by(f64::total_cmp);
+        let compiled = Tokenizer::from_file(&file, None, None).unwrap().unwrap();
+        let start = Instant::now();
+        compiled.encode("a first text, 1", false).unwrap();
+        let first_text = start.elapsed();
+
+        let mut random = Random(100);
+        let texts = Texts::new(&json, &parsed);
+        let sample: String = (0..4000).map(|_| texts.plain(&mut random)).collect::<Vec<_>>().join("\n");
+        let rate = |tokenizer: &Tokenizer| {
+            let parts: Vec<&str> = sample.as_bytes().chunks(4096).filter_map(|c| std::str::from_utf8(c).ok()).collect();
+            let (total, start) = (parts.iter().map(|p| p.len()).sum::<usize>(), Instant::now());
+            for part in &parts {
+                std::hint::black_box(tokenizer.encode(part, false).unwrap());
+            }
+            total as f64 / start.elapsed().as_secs_f64() / 1e6
+        };
+        rate(&parsed); // it remembers words
+        println!(
+            "{name}: section {bytes} bytes, compiled in {compile:.1?}; load {:.2} ms (first {first_load:.2}), parsed in \
+             {parse:.0?}; first text {first_text:.0?}; {:.1} MB/s, parsed {:.1} MB/s",
+            loads[4],
+            rate(&compiled),
+            rate(&parsed),
+        );
+        let long = "a".repeat(100_000);
+        let start = Instant::now();
+        let (ids, took) = (compiled.encode(&long, false).unwrap(), start.elapsed());
+        assert_eq!(ids, parsed.encode(&long, false).unwrap());
+        println!("{name}: 100,000 characters without a space in {took:.1?}");
+        std::thread::scope(|scope| {
+            for part in 0..2 {
+                let (name, json, parsed, compiled) = (&name, &json, &parsed, &compiled);
+                scope.spawn(move || agree(name, json, parsed, compiled, 50_000, 1000 + part));
+            }
+        });
+        let mut file: Value = serde_json::from_slice(&json).unwrap();
+        if file["normalizer"].is_null() {
+            file["normalizer"] = serde_json::json!({"type": "NFC"});
+            let json = serde_json::to_vec(&file).unwrap();
+            let parsed = Tokenizer::from_json(&json, None, None).unwrap();
+            let compiled = compile_tokenizer(&json).unwrap().expect("it has a compiled form");
+            let compiled = Tokenizer::from_section(compiled, None, None).unwrap();
+            agree(&format!("{name} with NFC"), &json, &parsed, &compiled, 50_000, 2000);
+        }
+    }
+}
+
+/// A file of a tiny model with a compiled tokenizer.
+fn write(path: &Path, section: Vec<u8>) {
+    let spec = ModelSpec {
+        hidden_size: 8,
+        intermediate_size: 16,
+        n_layers: 1,
+        n_heads: 2,
+        n_kv_heads: 1,
+        head_dim: 4,
+        vocab_size: 32,
+        tied_lm_head: true,
+        ..ModelSpec::default()
+    };
+    let mut plan = Plan::new(spec, Encoding::F32).unwrap();
+    plan.section(SectionKind::Vocabulary, section);
+    let mut writer = Writer::create(path, plan).unwrap();
+    for index in writer.stored() {
+        let zeros = |_: std::ops::Range<usize>, out: &mut [u8]| {
+            out.fill(0);
+            Ok::<(), nanoserve_format::FormatError>(())
+        };
+        writer.write(index, zeros).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// Holds a compiled tokenizer against the parsed one: ids of `count` texts, their text, and the text of random ids.
+fn agree(name: &str, json: &[u8], parsed: &Tokenizer, compiled: &Tokenizer, count: usize, seed: u64) {
+    assert!(compiled.is_compiled() && !parsed.is_compiled());
+    assert_eq!((compiled.token_count(), compiled.max_id()), (parsed.token_count(), parsed.max_id()), "{name}");
+    let max = parsed.max_id().unwrap();
+    for id in (0..=max + 2).step_by(if count > 10_000 { 1 } else { 7 }) {
+        assert_eq!(compiled.id_to_piece(id), parsed.id_to_piece(id), "{name}: {id}");
+        assert_eq!(compiled.is_special(id), parsed.is_special(id), "{name}: {id}");
+    }
+    let (texts, mut random) = (Texts::new(json, parsed), Random(seed));
+    let (mut bytes, mut tokens) = (0, 0);
+    for i in 0..count {
+        let text = texts.any(&mut random);
+        let ids = compiled.encode(&text, false).unwrap();
+        assert_eq!(ids, parsed.encode(&text, false).unwrap(), "{name}: {text:?}");
+        assert_eq!(compiled.encode(&text, true).unwrap(), parsed.encode(&text, true).unwrap(), "{name}: {text:?}");
+        let skip = i % 2 == 0;
+        assert_eq!(compiled.decode(&ids, skip).unwrap(), parsed.decode(&ids, skip).unwrap(), "{name}: {text:?}");
+        bytes += text.len();
+        tokens += ids.len();
+        // Ids that no text has: broken characters, bytes of all kinds, gaps.
+        let ids: Vec<u32> = (0..random.below(12))
+            .map(|_| match random.below(3) {
+                0 => random.below(300) as u32,
+                1 => random.below(max as usize + 3) as u32,
+                _ => max - random.below(300).min(max as usize) as u32,
+            })
+            .collect();
+        assert_eq!(compiled.decode(&ids, skip).unwrap(), parsed.decode(&ids, skip).unwrap(), "{name}: {ids:?}");
+    }
+    println!("{name}: {count} texts agree, {bytes} bytes, {tokens} ids");
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ x >> 31
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+        all[self.below(all.len())]
+    }
+}
+
+/// What texts are made of.
+struct Texts<'t> {
+    added: Vec<String>,
+    tokenizer: &'t Tokenizer,
+    ids: usize,
+}
+
+impl<'t> Texts<'t> {
+    fn new(json: &[u8], tokenizer: &'t Tokenizer) -> Self {
+        let file: Value = serde_json::from_slice(json).unwrap();
+        let ids = tokenizer.max_id().unwrap() as usize + 1;
+        let content = |token: &Value| token["content"].as_str().unwrap().to_string();
+        Self { added: file["added_tokens"].as_array().unwrap().iter().map(content).collect(), tokenizer, ids }
+    }
+
+    /// Words, numbers and marks, as in a book or a program.
+    fn plain(&self, random: &mut Random) -> String {
+        const WORDS: [&str; 24] = [
+            "the",
+            "of",
+            "and",
+            "something",
+            "Tokenizers",
+            "don't",
+            "it's",
+            "I'll",
+            "naïve",
+            "Straße",
+            "1984",
+            "3.14159",
+            "(x",
+            "+=",
+            "1);",
+            "return",
+            "self.next()",
+            "日本語",
+            "привет",
+            "\"quoted\"",
+            "--",
+            "e.g.",
+            "internationalization",
+            "HTTP",
+        ];
+        let mut text = String::new();
+        for _ in 0..random.below(40) {
+            text += random.of(&WORDS);
+            text += random.of(&[" ", " ", " ", " ", ", ", ". ", "\n", "\n    "]);
+        }
+        text
+    }
+
+    /// A text of pieces that tokenizers trip over.
+    fn any(&self, random: &mut Random) -> String {
+        if random.below(50) == 0 {
+            return self.plain(random);
+        }
+        let mut text = String::new();
+        // Mostly short, sometimes long.
+        let parts = if random.below(20) == 0 { 120 } else { 12 };
+        for _ in 0..random.below(parts) {
+            self.part(random, &mut text);
+        }
+        text
+    }
+
+    fn part(&self, random: &mut Random, text: &mut String) {
+        const SPACES: [&str; 16] = [
+            " ", "  ", "\t", "\n", "\r", "\r\n", "\u{b}", "\u{c}", "\u{85}", "\u{a0}", "\u{1680}", "\u{2003}",
+            "\u{2028}", "\u{202f}", "\u{3000}", "\u{200b}",
+        ];
+        const SHORT: [&str; 20] = [
+            "'s", "'S", "'t", "'re", "'VE", "'m", "'ll", "'lL", "'d", "'ſ", "’s", "''", "I'm", "n't", "'", "\"",
+            "x's'd", "'ſt", "'re're", "'İ",
+        ];
+        const MARKS: [&str; 24] = [
+            "\u{1F469}\u{200D}\u{1F680}",
+            "\u{1F3F3}\u{FE0F}\u{200D}\u{1F308}",
+            "\u{1F1E9}\u{1F1EA}",
+            "\u{200D}",
+            "\u{FE0F}",
+            "e\u{301}",
+            "\u{301}",
+            "a\u{323}\u{307}",
+            "\u{1100}\u{1161}\u{11A8}",
+            "각",
+            "\u{212B}",
+            "ﬁ",
+            "½",
+            "²",
+            "Ⅷ",
+            "٣",
+            "१२",
+            "\u{1D7D8}",
+            "ß",
+            "ſ",
+            "İ",
+            "ǆ",
+            "\u{FFFD}",
+            "\u{FEFF}",
+        ];
+        const FALSE: [&str; 16] = [
+            "<0x0A>",
+            "<0x",
+            "0A>",
+            "<0xE6>",
+            "<0xGG>",
+            "<0x+A>",
+            "▁",
+            "▁▁▁",
+            "Ġ",
+            "Ċ",
+            "ĠĠ",
+            "<|",
+            "|>",
+            "<s",
+            "<unk",
+            "##",
+        ];
+        match random.below(16) {
+            0 => text.extend(char::from_u32(random.below(0x11_0000) as u32)),
+            1 => text.extend(char::from_u32(random.below(0x800) as u32)),
+            2 => text.extend((0..random.below(6)).filter_map(|_| char::from_u32(random.below(0x1_0000) as u32))),
+            3 | 4 => (0..1 + random.below(5)).for_each(|_| *text += random.of(&SPACES)),
+            5 => *text += &random.of(&SPACES).repeat(random.below(60)),
+            6 => (0..random.below(9)).for_each(|_| text.push(char::from(b'0' + random.below(10) as u8))),
+            7 => *text += random.of(&SHORT),
+            8 => *text += random.of(&MARKS),
+            9 => *text += random.of(&FALSE),
+            // Added tokens whole, twice over, and broken off at either end.
+            10 if !self.added.is_empty() => *text += &self.added[random.below(self.added.len())],
+            11 if !self.added.is_empty() => {
+                let token: Vec<char> = self.added[random.below(self.added.len())].chars().collect();
+                let cut = random.below(token.len() + 1);
+                text.extend(if random.below(2) == 0 { &token[..cut] } else { &token[cut..] });
+            }
+            12 => text.push(char::from(random.below(32) as u8)), // control characters, NUL among them
+            13 => text.extend((0..random.below(10)).map(|_| char::from(b'!' + random.below(94) as u8))),
+            14 => {
+                // A piece of the vocabulary, as it is written and as it reads.
+                let id = random.below(self.ids) as u32;
+                if random.below(4) == 0 {
+                    text.extend(self.tokenizer.id_to_piece(id));
+                } else {
+                    *text += &self.tokenizer.decode(&[id], true).unwrap();
+                }
+            }
+            _ if random.below(40) == 0 => {
+                let c = random.of(&["a", "ab", "é", "日", "!", "1", "👍", "aA"]);
+                *text += &c.repeat(random.below(400));
+            }
+            _ => (0..1 + random.below(8)).for_each(|_| text.push(char::from(b'a' + random.below(26) as u8))),
+        }
+    }
 }

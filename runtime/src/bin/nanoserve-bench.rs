@@ -1,15 +1,21 @@
-//! Measures a model on this machine: prompt and generation speed, with a hash of the logits behind them.
+//! Measures a model on this machine: prompt and generation speed, how far they are from what the machine can do, and a
+//! hash of the logits behind them.
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use nanoserve_format::{Encoding, NsvFile};
+use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_runtime::cpu::threads::default_threads;
+use nanoserve_runtime::limits::{Limits, Work};
 use nanoserve_runtime::session::DEFAULT_CHUNK;
-use nanoserve_runtime::{Engine, EngineOptions, KvType};
+use nanoserve_runtime::{Engine, KvType, RuntimeError, Session};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 #[path = "../cli.rs"]
+#[allow(dead_code, reason = "this program runs on the CPU alone")]
 mod cli;
 
 const EXAMPLES: &str = "\
@@ -18,7 +24,11 @@ Examples:
   nanoserve-bench model.nsv -t 1,2 -p 512 -n 64 -r 5 --json
 
 Each round runs a prompt of random token ids, then generates after it from random ids: speed does not depend on which.
-Figures are medians over the rounds, after one that is not counted.";
+Figures are medians over the rounds, after one that is not counted; behind the +- is the round that is furthest off.
+GB/s are the weights' bytes a token times tokens a second. The limits are measured after each round: how fast the
+threads read the map, and products of int8 (q8) or of f32 (f16, f32) with nothing else to do; 'of dot', 'of fma' and
+'of read' say how much of them the model gets, attention and all else included. Memory is as at the end of a row.
+Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wrong.";
 
 /// Measure the speed of a .nsv model.
 #[derive(Debug, Parser)]
@@ -41,13 +51,12 @@ struct Arguments {
     /// Tokens of the prompt that are run together
     #[arg(long, default_value_t = DEFAULT_CHUNK, value_name = "N")]
     chunk: usize,
-    /// Instruction set of the kernels [default: the fastest here]
-    #[arg(long, value_name = "scalar|avx2|avx512|neon")]
-    isa: Option<String>,
-    /// How keys and values are kept [default: f32 for a model in f32, else f16]
-    #[arg(long, value_enum)]
-    kv: Option<cli::Kv>,
-    /// Print no heading
+    #[command(flatten)]
+    how: cli::How,
+    /// Do not measure the machine's limits
+    #[arg(long)]
+    no_limits: bool,
+    /// Print the rows alone, no heading
     #[arg(short, long)]
     quiet: bool,
     /// Print one JSON object a row
@@ -60,141 +69,320 @@ fn main() -> ExitCode {
 }
 
 /// What one number of threads gave.
-struct Measured {
+struct Row {
+    threads: usize,
     isa: &'static str,
-    prompt_tok_s: Vec<f64>,
-    generate_tok_s: Vec<f64>,
+    kv: KvType,
+    encoding: Encoding,
+    prompt: Figures,
+    generate: Figures,
+    work: Work,
+    limits: Option<Limits>,
     load_s: f64,
+    memory: Memory,
     logits_hash: String,
 }
 
 fn run(a: &Arguments) -> Result<ExitCode> {
-    if a.prompt == 0 || a.rounds == 0 {
-        bail!("--prompt and --rounds are at least 1");
+    for (option, value) in [("--prompt", a.prompt), ("--rounds", a.rounds), ("--chunk", a.chunk)] {
+        if value == 0 {
+            bail!("{option} is 0, expected at least 1");
+        }
     }
-    let threads = match &a.threads[..] {
-        [] => vec![nanoserve_runtime::cpu::threads::default_threads()],
-        given => given.to_vec(),
-    };
+    let threads = if a.threads.is_empty() { vec![default_threads()] } else { a.threads.clone() };
+    // All of them before the first row: a wrong one shows at once.
+    let options = threads.into_iter().map(|n| a.how.on(Some(n))).collect::<Result<Vec<_>>>()?;
     let mut out = std::io::stdout();
-    for (i, &threads) in threads.iter().enumerate() {
-        let machine = cli::Machine { threads: Some(threads), device: cli::Device::Cpu, isa: a.isa.clone(), kv: a.kv };
+    let mut rows = Vec::new();
+    for options in &options {
         let start = Instant::now();
-        let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&machine)?)?;
+        let mut engine = Engine::open(&a.model, options)?;
         let load_s = start.elapsed().as_secs_f64();
-        let kv_type = machine.kv_type(engine.file());
-        // What a token reads: every weight but the embedding, of which it reads one row, unless that is the head.
-        let layout = engine.file().layout();
-        let head_apart = layout.tensors.last().is_some_and(|t| t.alias_of.is_none());
-        let embed = if head_apart { layout.tensors[0].range.len() as u64 } else { 0 };
-        let read = (layout.weight_bytes() - embed) as f64;
-        let m = measure(a, &mut engine, kv_type, load_s)?;
-        let text = if a.json { json(a, threads, &m, read) } else { table(a, i == 0, threads, &m, read) };
+        let heading = if rows.is_empty() && !a.quiet && !a.json { heading(a, engine.file()) } else { String::new() };
+        let row = measure(a, &mut engine, load_s)?;
+        let text = if a.json { format!("{}\n", json(a, &row)) } else { heading + &table(a, &row) };
         if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             return cli::broken_pipe(e);
         }
+        rows.push(row);
+    }
+    if !a.quiet
+        && !a.json
+        && let Err(e) = out.write_all(limits(&rows).as_bytes())
+    {
+        return cli::broken_pipe(e);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(
-    a: &Arguments,
-    engine: &mut Engine<nanoserve_runtime::cpu::CpuBackend>,
-    kv_type: KvType,
-    load_s: f64,
-) -> Result<Measured> {
-    let vocab_size = engine.file().spec().vocab_size as u64;
-    let isa = engine.backend().kernels().name;
-    let mut session = engine.session(a.prompt + a.n_gen, kv_type)?;
-    let (mut prompt_tok_s, mut generate_tok_s) = (Vec::new(), Vec::new());
-    let mut logits_hash = String::new();
-    for round in 0..=a.rounds {
-        // Knuth's multiplier: the same ids in each round, so that each round's hash must be the last one's.
-        let mut state = 1u64;
-        let mut id = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 33) % vocab_size) as u32
-        };
-        session.truncate(0);
-        let prompt: Vec<u32> = (0..a.prompt).map(|_| id()).collect();
-        let mut hash = blake3::Hasher::new();
+fn measure(a: &Arguments, engine: &mut Engine<CpuBackend>, load_s: f64) -> Result<Row> {
+    let (capacity, expected) = (a.prompt.saturating_add(a.n_gen), engine.file().spec().context_length);
+    if capacity > expected {
+        return Err(RuntimeError::ContextTooLong { got: capacity, expected }.into());
+    }
+    let kv = a.how.kv_type(engine.file());
+    let mut session = engine.session(capacity, kv)?;
+    let (mut prompt, mut generate, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    let (_, _, logits_hash) = round(a, &mut session)?;
+    for _ in 0..a.rounds {
+        let (prompt_s, generate_s, hash) = round(a, &mut session)?;
+        if hash != logits_hash {
+            bail!("two rounds gave different logits: {logits_hash} and {hash}");
+        }
+        prompt.push(a.prompt as f64 / prompt_s);
+        generate.push(if a.n_gen > 0 { a.n_gen as f64 / generate_s } else { 0.0 });
+        if !a.no_limits {
+            limits.push(Limits::measure(session.engine().file(), session.engine().backend()));
+        }
+    }
+    let memory = Memory::now();
+    let engine = session.engine();
+    let median = |of: fn(&Limits) -> Option<f64>| {
+        let all: Option<Vec<f64>> = limits.iter().map(of).collect();
+        all.filter(|all| !all.is_empty()).map(|all| Figures::new(all).median())
+    };
+    Ok(Row {
+        threads: engine.backend().pool().threads(),
+        isa: engine.backend().kernels().name,
+        kv,
+        encoding: engine.file().layout().tensors[0].encoding,
+        prompt: Figures::new(prompt),
+        generate: Figures::new(generate),
+        work: Work::of(engine.file().layout()),
+        limits: median(|l| Some(l.read_gb_s)).map(|read_gb_s| Limits {
+            read_gb_s,
+            dot_gmac_s: median(|l| l.dot_gmac_s),
+            fma_gmac_s: median(|l| l.fma_gmac_s),
+        }),
+        load_s,
+        memory,
+        logits_hash,
+    })
+}
+
+/// A prompt and what follows it: seconds of both, and the hash of all logits.
+fn round(a: &Arguments, session: &mut Session<CpuBackend>) -> Result<(f64, f64, String)> {
+    let vocab_size = session.engine().file().spec().vocab_size as u64;
+    // Knuth's multiplier: the same ids in each round, so that each round's hash must be the last one's.
+    let mut state = 1u64;
+    let mut id = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % vocab_size) as u32
+    };
+    session.truncate(0);
+    let prompt: Vec<u32> = (0..a.prompt).map(|_| id()).collect();
+    let mut hash = blake3::Hasher::new();
+    let start = Instant::now();
+    let logits = session.feed(&prompt, a.chunk)?;
+    let prompt_s = start.elapsed().as_secs_f64();
+    hash.update(bytemuck::cast_slice(&logits));
+    let mut generate_s = 0.0;
+    for _ in 0..a.n_gen {
+        let id = [id()];
         let start = Instant::now();
-        let logits = session.feed(&prompt, a.chunk)?;
-        let prompt_s = start.elapsed().as_secs_f64();
+        let logits = session.feed(&id, 1)?;
+        generate_s += start.elapsed().as_secs_f64();
         hash.update(bytemuck::cast_slice(&logits));
-        let mut generate_s = 0.0;
-        for _ in 0..a.n_gen {
-            let id = [id()];
-            let start = Instant::now();
-            let logits = session.feed(&id, 1)?;
-            generate_s += start.elapsed().as_secs_f64();
-            hash.update(bytemuck::cast_slice(&logits));
-        }
-        let hash = hash.finalize().to_hex().to_string();
-        if round > 0 {
-            if hash != logits_hash {
-                bail!("two rounds gave different logits: {logits_hash} and {hash}");
-            }
-            prompt_tok_s.push(a.prompt as f64 / prompt_s);
-            generate_tok_s.push(if a.n_gen > 0 { a.n_gen as f64 / generate_s } else { 0.0 });
-        }
-        logits_hash = hash;
     }
-    prompt_tok_s.sort_by(f64::total_cmp);
-    generate_tok_s.sort_by(f64::total_cmp);
-    Ok(Measured { isa, prompt_tok_s, generate_tok_s, load_s, logits_hash })
+    Ok((prompt_s, generate_s, hash.finalize().to_hex().to_string()))
 }
 
-/// The median of sorted figures.
-fn median(sorted: &[f64]) -> f64 {
-    let n = sorted.len();
-    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
+/// One figure of each round, sorted.
+struct Figures(Vec<f64>);
+
+impl Figures {
+    fn new(mut all: Vec<f64>) -> Figures {
+        all.sort_by(f64::total_cmp);
+        Figures(all)
+    }
+
+    fn median(&self) -> f64 {
+        let n = self.0.len();
+        (self.0[(n - 1) / 2] + self.0[n / 2]) / 2.0
+    }
+
+    /// The least and the most.
+    fn range(&self) -> [f64; 2] {
+        [self.0[0], self.0[self.0.len() - 1]]
+    }
+
+    /// The median, and how far the furthest is from it.
+    fn show(&self) -> String {
+        let (median, [least, most]) = (self.median(), self.range());
+        if median == 0.0 {
+            return "-".to_string();
+        }
+        let off = 100.0 * (most - median).max(median - least) / median;
+        // No wider than the column, whatever the figures.
+        let digits = |x: f64, limit| usize::from(x < limit);
+        let off = format!("+-{off:.*}%", digits(off, 9.95));
+        format!("{median:.*} {off:>6}", digits(median, 9999.5))
+    }
 }
 
-fn table(a: &Arguments, first: bool, threads: usize, m: &Measured, read: f64) -> String {
-    let mut text = String::new();
-    if first && !a.quiet {
-        text += "threads  isa      prompt  tok/s   (min .. max)        generate  tok/s  (min .. max)         GB/s  load s  logits\n";
+/// What this process holds, in bytes, where the system says it.
+#[derive(Clone, Copy, Default)]
+struct Memory {
+    /// Pages of files: the map, shared with whoever else has it.
+    file: Option<u64>,
+    /// Pages of its own.
+    anonymous: Option<u64>,
+    /// The most it ever held of both.
+    peak: Option<u64>,
+}
+
+impl Memory {
+    fn now() -> Memory {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let bytes = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            Some(1024 * line.split_whitespace().next()?.parse::<u64>().ok()?)
+        };
+        Memory { file: bytes("RssFile:"), anonymous: bytes("RssAnon:"), peak: bytes("VmHWM:") }
     }
-    let spread = |v: &[f64]| format!("({:.1} .. {:.1})", v[0], v[v.len() - 1]);
-    let (p, g) = (median(&m.prompt_tok_s), median(&m.generate_tok_s));
-    text += &format!(
-        "{threads:>7}  {:<7}  {:>6}  {p:>6.1}  {:<18}  {:>8}  {g:>6.2}  {:<18}  {:>5.1}  {:>6.3}  {}\n",
-        m.isa,
+}
+
+impl Row {
+    fn gb_s(&self) -> f64 {
+        self.work.read_bytes as f64 * self.generate.median() / 1e9
+    }
+
+    /// How much of the limit on products the prompt gets.
+    fn prompt_share(&self) -> Option<f64> {
+        let limit = self.limits?.gmac_s(self.encoding)?;
+        Some(self.work.prompt_macs as f64 * self.prompt.median() / 1e9 / limit)
+    }
+
+    /// How much of the limit on reading generation gets.
+    fn generate_share(&self) -> Option<f64> {
+        self.limits.filter(|_| self.generate.median() > 0.0).map(|limits| self.gb_s() / limits.read_gb_s)
+    }
+}
+
+/// The processor's own name, where the system says it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or(std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+fn heading(a: &Arguments, file: &NsvFile) -> String {
+    let (layout, spec) = (file.layout(), file.spec());
+    let encoding = layout.tensors[0].encoding;
+    let name = a.model.file_name().unwrap_or(a.model.as_os_str()).display();
+    let load = if a.how.load == cli::LoadMode::Huge { "copied into huge pages" } else { "mapped" };
+    let locked = if a.how.lock { ", locked" } else { "" };
+    format!(
+        "model    {name}: {encoding}, {} layers of {}, {:.3} GB of weights, {load}{locked}\n\
+         machine  {}, {} cores\n\
+         run      prompt of {} in steps of {}, then {} generated, kv {}; median of {} rounds\n\n\
+         {:>7} {:<6} {:>15} {:>6}  {:>14} {:>5} {:>7} {:>6} {:>7} {:>7} {:<8}\n",
+        spec.n_layers,
+        spec.hidden_size,
+        layout.weight_bytes() as f64 / 1e9,
+        processor(),
+        default_threads(),
         a.prompt,
-        spread(&m.prompt_tok_s),
+        a.chunk,
         a.n_gen,
-        spread(&m.generate_tok_s),
-        read * g / 1e9,
-        m.load_s,
-        &m.logits_hash[..16],
-    );
+        a.how.kv_type(file).name(),
+        a.rounds,
+        "threads",
+        "isa",
+        "prompt tok/s",
+        if encoding == Encoding::Q8 { "of dot" } else { "of fma" },
+        "generate tok/s",
+        "GB/s",
+        "of read",
+        "load s",
+        "file MB",
+        "anon MB",
+        "logits",
+    )
+}
+
+fn table(a: &Arguments, row: &Row) -> String {
+    let share = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{:.0} %", 100.0 * x));
+    let megabytes = |x: Option<u64>| x.map_or("-".to_string(), |x| format!("{:.0}", x as f64 / 1e6));
+    format!(
+        "{:>7} {:<6} {:>15} {:>6}  {:>14} {:>5} {:>7} {:>6.3} {:>7} {:>7} {}\n",
+        row.threads,
+        row.isa,
+        row.prompt.show(),
+        share(row.prompt_share()),
+        row.generate.show(),
+        if a.n_gen > 0 { format!("{:.1}", row.gb_s()) } else { "-".to_string() },
+        share(row.generate_share()),
+        row.load_s,
+        megabytes(row.memory.file),
+        megabytes(row.memory.anonymous),
+        &row.logits_hash[..8],
+    )
+}
+
+/// What the shares are of, and the memory at its most.
+fn limits(rows: &[Row]) -> String {
+    let mut text = String::from("\n");
+    for row in rows {
+        let Some(limits) = &row.limits else { continue };
+        let threads = if row.threads == 1 { "1 thread".to_string() } else { format!("{} threads", row.threads) };
+        text += &format!("limits   {threads}: read {:.1} GB/s", limits.read_gb_s);
+        for (name, rate) in [("int8 dot", limits.dot_gmac_s), ("f32 fma", limits.fma_gmac_s)] {
+            if let Some(rate) = rate {
+                text += &format!(", {name} {rate:.0} GMAC/s");
+            }
+        }
+        text += "\n";
+    }
+    if let Some(peak) = Memory::now().peak {
+        text += &format!("memory   {:.0} MB at the most, pages of the file included\n", peak as f64 / 1e6);
+    }
     text
 }
 
-fn json(a: &Arguments, threads: usize, m: &Measured, read: f64) -> String {
-    let g = median(&m.generate_tok_s);
-    let row = serde_json::json!({
-        "threads": threads,
-        "isa": m.isa,
+fn json(a: &Arguments, row: &Row) -> serde_json::Value {
+    serde_json::json!({
+        "threads": row.threads,
+        "isa": row.isa,
         "prompt": a.prompt,
-        "prompt_tok_s": median(&m.prompt_tok_s),
-        "prompt_tok_s_range": [m.prompt_tok_s[0], m.prompt_tok_s[m.prompt_tok_s.len() - 1]],
+        "prompt_tok_s": row.prompt.median(),
+        "prompt_tok_s_range": row.prompt.range(),
         "generated": a.n_gen,
-        "generate_tok_s": g,
-        "generate_tok_s_range": [m.generate_tok_s[0], m.generate_tok_s[m.generate_tok_s.len() - 1]],
-        "gb_s": read * g / 1e9,
-        "load_s": m.load_s,
-        "logits_hash": m.logits_hash,
-    });
-    format!("{row}\n")
+        "generate_tok_s": row.generate.median(),
+        "generate_tok_s_range": row.generate.range(),
+        "gb_s": row.gb_s(),
+        "limits": row.limits.map(|l| serde_json::json!({
+            "read_gb_s": l.read_gb_s,
+            "dot_gmac_s": l.dot_gmac_s,
+            "fma_gmac_s": l.fma_gmac_s,
+        })),
+        "shares": {"prompt": row.prompt_share(), "generate": row.generate_share()},
+        "kv": row.kv.name(),
+        "chunk": a.chunk,
+        "rounds": a.rounds,
+        "load": if a.how.load == cli::LoadMode::Huge { "huge" } else { "map" },
+        "lock": a.how.lock,
+        "load_s": row.load_s,
+        "rss_file_bytes": row.memory.file,
+        "rss_anon_bytes": row.memory.anonymous,
+        "rss_peak_bytes": row.memory.peak,
+        "logits_hash": row.logits_hash,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Figures;
+
     #[test]
     fn medians_of_odd_and_even_counts() {
-        assert_eq!(super::median(&[1.0, 2.0, 9.0]), 2.0);
-        assert_eq!(super::median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+        assert_eq!(Figures::new(vec![9.0, 1.0, 2.0]).median(), 2.0);
+        assert_eq!(Figures::new(vec![4.0, 1.0, 9.0, 2.0]).median(), 3.0);
+    }
+
+    #[test]
+    fn the_spread_is_the_round_that_is_furthest_off() {
+        assert_eq!(Figures::new(vec![100.0, 90.0, 101.0]).show(), "100.0  +-10%");
+        assert_eq!(Figures::new(vec![100.0, 102.0, 99.0]).show(), "100.0 +-2.0%");
     }
 }

@@ -1,0 +1,356 @@
+//! `tokenizer.json` to the form that the runtime reads in place, [`nanoserve_format::vocab`].
+//!
+//! What is compiled is what is known to come out equal: two families, and of the many switches of a tokenizer.json the
+//! settings that these families use. Everything else has no compiled form, and the runtime reads the tokenizer.json. And
+//! since equal ids are what a model was trained on, a compiled form is held against the tokenizers library on texts of
+//! every kind before it is stored ([`difference`]).
+
+use nanoserve_format::vocab::{Added, Contents, Family, MAX_PATTERN, Piece, Splitter, Vocabulary, byte_of, char_of};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use tokenizers::models::ModelWrapper;
+use tokenizers::{Encoding, Token, Tokenizer};
+
+/// What GPT-2's pre-tokenizer splits by, where it is only named in tokenizer.json.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// Ids up to which a vocabulary is compiled: far more than there are, few enough for gaps to be stored.
+const MAX_IDS: u32 = 1 << 22;
+
+/// What became of a tokenizer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Compiled {
+    /// The section's bytes, checked.
+    Section(Vec<u8>),
+    /// It has no compiled form.
+    Other,
+    /// Its compiled form is not equal to it: the first text that shows it.
+    Different(String),
+}
+
+/// Compiles a tokenizer.json, which `loaded` was made of, and checks the result.
+pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compiled {
+    let Some(contents) = serde_json::from_slice(json).ok().and_then(|json| contents(&json, loaded)) else {
+        return Compiled::Other;
+    };
+    let section = contents.to_bytes();
+    match difference(&section, loaded) {
+        None => Compiled::Section(section),
+        Some(text) => Compiled::Different(text),
+    }
+}
+
+/// The compiled form of a tokenizer.json, checked; None where it has none.
+///
+/// [`convert`](crate::convert) does this by itself.
+///
+/// # Errors
+/// When the tokenizers library cannot read it, or the compiled form is not equal to it: what shows it.
+pub fn compile_tokenizer(json: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    match compile(json, &Tokenizer::from_bytes(json).map_err(|e| e.to_string())?) {
+        Compiled::Section(section) => Ok(Some(section)),
+        Compiled::Other => Ok(None),
+        Compiled::Different(text) => Err(text),
+    }
+}
+
+/// The tokenizer's parts; None where it is of another kind.
+fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
+    let model = json.get("model")?;
+    let absent = |key: &str| model.get(key).is_none_or(Value::is_null);
+    let affix = |key: &str| !absent(key) && model[key].as_str() != Some("");
+    let plain = absent("dropout") && !affix("continuing_subword_prefix") && !affix("end_of_word_suffix");
+    if !matches!(loaded.get_model(), ModelWrapper::BPE(_)) || !plain {
+        return None;
+    }
+    let (family, nfc, pattern) = family(json)?;
+    let mut contents = Contents::new(family);
+    (contents.nfc, contents.pattern) = (nfc, pattern);
+    contents.ignore_merges = flag(model, "ignore_merges");
+
+    let vocab: BTreeMap<String, u32> = loaded.get_vocab(false).into_iter().collect();
+    let max = loaded.get_vocab(true).into_values().max()?;
+    if max >= MAX_IDS {
+        return None;
+    }
+    contents.token_count = u32::try_from(loaded.get_vocab_size(true)).ok()?;
+    contents.pieces = vec![None; max as usize + 1];
+    for (text, &id) in &vocab {
+        let entry = &mut contents.pieces[id as usize];
+        if entry.is_some() {
+            return None; // two pieces of one id: which one is read back is a matter of luck
+        }
+        *entry = Some(piece(family, text));
+    }
+    add_added(json, loaded, &vocab, &mut contents)?;
+    contents.byte_ids = byte_ids(family, model, &vocab)?;
+    let one = |text: &str| family == Family::Text && text.chars().count() == 1;
+    contents.keys = vocab.iter().filter(|(text, _)| contents.ignore_merges || one(text)).map(|(_, &id)| id).collect();
+    contents.merges = merges(model, &vocab)?;
+    contents.lead = added_in_front(loaded)?;
+    Some(contents)
+}
+
+/// The family, whether text is composed first, and the expression it is split by.
+fn family(json: &Value) -> Option<(Family, bool, String)> {
+    let kind = |part: &Value| part.get("type").and_then(Value::as_str).map(str::to_string);
+    let steps = |part: &Value, key: &str| match kind(part).as_deref() {
+        Some("Sequence") => part.get(key).and_then(Value::as_array).cloned(),
+        Some(_) => Some(vec![part.clone()]),
+        None => part.is_null().then(Vec::new),
+    };
+    let part = |key: &str| json.get(key).cloned().unwrap_or_default();
+    let normalizers = steps(&part("normalizer"), "normalizers")?;
+    let pre_tokenizers = steps(&part("pre_tokenizer"), "pretokenizers")?;
+    let decoders = steps(&part("decoder"), "decoders")?;
+    let kinds = |steps: &[Value]| steps.iter().map(|s| kind(s).unwrap_or_default()).collect::<Vec<_>>();
+
+    let nfc = match kinds(&normalizers).as_slice() {
+        [] => false,
+        [one] if one == "NFC" => true,
+        [first, second] if first == "Prepend" && second == "Replace" => {
+            let marks = normalizers[0]["prepend"] == "▁" && replaces(&normalizers[1], " ", "▁");
+            let decodes = kinds(&decoders) == ["Replace", "ByteFallback", "Fuse", "Strip"]
+                && replaces(&decoders[0], "▁", " ")
+                && decoders[3]["content"] == " "
+                && decoders[3]["start"] == 1
+                && decoders[3]["stop"] == 0;
+            let fine = marks && decodes && pre_tokenizers.is_empty() && flag(&json["model"], "byte_fallback");
+            return fine.then(|| (Family::Text, false, String::new()));
+        }
+        _ => return None,
+    };
+    // Alone: the runtime's streams know no other.
+    if kinds(&decoders) != ["ByteLevel"] || kind(&part("decoder")).as_deref() != Some("ByteLevel") {
+        return None;
+    }
+    let bytes = |step: &Value| {
+        let prefix = step.get("add_prefix_space").and_then(Value::as_bool) == Some(false);
+        prefix.then(|| step.get("use_regex").and_then(Value::as_bool).unwrap_or(true))
+    };
+    let pattern = match (kinds(&pre_tokenizers).as_slice(), pre_tokenizers.as_slice()) {
+        ([one], [step]) if one == "ByteLevel" => if bytes(step)? { GPT2 } else { "" }.to_string(),
+        ([one, two], [split, step]) if one == "Split" && two == "ByteLevel" && bytes(step) == Some(false) => {
+            if split["behavior"] != "Isolated" || split["invert"] != false {
+                return None;
+            }
+            split["pattern"].get("Regex")?.as_str()?.to_string()
+        }
+        _ => return None,
+    };
+    (pattern.len() <= MAX_PATTERN).then_some((Family::ByteLevel, nfc, pattern))
+}
+
+fn replaces(step: &Value, from: &str, to: &str) -> bool {
+    step["pattern"].get("String").and_then(Value::as_str) == Some(from) && step["content"] == to
+}
+
+fn flag(object: &Value, key: &str) -> bool {
+    object.get(key).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// A piece as it is stored.
+fn piece(family: Family, text: &str) -> Piece {
+    let bytes: Option<Vec<u8>> = if family == Family::ByteLevel { text.chars().map(byte_of).collect() } else { None };
+    let literal = family == Family::ByteLevel && bytes.is_none();
+    Piece { bytes: bytes.unwrap_or_else(|| text.as_bytes().to_vec()), special: false, literal }
+}
+
+/// Adds the added tokens; None where one has a switch that is not handled, or not the id that the file gives it.
+fn add_added(json: &Value, loaded: &Tokenizer, vocab: &BTreeMap<String, u32>, contents: &mut Contents) -> Option<()> {
+    let listed = json.get("added_tokens").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for token in listed {
+        let (content, id) = (token["content"].as_str()?, token["id"].as_u64()?);
+        if loaded.token_to_id(content).is_some_and(|got| u64::from(got) != id) {
+            return None;
+        }
+    }
+    for (id, token) in loaded.get_added_tokens_decoder() {
+        let changes = token.normalized && (contents.family == Family::Text || !token.content.is_ascii());
+        if token.single_word || changes {
+            return None;
+        }
+        let entry = contents.pieces.get_mut(id as usize)?;
+        if entry.is_some() && vocab.get(&token.content) != Some(&id) {
+            return None;
+        }
+        *entry = Some(piece(contents.family, &token.content));
+        let list = if token.normalized { &mut contents.added_normalized } else { &mut contents.added };
+        list.push(Added { text: token.content, id, left: token.lstrip, right: token.rstrip });
+    }
+    for (id, entry) in contents.pieces.iter_mut().enumerate() {
+        let Some(entry) = entry else { continue };
+        let text = loaded.id_to_token(id as u32)?;
+        entry.special = loaded.get_added_vocabulary().is_special_token(&text);
+    }
+    Some(())
+}
+
+/// The piece of each byte; None where the model does something else with a byte that has none.
+fn byte_ids(family: Family, model: &Value, vocab: &BTreeMap<String, u32>) -> Option<Vec<u32>> {
+    let name = |byte: u8| match family {
+        Family::ByteLevel => char_of(byte).to_string(),
+        Family::Text => format!("<0x{byte:02X}>"),
+    };
+    let ids: Vec<Option<u32>> = (0..=255).map(|byte| vocab.get(&name(byte)).copied()).collect();
+    // Without a piece and without a token for the unknown, a byte is left away.
+    let dropped = family == Family::ByteLevel && model["unk_token"].is_null() && !flag(model, "byte_fallback");
+    if !dropped && ids.contains(&None) {
+        return None;
+    }
+    Some(ids.into_iter().map(|id| id.unwrap_or(u32::MAX)).collect())
+}
+
+/// Every pair that can be merged, as the library counts them: of a pair that is there twice, the last.
+fn merges(model: &Value, vocab: &BTreeMap<String, u32>) -> Option<Vec<[u32; 4]>> {
+    let pair = |merge: &Value| match merge {
+        Value::String(line) => line.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string())),
+        _ => Some((merge.get(0)?.as_str()?.to_string(), merge.get(1)?.as_str()?.to_string())),
+    };
+    let comment = |merge: &&Value| merge.as_str().is_some_and(|line| line.starts_with("#version"));
+    let mut merges: HashMap<(u32, u32), [u32; 2]> = HashMap::new();
+    for (rank, merge) in model.get("merges")?.as_array()?.iter().filter(|merge| !comment(merge)).enumerate() {
+        let (a, b) = pair(merge)?;
+        let (left, right) = (*vocab.get(&a)?, *vocab.get(&b)?);
+        merges.insert((left, right), [u32::try_from(rank).ok()?, *vocab.get(&(a + &b))?]);
+    }
+    let mut merges: Vec<[u32; 4]> = merges.into_iter().map(|((a, b), [rank, id])| [a, b, rank, id]).collect();
+    merges.sort_unstable_by_key(|merge| merge[2]);
+    Some(merges)
+}
+
+/// What the post-processor puts in front of a text: it is shown a text of one token, and marks what it adds.
+fn added_in_front(loaded: &Tokenizer) -> Option<Vec<u32>> {
+    let probe = Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
+    let processed = loaded.post_process(probe, None, true).ok()?;
+    let added = processed.get_special_tokens_mask().iter().take_while(|&&mark| mark == 1).count();
+    Some(processed.get_ids()[..added].to_vec())
+}
+
+/// The first text that a section and the library translate differently, there or back.
+fn difference(section: &[u8], loaded: &Tokenizer) -> Option<String> {
+    let opened = Vocabulary::open(section).and_then(|v| Ok((v, Splitter::new(&v)?)));
+    let Ok((vocabulary, splitter)) = opened else { return Some(String::new()) };
+    let mut plain = loaded.clone();
+    plain.with_padding(None);
+    if plain.with_truncation(None).is_err() {
+        return Some(String::new());
+    }
+    let same = |text: &str| {
+        let (Ok(ids), Ok(expected)) = (vocabulary.encode(&splitter, text), plain.encode_fast(text, false)) else {
+            return false;
+        };
+        // Some decoders cannot bear an empty list.
+        let back = |skip| ids.is_empty() || plain.decode(&ids, skip).is_ok_and(|t| t == vocabulary.decode(&ids, skip));
+        ids == expected.get_ids() && back(true) && back(false)
+    };
+    let pieces = |id: u32| plain.id_to_token(id) == vocabulary.piece(id);
+    if !(0..=vocabulary.max_id().unwrap_or(0)).all(pieces) {
+        return Some("an entry".to_string());
+    }
+    texts(&plain).into_iter().find(|text| !same(text))
+}
+
+/// Texts of every kind: words and numbers of several scripts, spaces, code, characters of several parts, added tokens
+/// whole and broken, and mixtures of all that.
+fn texts(loaded: &Tokenizer) -> Vec<String> {
+    const PARTS: [&str; 64] = [
+        "a",
+        "the",
+        "The",
+        " there",
+        "ing",
+        "HELLO",
+        "'s",
+        "'S",
+        "'re",
+        "'ll",
+        "I'm",
+        "don't",
+        " ",
+        "  ",
+        "   ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\n\n",
+        " \n ",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{2028}",
+        "\u{200b}",
+        "1",
+        "12",
+        "123",
+        "1234567",
+        "½",
+        "²",
+        "٣",
+        "Ⅷ",
+        ".",
+        ",",
+        "!?",
+        "...",
+        "(){}",
+        "->",
+        "::",
+        "<",
+        ">",
+        "<|",
+        "|>",
+        "<0x0A>",
+        "▁",
+        "Ġ",
+        "é",
+        "e\u{301}",
+        "ß",
+        "ſ",
+        "İ",
+        "я",
+        "日本",
+        "語",
+        "가",
+        "\u{1100}\u{1161}",
+        "नमस्ते",
+        "ไทย",
+        "\u{1F469}\u{200D}\u{1F680}",
+        "\u{1F1E9}\u{1F1EA}",
+        "\u{FFFD}",
+        "\0",
+        "\u{7f}",
+        "\u{10FFFF}",
+    ];
+    let mut added: Vec<String> = loaded.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+    added.sort();
+    let mut texts: Vec<String> = PARTS.iter().map(|part| part.to_string()).collect();
+    texts.extend(
+        ["", "Once upon a time, there were 1234 of them.", "fn main() {\n    println!(\"{x}\");\n}\n"].map(Into::into),
+    );
+    texts.extend(["a".repeat(3000), " ".repeat(300), "ab ".repeat(200), "日本語".repeat(100)]);
+    texts.extend(added.iter().flat_map(|token| [token.clone(), format!("a {token} b"), format!("{token}{token}")]));
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        // SplitMix64
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((x ^ x >> 31) % below as u64) as usize
+    };
+    for _ in 0..600 {
+        let mut text = String::new();
+        for _ in 0..1 + random(24) {
+            match random(16) {
+                0 => text.extend(char::from_u32(random(0x11_0000) as u32)),
+                1 => text.extend(char::from_u32(random(0x3000) as u32)),
+                2 if !added.is_empty() => {
+                    let token = &added[random(added.len())];
+                    text.extend(token.chars().take(1 + random(token.chars().count())));
+                }
+                3 if !added.is_empty() => text += &added[random(added.len())],
+                _ => text += PARTS[random(PARTS.len())],
+            }
+        }
+        texts.push(text);
+    }
+    texts
+}

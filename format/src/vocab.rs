@@ -1,0 +1,350 @@
+//! The tokenizer, compiled: text to ids and back, read in place from the bytes of a [`SectionKind::Vocabulary`] section.
+//!
+//! A `tokenizer.json` of 17 MB takes half a second to parse. Nearly all of that goes into building hash tables, which
+//! are the same on every start: here they are stored as they are used. [`Vocabulary::open`] looks at sixteen numbers and
+//! cuts the section into tables; nothing is copied, and an entry's bounds are checked when it is used. So a damaged or
+//! hostile section gives wrong ids, but never a panic, a loop without end or a byte from elsewhere.
+//!
+//! Two families of tokenizers can be compiled, [`Family`]. What a section holds is [`Contents`], whoever makes it. The
+//! ids are those of the library that made `tokenizer.json` famous because the steps are the same ones: the same engine
+//! splits the text by the same expression, and merges happen in the same order.
+//!
+//! ```
+//! use nanoserve_format::vocab::{Contents, Family, Piece, Splitter, Vocabulary, char_of};
+//!
+//! let mut contents = Contents::new(Family::ByteLevel);
+//! contents.byte_ids = (0..256).collect();
+//! contents.pieces = (0..=255u8).map(|b| Some(Piece { bytes: vec![b], ..Piece::default() })).collect();
+//! contents.pieces.push(Some(Piece { bytes: b"he".to_vec(), ..Piece::default() }));
+//! contents.merges = vec![[u32::from(b'h'), u32::from(b'e'), 0, 256]];
+//!
+//! let section = contents.to_bytes();
+//! let vocabulary = Vocabulary::open(&section)?;
+//! let splitter = Splitter::new(&vocabulary)?;
+//! assert_eq!(vocabulary.encode(&splitter, "hey")?, [256, u32::from(b'y')]);
+//! assert_eq!(vocabulary.decode(&[256, u32::from(b'y')], false), "hey");
+//! # Ok::<(), nanoserve_format::vocab::VocabularyError>(())
+//! ```
+//!
+//! The trap: a [`Splitter`] belongs to one section; with another's the ids are wrong.
+//!
+//! [`SectionKind::Vocabulary`]: crate::SectionKind::Vocabulary
+
+mod contents;
+mod decode;
+mod encode;
+mod merge;
+#[cfg(test)]
+mod tests;
+
+pub use contents::{Added, Contents, Piece};
+pub use decode::{byte_of, char_of, fallback_byte};
+pub use encode::Splitter;
+
+use bytemuck::Pod;
+
+/// The layout of the section that this crate writes and reads.
+pub const VOCABULARY_VERSION: u32 = 1;
+
+/// Numbers before the tables, of four bytes each.
+const HEAD: usize = 16;
+
+/// No id: an empty place of a table, a byte without a piece.
+const NONE: u32 = u32::MAX;
+
+/// How far from its home an entry of a hash table may be.
+const PROBES: usize = 128;
+
+/// Bytes that the splitting expression may have.
+pub const MAX_PATTERN: usize = 4096;
+
+/// Bits of the header's options.
+const IGNORE_MERGES: u32 = 1;
+const NFC: u32 = 2;
+
+/// Bits of a piece's flags.
+const PRESENT: u8 = 1;
+const SPECIAL: u8 = 2;
+const LITERAL: u8 = 4;
+
+/// Bits of an added token: it takes the spaces on its left, or on its right.
+const LEFT: u32 = 1;
+const RIGHT: u32 = 2;
+
+/// How text and pieces belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// GPT-2's: text is split by an expression, each split is bytes, and bytes are merged.
+    ByteLevel,
+    /// Llama 2's: spaces become `▁`, one more stands in front, and characters are merged, the whole text at once. A
+    /// character without a piece becomes its bytes, which have pieces like `<0xE6>`.
+    Text,
+}
+
+impl Family {
+    /// The number that stands for it.
+    pub fn code(self) -> u32 {
+        match self {
+            Family::ByteLevel => 1,
+            Family::Text => 2,
+        }
+    }
+}
+
+/// What is wrong with a section, or with a text for it.
+#[derive(Debug, thiserror::Error)]
+pub enum VocabularyError {
+    /// The section is of a layout that this reader does not know.
+    #[error("the compiled vocabulary is of layout {got}, this program reads {known}: a newer nanoserve is needed")]
+    Version {
+        /// Its layout.
+        got: u32,
+        /// The one this reader knows.
+        known: u32,
+    },
+    /// A number of the header is out of its range.
+    #[error("the compiled vocabulary's {field} is {got}, expected {expected}")]
+    Header {
+        /// Which number.
+        field: &'static str,
+        /// What it is.
+        got: u64,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The section ends before a table does, or goes on after the last.
+    #[error("the compiled vocabulary has {got} bytes for its {part}, which take {expected}")]
+    Length {
+        /// The table.
+        part: &'static str,
+        /// Bytes there are.
+        got: usize,
+        /// Bytes it takes.
+        expected: usize,
+    },
+    /// The section does not begin at a multiple of four bytes.
+    #[error("the compiled vocabulary is not aligned to four bytes")]
+    Alignment,
+    /// The splitting expression is none.
+    #[error("the compiled vocabulary's splitting expression cannot be used: {cause}")]
+    Pattern {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A text cannot be split: the expression needs too many steps for it.
+    #[error("a text of {bytes} bytes cannot be split: {cause}")]
+    Split {
+        /// Its length.
+        bytes: usize,
+        /// What the engine says.
+        cause: String,
+    },
+}
+
+/// A section's tables, in place.
+#[derive(Clone, Copy)]
+pub struct Vocabulary<'a> {
+    family: Family,
+    options: u32,
+    token_count: u32,
+    byte_ids: &'a [u32],
+    /// Hash table of left id, right id, rank, new id.
+    merges: &'a [[u32; 4]],
+    /// Where each piece begins in `text`, and where the last ends.
+    offsets: &'a [u32],
+    /// Hash table of ids, by the bytes of their pieces.
+    table: &'a [u32],
+    /// Start and length in `added_text`, id, which spaces it takes; in the order of their texts. Those looked for before normalization,
+    /// then those looked for after.
+    added: [&'a [[u32; 4]]; 2],
+    lead: &'a [u32],
+    flags: &'a [u8],
+    pattern: &'a str,
+    added_text: &'a [u8],
+    text: &'a [u8],
+}
+
+/// The rest of a section, while it is cut up.
+struct Cut<'a>(&'a [u8]);
+
+impl<'a> Cut<'a> {
+    fn take<T: Pod>(&mut self, part: &'static str, count: u32) -> Result<&'a [T], VocabularyError> {
+        let expected = usize::try_from(count).ok().and_then(|n| n.checked_mul(size_of::<T>())).unwrap_or(usize::MAX);
+        let short = VocabularyError::Length { part, got: self.0.len(), expected };
+        let (bytes, rest) = self.0.split_at_checked(expected).ok_or(short)?;
+        self.0 = rest;
+        bytemuck::try_cast_slice(bytes).map_err(|_| VocabularyError::Alignment)
+    }
+}
+
+impl<'a> Vocabulary<'a> {
+    /// Cuts a section into its tables, in a time that does not depend on their size.
+    ///
+    /// # Errors
+    /// When the section's numbers are out of range or do not go with its length.
+    pub fn open(bytes: &'a [u8]) -> Result<Self, VocabularyError> {
+        let wrong = |field, got: u32, expected| Err(VocabularyError::Header { field, got: got.into(), expected });
+        let mut cut = Cut(bytes);
+        let head: &[u32] = cut.take("header", HEAD as u32)?;
+        let &[version, family, options, ids, token_count, merges, table, plain, normal, lead, pattern, added, text, ..] =
+            head
+        else {
+            return wrong("header", 0, "sixteen numbers");
+        };
+        if version != VOCABULARY_VERSION {
+            return Err(VocabularyError::Version { got: version, known: VOCABULARY_VERSION });
+        }
+        let family = match family {
+            1 => Family::ByteLevel,
+            2 => Family::Text,
+            _ => return wrong("family", family, "1 or 2"),
+        };
+        if options & !(IGNORE_MERGES | NFC) != 0 {
+            return wrong("options", options, "two bits");
+        }
+        if ids == NONE {
+            return wrong("number of ids", ids, "below 2^32 - 1");
+        }
+        if pattern as usize > MAX_PATTERN {
+            return wrong("length of the splitting expression", pattern, "at most 4096");
+        }
+        if let Some(&got) = head[13..].iter().find(|&&n| n != 0) {
+            return wrong("reserved number", got, "0");
+        }
+        let vocabulary = Self {
+            family,
+            options,
+            token_count,
+            byte_ids: cut.take("ids of bytes", 256)?,
+            merges: cut.take("merges", merges)?,
+            offsets: cut.take("offsets", ids + 1)?,
+            table: cut.take("table of pieces", table)?,
+            added: [cut.take("added tokens", plain)?, cut.take("normalized added tokens", normal)?],
+            lead: cut.take("leading ids", lead)?,
+            flags: cut.take("flags", ids)?,
+            pattern: std::str::from_utf8(cut.take("splitting expression", pattern)?)
+                .map_err(|e| VocabularyError::Pattern { cause: e.to_string() })?,
+            added_text: cut.take("text of added tokens", added)?,
+            text: cut.take("text of pieces", text)?,
+        };
+        match cut.0.len() {
+            0 => Ok(vocabulary),
+            got => Err(VocabularyError::Length { part: "end", got, expected: 0 }),
+        }
+    }
+
+    /// How text and pieces belong together.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// How many entries there are, added tokens included.
+    pub fn token_count(&self) -> usize {
+        self.token_count as usize
+    }
+
+    /// The largest id there is.
+    pub fn max_id(&self) -> Option<u32> {
+        (self.flags.len() as u32).checked_sub(1)
+    }
+
+    /// The ids that the tokenizer itself puts in front of a text.
+    pub fn lead(&self) -> &'a [u32] {
+        self.lead
+    }
+
+    /// Whether an id is a special token.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.flags_of(id) & SPECIAL != 0
+    }
+
+    /// Whether an id has an entry.
+    pub fn has(&self, id: u32) -> bool {
+        self.bytes_of(id).is_some()
+    }
+
+    fn flags_of(&self, id: u32) -> u8 {
+        self.flags.get(id as usize).copied().unwrap_or(0)
+    }
+
+    /// The bytes of an entry.
+    fn bytes_of(&self, id: u32) -> Option<&'a [u8]> {
+        let at = id as usize;
+        if self.flags_of(id) & PRESENT == 0 {
+            return None;
+        }
+        let (&start, &end) = (self.offsets.get(at)?, self.offsets.get(at.checked_add(1)?)?);
+        self.text.get(start as usize..end as usize)
+    }
+
+    /// The id of the piece with these bytes, among those of the table.
+    fn id_of(&self, bytes: &[u8]) -> Option<u32> {
+        let mut at = home(hash_bytes(bytes), self.table.len());
+        for _ in 0..PROBES {
+            let id = *self.table.get(at)?;
+            if id == NONE {
+                return None;
+            }
+            if self.bytes_of(id) == Some(bytes) && self.flags_of(id) & LITERAL == 0 {
+                return Some(id);
+            }
+            at = if at + 1 == self.table.len() { 0 } else { at + 1 };
+        }
+        None
+    }
+
+    /// Rank and new id of two ids that stand side by side, if they can be merged.
+    fn merge_of(&self, left: u32, right: u32) -> Option<(u32, u32)> {
+        let mut at = home(hash_pair(left, right), self.merges.len());
+        for _ in 0..PROBES {
+            let &[l, r, rank, id] = self.merges.get(at)?;
+            if (l, r) == (left, right) {
+                return Some((rank, id));
+            }
+            if l == NONE {
+                return None;
+            }
+            at = if at + 1 == self.merges.len() { 0 } else { at + 1 };
+        }
+        None
+    }
+
+    /// The text of an added token.
+    fn added_text(&self, &[start, len, ..]: &[u32; 4]) -> &'a [u8] {
+        let start = start as usize;
+        self.added_text.get(start..start.saturating_add(len as usize)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Vocabulary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vocabulary")
+            .field("family", &self.family)
+            .field("token_count", &self.token_count)
+            .field("pattern", &self.pattern)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first place of a hash table of `places` to look at.
+fn home(hash: u64, places: usize) -> usize {
+    (((hash >> 32) * places as u64) >> 32) as usize
+}
+
+/// Hash of a pair of ids.
+fn hash_pair(left: u32, right: u32) -> u64 {
+    mix(u64::from(left) << 32 | u64::from(right))
+}
+
+/// Hash of a piece's bytes: FNV-1a, mixed.
+fn hash_bytes(bytes: &[u8]) -> u64 {
+    let fnv = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
+}
+
+/// SplitMix64's last step.
+fn mix(x: u64) -> u64 {
+    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}

@@ -1,0 +1,170 @@
+//! What a section holds, before it is bytes.
+
+use super::{
+    Family, HEAD, IGNORE_MERGES, LEFT, LITERAL, NFC, NONE, PRESENT, PROBES, RIGHT, SPECIAL, VOCABULARY_VERSION,
+    hash_bytes, hash_pair, home,
+};
+
+/// A vocabulary in parts; [`Contents::to_bytes`] puts them together.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    /// How text and pieces belong together.
+    pub family: Family,
+    /// A split that is a piece as a whole is that piece, whatever merges say.
+    pub ignore_merges: bool,
+    /// Text is brought into Unicode's composed form first.
+    pub nfc: bool,
+    /// How many entries there are.
+    pub token_count: u32,
+    /// For each byte the id of its piece; `u32::MAX` where it has none and is left away.
+    pub byte_ids: Vec<u32>,
+    /// The entry of each id.
+    pub pieces: Vec<Option<Piece>>,
+    /// Ids that are looked up by the bytes of their pieces: with `ignore_merges` all of the model, else in the text
+    /// family those of one character.
+    pub keys: Vec<u32>,
+    /// Left id, right id, rank, new id; each pair once.
+    pub merges: Vec<[u32; 4]>,
+    /// Added tokens that are looked for in the text as it is.
+    pub added: Vec<Added>,
+    /// Added tokens that are looked for in the normalized text.
+    pub added_normalized: Vec<Added>,
+    /// What the tokenizer itself puts in front of a text.
+    pub lead: Vec<u32>,
+    /// The splitting expression; empty where text is not split.
+    pub pattern: String,
+}
+
+/// An entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// The bytes it stands for; in the text family, its text with `▁` for spaces.
+    pub bytes: Vec<u8>,
+    /// It belongs to the format, not to the text.
+    pub special: bool,
+    /// In the byte-level family: it is written as it is, not in the characters that stand for bytes.
+    pub literal: bool,
+}
+
+/// A token that is found in a text before anything else is done with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Added {
+    /// Its text.
+    pub text: String,
+    /// Its id.
+    pub id: u32,
+    /// It takes the spaces on its left with it.
+    pub left: bool,
+    /// It takes the spaces on its right with it.
+    pub right: bool,
+}
+
+impl Contents {
+    /// Nothing yet.
+    pub fn new(family: Family) -> Self {
+        Self {
+            family,
+            ignore_merges: false,
+            nfc: false,
+            token_count: 0,
+            byte_ids: vec![NONE; 256],
+            pieces: Vec::new(),
+            keys: Vec::new(),
+            merges: Vec::new(),
+            added: Vec::new(),
+            added_normalized: Vec::new(),
+            lead: Vec::new(),
+            pattern: String::new(),
+        }
+    }
+
+    /// The section's bytes: the same for the same contents.
+    ///
+    /// # Panics
+    /// When there are not 256 ids of bytes, an id has no entry, or a part has 4 GiB.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        assert_eq!(self.byte_ids.len(), 256, "a byte has one id");
+        let merges = table(&self.merges, |m| hash_pair(m[0], m[1]), [NONE; 4]);
+        let mut keys = self.keys.clone();
+        keys.sort_unstable();
+        let key = |id: u32| self.pieces[id as usize].as_ref().expect("a key has an entry").bytes.as_slice();
+        let keys = table(&keys, |&id| hash_bytes(key(id)), NONE);
+
+        let (mut offsets, mut text) = (vec![0], Vec::new());
+        for piece in &self.pieces {
+            text.extend_from_slice(piece.as_ref().map_or(&[], |p| p.bytes.as_slice()));
+            offsets.push(length(text.len()));
+        }
+        let mut added_text = Vec::new();
+        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+        let mut added = |tokens: &[Added]| -> Vec<[u32; 4]> {
+            let mut tokens: Vec<&Added> = tokens.iter().collect();
+            tokens.sort();
+            let mut place = |token: &Added| {
+                let start = length(added_text.len());
+                added_text.extend_from_slice(token.text.as_bytes());
+                [start, length(token.text.len()), token.id, bit(token.left, LEFT) | bit(token.right, RIGHT)]
+            };
+            tokens.into_iter().map(&mut place).collect()
+        };
+        let (plain, normalized) = (added(&self.added), added(&self.added_normalized));
+        let flags = |piece: &Option<Piece>| {
+            let Some(piece) = piece else { return 0 };
+            PRESENT | if piece.special { SPECIAL } else { 0 } | if piece.literal { LITERAL } else { 0 }
+        };
+        let flags: Vec<u8> = self.pieces.iter().map(flags).collect();
+
+        let mut head = [0; HEAD];
+        head[..13].copy_from_slice(&[
+            VOCABULARY_VERSION,
+            self.family.code(),
+            bit(self.ignore_merges, IGNORE_MERGES) | bit(self.nfc, NFC),
+            length(flags.len()),
+            self.token_count,
+            length(merges.len()),
+            length(keys.len()),
+            length(plain.len()),
+            length(normalized.len()),
+            length(self.lead.len()),
+            length(self.pattern.len()),
+            length(added_text.len()),
+            length(text.len()),
+        ]);
+        let parts: [&[u8]; 12] = [
+            bytemuck::cast_slice(&head),
+            bytemuck::cast_slice(&self.byte_ids),
+            bytemuck::cast_slice(&merges),
+            bytemuck::cast_slice(&offsets),
+            bytemuck::cast_slice(&keys),
+            bytemuck::cast_slice(&plain),
+            bytemuck::cast_slice(&normalized),
+            bytemuck::cast_slice(&self.lead),
+            &flags,
+            self.pattern.as_bytes(),
+            &added_text,
+            &text,
+        ];
+        parts.concat()
+    }
+}
+
+fn length(n: usize) -> u32 {
+    u32::try_from(n).expect("a vocabulary's parts are far below 4 GiB")
+}
+
+/// A hash table in which every entry is within [`PROBES`] places of its home, in about 1.4 places an entry.
+fn table<T: Copy>(entries: &[T], hash: impl Fn(&T) -> u64, empty: T) -> Vec<T> {
+    let mut places = entries.len() * 10 / 7 + entries.len().min(1);
+    loop {
+        let mut table: Vec<Option<T>> = vec![None; places];
+        let fits = entries.iter().all(|entry| {
+            let first = home(hash(entry), places);
+            let free = (0..PROBES.min(places)).map(|i| (first + i) % places).find(|&at| table[at].is_none());
+            free.map(|at| table[at] = Some(*entry)).is_some()
+        });
+        if fits {
+            return table.into_iter().map(|entry| entry.unwrap_or(empty)).collect();
+        }
+        places += places / 8 + 1;
+    }
+}

@@ -1,0 +1,86 @@
+//! Ids to text, and how a vocabulary writes its pieces.
+
+use super::{Family, LITERAL, Vocabulary};
+use std::borrow::Cow;
+
+const REPLACEMENT: &str = "\u{FFFD}";
+
+impl Vocabulary<'_> {
+    /// The entry of an id as the vocabulary writes it ("▁there", "Ġthere", "<0xE6>").
+    pub fn piece(&self, id: u32) -> Option<String> {
+        let bytes = self.bytes_of(id)?;
+        match self.family {
+            Family::ByteLevel if self.flags_of(id) & LITERAL == 0 => Some(bytes.iter().map(|&b| char_of(b)).collect()),
+            _ => Some(String::from_utf8_lossy(bytes).into_owned()),
+        }
+    }
+
+    /// The text of ids: U+FFFD stands for bytes that are no UTF-8, and an id without an entry has no text.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let shown =
+            ids.iter().filter(|&&id| !(skip_special && self.is_special(id))).filter_map(|&id| self.bytes_of(id));
+        match self.family {
+            Family::ByteLevel => {
+                let bytes: Vec<u8> = shown.flatten().copied().collect();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            Family::Text => text(shown.map(String::from_utf8_lossy)),
+        }
+    }
+}
+
+/// Pieces in a row to text: `▁` is a space, bytes in a row are characters or, each of them, U+FFFD; and a space at the
+/// very beginning is the one that encoding put there.
+fn text<'a>(pieces: impl Iterator<Item = Cow<'a, str>>) -> String {
+    let (mut text, mut run) = (String::new(), Vec::new());
+    let end = |run: &mut Vec<u8>, text: &mut String| {
+        match std::str::from_utf8(run) {
+            Ok(good) => *text += good,
+            Err(_) => *text += &REPLACEMENT.repeat(run.len()),
+        }
+        run.clear();
+    };
+    for piece in pieces {
+        let piece = piece.replace('▁', " ");
+        match fallback_byte(&piece) {
+            Some(byte) => run.push(byte),
+            None => {
+                end(&mut run, &mut text);
+                text += &piece;
+            }
+        }
+    }
+    end(&mut run, &mut text);
+    if text.starts_with(' ') {
+        text.remove(0);
+    }
+    text
+}
+
+/// GPT-2's table: 188 printable bytes stand for themselves, the other 68, in order, are U+0100 to U+0143.
+pub fn byte_of(c: char) -> Option<u8> {
+    match u32::from(c) {
+        code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(code).ok(),
+        code @ 0x100..=0x120 => u8::try_from(code - 0x100).ok(), // 0x00 ..= 0x20
+        code @ 0x121..=0x142 => u8::try_from(code - 0x121 + 0x7f).ok(), // 0x7f ..= 0xa0
+        0x143 => Some(0xad),
+        _ => None,
+    }
+}
+
+/// The character that stands for a byte in GPT-2's table: [`byte_of`], turned round.
+pub fn char_of(byte: u8) -> char {
+    let code = match byte {
+        0x00..=0x20 => 0x100 + u32::from(byte),
+        0x7f..=0xa0 => 0x121 + u32::from(byte) - 0x7f,
+        0xad => 0x143,
+        _ => u32::from(byte),
+    };
+    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+/// The byte of a piece like `<0xE6>`, by the byte-fallback decoder's own test.
+pub fn fallback_byte(piece: &str) -> Option<u8> {
+    let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
+}
