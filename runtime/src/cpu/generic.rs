@@ -201,53 +201,27 @@ pub fn matrix_float<S: Simd, W: Stored, const P: usize, const N: usize>(
             std::array::from_fn(|p| bytemuck::cast_slice::<u8, W>(panels[first + p]).as_chunks().0);
         assert!(panels.iter().all(|p| p.len() == x.len()));
         let mut totals = [[[0f32; LANES]; P]; N];
-        let mut start = 0;
-        // One token alone would wait for each multiply-add of its chain: it takes the chains of two blocks side by side.
-        while N == 1 && start + 2 * FLOAT_BLOCK <= x.len() {
-            float_blocks::<S, W, P, N, 2>(s, panels, x, start, FLOAT_BLOCK, &mut totals);
-            start += 2 * FLOAT_BLOCK;
-        }
-        while start < x.len() {
-            let len = FLOAT_BLOCK.min(x.len() - start);
-            float_blocks::<S, W, P, N, 1>(s, panels, x, start, len, &mut totals);
-            start += len;
-        }
-        for (totals, out) in totals.iter().zip(out.iter_mut()) {
-            out.as_chunks_mut::<LANES>().0[first..first + P].copy_from_slice(totals);
-        }
-    }
-}
-
-/// Adds to `totals` the sums of `B` blocks of `len` columns from column `start` on.
-#[inline(always)]
-fn float_blocks<S: Simd, W: Stored, const P: usize, const N: usize, const B: usize>(
-    s: S,
-    panels: [&[[W; PANEL_ROWS]]; P],
-    x: &[[f32; N]],
-    start: usize,
-    len: usize,
-    totals: &mut [[[f32; LANES]; P]; N],
-) {
-    let mut sums = [[[s.splat(0.0); P]; N]; B];
-    let x: [&[[f32; N]]; B] = std::array::from_fn(|b| &x[start + b * len..][..len]);
-    let panels: [[&[[W; PANEL_ROWS]]; P]; B] =
-        std::array::from_fn(|b| std::array::from_fn(|p| &panels[p][start + b * len..][..len]));
-    for k in 0..len {
-        for b in 0..B {
-            let w: [S::F; P] = std::array::from_fn(|p| W::load(s, &panels[b][p][k]));
-            for t in 0..N {
-                let x = s.splat(x[b][k][t]);
-                for p in 0..P {
-                    sums[b][t][p] = s.fma(w[p], x, sums[b][t][p]);
+        for start in (0..x.len()).step_by(FLOAT_BLOCK) {
+            let x = &x[start..(start + FLOAT_BLOCK).min(x.len())];
+            let panels: [&[[W; PANEL_ROWS]]; P] = std::array::from_fn(|p| &panels[p][start..start + x.len()]);
+            let mut sums = [[s.splat(0.0); P]; N];
+            for (k, x) in x.iter().enumerate() {
+                let w: [S::F; P] = std::array::from_fn(|p| W::load(s, &panels[p][k]));
+                for t in 0..N {
+                    let x = s.splat(x[t]);
+                    for p in 0..P {
+                        sums[t][p] = s.fma(w[p], x, sums[t][p]);
+                    }
+                }
+            }
+            for (totals, sums) in totals.iter_mut().zip(&sums) {
+                for (total, sum) in totals.iter_mut().zip(sums) {
+                    s.store(s.add(s.load(total), *sum), total);
                 }
             }
         }
-    }
-    for sums in &sums {
-        for (totals, sums) in totals.iter_mut().zip(sums) {
-            for (total, sum) in totals.iter_mut().zip(sums) {
-                s.store(s.add(s.load(total), *sum), total);
-            }
+        for (totals, out) in totals.iter().zip(out.iter_mut()) {
+            out.as_chunks_mut::<LANES>().0[first..first + P].copy_from_slice(totals);
         }
     }
 }
