@@ -32,7 +32,7 @@ Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wro
 
 /// Measure the speed of a .nsv model.
 #[derive(Debug, Parser)]
-#[command(name = "nanoserve-bench", version, about, after_help = EXAMPLES)]
+#[command(name = "nanoserve-bench", version, after_help = EXAMPLES)]
 struct Arguments {
     /// The model file
     model: PathBuf,

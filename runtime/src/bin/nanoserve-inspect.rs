@@ -24,7 +24,7 @@ Exit codes: 0 done; 1 --check found damage; 2 the input or the command line is w
 
 /// Show what a .nsv file holds.
 #[derive(Debug, Parser)]
-#[command(name = "nanoserve-inspect", version, about, after_help = EXAMPLES)]
+#[command(name = "nanoserve-inspect", version, after_help = EXAMPLES)]
 struct Arguments {
     /// The model file
     model: PathBuf,

@@ -29,7 +29,7 @@ Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wro
 
 /// Continue a prompt with a .nsv model.
 #[derive(Debug, Parser)]
-#[command(name = "nanoserve-run", version, about, after_help = EXAMPLES)]
+#[command(name = "nanoserve-run", version, after_help = EXAMPLES)]
 struct Arguments {
     /// The model file
     model: PathBuf,

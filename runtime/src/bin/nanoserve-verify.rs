@@ -23,7 +23,7 @@ Exit codes: 0 all within tolerance; 1 not; 2 the input or the command line is wr
 
 /// Compare a .nsv model's activations with a reference's.
 #[derive(Debug, Parser)]
-#[command(name = "nanoserve-verify", version, about, after_help = EXAMPLES)]
+#[command(name = "nanoserve-verify", version, after_help = EXAMPLES)]
 struct Arguments {
     /// The model file
     model: PathBuf,
