@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use nanoserve_format::{Encoding, FormatError, NsvFile};
 use nanoserve_runtime::load::Load;
 use nanoserve_runtime::{EngineOptions, KvType, RuntimeError};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Where and how to run.
@@ -100,6 +101,17 @@ impl TryFrom<&Machine> for EngineOptions {
     }
 }
 
+/// Says which file a bad file's error is about; errors of the system say it themselves.
+pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
+    move |e| match &e {
+        RuntimeError::Format(f) if !matches!(f, FormatError::Io { .. }) => {
+            let text = format!("{}: {f}", path.display());
+            anyhow::Error::new(e).context(text)
+        }
+        _ => e.into(),
+    }
+}
+
 /// The exit code of a program; errors are told on standard error.
 pub fn exit(result: Result<ExitCode>) -> ExitCode {
     let error = match result {
@@ -107,8 +119,8 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
         Err(error) => error,
     };
     match error.downcast_ref::<RuntimeError>() {
-        // Ours say what caused them.
-        Some(ours) => eprintln!("error: {ours}"),
+        // Ours say what caused them: the outermost text is enough.
+        Some(_) => eprintln!("error: {error}"),
         None => eprintln!("error: {error:#}"),
     }
     let machine = |e: &RuntimeError| {

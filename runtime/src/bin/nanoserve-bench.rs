@@ -96,7 +96,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     let mut rows = Vec::new();
     for options in &options {
         let start = Instant::now();
-        let mut engine = Engine::open(&a.model, options)?;
+        let mut engine = Engine::open(&a.model, options).map_err(cli::in_file(&a.model))?;
         let load_s = start.elapsed().as_secs_f64();
         let heading = if rows.is_empty() && !a.quiet && !a.json { heading(a, engine.file()) } else { String::new() };
         let row = measure(a, &mut engine, load_s)?;

@@ -55,7 +55,7 @@ fn hex(hash: &[u8]) -> String {
 
 fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
-    let file = NsvFile::open(&a.model).map_err(RuntimeError::from)?;
+    let file = NsvFile::open(&a.model).map_err(RuntimeError::from).map_err(cli::in_file(&a.model))?;
     let open_s = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let damage = a.check.then(|| file.check());

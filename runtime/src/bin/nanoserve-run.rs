@@ -115,7 +115,7 @@ fn main() -> ExitCode {
 
 fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
+    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?).map_err(cli::in_file(&a.model))?;
     let defaults = engine.file().generation().map_err(RuntimeError::from)?;
     let mut options = GenerateOptions::from_defaults(&defaults);
     let s = &mut options.sampling;

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 
 fn run(a: &Arguments) -> Result<ExitCode> {
     let reference = Reference::read(&a.reference)?;
-    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
+    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?).map_err(cli::in_file(&a.model))?;
     let kv_type = a.machine.how.kv_type(engine.file());
     let (report, ours) = compare(&mut engine, &reference, kv_type, a.atol, a.rtol)?;
     if let Some(path) = &a.dump {
