@@ -1,4 +1,4 @@
-//! A `.nsv` file on disk, mapped. The only unsafe of this crate: the map itself.
+//! A `.nsv` file on disk, mapped, or copied where that is asked for. Its one unsafe is the map itself.
 
 use crate::error::{FormatError, Result};
 use crate::header::SectionKind;
