@@ -12,13 +12,21 @@ use nanoserve_format::panel::{self, Squares};
 use nanoserve_format::{Encoding, PANEL_ROWS, Shape};
 use rayon::prelude::*;
 use safetensors::Dtype;
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Mutex;
 
 /// The bits of an infinity: every magnitude from here on is not finite.
 const INFINITE: i32 = 0x7f80_0000;
+/// Values that stay in the nearest cache.
+const NEAR: usize = 4096;
 /// Pieces that one thread checks at a time when nothing is written.
 const CHECK_PIECES: usize = 8;
+
+thread_local! {
+    /// A piece's values, kept from piece to piece.
+    static VALUES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A tensor on its way from source to panels.
 pub(crate) struct Encoder<'m> {
@@ -56,30 +64,40 @@ impl<'m> Encoder<'m> {
 
     /// Encodes pieces into `out`, which is as long as they are.
     pub fn fill(&self, pieces: Range<usize>, out: &mut [u8], watch: &Watch) -> Result<()> {
+        let piece_bytes = out.len() / pieces.len();
+        VALUES.with_borrow_mut(|values| {
+            for (piece, out) in pieces.zip(out.chunks_exact_mut(piece_bytes)) {
+                watch.go_on()?;
+                watch.advance(self.fill_piece(piece, out, values));
+            }
+            Ok(())
+        })
+    }
+
+    /// Encodes a piece, by way of `values`; how many bytes of the source it took.
+    fn fill_piece(&self, piece: usize, out: &mut [u8], values: &mut Vec<f32>) -> usize {
         let (rows, cols, per_piece) = self.geometry();
         let size = self.dtype.bitsize() / 8;
-        let mut values = vec![0f32; per_piece * cols];
-        let piece_bytes = out.len() / pieces.len();
-        for (piece, out) in pieces.zip(out.chunks_exact_mut(piece_bytes)) {
-            watch.go_on()?;
-            let first_row = piece * per_piece;
-            let n = per_piece.min(rows - first_row);
-            let values = &mut values[..n * cols];
-            let source = &self.bytes[first_row * cols * size..][..n * cols * size];
+        let first_row = piece * per_piece;
+        let n = per_piece.min(rows - first_row);
+        values.resize(n * cols, 0.0);
+        let source = &self.bytes[first_row * cols * size..][..n * cols * size];
+        let mut largest = 0;
+        for (values, source) in values.chunks_mut(NEAR).zip(source.chunks(NEAR * size)) {
             widen(self.dtype, source, values);
-            if largest_bits(values) >= INFINITE {
-                self.note_not_finite(first_row * cols, values);
-            } else if let Shape::Vector(_) = self.shape {
-                out.copy_from_slice(bytemuck::cast_slice(values));
-            } else {
-                match panel::pack(self.encoding, cols, values, out) {
-                    Ok(squares) => self.found().squares[piece] = squares,
-                    Err(fault) => self.note_out_of_range(first_row + fault.row, fault.col, fault.value),
-                }
-            }
-            watch.advance(source.len());
+            largest = largest.max(largest_bits(values));
         }
-        Ok(())
+        if largest >= INFINITE {
+            self.note_not_finite(first_row * cols, values);
+        } else if let Shape::Vector(_) = self.shape {
+            out.copy_from_slice(bytemuck::cast_slice(values));
+        } else {
+            match panel::pack(self.encoding, cols, values, out) {
+                Ok(squares) => self.found().squares[piece] = squares,
+                Err(fault) => self.note_out_of_range(first_row + fault.row, fault.col, fault.value),
+            }
+        }
+        source.len()
     }
 
     /// Does all that [`Encoder::fill`] does, and drops the panels.

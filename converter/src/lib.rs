@@ -1,9 +1,9 @@
 //! A Hugging Face checkpoint folder to one `.nsv` file.
 //!
 //! [`convert`] goes six steps: look into the folder, understand `config.json`, find every tensor, read what stands beside
-//! the weights, encode, and give the file its name. The first four note everything that is wrong before anything is
-//! written; the fifth finds what is wrong with the weights themselves, and then drops the file, which has no name yet.
-//! The checkpoint is mapped, never read whole.
+//! the weights, encode, and give the file its name. The first four, [`Source::open`](source::Source::open), note everything
+//! that is wrong before anything is written; the fifth finds what is wrong with the weights themselves, and then drops
+//! the file, which has no name yet. The checkpoint is mapped, never read whole.
 //!
 //! ```no_run
 //! use nanoserve_converter::{Options, convert};
@@ -36,6 +36,7 @@ mod names;
 mod report;
 mod shard;
 mod sidecars;
+mod source;
 #[cfg(test)]
 mod tests;
 mod vocab;
@@ -44,20 +45,16 @@ pub use error::{ConvertError, Problem, Result, What};
 pub use report::{Progress, Report, Step, TensorSnr, Warning};
 pub use vocab::compile_tokenizer;
 
-use checkpoint::{Checkpoint, Folder};
-use config::{CONFIG, Config};
 use encode::Encoder;
 use error::Problems;
 use names::Bound;
 use nanoserve_format::{Encoding, Plan, SectionKind, Writer};
 use report::Watch;
-use sidecars::Sidecars;
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use source::Source;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+use vocab::Compiled;
 
 /// What to convert, and how.
 #[derive(Clone, Debug)]
@@ -86,60 +83,55 @@ pub fn convert(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) 
 
 fn run(options: &Options, watch: &Watch) -> Result<Report> {
     let started = Instant::now();
-    let (problems, mut warnings) = (Problems::default(), Vec::new());
+    // 1 to 4. What is to be converted?
+    let Source { folder, checkpoint, spec, bound, sidecars, mut warnings } =
+        Source::open(&options.source, Some(&options.output))?;
 
-    // 1. What is in the folder?
-    let Some(folder) = Folder::open(&options.source, &problems) else { return Err(problems.into_error()) };
-    let checkpoint = Checkpoint::open(&folder, &problems, &mut warnings);
-
-    // 2. Which model is it?
-    let config = read_config(&folder, &problems);
-    let mut spec = config.as_ref().and_then(|c| c.resolve(&problems));
-
-    // 3. Is every tensor there, and nothing else?
-    let bound = match (&checkpoint, &mut spec) {
-        (Some(checkpoint), Some(spec)) => names::bind(checkpoint, spec, &problems, &mut warnings),
-        _ => BTreeMap::new(),
-    };
-
-    // 4. What stands beside the weights?
-    let sidecars = Sidecars::read(&folder, config.as_ref(), spec.as_ref(), &problems, &mut warnings);
-    check_output(&options.output, &folder, checkpoint.as_ref(), &problems);
-    let (Some(checkpoint), Some(spec)) = (checkpoint, spec) else { return Err(problems.into_error()) };
-    problems.none()?;
-
-    // 5. Every weight, encoded.
+    // 5. Every weight, encoded; at the same time the sources' hashes and the tokenizer, compiled.
     let mut plan = Plan::new(spec, options.encoding)?;
     let tensors = plan.tensors().to_vec();
-    add_sections(&mut plan, options, &folder, &checkpoint, sidecars, watch)?;
+    sidecars.add_to(&mut plan);
     let mut writer = Writer::create(&options.output, plan)?;
-    let (stored, bytes) = (writer.stored(), writer.file_len());
-    let encoders = stored.iter().map(|&index| {
-        let (name, shape, encoding) = &tensors[index];
-        let Bound { key, tensor } = &bound[name];
-        (index, tensor, key, Encoder::new(tensor.info.dtype, checkpoint.bytes(tensor), *shape, *encoding))
-    });
-    watch.begin(Step::Encode, bound.values().map(|b| b.tensor.info.range.len() as u64).sum());
-    let mut worst: Option<TensorSnr> = None;
-    for (index, tensor, key, encoder) in encoders {
-        // After the first problem there will be no file, and only the other problems are of interest.
-        if options.dry_run || problems.len() > 0 {
-            encoder.check(watch)?;
-        } else {
-            writer.write(index, |pieces, out| encoder.fill(pieces, out, watch))?;
+    let stored = writer.stored();
+    let files = sidecars::files(&folder, &checkpoint);
+    let weights = bound.values().map(|b| b.tensor.info.range.len()).sum::<usize>();
+    watch.begin(Step::Encode, (weights + files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()) as u64);
+    let encode = || -> Result<Option<TensorSnr>> {
+        let (problems, mut worst) = (Problems::default(), None::<TensorSnr>);
+        for &index in &stored {
+            let (name, shape, encoding) = &tensors[index];
+            let Bound { key, tensor } = &bound[name];
+            let encoder = Encoder::new(tensor.info.dtype, checkpoint.bytes(tensor), *shape, *encoding);
+            // After the first problem there will be no file, and only the other problems are of interest.
+            if options.dry_run || problems.len() > 0 {
+                encoder.check(watch)?;
+            } else {
+                writer.write(index, |pieces, out| encoder.fill(pieces, out, watch))?;
+            }
+            for fault in encoder.faults() {
+                problems.tensor(checkpoint.file(tensor), key, fault);
+            }
+            if let Some(db) = encoder.snr_db().filter(|&db| worst.as_ref().is_none_or(|w| db < w.db)) {
+                worst = Some(TensorSnr { tensor: name.clone(), db });
+            }
         }
-        for fault in encoder.faults() {
-            problems.tensor(checkpoint.file(tensor), key, fault);
-        }
-        if let Some(db) = encoder.snr_db().filter(|&db| worst.as_ref().is_none_or(|w| db < w.db)) {
-            worst = Some(TensorSnr { tensor: tensors[index].0.clone(), db });
-        }
+        problems.none().map(|()| worst)
+    };
+    let recipe = format!("--dtype {}", options.encoding);
+    let beside = || rayon::join(|| sidecars.compile(), || sidecars::provenance(recipe, &files, watch));
+    let ((compiled, provenance), worst) = rayon::join(beside, encode);
+    let worst = worst?;
+    match compiled {
+        Compiled::Section(section) => writer.section(SectionKind::Vocabulary, section),
+        Compiled::Different(text) => warnings.push(Warning::VocabularyDiffers { text }),
+        Compiled::Other => {}
     }
-    problems.none()?;
+    writer.section(SectionKind::Provenance, serde_json::to_vec(&provenance?).expect("provenance is plain data"));
 
     // 6. The file gets its name.
     watch.go_on()?;
     watch.begin(Step::Finish, 0);
+    let bytes = writer.file_len();
     let root = if options.dry_run { None } else { Some(writer.finish()?.root) };
     let size = |f: fn(&(String, nanoserve_format::Shape, Encoding)) -> Option<usize>| -> u64 {
         stored.iter().filter_map(|&i| f(&tensors[i])).map(|n| n as u64).sum()
@@ -156,61 +148,4 @@ fn run(options: &Options, watch: &Watch) -> Result<Report> {
         root,
         warnings,
     })
-}
-
-fn read_config(folder: &Folder, problems: &Problems) -> Option<Config> {
-    let before = problems.len();
-    let Some(bytes) = folder.read(CONFIG, problems) else {
-        if problems.len() == before {
-            problems.file(CONFIG, What::FileMissing { found: String::new() });
-        }
-        return None;
-    };
-    Config::parse(&bytes, problems)
-}
-
-/// Notes what stands in the way of the output.
-fn check_output(output: &Path, source: &Folder, checkpoint: Option<&Checkpoint>, problems: &Problems) {
-    let place = |got: String| problems.file(output.display().to_string(), What::OutputPlace { got });
-    if output.file_name().is_none() || fs::metadata(output).is_ok_and(|m| m.is_dir()) {
-        return place("it names a folder".to_string());
-    }
-    let folder = output.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
-    match fs::metadata(folder) {
-        Ok(m) if m.is_dir() => {}
-        Ok(_) => return place(format!("{} is not a folder", folder.display())),
-        Err(e) => return place(format!("the folder {}: {e}", folder.display())),
-    }
-    // By identity, not by name: links lead to one file too.
-    let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    let Some(existing) = identity(output) else { return };
-    let shards = checkpoint.into_iter().flat_map(|c| &c.shards).map(|shard| shard.name.clone());
-    for source_file in source.files().into_keys().chain(shards) {
-        if identity(&source.path.join(&source_file)) == Some(existing) {
-            problems.file(output.display().to_string(), What::OutputIsSource { source_file });
-        }
-    }
-}
-
-fn add_sections(
-    plan: &mut Plan,
-    options: &Options,
-    folder: &Folder,
-    checkpoint: &Checkpoint,
-    sidecars: Sidecars,
-    watch: &Watch,
-) -> Result<()> {
-    if let Some(tokenizer) = sidecars.tokenizer {
-        plan.section(SectionKind::Tokenizer, tokenizer);
-    }
-    if let Some(vocabulary) = sidecars.vocabulary {
-        plan.section(SectionKind::Vocabulary, vocabulary);
-    }
-    if let Some(template) = sidecars.template {
-        plan.section(SectionKind::ChatTemplate, template.into_bytes());
-    }
-    plan.json(SectionKind::Generation, &sidecars.generation);
-    let recipe = format!("--dtype {}", options.encoding);
-    plan.json(SectionKind::Provenance, &sidecars::provenance(recipe, folder, checkpoint, watch)?);
-    Ok(())
 }

@@ -10,9 +10,7 @@ use std::time::Duration;
 /// What a conversion is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Hashing the sources.
-    Hash,
-    /// Encoding weights and, but in a dry run, writing them.
+    /// Encoding weights and, but in a dry run, writing them; beside it the sources are hashed.
     Encode,
     /// Getting the file safely to disk.
     Finish,

@@ -4,10 +4,11 @@ use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::Config;
 use crate::error::{Problems, Result, What};
 use crate::json::{self, Fields};
-use crate::report::{Step, Warning, Watch};
+use crate::report::{Warning, Watch};
 use crate::vocab::{self, Compiled};
-use nanoserve_format::{GenerationDefaults, ModelSpec, Provenance, SourceFile};
+use nanoserve_format::{GenerationDefaults, ModelSpec, Plan, Provenance, SectionKind, SourceFile};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use tokenizers::Tokenizer;
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -20,10 +21,8 @@ const HASH_CHUNK: usize = 32 << 20;
 /// All of it, checked against the model where there is one.
 #[derive(Debug)]
 pub(crate) struct Sidecars {
-    /// tokenizer.json as it was.
-    pub tokenizer: Option<Vec<u8>>,
-    /// The same, compiled, where it can be.
-    pub vocabulary: Option<Vec<u8>>,
+    /// tokenizer.json as it was, and what the tokenizers library made of it.
+    pub tokenizer: Option<(Vec<u8>, Tokenizer)>,
     /// The chat template.
     pub template: Option<String>,
     /// How to generate.
@@ -46,22 +45,39 @@ impl Sidecars {
         let tokens = Fields::new(TOKENIZER_CONFIG, tokens.as_ref().unwrap_or(&empty), problems);
         let generation = Fields::new(GENERATION, generation.as_ref().unwrap_or(&empty), problems);
         let config = config.map(|c| c.fields(problems));
-        let (tokenizer, vocabulary) = tokenizer(folder, vocab_size, problems, warnings).unzip();
-        let vocabulary = vocabulary.flatten();
+        let tokenizer = tokenizer(folder, vocab_size, problems, warnings);
         let template = template(folder, tokens, problems, warnings);
         let generation = defaults(generation, config, tokens, vocab_size, warnings);
-        Sidecars { tokenizer, vocabulary, template, generation }
+        Sidecars { tokenizer, template, generation }
+    }
+
+    /// Adds all that need not be worked out to a file's plan, and the room for what does.
+    pub fn add_to(&self, plan: &mut Plan) {
+        if let Some((json, _)) = &self.tokenizer {
+            plan.section(SectionKind::Tokenizer, json.clone());
+            // Its compiled form has about half of its bytes.
+            plan.expect_bytes(json.len() as u64);
+        }
+        if let Some(template) = &self.template {
+            plan.section(SectionKind::ChatTemplate, template.clone().into_bytes());
+        }
+        plan.json(SectionKind::Generation, &self.generation);
+    }
+
+    /// The tokenizer, compiled where it can be.
+    pub fn compile(&self) -> Compiled {
+        self.tokenizer.as_ref().map_or(Compiled::Other, |(json, loaded)| vocab::compile(json, loaded))
     }
 }
 
-/// The tokenizer's bytes, and those of its compiled form, once it loads and none of its ids is beyond the vocabulary. It
-/// may well have fewer ids than the model: many vocabularies are padded.
+/// The tokenizer, once it loads and none of its ids is beyond the vocabulary. It may well have fewer ids than the model:
+/// many vocabularies are padded.
 fn tokenizer(
     folder: &Folder,
     vocab_size: Option<usize>,
     problems: &Problems,
     warnings: &mut Vec<Warning>,
-) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+) -> Option<(Vec<u8>, Tokenizer)> {
     let Some(bytes) = folder.read(TOKENIZER, problems) else {
         if !folder.has(TOKENIZER) {
             warnings.push(Warning::NoTokenizer { has_model: folder.has("tokenizer.model") });
@@ -81,15 +97,7 @@ fn tokenizer(
     {
         problems.file(TOKENIZER, What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
     }
-    let compiled = match vocab::compile(&bytes, &loaded) {
-        Compiled::Section(section) => Some(section),
-        Compiled::Other => None,
-        Compiled::Different(text) => {
-            warnings.push(Warning::VocabularyDiffers { text });
-            None
-        }
-    };
-    Some((bytes, compiled))
+    Some((bytes, loaded))
 }
 
 /// The chat template: the file of that name, else the field of tokenizer_config.json, the one named `default` where
@@ -164,18 +172,17 @@ fn defaults(
     }
 }
 
-/// What was read, with hashes, in the order of names; and by which program with which options.
-pub(crate) fn provenance(
-    recipe: String,
-    folder: &Folder,
-    checkpoint: &Checkpoint,
-    watch: &Watch,
-) -> Result<Provenance> {
-    let small = folder.files();
-    let mut files: Vec<(&str, &[u8])> = small.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
-    files.extend(checkpoint.shards.iter().map(|shard| (shard.name.as_str(), &shard.map[..])));
+/// Every file that was read, by name.
+pub(crate) fn files<'c>(folder: &Folder, checkpoint: &'c Checkpoint) -> Vec<(String, Cow<'c, [u8]>)> {
+    let small = folder.files().into_iter().map(|(name, bytes)| (name, Cow::Owned(bytes)));
+    let shards = checkpoint.shards.iter().map(|shard| (shard.name.clone(), Cow::Borrowed(&shard.map[..])));
+    let mut files: Vec<_> = small.chain(shards).collect();
     files.sort();
-    watch.begin(Step::Hash, files.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+    files
+}
+
+/// What was read, with hashes, in the order of names; and by which program with which options.
+pub(crate) fn provenance(recipe: String, files: &[(String, Cow<[u8]>)], watch: &Watch) -> Result<Provenance> {
     let mut sources = Vec::with_capacity(files.len());
     for (name, bytes) in files {
         let mut hasher = blake3::Hasher::new();
@@ -185,7 +192,7 @@ pub(crate) fn provenance(
             watch.advance(chunk.len());
         }
         let blake3 = hasher.finalize().to_hex().to_string();
-        sources.push(SourceFile { name: name.to_string(), bytes: bytes.len() as u64, blake3 });
+        sources.push(SourceFile { name: name.clone(), bytes: bytes.len() as u64, blake3 });
     }
     let converter = concat!("nanoserve-convert ", env!("CARGO_PKG_VERSION")).to_string();
     Ok(Provenance { converter, recipe, sources })

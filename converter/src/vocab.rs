@@ -7,7 +7,7 @@
 
 use nanoserve_format::vocab::{Added, Contents, Family, MAX_PATTERN, Piece, Splitter, Vocabulary, byte_of, char_of};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{Encoding, Token, Tokenizer};
 
@@ -68,7 +68,7 @@ fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
     (contents.nfc, contents.pattern) = (nfc, pattern);
     contents.ignore_merges = flag(model, "ignore_merges");
 
-    let vocab: BTreeMap<String, u32> = loaded.get_vocab(false).into_iter().collect();
+    let vocab: HashMap<String, u32> = loaded.get_vocab(false).into_iter().collect();
     let max = loaded.get_vocab(true).into_values().max()?;
     if max >= MAX_IDS {
         return None;
@@ -86,6 +86,7 @@ fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
     contents.byte_ids = byte_ids(family, model, &vocab)?;
     let one = |text: &str| family == Family::Text && text.chars().count() == 1;
     contents.keys = vocab.iter().filter(|(text, _)| contents.ignore_merges || one(text)).map(|(_, &id)| id).collect();
+    contents.keys.sort_unstable();
     contents.merges = merges(model, &vocab)?;
     contents.lead = added_in_front(loaded)?;
     Some(contents)
@@ -157,7 +158,7 @@ fn piece(family: Family, text: &str) -> Piece {
 }
 
 /// Adds the added tokens; None where one has a switch that is not handled, or not the id that the file gives it.
-fn add_added(json: &Value, loaded: &Tokenizer, vocab: &BTreeMap<String, u32>, contents: &mut Contents) -> Option<()> {
+fn add_added(json: &Value, loaded: &Tokenizer, vocab: &HashMap<String, u32>, contents: &mut Contents) -> Option<()> {
     let listed = json.get("added_tokens").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     for token in listed {
         let (content, id) = (token["content"].as_str()?, token["id"].as_u64()?);
@@ -187,7 +188,7 @@ fn add_added(json: &Value, loaded: &Tokenizer, vocab: &BTreeMap<String, u32>, co
 }
 
 /// The piece of each byte; None where the model does something else with a byte that has none.
-fn byte_ids(family: Family, model: &Value, vocab: &BTreeMap<String, u32>) -> Option<Vec<u32>> {
+fn byte_ids(family: Family, model: &Value, vocab: &HashMap<String, u32>) -> Option<Vec<u32>> {
     let name = |byte: u8| match family {
         Family::ByteLevel => char_of(byte).to_string(),
         Family::Text => format!("<0x{byte:02X}>"),
@@ -202,7 +203,7 @@ fn byte_ids(family: Family, model: &Value, vocab: &BTreeMap<String, u32>) -> Opt
 }
 
 /// Every pair that can be merged, as the library counts them: of a pair that is there twice, the last.
-fn merges(model: &Value, vocab: &BTreeMap<String, u32>) -> Option<Vec<[u32; 4]>> {
+fn merges(model: &Value, vocab: &HashMap<String, u32>) -> Option<Vec<[u32; 4]>> {
     let pair = |merge: &Value| match merge {
         Value::String(line) => line.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string())),
         _ => Some((merge.get(0)?.as_str()?.to_string(), merge.get(1)?.as_str()?.to_string())),

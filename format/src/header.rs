@@ -57,11 +57,13 @@ pub enum SectionKind {
     Provenance,
     /// The tokenizer, compiled: a [`Vocabulary`](crate::vocab::Vocabulary).
     Vocabulary,
+    /// The hashes of every tensor's chunks, see [`tree`](crate::tree).
+    Chunks,
 }
 
 impl SectionKind {
     /// Every kind of this format version, in the file's order.
-    pub const ALL: [SectionKind; 7] = [
+    pub const ALL: [SectionKind; 8] = [
         SectionKind::Spec,
         SectionKind::Directory,
         SectionKind::Tokenizer,
@@ -69,6 +71,7 @@ impl SectionKind {
         SectionKind::Generation,
         SectionKind::Provenance,
         SectionKind::Vocabulary,
+        SectionKind::Chunks,
     ];
 
     /// The number that stands for it in the section table.
@@ -81,6 +84,7 @@ impl SectionKind {
             SectionKind::Generation => 5,
             SectionKind::Provenance => 6,
             SectionKind::Vocabulary => 7,
+            SectionKind::Chunks => 8,
         }
     }
 
@@ -105,6 +109,7 @@ impl fmt::Display for SectionKind {
             SectionKind::Generation => "generation",
             SectionKind::Provenance => "provenance",
             SectionKind::Vocabulary => "vocabulary",
+            SectionKind::Chunks => "chunks",
         })
     }
 }

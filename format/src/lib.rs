@@ -44,6 +44,7 @@ pub mod q8;
 mod reader;
 pub mod schema;
 mod spec;
+pub mod tree;
 pub mod vocab;
 mod writer;
 

@@ -40,11 +40,12 @@ fn plain(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRang
     if rows.len() < PANEL_ROWS * cols || !cols.is_multiple_of(Q8_SUPERBLOCK) {
         out.fill(0);
     }
-    let mut total = Squares::default();
-    for (row, values) in rows.chunks_exact(cols).enumerate() {
-        let mut sums = [[0f32; LANES]; 2];
-        let superblocks = out.as_chunks_mut::<Q8_SUPERBLOCK_BYTES>().0;
-        for (index, (values, superblock)) in values.chunks(Q8_SUPERBLOCK).zip(superblocks).enumerate() {
+    // A superblock of all rows before the next one: its bytes, written four at a time, stay in the nearest cache.
+    let mut sums = [[[0f32; LANES]; 2]; PANEL_ROWS];
+    for (index, superblock) in out.as_chunks_mut::<Q8_SUPERBLOCK_BYTES>().0.iter_mut().enumerate() {
+        let first = index * Q8_SUPERBLOCK;
+        for (row, values) in rows.chunks_exact(cols).enumerate() {
+            let values = &values[first..cols.min(first + Q8_SUPERBLOCK)];
             for (half, values) in values.chunks(Q8_BLOCK).enumerate() {
                 let mut padded = [0.0; Q8_BLOCK];
                 let block = match values.try_into() {
@@ -54,15 +55,15 @@ fn plain(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRang
                         &padded
                     }
                 };
-                let col = index * Q8_SUPERBLOCK + half * Q8_BLOCK;
-                if let Err(value) = pack_block(block, superblock, half, row, &mut sums) {
-                    return Err(OutOfRange { row, col, value });
+                if let Err(value) = pack_block(block, superblock, half, row, &mut sums[row]) {
+                    return Err(OutOfRange { row, col: first + half * Q8_BLOCK, value });
                 }
             }
         }
-        for (signal, noise) in sums[0].iter().zip(&sums[1]) {
-            total = total + Squares { signal: f64::from(*signal), noise: f64::from(*noise) };
-        }
+    }
+    let mut total = Squares::default();
+    for (signal, noise) in sums.iter().flat_map(|[signal, noise]| signal.iter().zip(noise)) {
+        total = total + Squares { signal: f64::from(*signal), noise: f64::from(*noise) };
     }
     Ok(total)
 }

@@ -2,9 +2,12 @@
 
 use crate::encoding::{Encoding, Shape};
 use crate::error::{FormatError, Result};
-use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, Hash, RawPlace, RawSection, RawTensor, SectionKind, hex};
+use crate::header::{
+    self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind, hex,
+};
 use crate::schema;
 use crate::spec::ModelSpec;
+use crate::tree::{self, CHUNK_BYTES};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -231,34 +234,65 @@ impl Layout {
         stored.map(|t| t.shape.elements().unwrap_or(0) as u64).sum()
     }
 
-    /// Reads every byte of the file and returns what is damaged: tensors, sections and the zeros between them.
+    /// Reads every byte of the file and returns what is damaged: of tensors the chunks, else whole sections, and the zeros
+    /// between them.
     ///
     /// Runs in the current rayon pool.
     pub fn damage(&self, bytes: &[u8]) -> Vec<Damage> {
-        let mut parts: Vec<(String, &Range<usize>, &Hash)> = Vec::new();
-        for s in &self.sections {
-            let name = SectionKind::from_code(s.code).map_or(s.code.to_string(), |k| k.to_string());
-            parts.push((format!("section {name}"), &s.range, &s.hash));
-        }
-        for t in self.tensors.iter().filter(|t| t.alias_of.is_none()) {
-            parts.push((format!("tensor {}", t.name), &t.range, &t.hash));
-        }
-        parts.sort_by_key(|(_, range, _)| range.start);
         let mut damage = Vec::new();
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        for s in &self.sections {
+            if blake3::Hasher::new().update_rayon(&bytes[s.range.clone()]).finalize().as_bytes() != &s.hash {
+                let name = SectionKind::from_code(s.code).map_or(s.code.to_string(), |k| k.to_string());
+                damage.push(Damage { what: format!("section {name}"), range: s.range.clone() });
+            }
+            parts.push(s.range.clone());
+        }
+        let mut expected = self.chunk_hashes(bytes).unwrap_or_default().iter();
+        for t in self.tensors.iter().filter(|t| t.alias_of.is_none()) {
+            let content = &bytes[t.range.clone()];
+            let chunks = tree::chunks(content);
+            let expected: Vec<&Hash> = expected.by_ref().take(chunks.len()).collect();
+            if tree::root(&chunks, content) != t.hash {
+                let damaged = damaged_chunks(&chunks, &expected, content.len());
+                damage.extend(damaged.into_iter().map(|range| Damage {
+                    what: format!("tensor {}", t.name),
+                    range: t.range.start + range.start..t.range.start + range.end,
+                }));
+            }
+            parts.push(t.range.clone());
+        }
+        parts.sort_by_key(|range| range.start);
         let mut at = self.header_end as usize;
-        let zeros = |range: Range<usize>, damage: &mut Vec<Damage>| {
+        for part in parts.into_iter().chain([bytes.len()..bytes.len()]) {
+            let range = at..part.start;
             if bytes[range.clone()].iter().any(|&b| b != 0) {
                 damage.push(Damage { what: "padding, which should be zero,".into(), range });
             }
-        };
-        for (what, range, hash) in parts {
-            zeros(at..range.start, &mut damage);
-            if blake3::Hasher::new().update_rayon(&bytes[range.clone()]).finalize().as_bytes() != hash {
-                damage.push(Damage { what, range: range.clone() });
-            }
-            at = range.end;
+            at = part.end;
         }
-        zeros(at..bytes.len(), &mut damage);
+        damage.sort_by_key(|d| d.range.start);
         damage
     }
+
+    /// The hashes of every tensor's chunks, in order; None where the file does not have them, or not these.
+    pub(crate) fn chunk_hashes<'f>(&self, bytes: &'f [u8]) -> Option<&'f [Hash]> {
+        let hashes = self.section(bytes, SectionKind::Chunks).ok()??.as_chunks::<HASH_BYTES>().0;
+        let stored = self.tensors.iter().filter(|t| t.alias_of.is_none());
+        let expected: usize = stored.map(|t| tree::chunk_count(t.range.len())).sum();
+        (hashes.len() == expected).then_some(hashes)
+    }
+}
+
+/// The runs of chunks that are not as `expected`; everything where that is not known.
+fn damaged_chunks(chunks: &[Hash], expected: &[&Hash], len: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (i, _) in chunks.iter().zip(expected).enumerate().filter(|(_, (got, expected))| got != *expected) {
+        let range = i * CHUNK_BYTES..len.min((i + 1) * CHUNK_BYTES);
+        match runs.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => runs.push(range),
+        }
+    }
+    if runs.is_empty() { vec![0..len] } else { runs }
 }

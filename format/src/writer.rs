@@ -1,4 +1,12 @@
-//! Writing a file: everything planned first, tensors encoded in parallel in small pieces, then named in one step.
+//! Writing a file: tensors planned first and encoded in parallel in small pieces, sections around them, then named in one
+//! step.
+//!
+//! ```text
+//! preamble, section table     written last
+//! description, directory      their sizes follow from the plan
+//! tensors
+//! all other sections          may come while tensors are written: nothing waits for their sizes
+//! ```
 
 use crate::encoding::{Encoding, Shape};
 use crate::error::{FormatError, Result};
@@ -6,7 +14,9 @@ use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace,
 use crate::map::map;
 use crate::schema;
 use crate::spec::ModelSpec;
+use crate::tree;
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::Range;
@@ -17,12 +27,18 @@ use tempfile::NamedTempFile;
 /// Encoded bytes that one thread holds at a time.
 const JOB_BYTES: usize = 1 << 20;
 
+thread_local! {
+    /// A job's bytes, kept from job to job.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What a file is to hold, all but the weights' values.
 #[derive(Clone, Debug)]
 pub struct Plan {
     spec: ModelSpec,
     tensors: Vec<(String, Shape, Encoding)>,
     sections: BTreeMap<SectionKind, Vec<u8>>,
+    later: u64,
 }
 
 impl Plan {
@@ -38,16 +54,21 @@ impl Plan {
         });
         let tensors = tensors.collect();
         let json = serde_json::to_vec(&spec).expect("a spec is plain data");
-        Ok(Plan { spec, tensors, sections: BTreeMap::from([(SectionKind::Spec, json)]) })
+        Ok(Plan { spec, tensors, sections: BTreeMap::from([(SectionKind::Spec, json)]), later: 0 })
     }
 
     /// Adds a section that holds `bytes` as they are.
     ///
     /// # Panics
-    /// For the two kinds that the writer makes itself.
+    /// For the kinds that the writer makes itself.
     pub fn section(&mut self, kind: SectionKind, bytes: Vec<u8>) {
-        assert!(!kind.required(), "the writer makes section {kind}");
+        assert!(!made_here(kind), "the writer makes section {kind}");
         self.sections.insert(kind, bytes);
+    }
+
+    /// Reserves room for sections that come later, see [`Writer::section`].
+    pub fn expect_bytes(&mut self, later: u64) {
+        self.later += later;
     }
 
     /// Adds a section that holds `value` as JSON.
@@ -61,6 +82,11 @@ impl Plan {
     }
 }
 
+/// The kinds that the writer makes.
+fn made_here(kind: SectionKind) -> bool {
+    kind.required() || kind == SectionKind::Chunks
+}
+
 /// A file being written, under a temporary name beside its own. Dropped before [`Writer::finish`], it is gone.
 #[derive(Debug)]
 pub struct Writer {
@@ -69,10 +95,11 @@ pub struct Writer {
     spec: ModelSpec,
     tensors: Vec<RawTensor>,
     shapes: Vec<(Shape, Encoding)>,
-    sections: Vec<(SectionKind, Vec<u8>)>,
-    offsets: Vec<u64>,
-    file_len: u64,
+    sections: BTreeMap<SectionKind, Vec<u8>>,
+    /// Where the last tensor ends.
+    tensors_end: u64,
     written: Vec<bool>,
+    hashed: bool,
 }
 
 /// A finished file.
@@ -90,9 +117,10 @@ impl Writer {
     /// # Errors
     /// When the folder cannot be written, or has too little space.
     pub fn create(path: &Path, plan: Plan) -> Result<Writer> {
-        let Plan { spec, tensors, mut sections } = plan;
+        let Plan { spec, tensors, mut sections, later } = plan;
         // Offsets and hashes follow; the directory's length is known before them.
         let mut raw: Vec<RawTensor> = Vec::with_capacity(tensors.len());
+        let mut chunks = 0;
         for (name, shape, encoding) in &tensors {
             let place = if spec.tied_lm_head && name == schema::LM_HEAD {
                 RawPlace::Alias { target: 0 }
@@ -102,19 +130,14 @@ impl Writer {
                     got: u64::MAX,
                     expected: u64::MAX,
                 })?;
+                chunks += tree::chunk_count(len);
                 RawPlace::Stored { offset: 0, len: len as u64, hash: [0; HASH_BYTES] }
             };
             raw.push(RawTensor::new(name.clone(), *shape, encoding.code(), place));
         }
         sections.insert(SectionKind::Directory, header::encode_directory(&raw));
-        let mut at = header::encoded_bytes(sections.len());
-        let mut offsets = Vec::with_capacity(sections.len());
-        for bytes in sections.values() {
-            at = at.next_multiple_of(ALIGNMENT);
-            offsets.push(at);
-            at += bytes.len() as u64;
-        }
-        at = at.next_multiple_of(DATA_ALIGNMENT);
+        sections.insert(SectionKind::Chunks, vec![0; chunks * HASH_BYTES]);
+        let mut at = places(&sections, true, head_end()).1.next_multiple_of(DATA_ALIGNMENT);
         for tensor in &mut raw {
             if let RawPlace::Stored { offset, len, .. } = &mut tensor.place {
                 *offset = at;
@@ -125,16 +148,16 @@ impl Writer {
         let written = raw.iter().map(|t| matches!(t.place, RawPlace::Alias { .. })).collect();
         let writer = Writer {
             shapes: tensors.iter().map(|t| (t.1, t.2)).collect(),
-            sections: sections.into_iter().collect(),
             tensors: raw,
-            file_len: at,
+            tensors_end: at,
+            hashed: false,
             path,
             temp,
             spec,
-            offsets,
+            sections,
             written,
         };
-        writer.reserve()?;
+        writer.reserve(writer.file_len() + later)?;
         Ok(writer)
     }
 
@@ -143,9 +166,18 @@ impl Writer {
         &self.spec
     }
 
-    /// Bytes that the finished file will have.
+    /// Bytes that the file has with the sections known so far.
     pub fn file_len(&self) -> u64 {
-        self.file_len
+        places(&self.sections, false, self.tensors_end).1
+    }
+
+    /// Adds or replaces a section that holds `bytes` as they are.
+    ///
+    /// # Panics
+    /// For the kinds that the writer makes itself.
+    pub fn section(&mut self, kind: SectionKind, bytes: Vec<u8>) {
+        assert!(!made_here(kind), "the writer makes section {kind}");
+        self.sections.insert(kind, bytes);
     }
 
     /// Places in the directory of all tensors that have bytes of their own, in the file's order.
@@ -154,17 +186,17 @@ impl Writer {
         (0..self.tensors.len()).filter(stored).collect()
     }
 
-    /// Takes all the room the file will need, so that a full disk is found before the work is done.
-    fn reserve(&self) -> Result<()> {
+    /// Takes the room the file will need, so that a full disk is found before the work is done.
+    fn reserve(&self, bytes: u64) -> Result<()> {
         let file = self.temp.as_file();
         #[cfg(target_os = "linux")]
-        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, self.file_len) {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
             Ok(()) => return Ok(()),
             // Not every file system can: there a full disk shows at the write.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
             Err(e) => return Err(self.failed("reserve space for")(e.into())),
         }
-        file.set_len(self.file_len).map_err(self.failed("reserve space for"))
+        file.set_len(bytes).map_err(self.failed("reserve space for"))
     }
 
     fn failed(&self, action: &'static str) -> impl Fn(std::io::Error) -> FormatError + use<> {
@@ -193,57 +225,96 @@ impl Writer {
         let piece_bytes = len as usize / pieces;
         let per_job = (JOB_BYTES / piece_bytes).max(1);
         let (file, failed) = (self.temp.as_file(), self.failed("write"));
-        (0..pieces.div_ceil(per_job)).into_par_iter().try_for_each_init(Vec::new, |buffer, job| {
+        (0..pieces.div_ceil(per_job)).into_par_iter().try_for_each(|job| {
             let range = job * per_job..((job + 1) * per_job).min(pieces);
-            buffer.resize(range.len() * piece_bytes, 0);
-            let at = offset + (range.start * piece_bytes) as u64;
-            fill(range, buffer)?;
-            file.write_all_at(buffer, at).map_err(|e| E::from(failed(e)))
+            BUFFER.with_borrow_mut(|buffer| {
+                buffer.resize(range.len() * piece_bytes, 0);
+                let at = offset + (range.start * piece_bytes) as u64;
+                fill(range, buffer)?;
+                file.write_all_at(buffer, at).map_err(|e| E::from(failed(e)))
+            })
         })?;
         self.written[index] = true;
         Ok(())
     }
 
-    /// Hashes what was written, writes the header, syncs, and gives the file its name.
+    /// Hashes what was written and writes everything else: what lies under the temporary name is then a whole file. It
+    /// may be opened, closed, and given further sections; [`Writer::finish`] seals it again.
+    ///
+    /// # Errors
+    /// When a tensor was left out or the system fails.
+    pub fn seal(&mut self) -> Result<(&Path, Summary)> {
+        if let Some(i) = self.written.iter().position(|w| !w) {
+            return Err(FormatError::Unwritten { tensor: self.tensors[i].name.clone(), what: "not written" });
+        }
+        if !self.hashed {
+            self.hash()?;
+        }
+        let (head, _) = places(&self.sections, true, head_end());
+        let (tail, file_len) = places(&self.sections, false, self.tensors_end);
+        let places = head.into_iter().chain(tail);
+        let (file, failed) = (self.temp.as_file(), self.failed("write"));
+        let mut table = Vec::with_capacity(self.sections.len());
+        file.set_len(file_len).map_err(&failed)?;
+        for ((kind, bytes), offset) in self.sections.iter().zip(places) {
+            let (len, hash) = (bytes.len() as u64, blake3::hash(bytes).into());
+            table.push(RawSection { kind: kind.code(), required: kind.required(), offset, len, hash });
+            file.write_all_at(bytes, offset).map_err(&failed)?;
+        }
+        let (head, root) = header::encode(&table, file_len);
+        file.write_all_at(&head, 0).map_err(&failed)?;
+        Ok((self.temp.path(), Summary { file_len, root }))
+    }
+
+    /// Seals the file, syncs, and gives it its name.
     ///
     /// # Errors
     /// When a tensor was left out or the system fails; nothing is left under the file's name but what was there.
     pub fn finish(mut self) -> Result<Summary> {
-        if let Some(i) = self.written.iter().position(|w| !w) {
-            return Err(FormatError::Unwritten { tensor: self.tensors[i].name.clone(), what: "not written" });
-        }
-        let written = map(self.temp.as_file()).map_err(self.failed("map"))?;
-        for tensor in &mut self.tensors {
-            if let RawPlace::Stored { offset, len, hash } = &mut tensor.place {
-                let bytes = &written[*offset as usize..(*offset + *len) as usize];
-                *hash = blake3::Hasher::new().update_rayon(bytes).finalize().into();
-            }
-        }
-        drop(written);
-        let mut table = Vec::with_capacity(self.sections.len());
-        for ((kind, bytes), &offset) in self.sections.iter_mut().zip(&self.offsets) {
-            if *kind == SectionKind::Directory {
-                *bytes = header::encode_directory(&self.tensors);
-            }
-            let len = bytes.len() as u64;
-            let hash = blake3::hash(bytes).into();
-            table.push(RawSection { kind: kind.code(), required: kind.required(), offset, len, hash });
-        }
-        let (head, root) = header::encode(&table, self.file_len);
-        let (file, failed) = (self.temp.as_file(), self.failed("write"));
-        file.write_all_at(&head, 0).map_err(&failed)?;
-        for ((_, bytes), &offset) in self.sections.iter().zip(&self.offsets) {
-            file.write_all_at(bytes, offset).map_err(&failed)?;
-        }
-        file.sync_all().map_err(self.failed("sync"))?;
+        let (_, summary) = self.seal()?;
+        self.temp.as_file().sync_all().map_err(self.failed("sync"))?;
         let failed = self.failed("rename to");
         self.temp.persist(&self.path).map_err(|e| failed(e.error))?;
         // The name is in the folder; make the folder's new entry last too. Some file systems cannot: no harm.
         if let Some(Ok(folder)) = self.path.parent().map(File::open) {
             let _ = folder.sync_all();
         }
-        Ok(Summary { file_len: self.file_len, root })
+        Ok(summary)
     }
+
+    /// The hashes of all tensors and of their chunks, from what was written.
+    fn hash(&mut self) -> Result<()> {
+        let written = map(self.temp.as_file()).map_err(self.failed("map"))?;
+        let mut chunks = Vec::new();
+        for tensor in &mut self.tensors {
+            if let RawPlace::Stored { offset, len, hash } = &mut tensor.place {
+                let bytes = &written[*offset as usize..][..*len as usize];
+                let own = tree::chunks(bytes);
+                *hash = tree::root(&own, bytes);
+                chunks.extend_from_slice(own.as_flattened());
+            }
+        }
+        self.sections.insert(SectionKind::Chunks, chunks);
+        self.sections.insert(SectionKind::Directory, header::encode_directory(&self.tensors));
+        self.hashed = true;
+        Ok(())
+    }
+}
+
+/// Where the sections in front of the tensors may begin, whatever sections there will be.
+fn head_end() -> u64 {
+    header::encoded_bytes(SectionKind::ALL.len())
+}
+
+/// Offsets of the sections before the tensors, or after them, from `at` on; and where the last one ends.
+fn places(sections: &BTreeMap<SectionKind, Vec<u8>>, before: bool, mut at: u64) -> (Vec<u64>, u64) {
+    let mut offsets = Vec::new();
+    for bytes in sections.iter().filter(|(kind, _)| kind.required() == before).map(|(_, bytes)| bytes) {
+        at = at.next_multiple_of(ALIGNMENT);
+        offsets.push(at);
+        at += bytes.len() as u64;
+    }
+    (offsets, at)
 }
 
 /// A new file beside `path`, with the mode that a new file gets, removed when dropped. Also where `path` really is.

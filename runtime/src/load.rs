@@ -4,7 +4,7 @@
 //! thread in the background asks for all of them, in the order in which the forward pass will want them:
 //!
 //! ```text
-//! sections            the tokenizer
+//! sections            the tokenizer, behind the tensors
 //! layers, norm, head
 //! embedding           last: one row of it is needed first, the whole of it, where it is the head too, at the end
 //! ```
@@ -57,9 +57,10 @@ pub fn open(path: &Path, load: Load, lock: bool) -> Result<Arc<NsvFile>> {
 }
 
 /// The file's bytes in the order in which they are wanted.
-fn order(file: &NsvFile) -> [Range<usize>; 3] {
-    let embedding = file.layout().tensors[0].range.clone();
-    [0..embedding.start, embedding.end..file.bytes().len(), embedding]
+fn order(file: &NsvFile) -> [Range<usize>; 4] {
+    let tensors = &file.layout().tensors;
+    let (embedding, end) = (tensors[0].range.clone(), tensors.iter().map(|t| t.range.end).max().unwrap_or(0));
+    [0..embedding.start, end..file.bytes().len(), embedding.end..end, embedding]
 }
 
 /// Asks the system to read what it does not have in its cache, as long as somebody else holds the file.

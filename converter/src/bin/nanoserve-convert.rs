@@ -154,7 +154,6 @@ impl Progress for Bar {
         const BAR: &str =
             "{msg:10} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
         let (message, template) = match step {
-            Step::Hash => ("hashing", BAR),
             Step::Encode if self.1 => ("checking", BAR),
             Step::Encode => ("converting", BAR),
             Step::Finish => ("finishing", "{msg:10} {spinner} {elapsed}"),

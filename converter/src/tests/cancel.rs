@@ -20,11 +20,9 @@ impl Progress for StopAt<'_> {
 fn the_old_output_stays() {
     let fixture = Fixture::plain();
     fixture.write().put("out.nsv", "old");
-    for step in [Step::Hash, Step::Encode] {
-        let cancel = AtomicBool::new(false);
-        let result = convert(&fixture.options(Encoding::Q8), &StopAt(step, &cancel), &cancel);
-        assert!(matches!(result, Err(ConvertError::Cancelled)), "{step:?}");
-        assert_eq!(fs::read(fixture.output()).unwrap(), b"old");
-        assert_eq!(fs::read_dir(fixture.dir.path()).unwrap().count(), 3);
-    }
+    let cancel = AtomicBool::new(false);
+    let result = convert(&fixture.options(Encoding::Q8), &StopAt(Step::Encode, &cancel), &cancel);
+    assert!(matches!(result, Err(ConvertError::Cancelled)));
+    assert_eq!(fs::read(fixture.output()).unwrap(), b"old");
+    assert_eq!(fs::read_dir(fixture.dir.path()).unwrap().count(), 3);
 }
