@@ -102,12 +102,19 @@ impl<'m> Encoder<'m> {
 
     /// Does all that [`Encoder::fill`] does, and drops the panels.
     pub fn check(&self, watch: &Watch) -> Result<()> {
+        self.pieces(watch, |_, _| {})
+    }
+
+    /// Encodes everything and shows it to `see`, in no order: where in the tensor it belongs, and the bytes.
+    pub fn pieces(&self, watch: &Watch, see: impl Fn(usize, &[u8]) + Sync) -> Result<()> {
         let (pieces, bytes) = (self.shape.pieces(), self.shape.bytes(self.encoding));
         let piece_bytes = bytes.expect("the tensor's bytes are mapped, so their count fits") / pieces;
         (0..pieces.div_ceil(CHECK_PIECES)).into_par_iter().try_for_each_init(Vec::new, |buffer, job| {
             let range = job * CHECK_PIECES..((job + 1) * CHECK_PIECES).min(pieces);
             buffer.resize(range.len() * piece_bytes, 0);
-            self.fill(range, buffer, watch)
+            self.fill(range.clone(), buffer, watch)?;
+            see(range.start * piece_bytes, buffer);
+            Ok(())
         })
     }
 

@@ -20,6 +20,17 @@ pub enum ConvertError {
     /// The file could not be written.
     #[error(transparent)]
     Write(#[from] FormatError),
+    /// The new file, whole but for this, could not be asked for its answers.
+    #[error("the new file did not prove itself: {0}")]
+    LastStep(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The file to compare with cannot be read.
+    #[error("{file}: {source}")]
+    Compared {
+        /// Its path.
+        file: String,
+        /// Why.
+        source: FormatError,
+    },
     /// The system gave no threads.
     #[error("cannot start threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),

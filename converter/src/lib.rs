@@ -25,6 +25,7 @@
 //! The trap: the same sources and options give the same bytes whatever the number of threads, the day or the folder.
 //! Anything new that goes into the file has to keep that.
 
+mod check;
 mod checkpoint;
 mod config;
 mod encode;
@@ -41,6 +42,7 @@ mod source;
 mod tests;
 mod vocab;
 
+pub use check::{Comparison, Difference, compare};
 pub use error::{ConvertError, Problem, Result, What};
 pub use report::{Progress, Report, Step, TensorSnr, Warning};
 pub use vocab::compile_tokenizer;
@@ -48,10 +50,11 @@ pub use vocab::compile_tokenizer;
 use encode::Encoder;
 use error::Problems;
 use names::Bound;
-use nanoserve_format::{Encoding, Plan, SectionKind, Writer};
+use nanoserve_format::{Encoding, Golden, Plan, SectionKind, Writer};
 use report::Watch;
 use source::Source;
-use std::path::PathBuf;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use vocab::Compiled;
@@ -77,11 +80,28 @@ pub struct Options {
 /// Every problem of the input at once, a cancellation, or what the system said. Nothing is left behind then: what was
 /// under the output's name before is still there.
 pub fn convert(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Report> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build()?;
-    pool.install(|| run(options, &Watch { progress, cancel }))
+    convert_with(options, progress, cancel, None)
 }
 
-fn run(options: &Options, watch: &Watch) -> Result<Report> {
+/// Asked for the answers of a file that is whole but for them, by its temporary name: what it returns goes into the file
+/// as the sections [`SectionKind::Golden`] and [`SectionKind::Reference`]. This crate runs no model; who calls it may.
+pub type LastStep<'a> = &'a (dyn Fn(&Path) -> Result<Vec<(SectionKind, Golden)>, Box<dyn Error + Send + Sync>> + Sync);
+
+/// As [`convert`], with a last step.
+///
+/// # Errors
+/// As [`convert`], and the last step's own.
+pub fn convert_with(
+    options: &Options,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+    last: Option<LastStep>,
+) -> Result<Report> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build()?;
+    pool.install(|| run(options, &Watch { progress, cancel }, last))
+}
+
+fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Report> {
     let started = Instant::now();
     // 1 to 4. What is to be converted?
     let Source { folder, checkpoint, spec, bound, sidecars, mut warnings } =
@@ -117,20 +137,30 @@ fn run(options: &Options, watch: &Watch) -> Result<Report> {
         }
         problems.none().map(|()| worst)
     };
-    let recipe = format!("--dtype {}", options.encoding);
-    let beside = || rayon::join(|| sidecars.compile(), || sidecars::provenance(recipe, &files, watch));
+    let beside =
+        || rayon::join(|| sidecars.compile(), || sidecars::provenance(recipe(options.encoding), &files, watch));
     let ((compiled, provenance), worst) = rayon::join(beside, encode);
     let worst = worst?;
+    let (compiled, vectors) = compiled;
     match compiled {
         Compiled::Section(section) => writer.section(SectionKind::Vocabulary, section),
         Compiled::Different(text) => warnings.push(Warning::VocabularyDiffers { text }),
         Compiled::Other => {}
     }
-    writer.section(SectionKind::Provenance, serde_json::to_vec(&provenance?).expect("provenance is plain data"));
+    if let Some(vectors) = vectors {
+        writer.json(SectionKind::TokenizerVectors, &vectors);
+    }
+    writer.json(SectionKind::Provenance, &provenance?);
 
-    // 6. The file gets its name.
+    // 6. The file answers for itself, and gets its name.
     watch.go_on()?;
     watch.begin(Step::Finish, 0);
+    if let (Some(last), false) = (last, options.dry_run) {
+        let (path, _) = writer.seal()?;
+        for (kind, section) in last(path).map_err(ConvertError::LastStep)? {
+            writer.json(kind, &section);
+        }
+    }
     let bytes = writer.file_len();
     let root = if options.dry_run { None } else { Some(writer.finish()?.root) };
     let size = |f: fn(&(String, nanoserve_format::Shape, Encoding)) -> Option<usize>| -> u64 {
@@ -148,4 +178,9 @@ fn run(options: &Options, watch: &Watch) -> Result<Report> {
         root,
         warnings,
     })
+}
+
+/// The options that shape a file, as they are given on the command line.
+fn recipe(encoding: Encoding) -> String {
+    format!("--dtype {encoding}")
 }

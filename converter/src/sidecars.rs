@@ -6,7 +6,7 @@ use crate::error::{Problems, Result, What};
 use crate::json::{self, Fields};
 use crate::report::{Warning, Watch};
 use crate::vocab::{self, Compiled};
-use nanoserve_format::{GenerationDefaults, ModelSpec, Plan, Provenance, SectionKind, SourceFile};
+use nanoserve_format::{GenerationDefaults, ModelSpec, Plan, Provenance, SectionKind, SourceFile, TokenizerVectors};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use tokenizers::Tokenizer;
@@ -64,9 +64,12 @@ impl Sidecars {
         plan.json(SectionKind::Generation, &self.generation);
     }
 
-    /// The tokenizer, compiled where it can be.
-    pub fn compile(&self) -> Compiled {
-        self.tokenizer.as_ref().map_or(Compiled::Other, |(json, loaded)| vocab::compile(json, loaded))
+    /// The tokenizer, compiled where it can be, and what it makes of some texts.
+    pub fn compile(&self) -> (Compiled, Option<TokenizerVectors>) {
+        match &self.tokenizer {
+            Some((json, loaded)) => (vocab::compile(json, loaded), vocab::vectors(loaded)),
+            None => (Compiled::Other, None),
+        }
     }
 }
 

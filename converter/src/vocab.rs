@@ -6,6 +6,7 @@
 //! every kind before it is stored ([`difference`]).
 
 use nanoserve_format::vocab::{Added, Contents, Family, MAX_PATTERN, Piece, Splitter, Vocabulary, byte_of, char_of};
+use nanoserve_format::{TokenizerVector, TokenizerVectors};
 use serde_json::Value;
 use std::collections::HashMap;
 use tokenizers::models::ModelWrapper;
@@ -252,81 +253,108 @@ fn difference(section: &[u8], loaded: &Tokenizer) -> Option<String> {
     texts(&plain).into_iter().find(|text| !same(text))
 }
 
+/// Added tokens that a file keeps ids for, at most.
+const MAX_ADDED: usize = 24;
+
+/// What the tokenizers library makes of some texts, for the runtime to be held against.
+pub(crate) fn vectors(loaded: &Tokenizer) -> Option<TokenizerVectors> {
+    let mut plain = loaded.clone();
+    plain.with_padding(None);
+    plain.with_truncation(None).ok()?;
+    let mut added: Vec<(u32, String)> =
+        plain.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
+    added.sort();
+    added.truncate(MAX_ADDED);
+    let added = added.into_iter().flat_map(|(_, token)| [format!("a {token}b"), token]);
+    let texts = WHOLE.iter().chain(&PARTS).map(|text| text.to_string()).chain([PARTS.concat()]).chain(added);
+    let vector = |text: String| {
+        let ids = plain.encode_fast(text.as_str(), false).ok()?.get_ids().to_vec();
+        // Some decoders cannot bear an empty list.
+        let back = if ids.is_empty() { String::new() } else { plain.decode(&ids, false).ok()? };
+        Some(TokenizerVector { text, ids, back })
+    };
+    let made_by = "tokenizers".to_string();
+    Some(TokenizerVectors { made_by, front: added_in_front(&plain)?, texts: texts.map(vector).collect::<Option<_>>()? })
+}
+
+/// What texts are made of: pieces of words, spaces, digits, marks, characters of several parts.
+const PARTS: [&str; 64] = [
+    "a",
+    "the",
+    "The",
+    " there",
+    "ing",
+    "HELLO",
+    "'s",
+    "'S",
+    "'re",
+    "'ll",
+    "I'm",
+    "don't",
+    " ",
+    "  ",
+    "   ",
+    "\t",
+    "\n",
+    "\r\n",
+    "\n\n",
+    " \n ",
+    "\u{a0}",
+    "\u{3000}",
+    "\u{2028}",
+    "\u{200b}",
+    "1",
+    "12",
+    "123",
+    "1234567",
+    "½",
+    "²",
+    "٣",
+    "Ⅷ",
+    ".",
+    ",",
+    "!?",
+    "...",
+    "(){}",
+    "->",
+    "::",
+    "<",
+    ">",
+    "<|",
+    "|>",
+    "<0x0A>",
+    "▁",
+    "Ġ",
+    "é",
+    "e\u{301}",
+    "ß",
+    "ſ",
+    "İ",
+    "я",
+    "日本",
+    "語",
+    "가",
+    "\u{1100}\u{1161}",
+    "नमस्ते",
+    "ไทย",
+    "\u{1F469}\u{200D}\u{1F680}",
+    "\u{1F1E9}\u{1F1EA}",
+    "\u{FFFD}",
+    "\0",
+    "\u{7f}",
+    "\u{10FFFF}",
+];
+
+/// Whole texts.
+const WHOLE: [&str; 3] = ["", "Once upon a time, there were 1234 of them.", "fn main() {\n    println!(\"{x}\");\n}\n"];
+
 /// Texts of every kind: words and numbers of several scripts, spaces, code, characters of several parts, added tokens
 /// whole and broken, and mixtures of all that.
 fn texts(loaded: &Tokenizer) -> Vec<String> {
-    const PARTS: [&str; 64] = [
-        "a",
-        "the",
-        "The",
-        " there",
-        "ing",
-        "HELLO",
-        "'s",
-        "'S",
-        "'re",
-        "'ll",
-        "I'm",
-        "don't",
-        " ",
-        "  ",
-        "   ",
-        "\t",
-        "\n",
-        "\r\n",
-        "\n\n",
-        " \n ",
-        "\u{a0}",
-        "\u{3000}",
-        "\u{2028}",
-        "\u{200b}",
-        "1",
-        "12",
-        "123",
-        "1234567",
-        "½",
-        "²",
-        "٣",
-        "Ⅷ",
-        ".",
-        ",",
-        "!?",
-        "...",
-        "(){}",
-        "->",
-        "::",
-        "<",
-        ">",
-        "<|",
-        "|>",
-        "<0x0A>",
-        "▁",
-        "Ġ",
-        "é",
-        "e\u{301}",
-        "ß",
-        "ſ",
-        "İ",
-        "я",
-        "日本",
-        "語",
-        "가",
-        "\u{1100}\u{1161}",
-        "नमस्ते",
-        "ไทย",
-        "\u{1F469}\u{200D}\u{1F680}",
-        "\u{1F1E9}\u{1F1EA}",
-        "\u{FFFD}",
-        "\0",
-        "\u{7f}",
-        "\u{10FFFF}",
-    ];
     let mut added: Vec<String> = loaded.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
     added.sort();
     let mut texts: Vec<String> = PARTS.iter().map(|part| part.to_string()).collect();
-    texts.extend(
-        ["", "Once upon a time, there were 1234 of them.", "fn main() {\n    println!(\"{x}\");\n}\n"].map(Into::into),
-    );
+    texts.extend(WHOLE.map(Into::into));
     texts.extend(["a".repeat(3000), " ".repeat(300), "ab ".repeat(200), "日本語".repeat(100)]);
     texts.extend(added.iter().flat_map(|token| [token.clone(), format!("a {token} b"), format!("{token}{token}")]));
     let mut state = 1u64;

@@ -59,11 +59,17 @@ pub enum SectionKind {
     Vocabulary,
     /// The hashes of every tensor's chunks, see [`tree`](crate::tree).
     Chunks,
+    /// What this file answered when it was made: a [`Golden`](crate::Golden), JSON.
+    Golden,
+    /// What a reference answered: a [`Golden`](crate::Golden), JSON.
+    Reference,
+    /// What the source's tokenizer made of some texts: [`TokenizerVectors`](crate::TokenizerVectors), JSON.
+    TokenizerVectors,
 }
 
 impl SectionKind {
     /// Every kind of this format version, in the file's order.
-    pub const ALL: [SectionKind; 8] = [
+    pub const ALL: [SectionKind; 11] = [
         SectionKind::Spec,
         SectionKind::Directory,
         SectionKind::Tokenizer,
@@ -72,6 +78,9 @@ impl SectionKind {
         SectionKind::Provenance,
         SectionKind::Vocabulary,
         SectionKind::Chunks,
+        SectionKind::Golden,
+        SectionKind::Reference,
+        SectionKind::TokenizerVectors,
     ];
 
     /// The number that stands for it in the section table.
@@ -85,6 +94,9 @@ impl SectionKind {
             SectionKind::Provenance => 6,
             SectionKind::Vocabulary => 7,
             SectionKind::Chunks => 8,
+            SectionKind::Golden => 9,
+            SectionKind::Reference => 10,
+            SectionKind::TokenizerVectors => 11,
         }
     }
 
@@ -110,6 +122,9 @@ impl fmt::Display for SectionKind {
             SectionKind::Provenance => "provenance",
             SectionKind::Vocabulary => "vocabulary",
             SectionKind::Chunks => "chunks",
+            SectionKind::Golden => "golden",
+            SectionKind::Reference => "reference",
+            SectionKind::TokenizerVectors => "tokenizer_vectors",
         })
     }
 }

@@ -33,6 +33,7 @@ compile_error!("a .nsv file is little-endian and mapped as it is: a big-endian m
 
 mod encoding;
 mod error;
+mod golden;
 mod header;
 #[allow(unsafe_code)]
 mod map;
@@ -50,6 +51,7 @@ mod writer;
 
 pub use encoding::{Encoding, PANEL_ROWS, Shape, padded_rows};
 pub use error::{FormatError, Result};
+pub use golden::{Golden, GoldenRow, GoldenRun, TOP, TokenizerVector, TokenizerVectors};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use map::NsvFile;
 pub use meta::{GenerationDefaults, Provenance, SourceFile};

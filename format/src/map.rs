@@ -1,6 +1,7 @@
 //! A `.nsv` file on disk, mapped, or copied where that is asked for. Its one unsafe is the map itself.
 
 use crate::error::{FormatError, Result};
+use crate::golden::{Golden, TokenizerVectors};
 use crate::header::SectionKind;
 use crate::meta::{GenerationDefaults, Provenance};
 use crate::reader::{Damage, Layout, TensorView, parse};
@@ -122,7 +123,7 @@ impl NsvFile {
     /// # Errors
     /// When the section is damaged.
     pub fn generation(&self) -> Result<GenerationDefaults> {
-        self.layout.json(&self.map, SectionKind::Generation)
+        Ok(self.layout.json(&self.map, SectionKind::Generation)?.unwrap_or_default())
     }
 
     /// Where the file came from.
@@ -130,7 +131,31 @@ impl NsvFile {
     /// # Errors
     /// When the section is damaged.
     pub fn provenance(&self) -> Result<Provenance> {
-        self.layout.json(&self.map, SectionKind::Provenance)
+        Ok(self.layout.json(&self.map, SectionKind::Provenance)?.unwrap_or_default())
+    }
+
+    /// What the file answered when it was made; None when nobody asked it.
+    ///
+    /// # Errors
+    /// When the section is damaged.
+    pub fn golden(&self) -> Result<Option<Golden>> {
+        self.layout.json(&self.map, SectionKind::Golden)
+    }
+
+    /// What a reference answered; None when none was given.
+    ///
+    /// # Errors
+    /// When the section is damaged.
+    pub fn reference(&self) -> Result<Option<Golden>> {
+        self.layout.json(&self.map, SectionKind::Reference)
+    }
+
+    /// What the tokenizer that the file was made from made of some texts; None where there was no tokenizer.
+    ///
+    /// # Errors
+    /// When the section is damaged.
+    pub fn tokenizer_vectors(&self) -> Result<Option<TokenizerVectors>> {
+        self.layout.json(&self.map, SectionKind::TokenizerVectors)
     }
 
     /// Reads every byte and returns what is damaged; see [`Layout::damage`].

@@ -218,9 +218,9 @@ impl Layout {
         section.map(|s| checked(&bytes[s.range.clone()], kind, &s.hash)).transpose()
     }
 
-    /// A section that is JSON; its default when the file has none.
-    pub(crate) fn json<T: serde::de::DeserializeOwned + Default>(&self, bytes: &[u8], kind: SectionKind) -> Result<T> {
-        self.section(bytes, kind)?.map_or(Ok(T::default()), |s| json(kind, s))
+    /// A section that is JSON; None when the file has none.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, bytes: &[u8], kind: SectionKind) -> Result<Option<T>> {
+        self.section(bytes, kind)?.map(|s| json(kind, s)).transpose()
     }
 
     /// Bytes of all weights, each stored tensor once.

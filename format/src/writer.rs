@@ -66,6 +66,11 @@ impl Plan {
         self.sections.insert(kind, bytes);
     }
 
+    /// The sections so far.
+    pub fn sections(&self) -> &BTreeMap<SectionKind, Vec<u8>> {
+        &self.sections
+    }
+
     /// Reserves room for sections that come later, see [`Writer::section`].
     pub fn expect_bytes(&mut self, later: u64) {
         self.later += later;
@@ -178,6 +183,11 @@ impl Writer {
     pub fn section(&mut self, kind: SectionKind, bytes: Vec<u8>) {
         assert!(!made_here(kind), "the writer makes section {kind}");
         self.sections.insert(kind, bytes);
+    }
+
+    /// Adds or replaces a section that holds `value` as JSON.
+    pub fn json(&mut self, kind: SectionKind, value: &impl serde::Serialize) {
+        self.section(kind, serde_json::to_vec(value).expect("sections are plain data"));
     }
 
     /// Places in the directory of all tensors that have bytes of their own, in the file's order.

@@ -26,7 +26,7 @@ pub struct Machine {
 #[derive(Clone, Debug, Args)]
 pub struct How {
     /// Instruction set of the kernels; all give the same bits [default: the fastest here]
-    #[arg(long, value_name = "scalar|avx2|avx512|neon")]
+    #[arg(long, value_name = "scalar|avx2|avxvnni|avx512")]
     pub isa: Option<String>,
     /// How keys and values are kept [default: f32 for a model in f32, else f16]
     #[arg(long, value_enum)]

@@ -86,6 +86,35 @@ pub enum RuntimeError {
         /// Names that work here.
         available: String,
     },
+    /// Two sets of kernels gave different logits for the same tokens.
+    #[error(
+        "the {isa} kernels and the plain ones disagree on the logits after token {position} (largest difference of \
+         those compared {difference:e}): this machine, or this program, computes wrongly"
+    )]
+    SelfTest {
+        /// The faster ones.
+        isa: &'static str,
+        /// Place of the token.
+        position: usize,
+        /// How far apart they are.
+        difference: f64,
+    },
+    /// A file's golden vectors, or its reference, cannot be run.
+    #[error("golden vectors: {cause}")]
+    GoldenVectors {
+        /// Why.
+        cause: String,
+    },
+    /// The tokenizer does not do what the one it was made from did.
+    #[error("the tokenizer makes {got:?} of {text:?}, the one it was made from made {expected:?}: convert again")]
+    TokenizerVectors {
+        /// The text.
+        text: String,
+        /// Ids, or the text they are decoded to.
+        got: String,
+        /// What they should be.
+        expected: String,
+    },
     /// The threads could not be started.
     #[error("cannot start {threads} threads: {cause}")]
     Threads {

@@ -30,6 +30,7 @@ pub mod load;
 pub mod model;
 pub mod rope;
 pub mod sampler;
+pub mod selftest;
 pub mod session;
 pub mod stream;
 pub mod tokenizer;

@@ -9,6 +9,7 @@ use crate::forward::{Rows, State, forward};
 use crate::load::{self, Load};
 use crate::model::Model;
 use crate::sampler::{Sampler, SamplingOptions};
+use crate::selftest;
 use crate::stream::StopMatcher;
 use crate::tokenizer::{TextStream, Tokenizer};
 use nanoserve_format::{GenerationDefaults, NsvFile, SectionKind};
@@ -74,17 +75,23 @@ impl<B: Backend> Engine<B> {
         &self.backend
     }
 
-    /// The file's tokenizer.
+    /// The file's tokenizer, held against the texts that the file keeps for it.
     ///
     /// # Errors
-    /// When the file has none, or it is bad.
+    /// When the file has none, it is bad, or it does not do what the one it was made from did.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let GenerationDefaults { bos_id, add_bos, .. } = self.file.generation()?;
-        if let Some(compiled) = Tokenizer::from_file(&self.file, bos_id, add_bos)? {
-            return Ok(compiled);
+        let tokenizer = match Tokenizer::from_file(&self.file, bos_id, add_bos)? {
+            Some(compiled) => compiled,
+            None => {
+                let json = self.file.section(SectionKind::Tokenizer)?.ok_or(RuntimeError::NoTokenizer)?;
+                Tokenizer::from_json(json, bos_id, add_bos)?
+            }
+        };
+        if let Some(vectors) = self.file.tokenizer_vectors()? {
+            selftest::tokenizer(&tokenizer, &vectors, add_bos)?;
         }
-        let json = self.file.section(SectionKind::Tokenizer)?.ok_or(RuntimeError::NoTokenizer)?;
-        Ok(Tokenizer::from_json(json, bos_id, add_bos)?)
+        Ok(tokenizer)
     }
 
     /// An empty session with room for `capacity` positions.

@@ -1,12 +1,16 @@
-//! `nanoserve-convert SOURCE OUT.nsv`: arguments, progress, report, exit codes.
+//! `nanoserve-convert SOURCE OUT.nsv`: arguments, progress, report, exit codes; and the last step, for which it asks the
+//! runtime: the library does not know it.
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nanoserve_converter::{ConvertError, Options, Progress, Report, Step, convert};
-use nanoserve_format::Encoding;
+use nanoserve_converter::{Comparison, ConvertError, Options, Progress, Report, Step, compare, convert_with};
+use nanoserve_format::{Encoding, Golden, NsvFile, SectionKind};
+use nanoserve_runtime::verify::Reference;
+use nanoserve_runtime::{RuntimeError, selftest};
+use std::error::Error;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,10 +33,14 @@ Example:
   nanoserve-convert weights/demo demo.nsv
   nanoserve-run demo.nsv -p \"ROMEO:\"
 
-SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run
-on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was.
+  nanoserve-convert --check weights/demo demo.nsv
 
-Exit codes: 0 done, 1 the machine failed (a full disk), 2 the input or the command line is wrong, 130 Ctrl-C."
+SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run
+on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was. As the last step
+the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
+
+Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differences, 2 the input or the command line is
+wrong, 130 Ctrl-C."
 )]
 struct Args {
     /// The checkpoint folder
@@ -49,6 +57,15 @@ struct Args {
     /// Check everything, every weight included, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Write nothing: convert again in memory, and compare with the file OUT.nsv that is there, tensor by tensor
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
+    /// Do not run the new file: it will hold no golden vectors
+    #[arg(long)]
+    no_golden: bool,
+    /// Keep the answers of this reference (input_ids and logits, safetensors) in the file, beside its own
+    #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["no_golden", "check"])]
+    golden: Option<PathBuf>,
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -77,7 +94,7 @@ impl From<Dtype> for Encoding {
 fn main() -> ExitCode {
     let args = Args::parse();
     match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             match error.downcast_ref() {
                 Some(ConvertError::Problems(all)) => {
@@ -96,14 +113,17 @@ fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    let reference = |e: &RuntimeError| matches!(e, RuntimeError::Reference { .. } | RuntimeError::TokenId { .. });
     match error.downcast_ref() {
-        Some(ConvertError::Problems(_)) => BAD_INPUT,
+        Some(ConvertError::Problems(_) | ConvertError::Compared { .. }) => BAD_INPUT,
+        Some(ConvertError::LastStep(e)) if e.downcast_ref().is_some_and(reference) => BAD_INPUT,
         Some(ConvertError::Cancelled) => INTERRUPTED,
+        _ if error.downcast_ref().is_some_and(reference) => BAD_INPUT,
         _ => FAILED,
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<()> {
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();
     ctrlc::set_handler(move || {
@@ -120,8 +140,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
         threads: args.threads.map(usize::from),
         dry_run: args.dry_run,
     };
-    let bar = Bar::new(args.quiet, args.dry_run);
-    let result = convert(&options, &bar, &cancel);
+    let bar = Bar::new(args.quiet, args.dry_run || args.check);
+    if args.check {
+        let result = compare(&options, &bar, &cancel);
+        bar.0.finish_and_clear();
+        return Ok(compared(&result?, args));
+    }
+    let reference = args.golden.as_deref().map(Reference::read).transpose()?;
+    let last = |path: &Path| last_step(path, args, reference.as_ref());
+    let result = convert_with(&options, &bar, &cancel, if args.no_golden { None } else { Some(&last) });
     bar.0.finish_and_clear();
     let report = result?;
     if !args.quiet {
@@ -129,14 +156,58 @@ fn run(args: &Args) -> anyhow::Result<()> {
             eprintln!("warning: {warning}");
         }
     }
-    let text = match (args.json, args.quiet) {
-        (true, _) => json(&report),
-        (false, false) => summary(&report, args),
-        (false, true) => return Ok(()),
-    };
+    match (args.json, args.quiet) {
+        (true, _) => print(&json(&report)),
+        (false, false) => print(&summary(&report, args)),
+        (false, true) => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(text: &str) {
     // A reader that went away has read enough.
     let _ = writeln!(std::io::stdout(), "{text}");
-    Ok(())
+}
+
+/// The new file's own answers, and the reference's.
+fn last_step(
+    path: &Path,
+    args: &Args,
+    reference: Option<&Reference>,
+) -> Result<Vec<(SectionKind, Golden)>, Box<dyn Error + Send + Sync>> {
+    let file = Arc::new(NsvFile::open(path)?);
+    let mut sections = vec![(SectionKind::Golden, selftest::golden(&file, args.threads.map(usize::from))?)];
+    if let (Some(reference), Some(path)) = (reference, &args.golden) {
+        let (ids, logits) = (&reference.input_ids, &reference.activations["logits"]);
+        let vocab_size = file.spec().vocab_size;
+        if ids.is_empty() || logits.len() != ids.len() * vocab_size {
+            let cause = format!("its logits are not [{}, {vocab_size}], as this model's would be", ids.len());
+            return Err(RuntimeError::Reference { path: path.display().to_string(), cause }.into());
+        }
+        let name = path.file_name().unwrap_or(path.as_os_str()).display();
+        let made_by = format!("{name}, BLAKE3 {}", blake3::hash(&std::fs::read(path)?).to_hex());
+        sections.push((SectionKind::Reference, selftest::reference(made_by, ids, logits)));
+    }
+    Ok(sections)
+}
+
+/// Tells what a comparison found.
+fn compared(comparison: &Comparison, args: &Args) -> ExitCode {
+    let Comparison { tensors, differences } = comparison;
+    if args.json {
+        let differences = differences.iter().map(|d| serde_json::json!({"what": d.what, "how": d.how}));
+        let differences: Vec<_> = differences.collect();
+        print(&serde_json::json!({"tensors": tensors, "differences": differences}).to_string());
+    } else {
+        for difference in differences {
+            print(&format!("DIFFERS: {}: {}", difference.what, difference.how));
+        }
+        if differences.is_empty() && !args.quiet {
+            let (out, source) = (args.out.display(), args.source.display());
+            print(&format!("{out} is what {source} becomes: {tensors} tensors and everything beside them compared"));
+        }
+    }
+    if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
 /// The bar on stderr; hidden where that is no terminal.

@@ -1,7 +1,9 @@
 //! AVX2 with FMA: 16 lanes are two registers.
 //!
 //! Signed bytes are multiplied as magnitudes of weights times activations that carry the weights' signs: `vpmaddubsw`
-//! adds two products in 16 bits, and 2 x 127 x 127 is still below 2^15, so nothing saturates.
+//! adds two products in 16 bits, and 2 x 127 x 127 is still below 2^15, so nothing saturates. Where there is AVX-VNNI,
+//! as [`avxvnni`](super::avxvnni) knows, `vpdpbusd` does it in one step, over weights whose top bit is flipped as in
+//! [`avx512`](super::avx512).
 
 use super::generic::{self, Simd};
 use super::isa::{BlockScale, Kernels};
@@ -9,12 +11,26 @@ use super::math::LANES;
 use half::f16;
 use std::arch::x86_64::*;
 
-/// Proof that this machine has every feature named in [`table`].
+/// How bytes are multiplied: [`MADD`], [`VEX`] or [`EVEX`].
+type Dot = u8;
+/// `vpmaddubsw` and what it takes around it.
+const MADD: Dot = 0;
+/// `vpdpbusd` of AVX-VNNI.
+pub(super) const VEX: Dot = 1;
+/// `vpdpbusd` of AVX-512, on registers of half the width.
+pub(super) const EVEX: Dot = 2;
+
+/// Proof that this machine has every feature named in [`table`], and the dot product named here.
 #[derive(Clone, Copy)]
-struct Avx2(());
+pub(super) struct Avx2<const DOT: Dot>(());
+
+impl<const DOT: Dot> Avx2<DOT> {
+    /// For those who have looked what the machine has.
+    pub(super) const PROOF: Self = Avx2(());
+}
 
 super::isa::entry_points! {
-    Avx2(()), "avx2",
+    Avx2<MADD>, "avx2",
     features: "avx2,fma,f16c",
     q8: 1, [3, 2, 1],
     float: 1, [6, 4, 2, 1],
@@ -43,7 +59,7 @@ macro_rules! halves {
     };
 }
 
-impl Avx2 {
+impl<const DOT: Dot> Avx2<DOT> {
     /// All lanes of both halves `x`, as whole numbers.
     #[inline(always)]
     fn splat_i32(self, x: i32) -> [__m256i; 2] {
@@ -51,7 +67,7 @@ impl Avx2 {
     }
 }
 
-impl Simd for Avx2 {
+impl<const DOT: Dot> Simd for Avx2<DOT> {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type W = [__m256i; 2];
@@ -154,17 +170,27 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn weights(self, w: &[u8; 4 * LANES]) -> Self::W {
         let at: *const __m256i = w.as_ptr().cast();
-        with_avx2!([_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))])
+        let bytes = with_avx2!([_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))]);
+        if DOT == MADD {
+            return bytes;
+        }
+        let top = with_avx2!([_mm256_set1_epi8(-128); 2]);
+        halves!(_mm256_xor_si256, bytes, top)
     }
 
     #[inline(always)]
-    fn dot_start(self, _: BlockScale) -> Self::I {
-        self.splat_i32(0)
+    fn dot_start(self, scale: BlockScale) -> Self::I {
+        self.splat_i32(if DOT == MADD { 0 } else { scale.correction })
     }
 
     #[inline(always)]
     fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I {
         let y = self.splat_i32(y);
+        match DOT {
+            VEX => return halves!(_mm256_dpbusd_avx_epi32, sum, w, y),
+            EVEX => return halves!(_mm256_dpbusd_epi32, sum, w, y),
+            _ => {}
+        }
         let signed = halves!(_mm256_sign_epi8, y, w);
         let magnitude = halves!(_mm256_abs_epi8, w);
         let pairs = halves!(_mm256_maddubs_epi16, magnitude, signed);

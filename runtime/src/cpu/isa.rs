@@ -143,7 +143,7 @@ impl AttendJob<'_> {
 /// The table of an instruction set: each entry compiles the generic kernel with the set's features.
 macro_rules! entry_points {
     (
-        $simd:ident(()), $name:literal,
+        $simd:ty, $name:literal,
         features: $features:literal,
         q8: $q8_panels:literal, [$($q8:literal),+],
         float: $float_panels:literal, [$($float:literal),+],
@@ -153,29 +153,29 @@ macro_rules! entry_points {
             name: $name,
             q8_tokens: &[$($q8),+],
             float_tokens: &[$($float),+],
-            matrix_q8: |panels, x, out| super::isa::entry_points!(@call features::matrix_q8(panels, x, out)),
-            matrix_f16: |panels, x, out| super::isa::entry_points!(@call features::matrix_float::<f16>(panels, x, out)),
-            matrix_f32: |panels, x, out| super::isa::entry_points!(@call features::matrix_float::<f32>(panels, x, out)),
-            quantize: |x, bytes, scales| super::isa::entry_points!(@call features::quantize(x, bytes, scales)),
-            rms_norm: |x, weight, eps, out| super::isa::entry_points!(@call features::rms_norm(x, weight, eps, out)),
-            rope: |head, cos, sin| super::isa::entry_points!(@call features::rope(head, cos, sin)),
-            silu_mul: |gate, up| super::isa::entry_points!(@call features::silu_mul(gate, up)),
-            add: |x, y| super::isa::entry_points!(@call features::add(x, y)),
-            attend_f32: |job| super::isa::entry_points!(@call features::attend::<f32>(job)),
-            attend_f16: |job| super::isa::entry_points!(@call features::attend::<f16>(job)),
+            matrix_q8: |panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_q8(panels, x, out)),
+            matrix_f16: |panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_float::<f16>(panels, x, out)),
+            matrix_f32: |panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_float::<f32>(panels, x, out)),
+            quantize: |x, bytes, scales| $crate::cpu::isa::entry_points!(@call features::quantize(x, bytes, scales)),
+            rms_norm: |x, weight, eps, out| $crate::cpu::isa::entry_points!(@call features::rms_norm(x, weight, eps, out)),
+            rope: |head, cos, sin| $crate::cpu::isa::entry_points!(@call features::rope(head, cos, sin)),
+            silu_mul: |gate, up| $crate::cpu::isa::entry_points!(@call features::silu_mul(gate, up)),
+            add: |x, y| $crate::cpu::isa::entry_points!(@call features::add(x, y)),
+            attend_f32: |job| $crate::cpu::isa::entry_points!(@call features::attend::<f32>(job)),
+            attend_f16: |job| $crate::cpu::isa::entry_points!(@call features::attend::<f16>(job)),
             rates: Some($crate::cpu::isa::Rates {
-                dot: |rounds| super::isa::entry_points!(@call features::dot_rate(rounds)),
-                fma: |rounds| super::isa::entry_points!(@call features::fma_rate(rounds)),
-                read: |bytes| super::isa::entry_points!(@call features::read(bytes)),
+                dot: |rounds| $crate::cpu::isa::entry_points!(@call features::dot_rate(rounds)),
+                fma: |rounds| $crate::cpu::isa::entry_points!(@call features::fma_rate(rounds)),
+                read: |bytes| $crate::cpu::isa::entry_points!(@call features::read(bytes)),
             }),
         };
 
         /// The generic kernels, compiled with the features that the table's door has checked.
         mod features {
-            use super::{$simd, generic};
+            use super::*;
             use $crate::cpu::isa::{AttendJob, BlockScale, FloatTile, MatrixTile, QuantizedTile};
 
-            const S: $simd = $simd(());
+            const S: $simd = <$simd>::PROOF;
 
             #[target_feature(enable = $features)]
             pub fn matrix_q8(panels: [&[u8]; 2], x: QuantizedTile, out: &mut MatrixTile) {
@@ -251,7 +251,7 @@ pub(super) use entry_points;
 pub fn available() -> Vec<&'static Kernels> {
     let mut all = vec![&scalar::KERNELS];
     #[cfg(target_arch = "x86_64")]
-    all.extend([super::avx2::table(), super::avx512::table()].into_iter().flatten());
+    all.extend([super::avx2::table(), super::avxvnni::table(), super::avx512::table()].into_iter().flatten());
     all
 }
 

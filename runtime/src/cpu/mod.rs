@@ -10,6 +10,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avxvnni;
 mod cache;
 #[allow(unsafe_code)]
 mod disjoint;

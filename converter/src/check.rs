@@ -1,0 +1,121 @@
+//! A file held against its sources: everything is derived again, nothing is written.
+
+use crate::encode::Encoder;
+use crate::error::{ConvertError, Problems, Result};
+use crate::names::Bound;
+use crate::report::{Progress, Step, Watch};
+use crate::sidecars;
+use crate::source::Source;
+use crate::vocab::Compiled;
+use crate::{Options, recipe};
+use nanoserve_format::{NsvFile, SectionKind, TensorEntry};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+/// What a comparison found.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Tensors compared.
+    pub tensors: usize,
+    /// What is not as the sources make it.
+    pub differences: Vec<Difference>,
+}
+
+/// A part of a file that is not as the sources make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The tensor or section.
+    pub what: String,
+    /// In what it differs.
+    pub how: String,
+}
+
+/// Converts again in memory, in the encoding that the file `options.output` has, and compares with that file; what a file
+/// answered when it was run is not compared.
+///
+/// # Errors
+/// Every problem of the sources at once, a cancellation, or a file that cannot be read.
+pub fn compare(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Comparison> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build()?;
+    pool.install(|| run(options, &Watch { progress, cancel }))
+}
+
+fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
+    let unread = |source| ConvertError::Compared { file: options.output.display().to_string(), source };
+    let file = NsvFile::open(&options.output).map_err(unread)?;
+    let source = Source::open(&options.source, None)?;
+    let mut differences = Vec::new();
+    let mut differs = |what: String, how: String| differences.push(Difference { what, how });
+    let (got, expected) = (file.spec(), &source.spec);
+    if got != expected {
+        differs("description".into(), format!("the file has {got:?}, the sources make {expected:?}"));
+        return Ok(Comparison { tensors: 0, differences });
+    }
+    let files = sidecars::files(&source.folder, &source.checkpoint);
+    let bytes = source.bound.values().map(|b| b.tensor.info.range.len()).sum::<usize>();
+    watch.begin(Step::Encode, (bytes + files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()) as u64);
+    let matrices = file.layout().tensors[0].encoding;
+    for entry in &file.layout().tensors {
+        if let Some(how) = tensor(&file, entry, &source, watch)? {
+            differs(format!("tensor {}", entry.name), how);
+        }
+    }
+    let (compiled, vectors) = source.sidecars.compile();
+    let provenance = sidecars::provenance(recipe(matrices), &files, watch)?;
+    let mut plan = nanoserve_format::Plan::new(source.spec.clone(), matrices).map_err(unread)?;
+    source.sidecars.add_to(&mut plan);
+    plan.json(SectionKind::Provenance, &provenance);
+    if let Compiled::Section(section) = compiled {
+        plan.section(SectionKind::Vocabulary, section);
+    }
+    if let Some(vectors) = vectors {
+        plan.json(SectionKind::TokenizerVectors, &vectors);
+    }
+    for kind in SectionKind::ALL {
+        let made = matches!(kind, SectionKind::Directory | SectionKind::Chunks | SectionKind::Spec);
+        if made || matches!(kind, SectionKind::Golden | SectionKind::Reference) {
+            continue;
+        }
+        match (file.section(kind).map_err(unread)?, plan.sections().get(&kind)) {
+            (Some(got), Some(expected)) if got == expected => {}
+            (None, None) => {}
+            (Some(got), Some(expected)) => {
+                let at = got.iter().zip(expected).take_while(|(a, b)| a == b).count();
+                differs(format!("section {kind}"), format!("differs from byte {at} on"));
+            }
+            (Some(_), None) => differs(format!("section {kind}"), "is in the file, the sources make none".into()),
+            (None, Some(_)) => differs(format!("section {kind}"), "is not in the file".into()),
+        }
+    }
+    Ok(Comparison { tensors: file.layout().tensors.len(), differences })
+}
+
+/// In what a tensor differs from what the source makes of it.
+fn tensor(file: &NsvFile, entry: &TensorEntry, source: &Source, watch: &Watch) -> Result<Option<String>> {
+    // What the head of a tied model is compared with is the embedding.
+    let Some(Bound { key, tensor }) = source.bound.get(&entry.name) else { return Ok(None) };
+    let bytes = source.checkpoint.bytes(tensor);
+    let encoder = Encoder::new(tensor.info.dtype, bytes, entry.shape, entry.encoding);
+    let stored = &file.bytes()[entry.range.clone()];
+    let found: Mutex<Option<(Range<usize>, usize)>> = Mutex::new(None);
+    encoder.pieces(watch, |first, made| {
+        let stored = &stored[first..first + made.len()];
+        let count = stored.iter().zip(made).filter(|(a, b)| a != b).count();
+        let Some(at) = stored.iter().zip(made).position(|(a, b)| a != b) else { return };
+        let last = stored.iter().zip(made).rposition(|(a, b)| a != b).unwrap_or(at);
+        let (start, end) = (entry.range.start + first + at, entry.range.start + first + last + 1);
+        let mut found = found.lock().expect("no thread panics while it holds this");
+        *found = Some(match found.take() {
+            Some((range, n)) => (range.start.min(start)..range.end.max(end), n + count),
+            None => (start..end, count),
+        });
+    })?;
+    let problems = Problems::default();
+    for fault in encoder.faults() {
+        problems.tensor(source.checkpoint.file(tensor), key, fault);
+    }
+    problems.none()?;
+    let found = found.into_inner().expect("no thread panicked while it held this");
+    Ok(found.map(|(range, count)| format!("{count} bytes of {}..{}", range.start, range.end)))
+}
