@@ -34,6 +34,7 @@ compile_error!("a .nsv file is little-endian and mapped as it is: a big-endian m
 mod encoding;
 mod error;
 mod header;
+mod keys;
 #[allow(unsafe_code)]
 mod map;
 mod meta;
@@ -43,6 +44,7 @@ pub mod panel;
 pub mod q8;
 mod reader;
 pub mod schema;
+mod sign;
 mod spec;
 pub mod vocab;
 mod writer;
@@ -50,8 +52,10 @@ mod writer;
 pub use encoding::{Encoding, PANEL_ROWS, Shape, padded_rows};
 pub use error::{FormatError, Result};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
+pub use keys::{KeyError, PublicKey, SecretKey};
 pub use map::NsvFile;
 pub use meta::{GenerationDefaults, Provenance, SourceFile};
 pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
+pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
 pub use spec::{Activation, ModelSpec, Rope, RopeScaling};
 pub use writer::{Plan, Summary, Writer};
