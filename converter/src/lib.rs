@@ -15,6 +15,7 @@
 //!     output: "demo.nsv".into(),
 //!     encoding: Encoding::Q8,
 //!     threads: None,
+//!     sha256: false,
 //!     dry_run: false,
 //! };
 //! let report = convert(&options, &(), &AtomicBool::new(false))?;
@@ -33,6 +34,7 @@ mod json;
 #[allow(unsafe_code)]
 mod map;
 mod names;
+mod origin;
 mod report;
 mod shard;
 mod sidecars;
@@ -70,6 +72,8 @@ pub struct Options {
     pub encoding: Encoding,
     /// Threads; as many as the system says when None.
     pub threads: Option<usize>,
+    /// Note the SHA-256 of the sources too: one thread, at one or two GB/s.
+    pub sha256: bool,
     /// Do everything, encoding and the reservation of disk space included, but leave no file.
     pub dry_run: bool,
 }
@@ -104,6 +108,10 @@ fn run(options: &Options, watch: &Watch) -> Result<Report> {
 
     // 4. What stands beside the weights?
     let sidecars = Sidecars::read(&folder, config.as_ref(), spec.as_ref(), &problems, &mut warnings);
+    let shards = checkpoint.iter().flat_map(|c| &c.shards).map(|s| s.name.as_str());
+    let small = folder.files();
+    let sources = small.keys().map(String::as_str).chain(shards);
+    let origin = origin::read(&folder, config.as_ref(), sources, &problems, &mut warnings);
     check_output(&options.output, &folder, checkpoint.as_ref(), &problems);
     let (Some(checkpoint), Some(spec)) = (checkpoint, spec) else { return Err(problems.into_error()) };
     problems.none()?;
@@ -111,7 +119,10 @@ fn run(options: &Options, watch: &Watch) -> Result<Report> {
     // 5. Every weight, encoded.
     let mut plan = Plan::new(spec, options.encoding)?;
     let tensors = plan.tensors().to_vec();
-    add_sections(&mut plan, options, &folder, &checkpoint, sidecars, watch)?;
+    add_sections(&mut plan, sidecars);
+    let recipe = format!("--dtype {}{}", options.encoding, if options.sha256 { " --sha256" } else { "" });
+    let provenance = sidecars::provenance(recipe, origin, &folder, &checkpoint, options.sha256, watch)?;
+    plan.json(SectionKind::Provenance, &provenance);
     let mut writer = Writer::create(&options.output, plan)?;
     let (stored, bytes) = (writer.stored(), writer.file_len());
     let encoders = stored.iter().map(|&index| {
@@ -192,14 +203,7 @@ fn check_output(output: &Path, source: &Folder, checkpoint: Option<&Checkpoint>,
     }
 }
 
-fn add_sections(
-    plan: &mut Plan,
-    options: &Options,
-    folder: &Folder,
-    checkpoint: &Checkpoint,
-    sidecars: Sidecars,
-    watch: &Watch,
-) -> Result<()> {
+fn add_sections(plan: &mut Plan, sidecars: Sidecars) {
     if let Some(tokenizer) = sidecars.tokenizer {
         plan.section(SectionKind::Tokenizer, tokenizer);
     }
@@ -210,7 +214,4 @@ fn add_sections(
         plan.section(SectionKind::ChatTemplate, template.into_bytes());
     }
     plan.json(SectionKind::Generation, &sidecars.generation);
-    let recipe = format!("--dtype {}", options.encoding);
-    plan.json(SectionKind::Provenance, &sidecars::provenance(recipe, folder, checkpoint, watch)?);
-    Ok(())
 }

@@ -8,6 +8,7 @@ use crate::report::{Step, Warning, Watch};
 use crate::vocab::{self, Compiled};
 use nanoserve_format::{GenerationDefaults, ModelSpec, Provenance, SourceFile};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -167,8 +168,10 @@ fn defaults(
 /// What was read, with hashes, in the order of names; and by which program with which options.
 pub(crate) fn provenance(
     recipe: String,
+    origin: Provenance,
     folder: &Folder,
     checkpoint: &Checkpoint,
+    sha256: bool,
     watch: &Watch,
 ) -> Result<Provenance> {
     let small = folder.files();
@@ -178,15 +181,18 @@ pub(crate) fn provenance(
     watch.begin(Step::Hash, files.iter().map(|(_, bytes)| bytes.len() as u64).sum());
     let mut sources = Vec::with_capacity(files.len());
     for (name, bytes) in files {
-        let mut hasher = blake3::Hasher::new();
+        let (mut blake3, mut sha) = (blake3::Hasher::new(), sha256.then(Sha256::new));
         for chunk in bytes.chunks(HASH_CHUNK) {
             watch.go_on()?;
-            hasher.update_rayon(chunk);
+            // SHA-256 goes byte after byte: one thread does it, the others what can be split.
+            let sha = || _ = sha.as_mut().map(|sha| sha.update(chunk));
+            rayon::join(sha, || _ = blake3.update_rayon(chunk));
             watch.advance(chunk.len());
         }
-        let blake3 = hasher.finalize().to_hex().to_string();
-        sources.push(SourceFile { name: name.to_string(), bytes: bytes.len() as u64, blake3 });
+        let blake3 = blake3.finalize().to_hex().to_string();
+        let sha256 = sha.map(|sha| sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        sources.push(SourceFile { name: name.to_string(), bytes: bytes.len() as u64, blake3, sha256 });
     }
     let converter = concat!("nanoserve-convert ", env!("CARGO_PKG_VERSION")).to_string();
-    Ok(Provenance { converter, recipe, sources })
+    Ok(Provenance { converter, recipe, sources, ..origin })
 }

@@ -54,7 +54,7 @@ pub use error::{FormatError, Result};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use map::NsvFile;
-pub use meta::{GenerationDefaults, Provenance, SourceFile};
+pub use meta::{GenerationDefaults, LicenseFile, Provenance, SourceFile};
 pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
 pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
 pub use spec::{Activation, ModelSpec, Rope, RopeScaling};

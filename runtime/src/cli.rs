@@ -109,8 +109,7 @@ pub struct Trust {
     /// Hold every byte of the file against its hashes before the first token
     #[arg(long)]
     pub check: bool,
-    /// Run nothing but what this key signed: a file with the public key, or its 64 hex digits. Every byte is checked, as
-    /// with --check
+    /// Run nothing but what this key (a file, or its 64 hex digits) signed; every byte is checked, as with --check
     #[arg(long, value_name = "PUB")]
     pub require_signer: Option<PathBuf>,
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 #[allow(dead_code, reason = "this program runs no model")]
 mod cli;
 mod keygen;
+mod provenance;
 mod show;
 mod sign;
 
@@ -20,6 +21,8 @@ Examples:
   nanoserve-inspect model.nsv
   nanoserve-inspect model.nsv --tensors
   nanoserve-inspect model.nsv --check && echo intact
+  nanoserve-inspect model.nsv --provenance
+  cd SOURCE && nanoserve-inspect ../model.nsv --provenance=b3sum | b3sum --check
   nanoserve-inspect keygen key.pem && nanoserve-inspect sign model.nsv --key key.pem
   nanoserve-inspect model.nsv --verify-key key.pub.pem --check
 

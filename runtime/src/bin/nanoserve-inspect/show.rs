@@ -1,7 +1,8 @@
 //! What a file holds, whether its bytes are intact, and who signed it.
 
+use crate::provenance::{self, Part};
 use crate::{damage_lines, hex, open, print};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use nanoserve_format::{Damage, NsvFile, PublicKey, SectionKind};
 use nanoserve_runtime::RuntimeError;
@@ -22,10 +23,13 @@ pub struct Show {
     /// Read every byte and compare it with the hashes in the file
     #[arg(long)]
     check: bool,
-    /// Ask that this key signed the file: a file with the public key, or its 64 hex digits. The signature covers the
-    /// header and its hashes; add --check to hold every byte against these
+    /// Ask that this key (a file, or its 64 hex digits) signed the header; --check adds the bytes
     #[arg(long, value_name = "PUB")]
     verify_key: Option<PathBuf>,
+    /// Show where the file came from, and nothing else of it: all, or what b3sum or sha256sum can check
+    #[arg(long, value_enum, value_name = "all|b3sum|sha256sum", hide_possible_values = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    provenance: Option<Part>,
     /// Print what --check and --verify-key refuse, nothing else
     #[arg(short, long)]
     quiet: bool,
@@ -56,7 +60,13 @@ pub fn run(a: &Show) -> Result<ExitCode> {
         }
         return print(&format!("{report}\n"), good);
     }
-    if !a.quiet {
+    if let Some(part) = a.provenance {
+        let shown = provenance::text(&file.provenance().map_err(RuntimeError::from)?, part);
+        if shown.is_empty() {
+            bail!("{}: holds no hashes of this kind; convert again with --sha256", a.model.display());
+        }
+        text += &shown;
+    } else if !a.quiet {
         describe(&mut text, a, &file)?;
     }
     match (signer, refused) {
@@ -118,6 +128,16 @@ fn describe(text: &mut String, a: &Show, file: &NsvFile) -> Result<()> {
     writeln!(text, "generation  {}", serde_json::to_string(&defaults)?)?;
     let provenance = file.provenance().map_err(RuntimeError::from)?;
     writeln!(text, "made by     {} {}", provenance.converter, provenance.recipe)?;
+    for (what, value) in [("repository", &provenance.repository), ("revision", &provenance.revision)] {
+        if let Some(value) = value {
+            writeln!(text, "{what:<11} {value}")?;
+        }
+    }
+    let names = provenance.license.iter().chain(provenance.license_files.iter().map(|f| &f.name));
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if !names.is_empty() {
+        writeln!(text, "licence     {}", names.join(", "))?;
+    }
     for s in &provenance.sources {
         writeln!(text, "source      {} {:>12} bytes  {}", s.blake3, s.bytes, s.name)?;
     }
