@@ -62,7 +62,8 @@ fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
         }
     }
     let (compiled, vectors) = source.sidecars.compile();
-    let provenance = sidecars::provenance(recipe(matrices), &files, watch)?;
+    let sha256 = file.provenance().map_err(unread)?.sources.iter().any(|s| s.sha256.is_some());
+    let provenance = sidecars::provenance(recipe(matrices, sha256), source.origin, &files, sha256, watch)?;
     let mut plan = nanoserve_format::Plan::new(source.spec.clone(), matrices).map_err(unread)?;
     source.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);

@@ -15,6 +15,7 @@
 //!     output: "demo.nsv".into(),
 //!     encoding: Encoding::Q8,
 //!     threads: None,
+//!     sha256: false,
 //!     dry_run: false,
 //! };
 //! let report = convert(&options, &(), &AtomicBool::new(false))?;
@@ -34,6 +35,7 @@ mod json;
 #[allow(unsafe_code)]
 mod map;
 mod names;
+mod origin;
 mod report;
 mod shard;
 mod sidecars;
@@ -70,6 +72,8 @@ pub struct Options {
     pub encoding: Encoding,
     /// Threads; as many as the system says when None.
     pub threads: Option<usize>,
+    /// Note the SHA-256 of the sources too: one thread, at one or two GB/s.
+    pub sha256: bool,
     /// Do everything, encoding and the reservation of disk space included, but leave no file.
     pub dry_run: bool,
 }
@@ -104,7 +108,7 @@ pub fn convert_with(
 fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Report> {
     let started = Instant::now();
     // 1 to 4. What is to be converted?
-    let Source { folder, checkpoint, spec, bound, sidecars, mut warnings } =
+    let Source { folder, checkpoint, spec, bound, sidecars, origin, mut warnings } =
         Source::open(&options.source, Some(&options.output))?;
 
     // 5. Every weight, encoded; at the same time the sources' hashes and the tokenizer, compiled.
@@ -137,8 +141,9 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
         }
         problems.none().map(|()| worst)
     };
-    let beside =
-        || rayon::join(|| sidecars.compile(), || sidecars::provenance(recipe(options.encoding), &files, watch));
+    let recipe = recipe(options.encoding, options.sha256);
+    let provenance = || sidecars::provenance(recipe, origin, &files, options.sha256, watch);
+    let beside = || rayon::join(|| sidecars.compile(), provenance);
     let ((compiled, provenance), worst) = rayon::join(beside, encode);
     let worst = worst?;
     let (compiled, vectors) = compiled;
@@ -181,6 +186,6 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
 }
 
 /// The options that shape a file, as they are given on the command line.
-fn recipe(encoding: Encoding) -> String {
-    format!("--dtype {encoding}")
+fn recipe(encoding: Encoding, sha256: bool) -> String {
+    format!("--dtype {encoding}{}", if sha256 { " --sha256" } else { "" })
 }

@@ -112,6 +112,13 @@ pub enum Warning {
         /// Their names.
         names: Vec<String>,
     },
+    /// A licence is too long to be kept.
+    LongLicence {
+        /// Its file.
+        name: String,
+        /// Bytes that it may have.
+        most: u64,
+    },
     /// The compiled tokenizer is not equal to tokenizer.json, and was left away.
     VocabularyDiffers {
         /// A text that shows it.
@@ -139,6 +146,7 @@ impl fmt::Display for Warning {
             Warning::NoDefaultTemplate { names } => {
                 write!(f, "chat templates {} are ignored: none is named default", names.join(", "))
             }
+            Warning::LongLicence { name, most } => write!(f, "{name} has more than {most} bytes and is not kept"),
             Warning::VocabularyDiffers { text } => {
                 write!(f, "the tokenizer has no compiled form, and will take longer to load: it differs on {text:?}")
             }

@@ -8,6 +8,7 @@ use crate::report::{Warning, Watch};
 use crate::vocab::{self, Compiled};
 use nanoserve_format::{GenerationDefaults, ModelSpec, Plan, Provenance, SectionKind, SourceFile, TokenizerVectors};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use tokenizers::Tokenizer;
 
@@ -185,18 +186,27 @@ pub(crate) fn files<'c>(folder: &Folder, checkpoint: &'c Checkpoint) -> Vec<(Str
 }
 
 /// What was read, with hashes, in the order of names; and by which program with which options.
-pub(crate) fn provenance(recipe: String, files: &[(String, Cow<[u8]>)], watch: &Watch) -> Result<Provenance> {
+pub(crate) fn provenance(
+    recipe: String,
+    origin: Provenance,
+    files: &[(String, Cow<[u8]>)],
+    sha256: bool,
+    watch: &Watch,
+) -> Result<Provenance> {
     let mut sources = Vec::with_capacity(files.len());
     for (name, bytes) in files {
-        let mut hasher = blake3::Hasher::new();
+        let (mut blake3, mut sha) = (blake3::Hasher::new(), sha256.then(Sha256::new));
         for chunk in bytes.chunks(HASH_CHUNK) {
             watch.go_on()?;
-            hasher.update_rayon(chunk);
+            // SHA-256 goes byte after byte: one thread does it, the others what can be split.
+            let sha = || _ = sha.as_mut().map(|sha| sha.update(chunk));
+            rayon::join(sha, || _ = blake3.update_rayon(chunk));
             watch.advance(chunk.len());
         }
-        let blake3 = hasher.finalize().to_hex().to_string();
-        sources.push(SourceFile { name: name.clone(), bytes: bytes.len() as u64, blake3 });
+        let blake3 = blake3.finalize().to_hex().to_string();
+        let sha256 = sha.map(|sha| sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        sources.push(SourceFile { name: name.clone(), bytes: bytes.len() as u64, blake3, sha256 });
     }
     let converter = concat!("nanoserve-convert ", env!("CARGO_PKG_VERSION")).to_string();
-    Ok(Provenance { converter, recipe, sources })
+    Ok(Provenance { converter, recipe, sources, ..origin })
 }

@@ -4,9 +4,10 @@ use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::{CONFIG, Config};
 use crate::error::{Problems, Result, What};
 use crate::names::{self, Bound};
+use crate::origin;
 use crate::report::Warning;
 use crate::sidecars::Sidecars;
-use nanoserve_format::ModelSpec;
+use nanoserve_format::{ModelSpec, Provenance};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -24,6 +25,8 @@ pub(crate) struct Source {
     pub bound: BTreeMap<String, Bound>,
     /// What stands beside the weights.
     pub sidecars: Sidecars,
+    /// Where it says it comes from.
+    pub origin: Provenance,
     /// What somebody may want to know.
     pub warnings: Vec<Warning>,
 }
@@ -52,12 +55,16 @@ impl Source {
 
         // 4. What stands beside the weights?
         let sidecars = Sidecars::read(&folder, config.as_ref(), spec.as_ref(), &problems, &mut warnings);
+        let shards = checkpoint.iter().flat_map(|c| &c.shards).map(|s| s.name.as_str());
+        let small = folder.files();
+        let sources = small.keys().map(String::as_str).chain(shards);
+        let origin = origin::read(&folder, config.as_ref(), sources, &problems, &mut warnings);
         if let Some(output) = output {
             check_output(output, &folder, checkpoint.as_ref(), &problems);
         }
         let (Some(checkpoint), Some(spec)) = (checkpoint, spec) else { return Err(problems.into_error()) };
         problems.none()?;
-        Ok(Source { folder, checkpoint, spec, bound, sidecars, warnings })
+        Ok(Source { folder, checkpoint, spec, bound, sidecars, origin, warnings })
     }
 }
 

@@ -74,6 +74,12 @@ pub enum FormatError {
         /// Which bytes.
         place: &'static str,
     },
+    /// A signature of a kind this reader does not know.
+    #[error("the file is signed by scheme {scheme}, which this program does not know: a newer nanoserve is needed")]
+    SignatureScheme {
+        /// Its number.
+        scheme: u32,
+    },
     /// The section table is not a whole number of entries, or too many.
     #[error("the section table has {count} entries in {bytes} bytes")]
     SectionTable {

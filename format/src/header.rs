@@ -2,6 +2,7 @@
 
 use crate::encoding::Shape;
 use crate::error::{FormatError, Result};
+use crate::sign::{SIGNATURE_PLACE, Signature};
 use byteorder::{ByteOrder, LittleEndian as LE, WriteBytesExt};
 use std::fmt;
 
@@ -143,6 +144,7 @@ pub(crate) struct RawSection {
 pub(crate) struct Header {
     pub sections: Vec<RawSection>,
     pub root: Hash,
+    pub signature: Option<Signature>,
     pub end: u64,
 }
 
@@ -227,10 +229,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Header> {
         let expected = expected.try_into().expect("32 bytes");
         return Err(FormatError::HeaderHash { got: hex(&got), expected: hex(&expected) });
     }
-    if bytes[64..PREAMBLE_BYTES].iter().any(|&b| b != 0) {
-        return Err(FormatError::Reserved { place: "the signature's place in the preamble" });
-    }
-    Ok(Header { sections: decode_sections(table, end as u64, file_len)?, root: got, end: end as u64 })
+    let signature = Signature::decode(&bytes[SIGNATURE_PLACE])?;
+    Ok(Header { sections: decode_sections(table, end as u64, file_len)?, root: got, signature, end: end as u64 })
 }
 
 fn decode_sections(table: &[u8], header_end: u64, file_len: u64) -> Result<Vec<RawSection>> {

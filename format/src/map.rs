@@ -5,6 +5,7 @@ use crate::golden::{Golden, TokenizerVectors};
 use crate::header::SectionKind;
 use crate::meta::{GenerationDefaults, Provenance};
 use crate::reader::{Damage, Layout, TensorView, parse};
+use crate::sign::SIGNATURE_PLACE;
 use crate::spec::ModelSpec;
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
@@ -158,9 +159,12 @@ impl NsvFile {
         self.layout.json(&self.map, SectionKind::TokenizerVectors)
     }
 
-    /// Reads every byte and returns what is damaged; see [`Layout::damage`].
+    /// Reads every byte and returns what is damaged; see [`Layout::damage`]. A signature, which no hash covers, is
+    /// verified.
     pub fn check(&self) -> Vec<Damage> {
-        self.layout.damage(&self.map)
+        let wrong = self.layout.signature.is_some_and(|s| s.verify(&self.layout.root).is_err());
+        let signature = wrong.then(|| Damage { what: "signature".into(), range: SIGNATURE_PLACE });
+        signature.into_iter().chain(self.layout.damage(&self.map)).collect()
     }
 }
 
@@ -169,7 +173,7 @@ pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is read-only and is only ever lent out as `&[u8]`, every bit pattern of which is valid. What
     // remains is another process changing or truncating the file while it is mapped. No program can rule that out
     // for a file it does not own; a writer of this crate never does it, because it replaces a file by renaming and
-    // leaves the mapped inode alone. No check made at open is relied on for memory safety later: views are slices
+    // leaves the mapped inode alone, but for a signature's place, which is copied once when a file is opened. No check made at open is relied on for memory safety later: views are slices
     // within the map's length, whatever their bytes say.
     unsafe { Mmap::map(file) }
 }

@@ -34,17 +34,31 @@ pub struct GenerationDefaults {
 
 /// Where a file came from. Holds no time, no path and no host: the same sources give the same bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Provenance {
     /// Name and version of the program that wrote the file.
     pub converter: String,
     /// The options that shaped the file, as they are given on the command line.
     pub recipe: String,
+    /// Where the sources are published, `org/name`, as they say themselves; a model that was trained further may name the
+    /// one it began with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// The revision of it that was downloaded, where that is known of every source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The licence's name, as the model's card gives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// Licences and their likes, whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub license_files: Vec<LicenseFile>,
     /// Every file that was read, by name.
     pub sources: Vec<SourceFile>,
 }
 
 /// A file that was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFile {
     /// Its name without a folder.
     pub name: String,
@@ -52,4 +66,16 @@ pub struct SourceFile {
     pub bytes: u64,
     /// BLAKE3 of its bytes, hex, as `b3sum` prints it.
     pub blake3: String,
+    /// SHA-256 of them, hex, as `sha256sum` prints it and model hubs list it; where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// The text of a licence that was found beside the weights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LicenseFile {
+    /// Its file's name.
+    pub name: String,
+    /// All of it.
+    pub text: String,
 }

@@ -6,6 +6,7 @@ use crate::header::{
     self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind, hex,
 };
 use crate::schema;
+use crate::sign::Signature;
 use crate::spec::ModelSpec;
 use crate::tree::{self, CHUNK_BYTES};
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ pub struct Layout {
     pub sections: Vec<SectionEntry>,
     /// The hash that covers every byte of the file, by way of the hashes it covers.
     pub root: Hash,
+    /// Who claims to have signed the root; opening does not verify it.
+    pub signature: Option<Signature>,
     /// Bytes of the file.
     pub file_len: u64,
     header_end: u64,
@@ -109,6 +112,7 @@ pub fn parse(bytes: &[u8]) -> Result<Layout> {
         by_name: tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect(),
         sections: sections.collect(),
         root: header.root,
+        signature: header.signature,
         file_len: bytes.len() as u64,
         header_end: header.end,
         spec,

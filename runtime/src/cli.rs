@@ -1,12 +1,14 @@
 //! What the programs share: options of the machine, exit codes, and how errors are told. Each program includes this
 //! file as a module.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use nanoserve_format::{Encoding, FormatError, NsvFile};
+use nanoserve_format::{Damage, Encoding, FormatError, KeyError, NsvFile, PublicKey};
+use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::load::Load;
-use nanoserve_runtime::{EngineOptions, KvType, RuntimeError};
-use std::path::Path;
+use nanoserve_runtime::{Engine, EngineOptions, KvType, RuntimeError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Where and how to run.
@@ -101,6 +103,55 @@ impl TryFrom<&Machine> for EngineOptions {
     }
 }
 
+/// What must be true of a file before it runs.
+#[derive(Debug, Args)]
+pub struct Trust {
+    /// Hold every byte of the file against its hashes before the first token
+    #[arg(long)]
+    pub check: bool,
+    /// Run nothing but what this key (a file, or its 64 hex digits) signed; every byte is checked, as with --check
+    #[arg(long, value_name = "PUB")]
+    pub require_signer: Option<PathBuf>,
+}
+
+/// A file whose bytes are not the ones that were written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: damaged: {}", path.display(), list(damage))]
+struct Damaged {
+    path: PathBuf,
+    damage: Vec<Damage>,
+}
+
+fn list(damage: &[Damage]) -> String {
+    let parts = damage.iter().map(|d| format!("{} bytes {}..{}", d.what, d.range.start, d.range.end));
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+#[allow(dead_code, reason = "only nanoserve-run asks")]
+impl Trust {
+    /// An engine of a file that is all that was asked for. Another signer's is refused before anything is loaded.
+    pub fn open(&self, path: &Path, options: &EngineOptions) -> Result<Engine<CpuBackend>> {
+        let signer = self.require_signer.as_deref().map(PublicKey::read).transpose()?;
+        let signed = |file: &NsvFile| match signer {
+            Some(key) => file.layout().require_signer(&key).with_context(|| path.display().to_string()),
+            None => Ok(()),
+        };
+        if signer.is_some() {
+            signed(&NsvFile::open(path).map_err(RuntimeError::from).map_err(in_file(path))?)?;
+        }
+        let engine = Engine::open(path, options).map_err(in_file(path))?;
+        // Of the bytes that run: another file may have come to the path's place meanwhile.
+        signed(engine.file())?;
+        if self.check || signer.is_some() {
+            let damage = engine.file().check();
+            if !damage.is_empty() {
+                bail!(Damaged { path: path.to_path_buf(), damage });
+            }
+        }
+        Ok(engine)
+    }
+}
+
 /// Says which file a bad file's error is about; errors of the system say it themselves.
 pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
     move |e| match &e {
@@ -127,8 +178,14 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
         matches!(e, RuntimeError::Threads { .. })
             || matches!(e, RuntimeError::Format(FormatError::Io { action, .. }) if *action != "open")
     };
-    // 1 is the machine's fault, 2 the input's.
-    ExitCode::from(if error.downcast_ref().is_some_and(machine) { 1 } else { 2 })
+    let key = |e: &KeyError| match e {
+        KeyError::Write { source, .. } => !matches!(source.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound),
+        other => matches!(other, KeyError::Random(_)),
+    };
+    let failed =
+        error.is::<Damaged>() || error.downcast_ref().is_some_and(machine) || error.downcast_ref().is_some_and(key);
+    // 1 is a check's answer or the machine's fault, 2 the input's.
+    ExitCode::from(if failed { 1 } else { 2 })
 }
 
 /// Whoever read our output went away: no fault of ours; any other failed write is the machine's.

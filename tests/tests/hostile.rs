@@ -245,6 +245,7 @@ fn variant(error: &FormatError) -> (&'static str, bool) {
         FormatError::HeaderLength { .. } => ("HeaderLength", true),
         FormatError::HeaderHash { .. } => ("HeaderHash", true),
         FormatError::Reserved { .. } => ("Reserved", true),
+        FormatError::SignatureScheme { .. } => ("SignatureScheme", true),
         FormatError::SectionTable { .. } => ("SectionTable", true),
         FormatError::SectionUnknown { .. } => ("SectionUnknown", true),
         FormatError::SectionOrder { .. } => ("SectionOrder", true),
@@ -270,7 +271,7 @@ fn variant(error: &FormatError) -> (&'static str, bool) {
 }
 
 /// How many variants of [`variant`] the parser can return.
-const PARSER_VARIANTS: usize = 26;
+const PARSER_VARIANTS: usize = 27;
 
 /// Bad files by the variant that refuses them: preamble and section table.
 fn bad_headers(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
@@ -308,6 +309,8 @@ fn bad_headers(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
         ("HeaderHash", flipped(40)),
         ("HeaderHash", flipped(entry(1) + 9)),
         ("Reserved", good.with_bytes(|b| b[64] = 1)),
+        ("Reserved", good.with_bytes(|b| b[64 + 8] = 1)),
+        ("SignatureScheme", good.with_bytes(|b| b[64] = 2)),
         ("Reserved", good.with_bytes(|b| b[PREAMBLE - 1] = 1)),
         ("Reserved", good.with_bytes(|b| b[PREAMBLE + 4] = 1)),
         ("Reserved", good.with_bytes(|b| b[entry(0) + 4] |= 2)),

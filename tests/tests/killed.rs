@@ -205,6 +205,7 @@ fn cancelled_at_any_step_it_leaves_what_was_there() {
             output: output.into(),
             encoding: Encoding::Q8,
             threads: Some(2),
+            sha256: false,
             dry_run: false,
         };
         let result = nanoserve_converter::convert(&options, &progress, &cancel);

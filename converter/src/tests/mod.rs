@@ -2,6 +2,7 @@
 
 mod cancel;
 mod config;
+mod origin;
 mod problems;
 mod values;
 
@@ -141,7 +142,7 @@ impl Fixture {
 
     fn options(&self, encoding: Encoding) -> Options {
         let (source, output) = (self.dir.path().to_path_buf(), self.output());
-        Options { source, output, encoding, threads: Some(2), dry_run: false }
+        Options { source, output, encoding, threads: Some(2), sha256: false, dry_run: false }
     }
 
     fn output(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
-use nanoserve_runtime::{Engine, EngineOptions, GenerateOptions, Generation, RuntimeError, StopReason};
+use nanoserve_runtime::{EngineOptions, GenerateOptions, Generation, RuntimeError, StopReason};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -22,10 +22,12 @@ Examples:
   nanoserve-run model.nsv -p \"Once upon a time\"
   nanoserve-run model.nsv -f prompt.txt -n 200 --temperature 0
   cat prompt.txt | nanoserve-run model.nsv -f - --json
+  nanoserve-run model.nsv --require-signer key.pub.pem -p \"Once upon a time\"
 
 Standard output is the continuation alone, as it is made; the prompt is not repeated. It is plain completion: the text
 goes to the model as it is. Sampling options that are not given are the file's own, and where it has none those shown.
-Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wrong; 130 stopped with Ctrl-C.";
+Exit codes: 0 done; 1 the machine failed, or the file is damaged (--check); 2 the input or the command line is wrong, or
+the file is not signed as --require-signer asks; 130 stopped with Ctrl-C.";
 
 /// Continue a prompt with a .nsv model.
 #[derive(Debug, Parser)]
@@ -40,6 +42,8 @@ struct Arguments {
     n_predict: i64,
     #[command(flatten)]
     machine: cli::Machine,
+    #[command(flatten)]
+    trust: cli::Trust,
     /// Positions of the context, prompt and answer together [default: 4096, or what they need]
     #[arg(long, value_name = "N")]
     ctx: Option<usize>,
@@ -115,7 +119,7 @@ fn main() -> ExitCode {
 
 fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?).map_err(cli::in_file(&a.model))?;
+    let mut engine = a.trust.open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
     let defaults = engine.file().generation().map_err(RuntimeError::from)?;
     let mut options = GenerateOptions::from_defaults(&defaults);
     let s = &mut options.sampling;

@@ -1,31 +1,20 @@
-//! Shows what a file holds, and checks every byte of it.
+//! What a file holds, whether its bytes are intact, and who signed it.
 
-use anyhow::{Context, Result};
-use clap::Parser;
-use nanoserve_format::{NsvFile, SectionKind};
+use crate::provenance::{self, Part};
+use crate::{damage_lines, hex, open, print};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nanoserve_format::{Damage, NsvFile, PublicKey, SectionKind};
 use nanoserve_runtime::RuntimeError;
-use std::fmt::Write as _;
-use std::io::Write as _;
+use serde_json::json;
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-#[path = "../cli.rs"]
-#[allow(dead_code, reason = "this program runs no model")]
-mod cli;
-
-const EXAMPLES: &str = "\
-Examples:
-  nanoserve-inspect model.nsv
-  nanoserve-inspect model.nsv --tensors
-  nanoserve-inspect model.nsv --check && echo intact
-
-Exit codes: 0 done; 1 --check found damage; 2 the input or the command line is wrong.";
-
-/// Show what a .nsv file holds.
-#[derive(Debug, Parser)]
-#[command(name = "nanoserve-inspect", version, after_help = EXAMPLES)]
-struct Arguments {
+/// Show what a file holds
+#[derive(Debug, Args)]
+pub struct Show {
     /// The model file
     model: PathBuf,
     /// List every tensor
@@ -34,7 +23,14 @@ struct Arguments {
     /// Read every byte and compare it with the hashes in the file
     #[arg(long)]
     check: bool,
-    /// Print what --check finds, nothing else
+    /// Ask that this key (a file, or its 64 hex digits) signed the header; --check adds the bytes
+    #[arg(long, value_name = "PUB")]
+    verify_key: Option<PathBuf>,
+    /// Show where the file came from, and nothing else of it: all, or what b3sum or sha256sum can check
+    #[arg(long, value_enum, value_name = "all|b3sum|sha256sum", hide_possible_values = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    provenance: Option<Part>,
+    /// Print what --check and --verify-key refuse, nothing else
     #[arg(short, long)]
     quiet: bool,
     /// Print one JSON object
@@ -42,51 +38,68 @@ struct Arguments {
     json: bool,
 }
 
-fn main() -> ExitCode {
-    cli::exit(run(&Arguments::parse()))
-}
-
-fn hex(hash: &[u8]) -> String {
-    hash.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes all text");
-        text
-    })
-}
-
-fn run(a: &Arguments) -> Result<ExitCode> {
+pub fn run(a: &Show) -> Result<ExitCode> {
+    let signer = a.verify_key.as_deref().map(PublicKey::read).transpose()?;
     let start = Instant::now();
-    let file = NsvFile::open(&a.model).map_err(RuntimeError::from).map_err(cli::in_file(&a.model))?;
+    let file = open(&a.model)?;
     let open_s = start.elapsed().as_secs_f64();
+    let refused = signer.and_then(|key| file.layout().require_signer(&key).err());
     let start = Instant::now();
     let damage = a.check.then(|| file.check());
     let seconds = start.elapsed().as_secs_f64();
+    let good = refused.is_none() && damage.as_ref().is_none_or(Vec::is_empty);
     let mut text = String::new();
     if a.json {
-        writeln!(text, "{}", json(a, &file, open_s)?)?;
+        let mut report = json(a, &file, open_s)?;
+        if let Some(damage) = &damage {
+            let part = |d: &Damage| json!({"what": d.what, "offset": d.range.start, "bytes": d.range.len()});
+            report["damage"] = damage.iter().map(part).collect();
+        }
+        if signer.is_some() {
+            report["verified"] = json!({"good": refused.is_none(), "error": refused.map(|e| e.to_string())});
+        }
+        return print(&format!("{report}\n"), good);
+    }
+    if let Some(part) = a.provenance {
+        let shown = provenance::text(&file.provenance().map_err(RuntimeError::from)?, part);
+        if shown.is_empty() {
+            bail!("{}: holds no hashes of this kind; convert again with --sha256", a.model.display());
+        }
+        text += &shown;
     } else if !a.quiet {
         describe(&mut text, a, &file)?;
     }
-    if let Some(damage) = &damage
-        && !a.json
-    {
-        for d in damage {
-            writeln!(text, "DAMAGED: {} bytes {}..{}", d.what, d.range.start, d.range.end)?;
-        }
-        let gb = file.layout().file_len as f64 / 1e9;
-        if damage.is_empty() && !a.quiet {
+    match (signer, refused) {
+        (_, Some(error)) => writeln!(text, "REFUSED: {error}")?,
+        (Some(key), None) if !a.quiet => writeln!(text, "verified: {key} signed this file")?,
+        _ => {}
+    }
+    let gb = file.layout().file_len as f64 / 1e9;
+    match damage {
+        Some(damage) if !damage.is_empty() => text += &damage_lines(&damage),
+        Some(_) if !a.quiet => {
             writeln!(text, "intact: every byte checked, {gb:.3} GB in {seconds:.3} s, {:.1} GB/s", gb / seconds)?;
         }
+        _ => {}
     }
-    if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
-        return cli::broken_pipe(e);
-    }
-    Ok(if damage.is_none_or(|d| d.is_empty()) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    print(&text, good)
 }
 
-fn describe(text: &mut String, a: &Arguments, file: &NsvFile) -> Result<()> {
+/// The signature's key, and whether it is good.
+fn signature(file: &NsvFile) -> Option<(String, bool)> {
+    let signature = file.layout().signature?;
+    Some((signature.key.to_string(), signature.verify(&file.layout().root).is_ok()))
+}
+
+fn describe(text: &mut String, a: &Show, file: &NsvFile) -> Result<()> {
     let (layout, spec) = (file.layout(), file.spec());
     let (bytes, count) = (layout.weight_bytes(), layout.weight_count());
     writeln!(text, "file        {} bytes, root {}", layout.file_len, hex(&layout.root))?;
+    match signature(file) {
+        None => writeln!(text, "signed by   nobody")?,
+        Some((key, true)) => writeln!(text, "signed by   {key}")?,
+        Some((key, false)) => writeln!(text, "signed by   {key}: the signature is WRONG")?,
+    }
     writeln!(
         text,
         "weights     {count} in {} tensors, {bytes} bytes, {:.2} bits each, matrices {}",
@@ -115,6 +128,16 @@ fn describe(text: &mut String, a: &Arguments, file: &NsvFile) -> Result<()> {
     writeln!(text, "generation  {}", serde_json::to_string(&defaults)?)?;
     let provenance = file.provenance().map_err(RuntimeError::from)?;
     writeln!(text, "made by     {} {}", provenance.converter, provenance.recipe)?;
+    for (what, value) in [("repository", &provenance.repository), ("revision", &provenance.revision)] {
+        if let Some(value) = value {
+            writeln!(text, "{what:<11} {value}")?;
+        }
+    }
+    let names = provenance.license.iter().chain(provenance.license_files.iter().map(|f| &f.name));
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if !names.is_empty() {
+        writeln!(text, "licence     {}", names.join(", "))?;
+    }
     for s in &provenance.sources {
         writeln!(text, "source      {} {:>12} bytes  {}", s.blake3, s.bytes, s.name)?;
     }
@@ -131,10 +154,10 @@ fn describe(text: &mut String, a: &Arguments, file: &NsvFile) -> Result<()> {
     Ok(())
 }
 
-fn json(a: &Arguments, file: &NsvFile, open_s: f64) -> Result<serde_json::Value> {
+fn json(a: &Show, file: &NsvFile, open_s: f64) -> Result<serde_json::Value> {
     let layout = file.layout();
     let sections = layout.sections.iter().map(|s| {
-        serde_json::json!({
+        json!({
             "kind": s.code,
             "name": SectionKind::from_code(s.code).map(|k| k.to_string()),
             "offset": s.range.start,
@@ -142,9 +165,10 @@ fn json(a: &Arguments, file: &NsvFile, open_s: f64) -> Result<serde_json::Value>
             "blake3": hex(&s.hash),
         })
     });
-    let mut report = serde_json::json!({
+    let mut report = json!({
         "file_bytes": layout.file_len,
         "root": hex(&layout.root),
+        "signature": signature(file).map(|(key, good)| json!({"signer": key, "good": good})),
         "open_s": open_s,
         "weights": layout.weight_count(),
         "weight_bytes": layout.weight_bytes(),
@@ -155,7 +179,7 @@ fn json(a: &Arguments, file: &NsvFile, open_s: f64) -> Result<serde_json::Value>
     });
     if a.tensors {
         let tensors = layout.tensors.iter().map(|t| {
-            serde_json::json!({
+            json!({
                 "name": t.name,
                 "encoding": t.encoding.name(),
                 "shape": t.shape.dims(),
@@ -166,12 +190,6 @@ fn json(a: &Arguments, file: &NsvFile, open_s: f64) -> Result<serde_json::Value>
             })
         });
         report["tensors"] = tensors.collect();
-    }
-    if a.check {
-        let damage = file.check().into_iter();
-        report["damage"] = damage
-            .map(|d| serde_json::json!({"what": d.what, "offset": d.range.start, "bytes": d.range.len()}))
-            .collect();
     }
     Ok(report)
 }

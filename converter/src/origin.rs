@@ -1,0 +1,155 @@
+//! Where a checkpoint says it comes from, and under which licence. Only what is inside the folder counts, never its path:
+//! the same files in another folder give the same answer.
+
+use crate::checkpoint::Folder;
+use crate::config::Config;
+use crate::error::Problems;
+use crate::report::Warning;
+use nanoserve_format::{LicenseFile, Provenance};
+use std::fs::{self, File};
+use std::io::Read;
+
+/// What a download leaves beside each file of the folder: a revision, a hash and a time, a line each.
+const DOWNLOADS: &str = ".cache/huggingface/download";
+const CARD: &str = "README.md";
+/// Bytes of a model card in which its description must end.
+const LONGEST_HEAD: u64 = 64 << 10;
+/// Bytes of a licence, which is kept whole or not at all.
+const LONGEST_LICENCE: u64 = 256 << 10;
+/// Characters of a name.
+const LONGEST_NAME: usize = 200;
+/// What the names of licences begin with, and end with where they have an ending.
+const LICENCES: [&str; 5] = ["license", "licence", "copying", "notice", "use_policy"];
+const ENDINGS: [&str; 2] = ["txt", "md"];
+
+/// The part of the record that is not about this conversion. `sources` are the names of the files it is made from.
+pub(crate) fn read<'a>(
+    folder: &Folder,
+    config: Option<&Config>,
+    sources: impl Iterator<Item = &'a str>,
+    problems: &Problems,
+    warnings: &mut Vec<Warning>,
+) -> Provenance {
+    let name = config.and_then(|c| c.fields(problems).get("_name_or_path")?.as_str().map(str::to_string));
+    Provenance {
+        repository: name.filter(|name| is_repository(name)),
+        revision: revision(folder, sources),
+        license: peek(folder, CARD, LONGEST_HEAD).and_then(|card| card_license(&card)),
+        license_files: licences(folder, warnings),
+        ..Provenance::default()
+    }
+}
+
+/// The beginning of a file that is no source of weights.
+fn peek(folder: &Folder, name: &str, longest: u64) -> Option<String> {
+    let mut bytes = Vec::new();
+    File::open(folder.path.join(name)).ok()?.take(longest).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether a name is one of a hub, `org/name`, and not a path of somebody's disk.
+fn is_repository(name: &str) -> bool {
+    let part = |p: &str| {
+        p.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    name.len() <= LONGEST_NAME && name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+}
+
+/// The one revision that every source was downloaded at.
+fn revision<'a>(folder: &Folder, sources: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut only = None;
+    for name in sources {
+        let metadata = peek(folder, &format!("{DOWNLOADS}/{name}.metadata"), 4096)?;
+        let revision = metadata.lines().next()?.trim().to_string();
+        let right = (7..=64).contains(&revision.len()) && revision.chars().all(|c| c.is_ascii_hexdigit());
+        if !right || *only.get_or_insert_with(|| revision.clone()) != revision {
+            return None;
+        }
+    }
+    only
+}
+
+/// The licence's name in a model card: `license: NAME`, or a list of them, between the two `---` at its top.
+fn card_license(card: &str) -> Option<String> {
+    let mut lines = card.lines();
+    lines.next().filter(|l| l.trim_end() == "---")?;
+    let (head, _) = card.split_once('\n')?.1.split_once("\n---")?;
+    let plain = |value: &str| value.trim().trim_matches(['"', '\'']).to_string();
+    let mut fields = head.lines().skip_while(|line| !line.starts_with("license:"));
+    let value = plain(fields.next()?.strip_prefix("license:")?);
+    let items = fields.map_while(|line| line.trim_start().strip_prefix("- ")).map(plain);
+    let value = if value.is_empty() { items.collect::<Vec<_>>().join(", ") } else { value };
+    (1..=LONGEST_NAME).contains(&value.len()).then_some(value)
+}
+
+/// The licences in the folder, by name.
+fn licences(folder: &Folder, warnings: &mut Vec<Warning>) -> Vec<LicenseFile> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(&folder.path).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(metadata) = fs::metadata(entry.path()) else { continue };
+        if !is_licence(&name) || !metadata.is_file() {
+            continue;
+        }
+        if metadata.len() > LONGEST_LICENCE {
+            warnings.push(Warning::LongLicence { name, most: LONGEST_LICENCE });
+        } else if let Some(text) = peek(folder, &name, LONGEST_LICENCE) {
+            all.push(LicenseFile { name, text });
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+fn is_licence(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let (stem, ending) = name.split_once('.').unwrap_or((&name, "txt"));
+    LICENCES.iter().any(|l| stem.starts_with(l)) && ENDINGS.contains(&ending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_are_told_from_paths() {
+        for name in ["meta-llama/Llama-3.2-1B", "TinyLlama/TinyLlama_v1.1", "a/b"] {
+            assert!(is_repository(name), "{name}");
+        }
+        for name in
+            ["", "gpt2", "/home/me/model", "./model", "../a/b", "a/b/c", "models/../b", "C:\\a/b", "a b/c", "a/"]
+        {
+            assert!(!is_repository(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_card_names_its_licence() {
+        for (card, expected) in [
+            ("---\nlicense: apache-2.0\n---\n# A model", Some("apache-2.0")),
+            ("---\r\nlanguage: en\r\nlicense: 'mit'\r\n---\r\n", Some("mit")),
+            ("---\nlicense:\n- mit\n- apache-2.0\ntags:\n- x\n---\n", Some("mit, apache-2.0")),
+            ("---\nlicense_name: a\nother:\n  license: b\n---\n", None),
+            ("---\nlicense:\n---\n", None),
+            ("license: mit\n", None),
+            ("---\ntags: x\n---\nlicense: mit\n---\n", None),
+            ("---\nlicense: mit\n", None),
+            ("", None),
+        ] {
+            assert_eq!(card_license(card).as_deref(), expected, "{card}");
+        }
+    }
+
+    #[test]
+    fn licences_have_many_names() {
+        for name in
+            ["LICENSE", "LICENSE.txt", "License.md", "LICENCE", "COPYING", "NOTICE.txt", "USE_POLICY.md", "LICENSE-MIT"]
+        {
+            assert!(is_licence(name), "{name}");
+        }
+        for name in ["README.md", "license.py", "config.json", "MY_LICENSE", "LICENSE.txt.bak"] {
+            assert!(!is_licence(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Who vouches for a file: an Ed25519 signature of its root, in a place of the preamble that the root does not cover.
+//!
+//! Signing changes 128 bytes and no hash. A good signature proves the header, and through the hashes in it every byte,
+//! but only once the bytes were held against them: who relies on a signer calls [`NsvFile::check`](crate::NsvFile::check) too.
+
+use crate::error::{FormatError, Result};
+use crate::header::{Hash, PREAMBLE_BYTES, hex};
+use crate::keys::{PublicKey, SecretKey};
+use crate::reader::Layout;
+use byteorder::{ByteOrder, LittleEndian as LE};
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The bytes of a file that signing changes, and no others.
+pub const SIGNATURE_PLACE: Range<usize> = 64..PREAMBLE_BYTES;
+
+/// Scheme of a place that holds no signature.
+const NONE: u32 = 0;
+/// Scheme of a place that holds a public key and its signature of the root.
+const ED25519: u32 = 1;
+
+/// Where in the place a signature's parts are; what is in no part is zero.
+const KEY: Range<usize> = 8..40;
+const BYTES: Range<usize> = 40..104;
+
+/// Why a file is not what somebody signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// There is no signature.
+    #[error("the file is not signed, expected a signature of {expected}")]
+    Unsigned {
+        /// The key that should have signed it.
+        expected: PublicKey,
+    },
+    /// Another key signed it, or says so.
+    #[error("the file is signed by {got}, expected {expected}")]
+    Signer {
+        /// The key in the file.
+        got: PublicKey,
+        /// The key that should have signed it.
+        expected: PublicKey,
+    },
+    /// The signature is not one of the key over the root.
+    #[error("the signature of {key} is wrong: it, or the file with root {root}, was changed after signing")]
+    Wrong {
+        /// The key in the file.
+        key: PublicKey,
+        /// The root in the file, hex.
+        root: String,
+    },
+}
+
+/// A signature, as it is in a file: not yet verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// Who signed.
+    pub key: PublicKey,
+    /// What the key makes of the root.
+    pub bytes: [u8; 64],
+}
+
+impl Signature {
+    /// A key's signature of a root.
+    pub fn new(key: &SecretKey, root: &Hash) -> Signature {
+        Signature { key: key.public(), bytes: key.sign(root) }
+    }
+
+    /// Whether it is the key's, of this root.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn verify(&self, root: &Hash) -> Result<(), SignatureError> {
+        let good = self.key.verify(root, &self.bytes);
+        if good { Ok(()) } else { Err(SignatureError::Wrong { key: self.key, root: hex(root) }) }
+    }
+
+    /// Reads the place of a signature. Nothing is computed: see [`Signature::verify`].
+    pub(crate) fn decode(place: &[u8]) -> Result<Option<Signature>> {
+        let reserved = |place| Err(FormatError::Reserved { place });
+        let zero = |range: Range<usize>| place[range].iter().all(|&b| b == 0);
+        match LE::read_u32(place) {
+            NONE if zero(0..place.len()) => return Ok(None),
+            NONE => return reserved("the place of a signature, which has none,"),
+            ED25519 => {}
+            scheme => return Err(FormatError::SignatureScheme { scheme }),
+        }
+        if zero(KEY) {
+            return reserved("the scheme of a signature without a key");
+        }
+        if !zero(4..KEY.start) || !zero(BYTES.end..place.len()) {
+            return reserved("what is around a signature");
+        }
+        let bytes = place[BYTES].try_into().expect("64 bytes");
+        Ok(Some(Signature { key: PublicKey(place[KEY].try_into().expect("32 bytes")), bytes }))
+    }
+
+    fn encode(&self) -> [u8; SIGNATURE_PLACE.end - SIGNATURE_PLACE.start] {
+        let mut place = [0; SIGNATURE_PLACE.end - SIGNATURE_PLACE.start];
+        LE::write_u32(&mut place, ED25519);
+        place[KEY].copy_from_slice(&self.key.0);
+        place[BYTES].copy_from_slice(&self.bytes);
+        place
+    }
+
+    /// Puts the signature into the file whose root was signed, in the place of the one it has, and waits until it is on
+    /// the disk. One write within one sector: the file has the old signature or the new one.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or has another root by now.
+    pub fn write(&self, path: &Path, root: &Hash) -> Result<()> {
+        let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let file = opened.map_err(|e| failed(if e.kind() == ErrorKind::NotFound { "open" } else { "write" })(e))?;
+        let mut got = [0; 32];
+        file.read_exact_at(&mut got, 32).map_err(failed("read"))?;
+        if got != *root {
+            return Err(FormatError::HeaderHash { got: hex(&got), expected: hex(root) });
+        }
+        file.write_all_at(&self.encode(), SIGNATURE_PLACE.start as u64).map_err(failed("write"))?;
+        file.sync_all().map_err(failed("sync"))
+    }
+}
+
+impl Layout {
+    /// Whether this key, and no other, signed the root.
+    ///
+    /// # Errors
+    /// When the file is not signed, signed by another key, or the signature is wrong.
+    pub fn require_signer(&self, expected: &PublicKey) -> Result<(), SignatureError> {
+        let expected = *expected;
+        match &self.signature {
+            None => Err(SignatureError::Unsigned { expected }),
+            Some(s) if s.key != expected => Err(SignatureError::Signer { got: s.key, expected }),
+            Some(s) => s.verify(&self.root),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

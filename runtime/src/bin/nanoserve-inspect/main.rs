@@ -1,0 +1,79 @@
+//! Shows what a file holds, checks every byte of it, and says or writes who vouches for it.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use nanoserve_format::{Damage, NsvFile};
+use nanoserve_runtime::RuntimeError;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+#[path = "../../cli.rs"]
+#[allow(dead_code, reason = "this program runs no model")]
+mod cli;
+mod keygen;
+mod provenance;
+mod show;
+mod sign;
+
+const EXAMPLES: &str = "\
+Examples:
+  nanoserve-inspect model.nsv
+  nanoserve-inspect model.nsv --tensors
+  nanoserve-inspect model.nsv --check && echo intact
+  nanoserve-inspect model.nsv --provenance
+  cd SOURCE && nanoserve-inspect ../model.nsv --provenance=b3sum | b3sum --check
+  nanoserve-inspect keygen key.pem && nanoserve-inspect sign model.nsv --key key.pem
+  nanoserve-inspect model.nsv --verify-key key.pub.pem --check
+
+Exit codes: 0 done; 1 --check found damage, or --verify-key another signature or none; 2 the input or the command line is
+wrong.";
+
+/// Show what a .nsv file holds.
+#[derive(Debug, Parser)]
+#[command(name = "nanoserve-inspect", version, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    show: Option<show::Show>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Sign(sign::Sign),
+    Keygen(keygen::Keygen),
+}
+
+fn main() -> ExitCode {
+    let a = Arguments::parse();
+    cli::exit(match (&a.command, &a.show) {
+        (Some(Command::Sign(sign)), _) => sign::run(sign),
+        (Some(Command::Keygen(keygen)), _) => keygen::run(keygen),
+        (None, Some(show)) => show::run(show),
+        (None, None) => unreachable!("MODEL is required where there is no command"),
+    })
+}
+
+fn open(path: &Path) -> Result<NsvFile> {
+    NsvFile::open(path).map_err(RuntimeError::from).map_err(cli::in_file(path))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One line for each part that is damaged.
+fn damage_lines(damage: &[Damage]) -> String {
+    let line = |d: &Damage| format!("DAMAGED: {} bytes {}..{}\n", d.what, d.range.start, d.range.end);
+    damage.iter().map(line).collect()
+}
+
+/// Prints what a command has to say, and exits with 0 where `good`, else 1.
+fn print(text: &str, good: bool) -> Result<ExitCode> {
+    if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
+        return cli::broken_pipe(e);
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
