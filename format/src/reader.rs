@@ -279,6 +279,11 @@ impl Layout {
         damage
     }
 
+    /// Where preamble and section table end.
+    pub(crate) fn header_end(&self) -> usize {
+        self.header_end as usize
+    }
+
     /// The hashes of every tensor's chunks, in order; None where the file does not have them, or not these.
     pub(crate) fn chunk_hashes<'f>(&self, bytes: &'f [u8]) -> Option<&'f [Hash]> {
         let hashes = self.section(bytes, SectionKind::Chunks).ok()??.as_chunks::<HASH_BYTES>().0;

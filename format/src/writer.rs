@@ -330,7 +330,7 @@ fn places(sections: &BTreeMap<SectionKind, Vec<u8>>, before: bool, mut at: u64) 
 /// A new file beside `path`, with the mode that a new file gets, removed when dropped. Also where `path` really is.
 ///
 /// A program that was killed leaves its file behind; the lock it held tells it from one still at work.
-fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)> {
+pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)> {
     let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     if fs::metadata(&path).is_ok_and(|m| !m.is_file()) {

@@ -1,4 +1,4 @@
-//! Shows what a file holds, checks every byte of it, and says or writes who vouches for it.
+//! Shows what a file holds, checks every byte of it, makes a damaged one whole, and says or writes who vouches for it.
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 mod cli;
 mod keygen;
 mod provenance;
+mod repair;
 mod show;
 mod sign;
 
@@ -25,9 +26,10 @@ Examples:
   cd SOURCE && nanoserve-inspect ../model.nsv --provenance=b3sum | b3sum --check
   nanoserve-inspect keygen key.pem && nanoserve-inspect sign model.nsv --key key.pem
   nanoserve-inspect model.nsv --verify-key key.pub.pem --check
+  nanoserve-inspect repair damaged.nsv --from copy.nsv
 
-Exit codes: 0 done; 1 --check found damage, or --verify-key another signature or none; 2 the input or the command line is
-wrong.";
+Exit codes: 0 done; 1 --check found damage, or --verify-key another signature or none, or repair no good copy of a part; 2
+the input or the command line is wrong.";
 
 /// Show what a .nsv file holds.
 #[derive(Debug, Parser)]
@@ -44,6 +46,7 @@ struct Arguments {
 enum Command {
     Sign(sign::Sign),
     Keygen(keygen::Keygen),
+    Repair(repair::Repair),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     cli::exit(match (&a.command, &a.show) {
         (Some(Command::Sign(sign)), _) => sign::run(sign),
         (Some(Command::Keygen(keygen)), _) => keygen::run(keygen),
+        (Some(Command::Repair(repair)), _) => repair::run(repair),
         (None, Some(show)) => show::run(show),
         (None, None) => unreachable!("MODEL is required where there is no command"),
     })
