@@ -140,15 +140,20 @@ pub fn golden(file: &Arc<NsvFile>, threads: Option<usize>) -> Result<Golden> {
     }
 }
 
-/// Replays the golden vectors on every path this machine can run, the plain kernels first; nothing where there are none.
+/// Replays the golden vectors on every path this machine can run, the plain kernels first, or those of one instruction
+/// set; nothing where the file holds none.
 ///
 /// # Errors
-/// When the file cannot be run, or its vectors do not fit it.
-pub fn self_test(file: &Arc<NsvFile>, threads: Option<usize>) -> Result<Vec<PathResult>> {
+/// When the file cannot be run, its vectors do not fit it, or there are no such kernels.
+pub fn self_test(file: &Arc<NsvFile>, threads: Option<usize>, isa: Option<&str>) -> Result<Vec<PathResult>> {
     let Some(golden) = file.golden()? else { return Ok(Vec::new()) };
     let pool = Arc::new(Pool::new(threads.unwrap_or_else(default_threads))?);
     let mut results = Vec::new();
-    for kernels in isa::available() {
+    let tables = match isa {
+        Some(_) => vec![isa::choose(isa)?],
+        None => isa::available(),
+    };
+    for kernels in tables {
         let mut engine = engine(file, kernels, &pool)?;
         let plain = kernels.rates.is_none() && file.layout().weight_count() > LARGE;
         let count = if plain { PLAIN_TOKENS.min(golden.ids.len()) } else { golden.ids.len() };

@@ -66,7 +66,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// The file.
-    pub fn file(&self) -> &NsvFile {
+    pub fn file(&self) -> &Arc<NsvFile> {
         &self.file
     }
 

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-#[path = "../cli.rs"]
+#[path = "../../cli.rs"]
 mod cli;
+mod selftest;
 
 /// Positions reserved when --ctx is not given, unless prompt and answer need more.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -22,11 +23,13 @@ Examples:
   nanoserve-run model.nsv -p \"Once upon a time\"
   nanoserve-run model.nsv -f prompt.txt -n 200 --temperature 0
   cat prompt.txt | nanoserve-run model.nsv -f - --json
+  nanoserve-run model.nsv --self-test
   nanoserve-run model.nsv --require-signer key.pub.pem -p \"Once upon a time\"
 
 Standard output is the continuation alone, as it is made; the prompt is not repeated. It is plain completion: the text
 goes to the model as it is. Sampling options that are not given are the file's own, and where it has none those shown.
-Exit codes: 0 done; 1 the machine failed, or the file is damaged (--check); 2 the input or the command line is wrong, or
+Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this machine computes something else
+(--self-test); 2 the input or the command line is wrong, or
 the file is not signed as --require-signer asks; 130 stopped with Ctrl-C.";
 
 /// Continue a prompt with a .nsv model.
@@ -97,6 +100,9 @@ struct Prompt {
     /// The prompt as token ids, with commas; nothing is added to them
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     ids: Option<Vec<u32>>,
+    /// In place of a prompt: replay the answers that the file keeps on every kernel path of this machine, bit for bit
+    #[arg(long)]
+    self_test: bool,
 }
 
 impl Prompt {
@@ -120,6 +126,9 @@ fn main() -> ExitCode {
 fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     let mut engine = a.trust.open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
+    if a.prompt.self_test {
+        return selftest::run(&engine, a);
+    }
     let defaults = engine.file().generation().map_err(RuntimeError::from)?;
     let mut options = GenerateOptions::from_defaults(&defaults);
     let s = &mut options.sampling;

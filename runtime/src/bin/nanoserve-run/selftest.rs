@@ -1,0 +1,106 @@
+//! `--self-test`: what the file is known to answer, asked of every path of this machine.
+
+use crate::{Arguments, cli};
+use anyhow::{Result, bail};
+use nanoserve_format::NsvFile;
+use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_runtime::selftest::{self, PathResult, ReferenceResult};
+use nanoserve_runtime::{Engine, RuntimeError};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Everything that was asked.
+struct Answers {
+    made_by: String,
+    paths: Vec<PathResult>,
+    /// Texts that the tokenizer was held against; None where the file keeps none.
+    texts: Option<usize>,
+    reference: Option<ReferenceResult>,
+}
+
+/// Asks, and prints a row for each path.
+pub fn run(engine: &Engine<CpuBackend>, a: &Arguments) -> Result<ExitCode> {
+    let (file, threads): (&Arc<NsvFile>, _) = (engine.file(), a.machine.threads);
+    let Some(golden) = file.golden().map_err(RuntimeError::from)? else {
+        bail!("the file holds no golden vectors: convert it again without --no-golden");
+    };
+    let vectors = file.tokenizer_vectors().map_err(RuntimeError::from)?;
+    if vectors.is_some() {
+        // Held against them as it is opened.
+        engine.tokenizer()?;
+    }
+    let answers = Answers {
+        made_by: golden.made_by,
+        paths: selftest::self_test(file, threads, a.machine.how.isa.as_deref())?,
+        texts: vectors.map(|v| v.texts.len()),
+        reference: selftest::against_reference(file, threads)?,
+    };
+    let pass = answers.paths.iter().all(|path| path.failed.is_none());
+    let text = match (a.json, a.quiet) {
+        (true, _) => report(&answers, pass).to_string() + "\n",
+        (false, true) => String::new(),
+        (false, false) => table(&answers, pass)?,
+    };
+    if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
+        return cli::broken_pipe(e);
+    }
+    Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn table(answers: &Answers, pass: bool) -> Result<String> {
+    let mut text = format!("golden vectors of {}\n", answers.made_by);
+    for PathResult { isa, kv, feed, positions, failed } in &answers.paths {
+        let verdict = if failed.is_none() { "PASS" } else { "FAIL" };
+        write!(text, "{verdict}  {isa:<8} kv {kv:<4} {feed:<15} {positions} positions")?;
+        match failed {
+            None => writeln!(text, ", every bit the same")?,
+            Some((position, difference)) => {
+                writeln!(text, ", other bits at position {position}, largest difference {difference:e}")?;
+            }
+        }
+    }
+    if let Some(texts) = answers.texts {
+        writeln!(text, "PASS  tokenizer: {texts} texts as the one it was made from")?;
+    }
+    if let Some(r) = &answers.reference {
+        writeln!(
+            text,
+            "reference {}: same first token at {} of {} positions, largest difference {:.2e}",
+            r.made_by, r.same_first, r.positions, r.max_abs
+        )?;
+    }
+    if !pass {
+        writeln!(
+            text,
+            "this machine computes something else than the one that made the file: nanoserve-verify --bisect"
+        )?;
+    }
+    Ok(text)
+}
+
+fn report(answers: &Answers, pass: bool) -> Value {
+    let path = |p: &PathResult| {
+        json!({
+            "isa": p.isa,
+            "kv": p.kv,
+            "feed": p.feed.to_string(),
+            "positions": p.positions,
+            "pass": p.failed.is_none(),
+            "position": p.failed.map(|f| f.0),
+            "max_abs": p.failed.map(|f| f.1),
+        })
+    };
+    let reference = answers.reference.as_ref().map(
+        |r| json!({"made_by": r.made_by, "positions": r.positions, "same_first": r.same_first, "max_abs": r.max_abs}),
+    );
+    json!({
+        "made_by": answers.made_by,
+        "paths": answers.paths.iter().map(path).collect::<Vec<_>>(),
+        "tokenizer_texts": answers.texts,
+        "reference": reference,
+        "pass": pass,
+    })
+}
