@@ -42,7 +42,10 @@ mod pack_q8;
 pub mod panel;
 pub mod q8;
 mod reader;
+mod replace;
 pub mod schema;
+#[allow(unsafe_code)]
+pub mod signal;
 mod spec;
 pub mod vocab;
 mod writer;
@@ -53,5 +56,6 @@ pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use map::NsvFile;
 pub use meta::{GenerationDefaults, Provenance, SourceFile};
 pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
+pub use replace::replace;
 pub use spec::{Activation, ModelSpec, Rope, RopeScaling};
 pub use writer::{Plan, Summary, Writer};

@@ -5,6 +5,7 @@ use crate::error::{FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
 use crate::map::map;
 use crate::schema;
+use crate::signal;
 use crate::spec::ModelSpec;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -122,6 +123,7 @@ impl Writer {
             }
         }
         let (path, temp) = temporary_sibling(path)?;
+        signal::unfinished(temp.path());
         let written = raw.iter().map(|t| matches!(t.place, RawPlace::Alias { .. })).collect();
         let writer = Writer {
             shapes: tensors.iter().map(|t| (t.1, t.2)).collect(),
@@ -249,7 +251,7 @@ impl Writer {
 /// A new file beside `path`, with the mode that a new file gets, removed when dropped. Also where `path` really is.
 ///
 /// A program that was killed leaves its file behind; the lock it held tells it from one still at work.
-fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)> {
+pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)> {
     let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     if fs::metadata(&path).is_ok_and(|m| !m.is_file()) {
