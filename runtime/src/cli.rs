@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use nanoserve_format::{Encoding, FormatError, NsvFile};
 use nanoserve_runtime::load::Load;
 use nanoserve_runtime::{EngineOptions, KvType, RuntimeError};
+use std::fmt::Display;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -101,6 +103,20 @@ impl TryFrom<&Machine> for EngineOptions {
     }
 }
 
+/// What a program does before it maps a model: should the file lose its bytes meanwhile, that ends in words as well.
+pub fn begin(model: &Path) {
+    nanoserve_format::signal::install(&format!(
+        "error: {}: bytes of the mapped file are gone (SIGBUS): was it truncated or overwritten while it was in use, or \
+         did its disk fail?",
+        model.display()
+    ));
+}
+
+/// Tells on standard error; when nobody listens there any more, there is nobody to tell.
+pub fn tell(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Says which file a bad file's error is about; errors of the system say it themselves.
 pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
     move |e| match &e {
@@ -120,11 +136,11 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
     };
     match error.downcast_ref::<RuntimeError>() {
         // Ours say what caused them: the outermost text is enough.
-        Some(_) => eprintln!("error: {error}"),
-        None => eprintln!("error: {error:#}"),
+        Some(_) => tell(format_args!("error: {error}")),
+        None => tell(format_args!("error: {error:#}")),
     }
     let machine = |e: &RuntimeError| {
-        matches!(e, RuntimeError::Threads { .. })
+        matches!(e, RuntimeError::Threads { .. } | RuntimeError::Allocation { .. })
             || matches!(e, RuntimeError::Format(FormatError::Io { action, .. }) if *action != "open")
     };
     // 1 is the machine's fault, 2 the input's.
@@ -137,6 +153,6 @@ pub fn broken_pipe(e: std::io::Error) -> Result<ExitCode> {
     if e.kind() == std::io::ErrorKind::BrokenPipe {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("error: cannot write to standard output: {e}");
+    tell(format_args!("error: cannot write to standard output: {e}"));
     Ok(ExitCode::FAILURE)
 }

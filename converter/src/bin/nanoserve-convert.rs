@@ -4,8 +4,9 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nanoserve_converter::{ConvertError, Options, Progress, Report, Step, convert};
-use nanoserve_format::Encoding;
-use std::io::Write;
+use nanoserve_format::{Encoding, FormatError, signal};
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -76,22 +77,46 @@ impl From<Dtype> for Encoding {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    signal::install(&format!(
+        "error: {}: bytes of a mapped file are gone (SIGBUS): was it truncated or overwritten while it was in use, or did \
+         its disk fail? Nothing was written",
+        args.source.display()
+    ));
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match error.downcast_ref() {
                 Some(ConvertError::Problems(all)) => {
-                    all.iter().for_each(|problem| eprintln!("error: {problem}"));
+                    all.iter().for_each(|problem| tell(format_args!("error: {problem}")));
                     if all.len() > 1 {
-                        eprintln!("{} problems; nothing was written", all.len());
+                        tell(format_args!("{} problems; nothing was written", all.len()));
                     }
                 }
                 // These name their cause themselves.
-                Some(other) => eprintln!("error: {other}"),
-                None => eprintln!("error: {error:#}"),
+                Some(other) => tell(format_args!("error: {other}")),
+                None => tell(format_args!("error: {error:#}")),
+            }
+            if let Some(ConvertError::Write(FormatError::Io { source, .. })) = error.downcast_ref()
+                && let Some(hint) = hint(source.kind())
+            {
+                tell(format_args!("  hint: {hint}"));
             }
             ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// Tells on standard error; when nobody listens there any more, there is nobody to tell.
+fn tell(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What to do about a file that cannot be written.
+fn hint(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("--dry-run says how much room the file takes"),
+        ErrorKind::FileTooLarge => Some("a limit on the size of files is set (ulimit -f), or the file system has one"),
+        _ => None,
     }
 }
 
@@ -126,7 +151,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let report = result?;
     if !args.quiet {
         for warning in &report.warnings {
-            eprintln!("warning: {warning}");
+            tell(format_args!("warning: {warning}"));
         }
     }
     let text = match (args.json, args.quiet) {
@@ -134,9 +159,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
         (false, false) => summary(&report, args),
         (false, true) => return Ok(()),
     };
-    // A reader that went away has read enough.
-    let _ = writeln!(std::io::stdout(), "{text}");
-    Ok(())
+    match writeln!(std::io::stdout(), "{text}") {
+        // A reader that went away has read enough.
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(e).context("the file is written, but standard output cannot be")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The bar on stderr; hidden where that is no terminal.
