@@ -320,7 +320,7 @@ fn a_source_that_shrinks_while_mapped_ends_in_a_message_and_leaves_nothing() {
 #[test]
 fn a_bus_error_that_somebody_sends_is_left_as_it_is() {
     let large = Large::new();
-    let args = [text(&large.model), "-p", "32", "-n", "16", "-r", "10000", "--no-limits"];
+    let args = [text(&large.model), "-p", "32", "-n", "16", "-r", "100", "--no-limits"];
     let mut child = Command::new("sh");
     child.args(["-c", "ulimit -c 0; exec \"$@\"", "sh"]).arg(program("nanoserve-bench")).args(args);
     let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
