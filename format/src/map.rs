@@ -173,9 +173,9 @@ pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is read-only and is only ever lent out as `&[u8]`, every bit pattern of which is valid. What
     // remains is another process changing or truncating the file while it is mapped. No program can rule that out
     // for a file it does not own; a writer of this crate never does it, because it replaces a file by renaming and
-    // leaves the mapped inode alone, but for a signature's place, which is copied once when a file is opened. No check
-    // made at open is relied on for memory safety later: views are slices within the map's length, whatever their bytes
-    // say.
+    // leaves the mapped inode alone, but for a signature's place, which is copied once when a file is opened; lost bytes
+    // raise a signal, for which see `signal`. No check made at open is relied on for memory safety later: views are
+    // slices within the map's length, whatever their bytes say.
     unsafe { Mmap::map(file) }
 }
 

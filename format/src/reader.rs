@@ -268,12 +268,12 @@ impl Layout {
         }
         parts.sort_by_key(|range| range.start);
         let mut at = self.header_end as usize;
-        for part in parts.into_iter().chain([bytes.len()..bytes.len()]) {
-            let range = at..part.start;
-            if bytes[range.clone()].iter().any(|&b| b != 0) {
-                damage.push(Damage { what: "padding, which should be zero,".into(), range });
+        let end = bytes.len();
+        for (start, next) in parts.into_iter().map(|part| (part.start, part.end)).chain(std::iter::once((end, end))) {
+            if bytes[at..start].iter().any(|&b| b != 0) {
+                damage.push(Damage { what: "padding, which should be zero,".into(), range: at..start });
             }
-            at = part.end;
+            at = next;
         }
         damage.sort_by_key(|d| d.range.start);
         damage
@@ -303,5 +303,8 @@ fn damaged_chunks(chunks: &[Hash], expected: &[&Hash], len: usize) -> Vec<Range<
             _ => runs.push(range),
         }
     }
-    if runs.is_empty() { vec![0..len] } else { runs }
+    if runs.is_empty() {
+        runs.push(0..len);
+    }
+    runs
 }

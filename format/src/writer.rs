@@ -13,6 +13,7 @@ use crate::error::{FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
 use crate::map::map;
 use crate::schema;
+use crate::signal;
 use crate::spec::ModelSpec;
 use crate::tree;
 use rayon::prelude::*;
@@ -150,6 +151,7 @@ impl Writer {
             }
         }
         let (path, temp) = temporary_sibling(path)?;
+        signal::unfinished(temp.path());
         let written = raw.iter().map(|t| matches!(t.place, RawPlace::Alias { .. })).collect();
         let writer = Writer {
             shapes: tensors.iter().map(|t| (t.1, t.2)).collect(),

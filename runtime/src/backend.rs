@@ -4,8 +4,9 @@
 //! over this trait; a device overrides the fused operations where it has something better.
 
 use crate::error::Result;
+use crate::memory::Room;
 use crate::rope::RopeTable;
-use nanoserve_format::{NsvFile, Shape};
+use nanoserve_format::{NsvFile, PANEL_ROWS, Shape};
 use std::sync::Arc;
 
 /// How keys and values are kept.
@@ -45,6 +46,19 @@ pub struct KvShape {
     pub kv_type: KvType,
 }
 
+impl KvShape {
+    /// Bytes of the cache: keys and values, positions in whole lanes.
+    pub fn bytes(&self) -> u128 {
+        let size = match self.kv_type {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+        };
+        let lanes = |n: usize| (n as u128).next_multiple_of(PANEL_ROWS as u128);
+        let widths = self.head_dim as u128 + lanes(self.head_dim);
+        self.n_layers as u128 * self.n_kv_heads as u128 * lanes(self.capacity) * widths * size
+    }
+}
+
 /// A weight matrix with its bias, bound once.
 #[derive(Debug)]
 pub struct Linear<W> {
@@ -73,7 +87,15 @@ pub trait Backend {
     fn buffer(&mut self, width: usize) -> Self::Buffer;
 
     /// An empty cache.
-    fn cache(&mut self, shape: KvShape) -> Self::Cache;
+    ///
+    /// # Errors
+    /// When the system gives no memory for it.
+    fn cache(&mut self, shape: KvShape) -> Result<Self::Cache>;
+
+    /// What memory a session can get; None where nobody says.
+    fn room(&self) -> Option<Room> {
+        Room::now()
+    }
 
     /// The rows of a buffer, on the host.
     fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> std::borrow::Cow<'a, [f32]>;

@@ -7,7 +7,8 @@ use nanoserve_format::{Damage, Encoding, FormatError, KeyError, NsvFile, PublicK
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::load::Load;
 use nanoserve_runtime::{Engine, EngineOptions, KvType, RuntimeError};
-use std::io::ErrorKind;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -152,6 +153,20 @@ impl Trust {
     }
 }
 
+/// What a program does before it maps a model: should the file lose its bytes meanwhile, that ends in words as well.
+pub fn begin(model: &Path) {
+    nanoserve_format::signal::install(&format!(
+        "error: {}: bytes of the mapped file are gone (SIGBUS): was it truncated or overwritten while it was in use, or \
+         did its disk fail?",
+        model.display()
+    ));
+}
+
+/// Tells on standard error; when nobody listens there any more, there is nobody to tell.
+pub fn tell(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Says which file a bad file's error is about; errors of the system say it themselves.
 pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
     move |e| match &e {
@@ -171,11 +186,11 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
     };
     match error.downcast_ref::<RuntimeError>() {
         // Ours say what caused them: the outermost text is enough.
-        Some(_) => eprintln!("error: {error}"),
-        None => eprintln!("error: {error:#}"),
+        Some(_) => tell(format_args!("error: {error}")),
+        None => tell(format_args!("error: {error:#}")),
     }
     let machine = |e: &RuntimeError| {
-        matches!(e, RuntimeError::Threads { .. })
+        matches!(e, RuntimeError::Threads { .. } | RuntimeError::Allocation { .. })
             || matches!(e, RuntimeError::Format(FormatError::Io { action, .. }) if *action != "open")
     };
     let key = |e: &KeyError| match e {
@@ -194,6 +209,6 @@ pub fn broken_pipe(e: std::io::Error) -> Result<ExitCode> {
     if e.kind() == std::io::ErrorKind::BrokenPipe {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("error: cannot write to standard output: {e}");
+    tell(format_args!("error: cannot write to standard output: {e}"));
     Ok(ExitCode::FAILURE)
 }

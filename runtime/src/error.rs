@@ -1,5 +1,6 @@
 //! What can go wrong between opening a file and the last token.
 
+use crate::memory::{Limit, Size};
 use nanoserve_format::{Encoding, FormatError, Shape};
 
 /// What every fallible call of this crate returns.
@@ -122,6 +123,28 @@ pub enum RuntimeError {
         threads: usize,
         /// The system's answer.
         cause: String,
+    },
+    /// More memory is needed than this process can get.
+    #[error("{what} needs {}, this process can get {} ({limit}): {advice}", Size(*need), Size(*room))]
+    Memory {
+        /// What needs it.
+        what: String,
+        /// Bytes it needs at most.
+        need: u64,
+        /// Bytes that can be had.
+        room: u64,
+        /// What ends them there.
+        limit: Limit,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The system gave no memory.
+    #[error("no memory for {what}: the system refused {}", Size(*bytes))]
+    Allocation {
+        /// What it was for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: u64,
     },
     /// A reference file cannot be used.
     #[error("{path}: {cause}")]

@@ -54,7 +54,7 @@ impl<B: Backend> State<B> {
     /// An empty sequence with room for `capacity` positions.
     ///
     /// # Errors
-    /// When the model has fewer positions than that.
+    /// When the model has fewer positions than that, or the system gives no memory for them.
     pub fn new(backend: &mut B, model: &Model<B>, capacity: usize, kv_type: KvType) -> Result<Self> {
         let s = &model.spec;
         if capacity > s.context_length {
@@ -62,7 +62,7 @@ impl<B: Backend> State<B> {
         }
         let (n_layers, n_kv_heads, head_dim) = (s.n_layers, s.n_kv_heads, s.head_dim);
         Ok(State {
-            cache: backend.cache(KvShape { n_layers, n_kv_heads, head_dim, capacity, kv_type }),
+            cache: backend.cache(KvShape { n_layers, n_kv_heads, head_dim, capacity, kv_type })?,
             rope: RopeTable::new(&s.rope, head_dim),
             capacity,
             len: 0,

@@ -27,6 +27,7 @@ mod error;
 pub mod forward;
 pub mod limits;
 pub mod load;
+pub mod memory;
 pub mod model;
 pub mod rope;
 pub mod sampler;

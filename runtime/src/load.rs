@@ -13,6 +13,7 @@
 //! does not pay: the threads that compute have the cores, and the system maps 16 pages for each one touched.
 
 use crate::error::{Result, RuntimeError};
+use crate::memory;
 use nanoserve_format::{FormatError, NsvFile};
 use std::fs::File;
 #[cfg(target_os = "linux")]
@@ -43,7 +44,10 @@ pub enum Load {
 pub fn open(path: &Path, load: Load, lock: bool) -> Result<Arc<NsvFile>> {
     let file = Arc::new(match load {
         Load::Map => NsvFile::open(path)?,
-        Load::Huge => NsvFile::open_copy(path)?,
+        Load::Huge => {
+            memory::admit_copy(path)?;
+            NsvFile::open_copy(path)?
+        }
     });
     if load == Load::Map {
         let (wanted, path) = (Arc::downgrade(&file), path.to_path_buf());
@@ -94,17 +98,11 @@ fn cached(_: &File, _: &Range<usize>) -> bool {
 /// Says what the limit is, where that is the likely reason.
 fn explained(e: FormatError, bytes: usize) -> RuntimeError {
     let FormatError::Io { path, action, source } = e else { return e.into() };
-    let Some(limit) = lock_limit().filter(|&limit| limit < bytes as u64) else {
+    let Some(limit) = memory::ulimit("Max locked memory").filter(|&limit| limit < bytes as u64) else {
         return FormatError::Io { path, action, source }.into();
     };
     let cause = format!("{source}; it has {bytes} bytes, and this process may lock {limit}: raise it with ulimit -l");
     FormatError::Io { path, action, source: std::io::Error::other(cause) }.into()
-}
-
-/// Bytes that this process may lock; None where there is no limit, or nobody who says so.
-fn lock_limit() -> Option<u64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    limits.lines().find_map(|line| line.strip_prefix("Max locked memory")?.split_whitespace().next()?.parse().ok())
 }
 
 #[cfg(test)]
@@ -125,7 +123,7 @@ mod tests {
         let io =
             || FormatError::Io { path: "m".into(), action: "lock", source: std::io::ErrorKind::OutOfMemory.into() };
         assert!(explained(io(), 0).to_string().starts_with("m: cannot lock: "));
-        if let Some(limit) = lock_limit() {
+        if let Some(limit) = memory::ulimit("Max locked memory") {
             let text = explained(io(), limit as usize + 1).to_string();
             assert!(text.contains(&format!("may lock {limit}")), "{text}");
         }

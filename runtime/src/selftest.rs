@@ -131,7 +131,7 @@ pub fn golden(file: &Arc<NsvFile>, threads: Option<usize>) -> Result<Golden> {
     // No kernel's name: whichever machine made the file, its bytes are the same.
     let made_by = concat!("this file, nanoserve ", env!("CARGO_PKG_VERSION")).to_string();
     let golden = Golden { made_by, ids, runs };
-    let mut plain = engine(file, &isa::available()[0], &pool)?;
+    let mut plain = engine(file, isa::available()[0], &pool)?;
     let short = &golden.ids[..PLAIN_TOKENS.min(golden.ids.len())];
     let checked = replay(&mut plain, &golden, &golden.runs[0], short, Feed::Prompt)?;
     match checked.1 {

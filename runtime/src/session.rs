@@ -7,6 +7,7 @@ use crate::cpu::{CpuBackend, isa};
 use crate::error::{Result, RuntimeError};
 use crate::forward::{Rows, State, forward};
 use crate::load::{self, Load};
+use crate::memory;
 use crate::model::Model;
 use crate::sampler::{Sampler, SamplingOptions};
 use crate::selftest;
@@ -97,8 +98,9 @@ impl<B: Backend> Engine<B> {
     /// An empty session with room for `capacity` positions.
     ///
     /// # Errors
-    /// When the model has fewer positions.
+    /// When the model has fewer positions, or there is less memory than a session of so many takes at most.
     pub fn session(&mut self, capacity: usize, kv_type: KvType) -> Result<Session<'_, B>> {
+        memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.room())?;
         let state = State::new(&mut self.backend, &self.model, capacity, kv_type)?;
         Ok(Session { engine: self, state })
     }
@@ -229,7 +231,8 @@ impl<B: Backend> Session<'_, B> {
     /// Runs tokens in steps of `chunk` and returns the logits of the last: `[vocab_size]`.
     ///
     /// # Errors
-    /// When there is no token, no room for all of them, or one is not in the vocabulary; nothing is run then.
+    /// When there is no token, no room for all of them, no memory for a step, or one is not in the vocabulary; nothing is
+    /// run then.
     pub fn feed(&mut self, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
         self.feed_while(ids, chunk, &mut || true).map(|logits| logits.unwrap_or_default())
     }
@@ -248,6 +251,10 @@ impl<B: Backend> Session<'_, B> {
             return Err(RuntimeError::TokenId { got, vocab_size });
         }
         let Engine { backend, model, .. } = &mut *self.engine;
+        // A session was admitted with steps of the usual size.
+        if chunk.min(ids.len()) > DEFAULT_CHUNK {
+            memory::admit_step(&model.spec, chunk.min(ids.len()), Rows::Last, backend.room())?;
+        }
         let (first, last) = ids.split_at((ids.len() - 1) / chunk.max(1) * chunk.max(1));
         for ids in first.chunks(chunk.max(1)) {
             if !go_on() {
@@ -267,6 +274,7 @@ impl<B: Backend> Session<'_, B> {
     /// As [`Session::feed`].
     pub fn trace(&mut self, ids: &[u32], tap: &mut dyn FnMut(&str, &[f32])) -> Result<Vec<f32>> {
         let Engine { backend, model, .. } = &mut *self.engine;
+        memory::admit_step(&model.spec, ids.len(), Rows::All, backend.room())?;
         Ok(forward(backend, model, &mut self.state, ids, Rows::All, Some(tap))?.into_owned())
     }
 

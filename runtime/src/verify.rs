@@ -195,7 +195,7 @@ pub fn divergence(reference: &[f32], ours: &[f32], vocab_size: usize) -> (Vec<f6
     (kl, top1)
 }
 
-/// Writes activations as a reference file.
+/// Writes activations as a reference file, which appears whole or not at all.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -215,5 +215,6 @@ pub fn dump(path: &Path, ids: &[u32], greedy_ids: Option<&[u32]>, activations: &
         TensorView::new(*dtype, shape.clone(), data).map(|view| (*name, view)).map_err(|e| bad(e.to_string()))
     });
     let views = views.collect::<Result<Vec<_>>>()?;
-    safetensors::serialize_to_file(views, None, path).map_err(|e| bad(e.to_string()))
+    let bytes = safetensors::serialize(views, None).map_err(|e| bad(e.to_string()))?;
+    Ok(nanoserve_format::replace(path, &bytes)?)
 }

@@ -2,7 +2,7 @@
 
 use nanoserve_converter::{ConvertError, Options, Progress, Step};
 use nanoserve_format::Encoding;
-use nanoserve_tests::{SplitMix64, Tiny, command, convert};
+use nanoserve_tests::{SplitMix64, Tiny, command, convert, nanoserve};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -17,6 +17,9 @@ struct Scene {
 }
 
 const OLD: &[u8] = b"the file of before";
+
+/// How often a conversion is ended at a random moment.
+const ROUNDS: u32 = 200;
 
 impl Scene {
     fn new() -> Scene {
@@ -62,6 +65,22 @@ impl Scene {
         }
     }
 
+    /// What an interrupted conversion has left, checked, and its exit code; None where the signal itself ended it.
+    fn interrupted(&self, child: Child, had_old: bool) -> Option<i32> {
+        let out = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        match out.status.code() {
+            // It was done.
+            Some(0) => assert_eq!(self.state(had_old), "new"),
+            // It stopped, or was not yet listening: then the signal itself ends it.
+            Some(130) | None => assert_ne!(self.state(had_old), "new"),
+            other => panic!("exit code {other:?}: {stderr}"),
+        }
+        assert_eq!(self.siblings(), [] as [&str; 0], "{stderr}");
+        out.status.code()
+    }
+
     /// The old file, or none.
     fn set_up(&self, old: bool) {
         let _ = fs::remove_file(self.out());
@@ -82,38 +101,66 @@ fn interrupt(child: &Child) {
     assert!(sent.success() || sent.code() == Some(1));
 }
 
-#[test]
-fn killed_fifty_times_it_leaves_no_partial_file_under_the_name() {
-    let scene = Scene::new();
-    // How long a conversion takes, only to spread the kills over it.
+/// How long a conversion takes, only to spread the ends over it.
+fn whole(scene: &Scene) -> Duration {
     let time = |_| {
         let start = Instant::now();
         assert!(scene.start().wait().unwrap().success());
         start.elapsed()
     };
-    let whole = (0..4).map(time).min().expect("four times");
+    (0..4).map(time).min().expect("four times")
+}
+
+#[test]
+fn killed_two_hundred_times_it_leaves_no_partial_file_under_the_name() {
+    let scene = Scene::new();
+    let whole = whole(&scene);
     let mut random = SplitMix64::new(11);
-    let (mut new, mut kept, mut left_behind) = (0, 0, 0);
-    for i in 0..50 {
+    let (mut new, mut writing) = (0, 0);
+    for i in 0..ROUNDS {
         let had_old = i % 2 == 0;
         scene.set_up(had_old);
+        let before = scene.siblings();
         let mut child = scene.start();
-        std::thread::sleep(whole.mul_f64((f64::from(i) + random.unit()) / 51.0));
+        std::thread::sleep(whole.mul_f64((f64::from(i) + random.unit()) / f64::from(ROUNDS + 1)));
         let _ = child.kill();
         child.wait().unwrap();
-        match scene.state(had_old) {
-            "new" => new += 1,
-            _ => kept += 1,
-        }
-        left_behind += scene.siblings().len();
+        new += u32::from(scene.state(had_old) == "new");
+        // One of its own at most: those of before are taken away before the next is made.
+        let left = scene.siblings();
+        assert!(left.len() <= 1, "{left:?}");
+        writing += u32::from(left.iter().any(|name| !before.contains(name)));
     }
-    println!("of 50: {new} were done before, {kept} left what was there; a whole one takes {whole:?}");
-    println!("a temporary file was seen after {left_behind}");
+    println!("of {ROUNDS}, over {whole:?}: {writing} were killed while they wrote, {new} were done before");
+    assert!(writing >= ROUNDS / 8, "only {writing} of {ROUNDS} were killed while they wrote: too few to tell");
     // The next conversion works, and takes away what the killed ones left.
     scene.set_up(true);
     assert!(scene.start().wait().unwrap().success());
     assert_eq!(scene.state(true), "new");
     assert_eq!(scene.siblings(), [] as [&str; 0]);
+    nanoserve("inspect", [scene.out().as_os_str(), "--check".as_ref()]).expect(0);
+}
+
+#[test]
+fn interrupted_two_hundred_times_it_leaves_nothing() {
+    let scene = Scene::new();
+    let whole = whole(&scene);
+    let mut random = SplitMix64::new(12);
+    let (mut stopped, mut early, mut new) = (0, 0, 0);
+    for i in 0..ROUNDS {
+        let had_old = i % 2 == 0;
+        scene.set_up(had_old);
+        let child = scene.start();
+        std::thread::sleep(whole.mul_f64((f64::from(i) + random.unit()) / f64::from(ROUNDS + 1)));
+        interrupt(&child);
+        match scene.interrupted(child, had_old) {
+            Some(130) => stopped += 1,
+            Some(_) => new += 1,
+            None => early += 1,
+        }
+    }
+    println!("of {ROUNDS}, over {whole:?}: {stopped} stopped, {early} were not yet listening, {new} were done before");
+    assert!(stopped >= ROUNDS / 8, "only {stopped} of {ROUNDS} were stopped at work: too few to tell");
 }
 
 #[test]
@@ -151,20 +198,7 @@ fn interrupted_it_leaves_nothing() {
             std::thread::sleep(Duration::from_millis(30));
         }
         interrupt(&child);
-        let out = child.wait_with_output().unwrap();
-        let stderr = String::from_utf8_lossy(&out.stderr);
-        assert!(!stderr.contains("panicked"), "{stderr}");
-        match out.status.code() {
-            Some(130) => {
-                assert_ne!(scene.state(had_old), "new");
-                stopped += 1;
-            }
-            // It was done, or not yet listening: then the signal itself ends it.
-            Some(0) => assert_eq!(scene.state(had_old), "new"),
-            None => assert_ne!(scene.state(had_old), "new"),
-            other => panic!("exit code {other:?}: {stderr}"),
-        }
-        assert_eq!(scene.siblings(), [] as [&str; 0], "{stderr}");
+        stopped += u32::from(scene.interrupted(child, had_old) == Some(130));
     }
     println!("{stopped} of 6 were stopped");
 }

@@ -1,8 +1,12 @@
-//! Memory: a small file that claims a giant makes the parser allocate little, and a conversion holds no more than it says.
+//! Memory: a small file that claims a giant makes the parser allocate little; conversions and sessions hold no more than
+//! they say.
 //!
 //! One test alone in this program, so that nothing else allocates while it counts.
 
 use nanoserve_format::{Encoding, parse};
+use nanoserve_runtime::memory::session_bytes;
+use nanoserve_runtime::session::DEFAULT_CHUNK;
+use nanoserve_runtime::{Engine, EngineOptions, KvType};
 use nanoserve_tests::{SourceType, Tiny, convert_with};
 use serde_json::json;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -89,7 +93,7 @@ fn liars() -> Vec<(Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn claims_cost_nothing_and_a_conversion_little() {
+fn claims_cost_nothing_a_conversion_little_and_a_session_what_was_said() {
     // Warm up what is made once: tables of the hash, the panic machinery.
     parse(&liars()[0].0).unwrap_err();
     for (i, (file, words)) in liars().into_iter().enumerate() {
@@ -113,5 +117,18 @@ fn claims_cost_nothing_and_a_conversion_little() {
             largest as f64 / 1e6
         );
         assert!(bytes < 2 * largest, "{encoding}: {bytes} bytes in use, the largest tensor has {largest}");
+    }
+
+    // A session to its last position takes what was said before, at most, and most of that.
+    let (capacity, ids) = (1024, (0..1024).map(|i| i % 256).collect::<Vec<u32>>());
+    Tiny { context: capacity, intermediate: 512, hidden: 256, head_dim: 64, ..Tiny::default() }.write(&source);
+    for (encoding, kv_type) in [(Encoding::F32, KvType::F32), (Encoding::Q8, KvType::F16)] {
+        convert_with(&source, encoding, &out, None);
+        let mut engine = Engine::open(&out, &EngineOptions::default()).unwrap();
+        let said = session_bytes(engine.file().spec(), capacity, kv_type) as usize;
+        let bytes = peak(|| _ = engine.session(capacity, kv_type).unwrap().feed(&ids, DEFAULT_CHUNK).unwrap());
+        println!("{encoding}, kv {}: {bytes} bytes in use, {said} said", kv_type.name());
+        assert!(bytes < said + (256 << 10), "{encoding}: {bytes} bytes in use, {said} were said");
+        assert!(bytes > said / 2, "{encoding}: {bytes} bytes in use, {said} were said");
     }
 }

@@ -106,7 +106,9 @@ fn other_bits_fail() {
     fs::write(&file, bytes).unwrap();
     let report: Value = serde_json::from_str(&self_test(&file, &["--json"]).expect(1).stdout).unwrap();
     assert_eq!(report["pass"], false);
-    assert!(report["paths"].as_array().unwrap().iter().all(|p| p["pass"] == false && p["max_abs"].as_f64() > Some(0.0)));
+    assert!(
+        report["paths"].as_array().unwrap().iter().all(|p| p["pass"] == false && p["max_abs"].as_f64() > Some(0.0))
+    );
 }
 
 #[test]
@@ -182,7 +184,9 @@ fn the_tokenizers_texts_are_checked_at_every_start() {
     let vectors = NsvFile::open(&file).unwrap().tokenizer_vectors().unwrap().unwrap();
     assert!(vectors.texts.len() > 60 && vectors.made_by.starts_with("tokenizers"));
     let has = |what: &dyn Fn(&str) -> bool| vectors.texts.iter().any(|t| what(&t.text));
-    assert!(has(&|t| t.contains("日本")) && has(&|t| t.contains("1234")) && has(&|t| t.trim().is_empty() && t.len() > 1));
+    assert!(
+        has(&|t| t.contains("日本")) && has(&|t| t.contains("1234")) && has(&|t| t.trim().is_empty() && t.len() > 1)
+    );
     // One that says something else, with hashes that fit it.
     let bytes = fs::read(&file).unwrap();
     let section = NsvFile::open(&file).unwrap().section(SectionKind::TokenizerVectors).unwrap().unwrap().to_vec();

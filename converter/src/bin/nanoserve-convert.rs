@@ -5,11 +5,12 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nanoserve_converter::{Comparison, ConvertError, Options, Progress, Report, Step, compare, convert_with};
-use nanoserve_format::{Encoding, Golden, NsvFile, SectionKind};
+use nanoserve_format::{Encoding, FormatError, Golden, NsvFile, SectionKind, signal};
 use nanoserve_runtime::verify::Reference;
 use nanoserve_runtime::{RuntimeError, selftest};
 use std::error::Error;
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -96,22 +97,46 @@ impl From<Dtype> for Encoding {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    signal::install(&format!(
+        "error: {}: bytes of a mapped file are gone (SIGBUS): was it truncated or overwritten while it was in use, or did \
+         its disk fail? Nothing was written",
+        args.source.display()
+    ));
     match run(&args) {
         Ok(code) => code,
         Err(error) => {
             match error.downcast_ref() {
                 Some(ConvertError::Problems(all)) => {
-                    all.iter().for_each(|problem| eprintln!("error: {problem}"));
+                    all.iter().for_each(|problem| tell(format_args!("error: {problem}")));
                     if all.len() > 1 {
-                        eprintln!("{} problems; nothing was written", all.len());
+                        tell(format_args!("{} problems; nothing was written", all.len()));
                     }
                 }
                 // These name their cause themselves.
-                Some(other) => eprintln!("error: {other}"),
-                None => eprintln!("error: {error:#}"),
+                Some(other) => tell(format_args!("error: {other}")),
+                None => tell(format_args!("error: {error:#}")),
+            }
+            if let Some(ConvertError::Write(FormatError::Io { source, .. })) = error.downcast_ref()
+                && let Some(hint) = hint(source.kind())
+            {
+                tell(format_args!("  hint: {hint}"));
             }
             ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// Tells on standard error; when nobody listens there any more, there is nobody to tell.
+fn tell(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What to do about a file that cannot be written.
+fn hint(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("--dry-run says how much room the file takes"),
+        ErrorKind::FileTooLarge => Some("a limit on the size of files is set (ulimit -f), or the file system has one"),
+        _ => None,
     }
 }
 
@@ -148,7 +173,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.check {
         let result = compare(&options, &bar, &cancel);
         bar.0.finish_and_clear();
-        return Ok(compared(&result?, args));
+        return compared(&result?, args);
     }
     let reference = args.golden.as_deref().map(Reference::read).transpose()?;
     let last = |path: &Path| last_step(path, args, reference.as_ref());
@@ -157,20 +182,24 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let report = result?;
     if !args.quiet {
         for warning in &report.warnings {
-            eprintln!("warning: {warning}");
+            tell(format_args!("warning: {warning}"));
         }
     }
     match (args.json, args.quiet) {
         (true, _) => print(&json(&report)),
         (false, false) => print(&summary(&report, args)),
-        (false, true) => {}
+        (false, true) => Ok(()),
     }
+    .context("the file is written, but standard output cannot be")?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(text: &str) {
-    // A reader that went away has read enough.
-    let _ = writeln!(std::io::stdout(), "{text}");
+fn print(text: &str) -> std::io::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        // A reader that went away has read enough.
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// The new file's own answers, and the reference's.
@@ -196,22 +225,23 @@ fn last_step(
 }
 
 /// Tells what a comparison found.
-fn compared(comparison: &Comparison, args: &Args) -> ExitCode {
+fn compared(comparison: &Comparison, args: &Args) -> anyhow::Result<ExitCode> {
     let Comparison { tensors, differences } = comparison;
-    if args.json {
+    let text = if args.json {
         let differences = differences.iter().map(|d| serde_json::json!({"what": d.what, "how": d.how}));
         let differences: Vec<_> = differences.collect();
-        print(&serde_json::json!({"tensors": tensors, "differences": differences}).to_string());
+        serde_json::json!({"tensors": tensors, "differences": differences}).to_string()
+    } else if differences.is_empty() {
+        let (out, source) = (args.out.display(), args.source.display());
+        format!("{out} is what {source} becomes: {tensors} tensors and everything beside them compared")
     } else {
-        for difference in differences {
-            print(&format!("DIFFERS: {}: {}", difference.what, difference.how));
-        }
-        if differences.is_empty() && !args.quiet {
-            let (out, source) = (args.out.display(), args.source.display());
-            print(&format!("{out} is what {source} becomes: {tensors} tensors and everything beside them compared"));
-        }
+        let lines: Vec<String> = differences.iter().map(|d| format!("DIFFERS: {}: {}", d.what, d.how)).collect();
+        lines.join("\n")
+    };
+    if args.json || !args.quiet || !differences.is_empty() {
+        print(&text).context("cannot write to standard output")?;
     }
-    if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+    Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// The bar on stderr; hidden where that is no terminal.

@@ -104,7 +104,11 @@ fn another_file_is_left_alone() {
     let spec = NsvFile::open(&good).unwrap().spec().clone();
     let mut writer = Writer::create(&bad, Plan::new(spec, Encoding::F32).unwrap()).unwrap();
     for index in writer.stored() {
-        writer.write(index, |_, out| Ok::<(), FormatError>(out.fill(0))).unwrap();
+        let zeros = |_: Range<usize>, out: &mut [u8]| {
+            out.fill(0);
+            Ok::<(), FormatError>(())
+        };
+        writer.write(index, zeros).unwrap();
     }
     writer.finish().unwrap();
     assert!(matches!(repair(&bad, &good), Err(RepairError::Another { .. })));

@@ -65,7 +65,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    cli::exit(run(&Arguments::parse()))
+    let arguments = Arguments::parse();
+    cli::begin(&arguments.model);
+    cli::exit(run(&arguments))
 }
 
 /// What one number of threads gave.

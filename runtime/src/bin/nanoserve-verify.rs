@@ -49,7 +49,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    cli::exit(run(&Arguments::parse()))
+    let arguments = Arguments::parse();
+    cli::begin(&arguments.model);
+    cli::exit(run(&arguments))
 }
 
 fn run(a: &Arguments) -> Result<ExitCode> {

@@ -6,6 +6,8 @@ use super::disjoint::each_row_of_two;
 use super::isa::Rows;
 use super::pool::Pool;
 use crate::backend::{KvShape, KvType};
+use crate::error::{Result, RuntimeError};
+use crate::memory::saturated;
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 use nanoserve_format::PANEL_ROWS;
@@ -27,15 +29,27 @@ pub struct KvCache {
 
 impl KvCache {
     /// An empty cache; its capacity is rounded up to whole lanes.
-    pub fn new(shape: KvShape) -> Self {
+    ///
+    /// # Errors
+    /// When the system gives no memory for it, as under a limit on address space. Where it promises more than it has,
+    /// that shows when the memory is used: [`memory`](crate::memory) asks before.
+    pub fn new(shape: KvShape) -> Result<Self> {
+        let bytes = shape.bytes();
+        let refused = || RuntimeError::Allocation { what: "keys and values", bytes: saturated(bytes) };
+        if bytes > isize::MAX as u128 {
+            return Err(refused());
+        }
         let shape = KvShape { capacity: shape.capacity.next_multiple_of(PANEL_ROWS), ..shape };
         let mut cache = KvCache { shape, keys: Vec::new(), values: Vec::new() };
-        let lines = |bytes: usize| bytemuck::zeroed_vec(shape.n_kv_heads * bytes / size_of::<Line>());
+        let lines = |bytes: usize| {
+            let lines = shape.n_kv_heads * bytes / size_of::<Line>();
+            bytemuck::try_zeroed_vec(lines).map_err(|()| refused())
+        };
         for _ in 0..shape.n_layers {
-            cache.keys.push(lines(cache.key_bytes()));
-            cache.values.push(lines(cache.value_bytes()));
+            cache.keys.push(lines(cache.key_bytes())?);
+            cache.values.push(lines(cache.value_bytes())?);
         }
-        cache
+        Ok(cache)
     }
 
     /// Its sizes.
@@ -91,5 +105,31 @@ impl KvCache {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_takes_the_bytes_that_its_shape_says() {
+        for (head_dim, capacity, kv_type) in [(64, 100, KvType::F16), (20, 1, KvType::F32), (128, 4096, KvType::F32)] {
+            let shape = KvShape { n_layers: 3, n_kv_heads: 2, head_dim, capacity, kv_type };
+            let cache = KvCache::new(shape).unwrap();
+            let lines: usize = cache.keys.iter().chain(&cache.values).map(Vec::len).sum();
+            assert_eq!((lines * size_of::<Line>()) as u128, shape.bytes(), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_does_not_give_is_an_error() {
+        // More than an address has bits for, and more than any system maps.
+        for capacity in [usize::MAX, 1 << 45] {
+            let kv_type = KvType::F16;
+            let shape = KvShape { n_layers: 2, n_kv_heads: 2, head_dim: 64, capacity, kv_type };
+            let error = KvCache::new(shape).unwrap_err();
+            assert!(matches!(error, RuntimeError::Allocation { .. }), "{error}");
+        }
     }
 }

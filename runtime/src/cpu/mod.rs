@@ -146,7 +146,7 @@ impl Backend for CpuBackend {
         Buffer { data: Vec::new(), width }
     }
 
-    fn cache(&mut self, shape: KvShape) -> KvCache {
+    fn cache(&mut self, shape: KvShape) -> Result<KvCache> {
         KvCache::new(shape)
     }
 

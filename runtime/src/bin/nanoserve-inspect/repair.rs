@@ -1,6 +1,6 @@
 //! Makes a damaged file whole.
 
-use crate::{damage_lines, hex, print};
+use crate::{cli, damage_lines, hex, print};
 use anyhow::Result;
 use clap::Args;
 use nanoserve_format::{RepairError, Repaired, repair};
@@ -29,11 +29,12 @@ pub struct Repair {
 }
 
 pub fn run(a: &Repair) -> Result<ExitCode> {
+    cli::begin(&a.bad);
     let Repaired { taken, parts, root } = match repair(&a.bad, &a.from) {
         Ok(repaired) => repaired,
         Err(RepairError::Format(e)) => return Err(RuntimeError::from(e).into()),
         Err(e @ RepairError::Nowhere(_)) => {
-            eprintln!("error: {e}");
+            cli::tell(format_args!("error: {e}"));
             return Ok(ExitCode::FAILURE);
         }
         Err(e) => return Err(e.into()),

@@ -28,11 +28,12 @@ pub struct Sign {
 }
 
 pub fn run(a: &Sign) -> Result<ExitCode> {
+    cli::begin(&a.model);
     let key = SecretKey::read(&a.key)?;
     let file = open(&a.model)?;
     let damage = file.layout().damage(file.bytes());
     if !damage.is_empty() {
-        eprintln!("error: {}: damaged, and not signed", a.model.display());
+        cli::tell(format_args!("error: {}: damaged, and not signed", a.model.display()));
         return print(&damage_lines(&damage), false);
     }
     let (root, old) = (file.layout().root, file.layout().signature);

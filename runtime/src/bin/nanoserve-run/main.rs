@@ -120,7 +120,9 @@ impl Prompt {
 }
 
 fn main() -> ExitCode {
-    cli::exit(run(&Arguments::parse()))
+    let arguments = Arguments::parse();
+    cli::begin(&arguments.model);
+    cli::exit(run(&arguments))
 }
 
 fn run(a: &Arguments) -> Result<ExitCode> {
@@ -199,7 +201,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     }
     if !a.quiet && !a.json {
         let Generation { ids, stop_reason, timings: t, .. } = &generation;
-        eprintln!(
+        cli::tell(format_args!(
             "\nprompt {} tokens, {:.1} tok/s | generated {}, {:.1} tok/s | first token {:.3} s, load {load_s:.3} s | \
              stopped: {stop_reason} | seed {seed} | {} kv {}",
             prompt.len(),
@@ -209,7 +211,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
             t.first_token_s,
             session.engine().backend().kernels().name,
             kv_type.name(),
-        );
+        ));
     }
     let cancelled = generation.stop_reason == StopReason::Cancelled;
     Ok(if cancelled { ExitCode::from(130) } else { ExitCode::SUCCESS })
