@@ -100,6 +100,9 @@ pub trait Backend {
     /// The rows of a buffer, on the host.
     fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> std::borrow::Cow<'a, [f32]>;
 
+    /// Puts other rows, as many as there are, into a buffer.
+    fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]);
+
     /// `out[t] = table[ids[t]]`: `[ids, hidden]`.
     fn embed(&mut self, table: &Self::Weight, ids: &[u32], out: &mut Self::Buffer);
 

@@ -20,8 +20,9 @@ pub enum Rows {
     None,
 }
 
-/// Sees each intermediate result by its name on the ladder: `(name, rows)`.
-pub type Tap<'a> = &'a mut dyn FnMut(&str, &[f32]);
+/// Sees the result of each operation by its name on the ladder: `(name, rows)`. Rows that it returns take their place:
+/// what follows is computed from them.
+pub type Tap<'t, 'r> = &'t mut dyn FnMut(&str, &[f32]) -> Option<&'r [f32]>;
 
 /// What a sequence of tokens has left behind: its cache, and the buffers of a step.
 #[derive(Debug)]
@@ -41,7 +42,11 @@ pub struct State<B: Backend> {
     /// `[T, n_kv_heads * head_dim]`
     v: B::Buffer,
     /// `[T, n_heads * head_dim]`
-    attended: B::Buffer,
+    mix: B::Buffer,
+    /// `[T, intermediate_size]`: filled for a tap alone, as is `up`.
+    gate: B::Buffer,
+    /// `[T, intermediate_size]`
+    up: B::Buffer,
     /// `[T, intermediate_size]`
     gated: B::Buffer,
     /// `[T, hidden_size]`: what a block adds to the stream.
@@ -71,7 +76,9 @@ impl<B: Backend> State<B> {
             q: backend.buffer(s.q_size()),
             k: backend.buffer(s.kv_size()),
             v: backend.buffer(s.kv_size()),
-            attended: backend.buffer(s.q_size()),
+            mix: backend.buffer(s.q_size()),
+            gate: backend.buffer(s.intermediate_size),
+            up: backend.buffer(s.intermediate_size),
             gated: backend.buffer(s.intermediate_size),
             out: backend.buffer(s.hidden_size),
             logits: backend.buffer(s.vocab_size),
@@ -109,10 +116,10 @@ pub fn forward<'s, B: Backend>(
     state: &'s mut State<B>,
     ids: &[u32],
     rows: Rows,
-    mut tap: Option<Tap>,
+    mut tap: Option<Tap<'_, '_>>,
 ) -> Result<Cow<'s, [f32]>> {
     let (spec, eps, first) = (&model.spec, model.spec.norm_eps as f32, state.len);
-    let State { cache, rope, x, norm, q, k, v, attended, gated, out, logits, .. } = state;
+    let State { cache, rope, x, norm, q, k, v, mix, gate, up, gated, out, logits, .. } = state;
     if ids.is_empty() {
         return Err(RuntimeError::EmptyPrompt);
     }
@@ -122,9 +129,12 @@ pub fn forward<'s, B: Backend>(
     if let Some(&got) = ids.iter().find(|&&id| id as usize >= spec.vocab_size) {
         return Err(RuntimeError::TokenId { got, vocab_size: spec.vocab_size });
     }
-    let mut see = |backend: &mut B, name: &dyn Fn() -> String, buffer: &B::Buffer| {
-        if let Some(tap) = &mut tap {
-            tap(&name(), &backend.read(buffer));
+    let tapped = tap.is_some();
+    let mut see = |backend: &mut B, name: &dyn Fn() -> String, buffer: &mut B::Buffer| {
+        let Some(tap) = &mut tap else { return };
+        let instead = tap(&name(), &backend.read(buffer));
+        if let Some(rows) = instead {
+            backend.write(buffer, rows);
         }
     };
     rope.extend(first + ids.len());
@@ -154,20 +164,31 @@ pub fn forward<'s, B: Backend>(
         } else {
             backend.linear(norm, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
         }
+        see(backend, &name("attn.q_plain"), q);
+        see(backend, &name("attn.k_plain"), k);
         backend.rope(q, spec.head_dim, rope, start);
         backend.rope(k, spec.head_dim, rope, first);
         see(backend, &name("attn.q"), q);
         see(backend, &name("attn.k"), k);
         see(backend, &name("attn.v"), v);
         backend.store(cache, i, k, v, first);
-        backend.attention(q, cache, i, start, attended); //                          attended [T, heads * dim]
-        backend.linear(attended, &mut [(&layer.o, out)]); //                         out [T, hidden]
+        backend.attention(q, cache, i, start, mix); //                               mix [T, heads * dim]
+        see(backend, &name("attn.mix"), mix);
+        backend.linear(mix, &mut [(&layer.o, out)]); //                              out [T, hidden]
         see(backend, &name("attn.out"), out);
         backend.add(x, out);
+        see(backend, &name("mid"), x);
 
         backend.rms_norm(x, &layer.mlp_norm, eps, norm);
         see(backend, &name("mlp_norm"), norm);
+        if tapped {
+            // The fused operation shows neither: once more, by itself.
+            backend.linear(norm, &mut [(&layer.gate, gate), (&layer.up, up)]);
+            see(backend, &name("mlp.gate"), gate);
+            see(backend, &name("mlp.up"), up);
+        }
         backend.gated(norm, &layer.gate, &layer.up, gated); //                       gated [T, intermediate]
+        see(backend, &name("mlp.gated"), gated);
         backend.linear(gated, &mut [(&layer.down, out)]); //                         out [T, hidden]
         see(backend, &name("mlp.out"), out);
         backend.add(x, out);

@@ -22,6 +22,7 @@
 //! set, on the number of threads, or on how a prompt is cut into steps.
 
 pub mod backend;
+pub mod bisect;
 pub mod cpu;
 mod error;
 pub mod forward;

@@ -5,7 +5,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::threads::default_threads;
 use crate::cpu::{CpuBackend, isa};
 use crate::error::{Result, RuntimeError};
-use crate::forward::{Rows, State, forward};
+use crate::forward::{Rows, State, Tap, forward};
 use crate::load::{self, Load};
 use crate::memory;
 use crate::model::Model;
@@ -268,11 +268,12 @@ impl<B: Backend> Session<'_, B> {
         Ok(Some(forward(backend, model, &mut self.state, last, Rows::Last, None)?.into_owned()))
     }
 
-    /// Runs tokens in one step, showing every intermediate result to `tap`; logits of all: `[ids, vocab_size]`.
+    /// Runs tokens in one step, showing every operation's result to `tap`, which may put other rows in its place; logits
+    /// of all: `[ids, vocab_size]`.
     ///
     /// # Errors
     /// As [`Session::feed`].
-    pub fn trace(&mut self, ids: &[u32], tap: &mut dyn FnMut(&str, &[f32])) -> Result<Vec<f32>> {
+    pub fn trace(&mut self, ids: &[u32], tap: Tap<'_, '_>) -> Result<Vec<f32>> {
         let Engine { backend, model, .. } = &mut *self.engine;
         memory::admit_step(&model.spec, ids.len(), Rows::All, backend.room())?;
         Ok(forward(backend, model, &mut self.state, ids, Rows::All, Some(tap))?.into_owned())

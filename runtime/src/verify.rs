@@ -56,6 +56,18 @@ impl Reference {
         }
         Ok(Reference { input_ids, greedy_ids: ids("greedy_ids")?, activations })
     }
+
+    /// That a component has another size than the model's.
+    pub(crate) fn other_size(&self, name: &str, got: usize) -> RuntimeError {
+        let expected = self.activations[name].len();
+        let cause = format!("'{name}' has {expected} values, the model makes {got}: another model's reference?");
+        RuntimeError::Reference { path: "reference".into(), cause }
+    }
+
+    /// That a component is nothing the model makes.
+    pub(crate) fn unknown(&self, name: &str) -> RuntimeError {
+        RuntimeError::Reference { path: "reference".into(), cause: format!("'{name}' is no component of the ladder") }
+    }
 }
 
 /// How far one component is from the reference.
@@ -105,7 +117,10 @@ pub type Activations = Vec<(String, Vec<f32>)>;
 pub fn trace<B: Backend>(engine: &mut Engine<B>, ids: &[u32], kv_type: KvType) -> Result<Activations> {
     let mut all = Vec::new();
     let mut session = engine.session(ids.len(), kv_type)?;
-    session.trace(ids, &mut |name, rows| all.push((name.to_string(), rows.to_vec())))?;
+    session.trace(ids, &mut |name, rows| {
+        all.push((name.to_string(), rows.to_vec()));
+        None
+    })?;
     Ok(all)
 }
 
@@ -120,16 +135,12 @@ pub fn compare<B: Backend>(
     atol: f64,
     rtol: f64,
 ) -> Result<(Report, Activations)> {
-    let bad = |cause| RuntimeError::Reference { path: "reference".into(), cause };
     let ours = trace(engine, &reference.input_ids, kv_type)?;
     let mut rows = Vec::new();
     for (name, got) in &ours {
         let Some(expected) = reference.activations.get(name) else { continue };
         if got.len() != expected.len() {
-            let (got, expected) = (got.len(), expected.len());
-            return Err(bad(format!(
-                "'{name}' has {expected} values, the model makes {got}: another model's reference?"
-            )));
+            return Err(reference.other_size(name, got.len()));
         }
         let mut row = Row { name: name.clone(), max_abs: 0.0, max_rel: 0.0, pass: true };
         for (&got, &expected) in got.iter().zip(expected) {
@@ -145,7 +156,7 @@ pub fn compare<B: Backend>(
         rows.push(row);
     }
     if let Some(name) = reference.activations.keys().find(|name| !ours.iter().any(|(n, _)| n == *name)) {
-        return Err(bad(format!("'{name}' is no component of the ladder")));
+        return Err(reference.unknown(name));
     }
     let vocab_size = engine.file().spec().vocab_size;
     let logits = &ours.last().expect("logits are the last component").1;

@@ -57,8 +57,10 @@ def forward(cfg: dict, weights: dict[str, np.ndarray], ids: np.ndarray) -> dict[
     for i in range(cfg["num_hidden_layers"]):
         name, layer = f"layers.{i}", f"model.layers.{i}"
         normed = ladder[f"{name}.attn_norm"] = rms_norm(x, f"{layer}.input_layernorm")
-        q = ladder[f"{name}.attn.q"] = rope(linear(normed, f"{layer}.self_attn.q_proj"))
-        k = ladder[f"{name}.attn.k"] = rope(linear(normed, f"{layer}.self_attn.k_proj"))
+        q = ladder[f"{name}.attn.q_plain"] = linear(normed, f"{layer}.self_attn.q_proj")
+        k = ladder[f"{name}.attn.k_plain"] = linear(normed, f"{layer}.self_attn.k_proj")
+        q, k = rope(q), rope(k)
+        ladder |= {f"{name}.attn.q": q, f"{name}.attn.k": k}
         v = ladder[f"{name}.attn.v"] = linear(normed, f"{layer}.self_attn.v_proj")
         mixed = []
         for h in range(heads):
@@ -67,11 +69,13 @@ def forward(cfg: dict, weights: dict[str, np.ndarray], ids: np.ndarray) -> dict[
             scores = np.where(future, -np.inf, scores)
             scores = np.exp(scores - scores.max(-1, keepdims=True))
             mixed.append(scores / scores.sum(-1, keepdims=True) @ head(v, group))
-        out = ladder[f"{name}.attn.out"] = linear(np.concatenate(mixed, -1), f"{layer}.self_attn.o_proj")
-        x = x + out
+        mix = ladder[f"{name}.attn.mix"] = np.concatenate(mixed, -1)
+        out = ladder[f"{name}.attn.out"] = linear(mix, f"{layer}.self_attn.o_proj")
+        x = ladder[f"{name}.mid"] = x + out
         normed = ladder[f"{name}.mlp_norm"] = rms_norm(x, f"{layer}.post_attention_layernorm")
-        gate = linear(normed, f"{layer}.mlp.gate_proj")
-        gated = gate / (1 + np.exp(-gate)) * linear(normed, f"{layer}.mlp.up_proj")
+        gate = ladder[f"{name}.mlp.gate"] = linear(normed, f"{layer}.mlp.gate_proj")
+        up = ladder[f"{name}.mlp.up"] = linear(normed, f"{layer}.mlp.up_proj")
+        gated = ladder[f"{name}.mlp.gated"] = gate / (1 + np.exp(-gate)) * up
         out = ladder[f"{name}.mlp.out"] = linear(gated, f"{layer}.mlp.down_proj")
         x = ladder[f"{name}.out"] = x + out
     x = ladder["final_norm"] = rms_norm(x, "model.norm")

@@ -196,5 +196,5 @@ fn a_swapped_query_and_key_is_found_by_verify() {
     };
     assert_eq!(first_fail(&out), None);
     convert(&swapped, Encoding::F32, &out);
-    assert_eq!(first_fail(&out).as_deref(), Some("layers.0.attn.q"));
+    assert_eq!(first_fail(&out).as_deref(), Some("layers.0.attn.q_plain"));
 }

@@ -2,11 +2,16 @@
 
 use anyhow::Result;
 use clap::Parser;
+use nanoserve_runtime::bisect::{self, At, Finding, Judged, Tolerance};
+use nanoserve_runtime::cpu::isa::{self, Kernels};
+use nanoserve_runtime::cpu::pool::Pool;
+use nanoserve_runtime::cpu::{CpuBackend, threads::default_threads};
 use nanoserve_runtime::verify::{Reference, Report, compare, dump};
-use nanoserve_runtime::{Engine, EngineOptions};
+use nanoserve_runtime::{Engine, EngineOptions, load};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 #[path = "../cli.rs"]
 mod cli;
@@ -15,10 +20,17 @@ const EXAMPLES: &str = "\
 Examples:
   nanoserve-verify model.nsv reference.safetensors
   nanoserve-verify model.nsv reference.safetensors --dump ours.safetensors --json
+  nanoserve-verify model.nsv --bisect
+  nanoserve-verify model.nsv reference.safetensors --bisect
 
 The reference holds input_ids (I64 [T]), logits (F32 [T, vocab]) and, optionally, greedy_ids (I64) and activations by
-name: embed, layers.N.attn_norm, .attn.q, .attn.k, .attn.v, .attn.out, .mlp_norm, .mlp.out, .out, final_norm.
+name: embed, layers.N.attn_norm, .attn.q, .attn.k, .attn.v, .attn.out, .mlp_norm, .mlp.out, .out, final_norm; finer:
+.attn.q_plain, .attn.k_plain (before RoPE), .attn.mix, .mid, .mlp.gate, .mlp.up, .mlp.gated.
 The first FAIL is the component to look at. A model in f16 or q8 differs by its rounding: read its KL and top-1.
+
+--bisect says what is at fault, and stops at the first that finds something: the file's own hashes; the kernels of this
+machine (--isa: of that set alone) against the plain ones, bit for bit; the reference, where one is given, each component
+on the reference's inputs, with what rounding the weights explains added to the tolerance.
 Exit codes: 0 all within tolerance; 1 not; 2 the input or the command line is wrong.";
 
 /// Compare a .nsv model's activations with a reference's.
@@ -28,7 +40,11 @@ struct Arguments {
     /// The model file
     model: PathBuf,
     /// The reference, a safetensors file
-    reference: PathBuf,
+    #[arg(required_unless_present = "bisect")]
+    reference: Option<PathBuf>,
+    /// Name the first thing that differs: bytes of the file, a kernel, a tensor or a number of the model
+    #[arg(long, conflicts_with = "dump")]
+    bisect: bool,
     /// Write our own activations, by the same names
     #[arg(long, value_name = "OUT")]
     dump: Option<PathBuf>,
@@ -55,18 +71,111 @@ fn main() -> ExitCode {
 }
 
 fn run(a: &Arguments) -> Result<ExitCode> {
-    let reference = Reference::read(&a.reference)?;
-    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?).map_err(cli::in_file(&a.model))?;
-    let kv_type = a.machine.how.kv_type(engine.file());
-    let (report, ours) = compare(&mut engine, &reference, kv_type, a.atol, a.rtol)?;
-    if let Some(path) = &a.dump {
-        dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;
-    }
-    let text = if a.json { format!("{}\n", json(&reference, &report)) } else { table(a, &reference, &report) };
+    let reference = a.reference.as_deref().map(Reference::read).transpose()?;
+    let (text, pass) = match reference {
+        Some(reference) if !a.bisect => verify(a, &reference)?,
+        reference => search(a, reference.as_ref())?,
+    };
     if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
         return cli::broken_pipe(e);
     }
-    Ok(if report.pass() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The ladder: what to print, and whether all is well.
+fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
+    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?).map_err(cli::in_file(&a.model))?;
+    let kv_type = a.machine.how.kv_type(engine.file());
+    let (report, ours) = compare(&mut engine, reference, kv_type, a.atol, a.rtol)?;
+    if let Some(path) = &a.dump {
+        dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;
+    }
+    let text = if a.json { format!("{}\n", json(reference, &report)) } else { table(a, reference, &report) };
+    Ok((text, report.pass()))
+}
+
+/// The stages of `--bisect`, up to the first that finds something.
+fn search(a: &Arguments, reference: Option<&Reference>) -> Result<(String, bool)> {
+    let options = EngineOptions::try_from(&a.machine)?;
+    let in_file = cli::in_file(&a.model);
+    let file = load::open(&a.model, options.load, options.lock).map_err(&in_file)?;
+    let mut stages =
+        vec![Stage { name: "file", looked: "every byte against its hash".into(), found: bisect::damage(&file) }];
+    if stages[0].found.is_empty() {
+        let fastest = isa::choose(options.isa.as_deref())?;
+        let mut paths: Vec<&Kernels> = if options.isa.is_some() { vec![fastest] } else { isa::available() };
+        paths.retain(|k| k.name != "scalar");
+        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
+        let ids = reference.map_or_else(|| bisect::some_ids(file.spec()), |r| r.input_ids.clone());
+        let kv_type = a.machine.how.kv_type(&file);
+        let found = bisect::kernels(&file, &pool, &paths, kv_type, &ids).map_err(&in_file)?;
+        let names: Vec<&str> = paths.iter().map(|k| k.name).collect();
+        let looked =
+            format!("[{}] against scalar, {} positions, cache {}", names.join(", "), ids.len(), kv_type.name());
+        let sound = found.is_empty();
+        stages.push(Stage { name: "kernels", looked, found });
+        if let Some(reference) = reference.filter(|_| sound) {
+            let tolerance = Tolerance { atol: a.atol, rtol: a.rtol };
+            let judged = bisect::reference(&file, CpuBackend::new(fastest, pool), reference, tolerance)?;
+            let Judged { findings: found, compared, skipped } = judged;
+            let looked = match skipped.as_slice() {
+                [] => format!("{compared} components"),
+                [first, ..] => format!(
+                    "{compared} components, not {} whose rounded inputs it does not have, such as {first}",
+                    skipped.len()
+                ),
+            };
+            stages.push(Stage { name: "reference", looked, found });
+        }
+    }
+    let last = stages.last().expect("the file is always looked at");
+    Ok((if a.json { stages_json(&stages) } else { stages_text(a, &stages) }, last.found.is_empty()))
+}
+
+/// A stage of `--bisect`.
+struct Stage {
+    name: &'static str,
+    /// What was looked at.
+    looked: String,
+    found: Vec<Finding>,
+}
+
+fn stages_text(a: &Arguments, stages: &[Stage]) -> String {
+    let mut out = String::new();
+    for stage in stages.iter().filter(|_| !a.quiet) {
+        out += &format!("{:<10} {}  {}\n", stage.name, verdict(stage.found.is_empty()), stage.looked);
+        for Finding { component, blame, at, path, what } in &stage.found {
+            let at = at.map_or(String::new(), |At { position, row }| format!(", position {position}, row {row}"));
+            let path = path.as_ref().map_or(String::new(), |path| format!(" ({path})"));
+            out += &format!("  {component}{at}{path}: {blame}: {what}\n");
+        }
+    }
+    out += &match stages.last().and_then(|stage| stage.found.first()) {
+        None => "PASS: nothing differs\n".to_string(),
+        Some(first) => format!("FAIL: {}, first seen in {}\n", first.blame, first.component),
+    };
+    out
+}
+
+fn stages_json(stages: &[Stage]) -> String {
+    let finding = |f: &Finding| {
+        serde_json::json!({
+            "component": f.component, "blame": f.blame, "path": f.path, "what": f.what,
+            "position": f.at.map(|at| at.position), "row": f.at.map(|at| at.row),
+        })
+    };
+    let rows = stages.iter().map(|s| {
+        let found: Vec<_> = s.found.iter().map(finding).collect();
+        serde_json::json!({"stage": s.name, "pass": s.found.is_empty(), "looked": s.looked, "findings": found})
+    });
+    let first = stages.last().and_then(|stage| stage.found.first());
+    let report = serde_json::json!({
+        "pass": first.is_none(),
+        "blame": first.map(|f| &f.blame),
+        "component": first.map(|f| &f.component),
+        "stages": rows.collect::<Vec<_>>(),
+    });
+    format!("{report}\n")
 }
 
 fn verdict(pass: bool) -> &'static str {

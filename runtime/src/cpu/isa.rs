@@ -17,6 +17,7 @@ pub const MAX_TOKENS: usize = 16;
 pub type MatrixTile = [[f32; PAIR_ROWS]; MAX_TOKENS];
 
 /// The kernels of one instruction set. All take slices whose sizes were checked by the caller; none knows a model.
+#[derive(Clone, Copy)]
 pub struct Kernels {
     /// What `--isa` calls it.
     pub name: &'static str,
@@ -49,6 +50,7 @@ pub struct Kernels {
 }
 
 /// Loops of one thing and nothing else, to measure what the machine could do at best.
+#[derive(Clone, Copy)]
 pub struct Rates {
     /// Products of int8: so many rounds of some; gives the number of multiply-accumulates.
     pub dot: fn(usize) -> usize,

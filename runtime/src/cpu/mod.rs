@@ -154,6 +154,10 @@ impl Backend for CpuBackend {
         Cow::Borrowed(&buffer.data)
     }
 
+    fn write(&mut self, buffer: &mut Buffer, rows: &[f32]) {
+        buffer.data.copy_from_slice(rows);
+    }
+
     fn embed(&mut self, table: &CpuWeight, ids: &[u32], out: &mut Buffer) {
         let width = out.width;
         each_row(&self.pool, out.resize(ids.len()), width, |t, out| {

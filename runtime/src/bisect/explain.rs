@@ -1,0 +1,111 @@
+//! From a component that differs to what is at fault, as far as the values tell. `(blame, a sentence)`.
+
+use super::component::{Component, Op};
+use super::linear::{self, Matrix};
+use super::reference::Case;
+use super::{Listed, rotary};
+use nanoserve_format::schema::EMBED;
+
+/// What is at fault, and what is known about it.
+pub type Blamed = (String, String);
+
+/// Looks for what would make just this difference.
+pub fn explain(case: &Case) -> Blamed {
+    let unseen: Vec<&String> = case.component.inputs().iter().flat_map(|input| &case.slots[input].unseen).collect();
+    match &case.component.op {
+        Op::Embed => embed(case),
+        // Its matrix or its angles: the values tell, whether or not the reference has what was between.
+        Op::Rope { plain, weight, bias, input } if unseen.len() <= 1 => {
+            rotary::explain(case, unseen.is_empty(), plain, &Matrix { weight, bias, input })
+        }
+        Op::Linear { weight, bias, input } if unseen.is_empty() || few(case) => {
+            linear::explain(case, &Matrix { weight, bias, input }, case.got, case.expected)
+        }
+        _ if !unseen.is_empty() => {
+            let own = match &case.component.op {
+                Op::Norm { weight, .. } | Op::Linear { weight, .. } => weight.clone(),
+                _ => format!("{}{}", case.component.prefix, case.component.slot),
+            };
+            let blame = match unseen.as_slice() {
+                [one] => format!("{one} or {own}"),
+                all => format!("anything from {} to {own}", all[0]),
+            };
+            (blame, "the reference does not have what is between; rows made with this version do".into())
+        }
+        Op::Norm { weight, input } => norm(case, weight, input),
+        Op::Gate { gate, up } => gate_and_up(case, gate, up),
+        Op::Attention => {
+            let mut heads: Vec<usize> = case.rows().iter().map(|r| r / case.file.spec().head_dim).collect();
+            heads.dedup();
+            let what = format!("from equal queries, keys and values; heads {} differ", Listed(&heads));
+            ("attention".into(), what)
+        }
+        Op::Add { .. } => ("residual sum".into(), format!("of equal parts; elements {} differ", Listed(&case.rows()))),
+        Op::Linear { .. } | Op::Rope { .. } => unreachable!("both are explained above where nothing is unseen"),
+    }
+}
+
+/// Whether less than half of the outputs are off: then it is their own rows, as what comes before reaches them all.
+fn few(case: &Case) -> bool {
+    2 * case.rows().len() < case.width
+}
+
+fn embed(case: &Case) -> Blamed {
+    let mut ids: Vec<usize> = (0..case.got.len())
+        .filter(|&i| case.off(i))
+        .map(|i| case.reference.input_ids[i / case.width] as usize)
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    (EMBED.into(), format!("rows of tokens {} differ, in columns {}", Listed(&ids), Listed(&case.rows())))
+}
+
+/// A wrong eps makes one factor of a row, which goes with the row's mean square; a wrong weight one of a column.
+fn norm(case: &Case, weight: &str, input: &str) -> Blamed {
+    let eps = case.file.spec().norm_eps;
+    let factors: Vec<f64> = (0..case.tokens()).map(|t| case.factor(t)).collect();
+    let one_factor = (0..case.got.len()).all(|i| {
+        let scaled = f64::from(case.expected[i]) * factors[i / case.width];
+        case.close(i, case.got[i].into(), scaled)
+    });
+    let x = case.slots[input].rows.chunks_exact(case.width);
+    let squares: Vec<f64> =
+        x.map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / case.width as f64).collect();
+    // factor^2 = (square + theirs) / (square + ours): the smallest square tells best.
+    let best = (0..squares.len()).min_by(|&a, &b| squares[a].total_cmp(&squares[b])).expect("a prompt has a token");
+    let theirs = factors[best].powi(2) * (squares[best] + eps) - squares[best];
+    let explained = |(square, factor): (&f64, &f64)| {
+        let expected = ((square + theirs) / (square + eps)).sqrt();
+        (factor - expected).abs() <= case.tolerance.rtol / 5.0 + 1e-3 * (expected - 1.0).abs()
+    };
+    if one_factor && theirs > -1e-3 * squares[best] && squares.iter().zip(&factors).all(explained) {
+        let what =
+            format!("each row is off by one factor: eps is {eps:e} here and about {:.1e} there", theirs.max(0.0));
+        return ("norm_eps".into(), what);
+    }
+    (weight.into(), format!("elements {} differ", Listed(&case.rows())))
+}
+
+fn gate_and_up(case: &Case, gate: &str, up: &str) -> Blamed {
+    let (g, u) = (&case.slots["mlp.gate"], &case.slots["mlp.up"]);
+    if g.unseen.is_empty() && u.unseen.is_empty() {
+        return ("activation".into(), "both matrices give the reference's values, their product is another".into());
+    }
+    let silu = |x: f32| f64::from(x) / (1.0 + (-f64::from(x)).exp());
+    let swapped = |i: usize| silu(u.rows[i]) * f64::from(g.rows[i]);
+    if (0..case.got.len()).all(|i| (swapped(i) - f64::from(case.expected[i])).abs() <= 2.0 * case.limit(i)) {
+        return (format!("{gate}, swapped with {up}"), "each in the other's place gives the reference's values".into());
+    }
+    let mut named = vec![];
+    named.extend((!g.unseen.is_empty()).then_some(gate));
+    named.extend((!u.unseen.is_empty()).then_some(up));
+    (named.join(" or "), format!("rows {} differ", Listed(&case.rows())))
+}
+
+/// The weight that makes a component.
+pub fn weight_of(component: &Component) -> Option<&str> {
+    match &component.op {
+        Op::Linear { weight, .. } | Op::Rope { weight, .. } => Some(weight),
+        _ => None,
+    }
+}

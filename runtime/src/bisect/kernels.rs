@@ -1,0 +1,169 @@
+//! Each instruction set's kernels against the plain ones, operation by operation, bit for bit.
+//!
+//! Both run the same tokens: the plain ones once, the others with the prompt whole and token by token, which are other
+//! kernels, on the plain ones' inputs. Where a component differs, each kernel that has a part in it is put among plain
+//! ones: where the component still differs, it is at fault. The search goes on with it replaced by its twin, so that
+//! every broken kernel is found, once.
+
+use super::component::{Component, Op};
+use super::{At, Finding, Listed};
+use crate::backend::KvType;
+use crate::cpu::CpuBackend;
+use crate::cpu::isa::Kernels;
+use crate::cpu::pool::Pool;
+use crate::cpu::scalar;
+use crate::error::Result;
+use crate::session::Engine;
+use crate::verify::trace;
+use nanoserve_format::{Encoding, NsvFile, PANEL_ROWS};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One kernel of a table: its name, and how it is replaced by another table's.
+type Kernel = (&'static str, fn(&mut Kernels, &Kernels));
+
+const MATRIX_Q8: Kernel = ("matrix_q8", |k, by| (k.matrix_q8, k.q8_tokens) = (by.matrix_q8, by.q8_tokens));
+const MATRIX_F16: Kernel = ("matrix_f16", |k, by| (k.matrix_f16, k.float_tokens) = (by.matrix_f16, by.float_tokens));
+const MATRIX_F32: Kernel = ("matrix_f32", |k, by| (k.matrix_f32, k.float_tokens) = (by.matrix_f32, by.float_tokens));
+const QUANTIZE: Kernel = ("quantize", |k, by| k.quantize = by.quantize);
+const RMS_NORM: Kernel = ("rms_norm", |k, by| k.rms_norm = by.rms_norm);
+const ROPE: Kernel = ("rope", |k, by| k.rope = by.rope);
+const SILU_MUL: Kernel = ("silu_mul", |k, by| k.silu_mul = by.silu_mul);
+const ADD: Kernel = ("add", |k, by| k.add = by.add);
+const ATTEND_F32: Kernel = ("attend_f32", |k, by| k.attend_f32 = by.attend_f32);
+const ATTEND_F16: Kernel = ("attend_f16", |k, by| k.attend_f16 = by.attend_f16);
+
+/// The kernels that have a part in a component.
+fn involved(file: &NsvFile, component: &Component, kv: KvType) -> Vec<Kernel> {
+    let matrix = |weight: &str| match file.tensor(weight).map(|view| view.encoding) {
+        Some(Encoding::Q8) => vec![QUANTIZE, MATRIX_Q8, ADD],
+        Some(Encoding::F16) => vec![MATRIX_F16, ADD],
+        _ => vec![MATRIX_F32, ADD],
+    };
+    match (&component.op, kv) {
+        (Op::Embed, _) => vec![],
+        (Op::Norm { .. }, _) => vec![RMS_NORM],
+        (Op::Linear { weight, .. }, _) => matrix(weight),
+        (Op::Gate { gate, .. }, _) => [matrix(gate), vec![SILU_MUL]].concat(),
+        (Op::Rope { .. }, _) => vec![ROPE],
+        (Op::Attention, KvType::F32) => vec![ATTEND_F32],
+        (Op::Attention, KvType::F16) => vec![ATTEND_F16],
+        (Op::Add { .. }, _) => vec![ADD],
+    }
+}
+
+/// A result that is not the plain kernels'.
+struct Difference {
+    component: String,
+    at: At,
+    got: f32,
+    expected: f32,
+    /// Tokens in one step.
+    chunk: usize,
+    /// Rows that differ, at any position.
+    rows: Vec<usize>,
+}
+
+/// A file, some tokens, and what the plain kernels make of them.
+struct Twin<'a> {
+    file: &'a Arc<NsvFile>,
+    pool: &'a Arc<Pool>,
+    kv: KvType,
+    ids: &'a [u32],
+    rows: HashMap<String, Vec<f32>>,
+}
+
+impl Twin<'_> {
+    fn engine(&self, kernels: Kernels) -> Result<Engine<CpuBackend>> {
+        // A table lives as long as the program. Those made here are few, and made only where a kernel is broken.
+        let kernels = Box::leak(Box::new(kernels));
+        Engine::with_backend(self.file.clone(), CpuBackend::new(kernels, self.pool.clone()))
+    }
+
+    /// The first component that differs, in steps of `chunk` tokens; of one name only, where that is asked.
+    fn first(&self, kernels: Kernels, chunk: usize, only: Option<&str>) -> Result<Option<Difference>> {
+        let mut engine = self.engine(kernels)?;
+        let mut session = engine.session(self.ids.len(), self.kv)?;
+        let mut found: Option<Difference> = None;
+        for (i, ids) in self.ids.chunks(chunk).enumerate() {
+            let first = i * chunk;
+            session.trace(ids, &mut |name, got| {
+                let width = got.len() / ids.len();
+                let expected = &self.rows[name][first * width..][..got.len()];
+                let other =
+                    found.as_ref().is_some_and(|f| f.component != name) || only.is_some_and(|only| only != name);
+                if other {
+                    return Some(expected);
+                }
+                for i in (0..got.len()).filter(|&i| got[i].to_bits() != expected[i].to_bits()) {
+                    let at = At { position: first + i / width, row: i % width };
+                    let (component, got, expected) = (name.to_string(), got[i], expected[i]);
+                    let new = || Difference { component, at, got, expected, chunk, rows: Vec::new() };
+                    found.get_or_insert_with(new).rows.push(at.row);
+                }
+                Some(expected)
+            })?;
+        }
+        if let Some(found) = &mut found {
+            found.rows.sort_unstable();
+            found.rows.dedup();
+        }
+        Ok(found)
+    }
+
+    /// Every broken kernel of a table.
+    fn search(&self, kernels: &Kernels) -> Result<Vec<Finding>> {
+        let (mut healed, mut findings) = (*kernels, Vec::new());
+        for chunk in [self.ids.len(), 1] {
+            while let Some(found) = self.first(healed, chunk, None)? {
+                let before = findings.len();
+                for (name, replace) in involved(self.file, &Component::of(&found.component), self.kv) {
+                    let mut alone = scalar::KERNELS;
+                    replace(&mut alone, &healed);
+                    if self.first(alone, chunk, Some(&found.component))?.is_some() {
+                        replace(&mut healed, &scalar::KERNELS);
+                        findings.push(self.finding(kernels.name, &found, name));
+                    }
+                }
+                if findings.len() == before {
+                    findings.push(self.finding(kernels.name, &found, "the code around the kernels"));
+                    return Ok(findings);
+                }
+            }
+        }
+        Ok(findings)
+    }
+
+    fn finding(&self, name: &str, found: &Difference, blame: &str) -> Finding {
+        let Difference { at, got, expected, rows, .. } = found;
+        let mut lanes: Vec<usize> = rows.iter().map(|r| r % PANEL_ROWS).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        let lanes = if lanes.len() < PANEL_ROWS { format!(", lane {}", Listed(&lanes)) } else { String::new() };
+        let steps = if found.chunk == 1 { "token by token" } else { "the prompt whole" };
+        Finding {
+            component: found.component.clone(),
+            blame: blame.into(),
+            at: Some(*at),
+            path: Some(format!("{name}, {steps}, cache {}", self.kv.name())),
+            what: format!("{got:e} where the plain kernels give {expected:e}; rows {} differ{lanes}", Listed(rows)),
+        }
+    }
+}
+
+/// Runs `ids` with each of `paths` on what the plain kernels make of them; every kernel that is not its plain twin.
+///
+/// # Errors
+/// When the tokens do not fit the model.
+pub fn kernels(
+    file: &Arc<NsvFile>,
+    pool: &Arc<Pool>,
+    paths: &[&Kernels],
+    kv: KvType,
+    ids: &[u32],
+) -> Result<Vec<Finding>> {
+    let mut twin = Twin { file, pool, kv, ids, rows: HashMap::new() };
+    twin.rows = trace(&mut twin.engine(scalar::KERNELS)?, ids, kv)?.into_iter().collect();
+    let found = paths.iter().map(|kernels| twin.search(kernels)).collect::<Result<Vec<_>>>()?;
+    Ok(found.concat())
+}

@@ -1,0 +1,614 @@
+//! `nanoserve-verify --bisect`: each fault that was put in is blamed on just what was changed, and a sound model on
+//! nothing.
+
+use nanoserve_format::{Encoding, NsvFile};
+use nanoserve_runtime::KvType;
+use nanoserve_runtime::bisect::{self, At, Finding, Judged, Tolerance};
+use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_runtime::cpu::isa::{self, AttendJob, Kernels};
+use nanoserve_runtime::cpu::pool::Pool;
+use nanoserve_runtime::verify::Reference;
+use nanoserve_tests::{Source, convert, copy_folder, fixture, fixtures, nanoserve};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A fixture's checkpoint, to be changed before it is converted.
+struct Mutant {
+    folder: TempDir,
+    reference: Reference,
+}
+
+impl Mutant {
+    fn of(name: &str) -> Mutant {
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(&fixture(name).path, &folder.path().join("source"));
+        Mutant { folder, reference: fixture(name).reference() }
+    }
+
+    fn source(&self, name: &str) -> PathBuf {
+        self.folder.path().join("source").join(name)
+    }
+
+    fn config(self, change: impl FnOnce(&mut Value)) -> Mutant {
+        let mut config = serde_json::from_slice(&fs::read(self.source("config.json")).unwrap()).unwrap();
+        change(&mut config);
+        fs::write(self.source("config.json"), config.to_string()).unwrap();
+        self
+    }
+
+    /// Changes tensors, which are in f32, by their keys.
+    fn tensors(self, change: impl FnOnce(&mut BTreeMap<String, Source>)) -> Mutant {
+        let path = self.source("model.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        let all = SafeTensors::deserialize(&bytes).unwrap();
+        let values = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let source = |t: TensorView| {
+            assert_eq!(t.dtype(), Dtype::F32);
+            Source { shape: t.shape().to_vec(), values: values(t.data()) }
+        };
+        let mut tensors = all.iter().map(|(key, t)| (key.to_string(), source(t))).collect();
+        change(&mut tensors);
+        let data = |s: &Source| s.values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let data: Vec<_> = tensors.iter().map(|(key, s)| (key, &s.shape, data(s))).collect();
+        let views = data.iter().map(|(key, shape, data)| {
+            let view = TensorView::new(Dtype::F32, Vec::clone(shape), data).unwrap();
+            (*key, view)
+        });
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+        self
+    }
+
+    /// Leaves the reference with what any has: nothing between the steps of a block.
+    fn coarse(mut self) -> Mutant {
+        let fine = ["_plain", ".mix", ".mid", ".gate", ".up", ".gated"];
+        self.reference.activations.retain(|name, _| !fine.iter().any(|end| name.ends_with(end)));
+        self
+    }
+
+    fn path(&self, encoding: Encoding) -> PathBuf {
+        let path = self.folder.path().join(format!("{encoding}.nsv"));
+        convert(&self.folder.path().join("source"), encoding, &path);
+        path
+    }
+
+    fn judged(&self, encoding: Encoding) -> Judged {
+        let file = Arc::new(NsvFile::open(self.path(encoding)).unwrap());
+        let backend = CpuBackend::new(isa::choose(None).unwrap(), pool());
+        bisect::reference(&file, backend, &self.reference, Tolerance { atol: 1e-5, rtol: 1e-5 }).unwrap()
+    }
+
+    /// Every component that differs with what is blamed for it.
+    fn blamed(&self, encoding: Encoding) -> Vec<(String, String)> {
+        let found = self.judged(encoding).findings;
+        found.iter().for_each(|f| println!("{encoding}: {f:?}"));
+        found.into_iter().map(|f| (f.component, f.blame)).collect()
+    }
+
+    /// That these components differ, by these faults, and no other.
+    #[track_caller]
+    fn expect(&self, encoding: Encoding, expected: &[(&str, &str)]) {
+        let got = self.blamed(encoding);
+        let got: Vec<(&str, &str)> = got.iter().map(|(c, b)| (c.as_str(), b.as_str())).collect();
+        assert_eq!(got, expected, "{encoding}");
+    }
+}
+
+fn pool() -> Arc<Pool> {
+    Arc::new(Pool::new(2).unwrap())
+}
+
+fn key(layer: usize, module: &str) -> String {
+    format!("model.layers.{layer}.{module}")
+}
+
+#[test]
+fn a_sound_model_is_blamed_for_nothing() {
+    for f in fixtures() {
+        for encoding in Encoding::ALL {
+            for coarse in [false, true] {
+                let mutant = if coarse { Mutant::of(&f.name).coarse() } else { Mutant::of(&f.name) };
+                let judged = mutant.judged(encoding);
+                assert_eq!(judged.findings, [], "{} {encoding} {coarse}", f.name);
+                assert_eq!(judged.skipped, [""; 0], "{} {encoding} {coarse}", f.name);
+                assert_eq!(judged.compared, mutant.reference.activations.len(), "{} {encoding}", f.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_reference_lacks_is_not_judged_by_rounded_inputs() {
+    let mut mutant = Mutant::of("untied-mha");
+    mutant.reference.activations.retain(|name, _| name == "logits");
+    let judged = mutant.judged(Encoding::Q8);
+    assert_eq!((judged.compared, judged.skipped, judged.findings), (0, vec!["logits".to_string()], vec![]));
+    mutant.expect(Encoding::F32, &[]);
+    let broken = mutant.tensors(|t| _ = flip(t.get_mut(&key(0, "mlp.up_proj.weight")).unwrap(), 3, BIT_30));
+    broken.expect(Encoding::F32, &[("logits", "anything from embed to lm_head.weight")]);
+}
+
+/// Two matrices of one shape, each in the other's place.
+fn swap(t: &mut BTreeMap<String, Source>, a: &str, b: &str) {
+    let (was_a, was_b) = (t[a].clone(), t[b].clone());
+    assert_eq!(was_a.shape, was_b.shape, "shapes must not give the swap away");
+    t.insert(a.into(), was_b);
+    t.insert(b.into(), was_a);
+}
+
+#[test]
+fn swapped_matrices() {
+    let (q, k) = ("layers.1.attn.q.weight", "layers.1.attn.k.weight");
+    let (qk, kq) = (format!("{q}, swapped with {k}"), format!("{k}, swapped with {q}"));
+    let (gate, up) = ("layers.0.mlp.gate.weight", "layers.0.mlp.up.weight");
+    let (gu, ug) = (format!("{gate}, swapped with {up}"), format!("{up}, swapped with {gate}"));
+    let mutant = || {
+        Mutant::of("untied-mha").tensors(|t| {
+            swap(t, &key(1, "self_attn.q_proj.weight"), &key(1, "self_attn.k_proj.weight"));
+            swap(t, &key(0, "mlp.gate_proj.weight"), &key(0, "mlp.up_proj.weight"));
+        })
+    };
+    for encoding in Encoding::ALL {
+        mutant().expect(
+            encoding,
+            &[
+                ("layers.0.mlp.gate", &gu),
+                ("layers.0.mlp.up", &ug),
+                ("layers.1.attn.q_plain", &qk),
+                ("layers.1.attn.k_plain", &kq),
+            ],
+        );
+    }
+    // Without the finer components gate and up show after down alone.
+    let coarse = mutant().coarse().blamed(Encoding::F32);
+    assert_eq!(coarse[0].0, "layers.0.mlp.out");
+    assert_eq!(coarse[0].1, "layers.0.mlp.gated or layers.0.mlp.down.weight");
+    assert_eq!(coarse[1..], [("layers.1.attn.q".into(), qk), ("layers.1.attn.k".into(), kq)]);
+    let mut gated = mutant();
+    gated.reference.activations.retain(|name, _| !name.ends_with(".gate") && !name.ends_with(".up"));
+    assert_eq!(gated.blamed(Encoding::F32)[0], ("layers.0.mlp.gated".into(), gu));
+}
+
+#[test]
+fn dropped_rope_scaling_and_a_wrong_theta() {
+    let every_layer = |blame| {
+        let parts = ["layers.0.attn.q", "layers.0.attn.k", "layers.1.attn.q", "layers.1.attn.k"];
+        parts.map(|part| (part, blame))
+    };
+    for encoding in Encoding::ALL {
+        for coarse in [false, true] {
+            let of = |name| if coarse { Mutant::of(name).coarse() } else { Mutant::of(name) };
+            let llama3 = || of("tied-llama3");
+            let dropped = |c: &mut Value| c["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 8000.0});
+            llama3().config(dropped).expect(encoding, &every_layer("rope.scaling"));
+            let factor = |c: &mut Value| c["rope_parameters"]["factor"] = json!(4.0);
+            llama3().config(factor).expect(encoding, &every_layer("rope.scaling"));
+            let theta = |c: &mut Value| c["rope_parameters"]["rope_theta"] = json!(10000.0);
+            llama3().config(theta).expect(encoding, &every_layer("rope.theta"));
+            let dropped = |c: &mut Value| c["rope_scaling"] = Value::Null;
+            of("linear-rope").config(dropped).expect(encoding, &every_layer("rope.scaling"));
+            let added = |c: &mut Value| c["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
+            of("untied-mha").config(added).expect(encoding, &every_layer("rope.scaling"));
+        }
+    }
+    let theta = |c: &mut Value| c["rope_theta"] = json!(500000.0);
+    let found = Mutant::of("untied-mha").config(theta).judged(Encoding::F32).findings;
+    assert_eq!((found[0].at.unwrap().position, found[0].blame.as_str()), (1, "rope.theta"));
+    assert_eq!(found[0].what, "it is 500000 here and about 10000 there");
+}
+
+#[test]
+fn a_wrong_eps() {
+    for encoding in Encoding::ALL {
+        for (name, wrong, right) in
+            [("untied-mha", 1e-5, "1.0e-6"), ("tied-llama3", 1e-6, "1.0e-5"), ("biases", 1e-3, "")]
+        {
+            let mutant = Mutant::of(name).config(|c| c["rms_norm_eps"] = json!(wrong));
+            let found = mutant.judged(encoding).findings;
+            assert_eq!(found[0].component, "layers.0.attn_norm", "{name} {encoding}");
+            assert!(found.iter().all(|f| f.blame == "norm_eps" && f.component.contains("norm")), "{found:?}");
+            println!("{name} {encoding}: {}", found[0].what);
+            assert!(wrong == 1e-3 || found[0].what.contains(&right[1..3]) || name == "untied-mha", "{}", found[0].what);
+        }
+    }
+}
+
+#[test]
+fn a_missing_bias() {
+    let linear = [
+        ("self_attn.q_proj", "attn.q_plain", "attn.q"),
+        ("self_attn.k_proj", "attn.k_plain", "attn.k"),
+        ("self_attn.v_proj", "attn.v", "attn.v"),
+        ("self_attn.o_proj", "attn.out", "attn.o"),
+        ("mlp.gate_proj", "mlp.gate", "mlp.gate"),
+        ("mlp.up_proj", "mlp.up", "mlp.up"),
+        ("mlp.down_proj", "mlp.out", "mlp.down"),
+    ];
+    for encoding in Encoding::ALL {
+        for (module, component, tensor) in linear {
+            let zero = |t: &mut BTreeMap<String, Source>| {
+                t.get_mut(&key(1, &format!("{module}.bias"))).unwrap().values.fill(0.0)
+            };
+            let (component, bias) = (format!("layers.1.{component}"), format!("layers.1.{tensor}.bias"));
+            Mutant::of("biases").tensors(zero).expect(encoding, &[(&component, &bias)]);
+            if module == "self_attn.q_proj" || module == "self_attn.k_proj" {
+                let turned = component.trim_end_matches("_plain");
+                Mutant::of("biases").coarse().tensors(zero).expect(encoding, &[(turned, &bias)]);
+            }
+        }
+        let none = Mutant::of("biases").config(|c| c["attention_bias"] = json!(false));
+        let none = none.tensors(|t| t.retain(|key, _| !(key.contains("self_attn") && key.ends_with(".bias"))));
+        let expected: Vec<(String, String)> = (0..2)
+            .flat_map(|i| {
+                linear[..4].iter().map(move |l| (format!("layers.{i}.{}", l.1), format!("layers.{i}.{}.bias", l.2)))
+            })
+            .collect();
+        assert_eq!(none.blamed(encoding), expected);
+    }
+}
+
+/// The highest bit of the exponent: a weight below 1 becomes huge.
+const BIT_30: u32 = 1 << 30;
+/// The third lowest: a weight of 0.02 or so becomes 16 times as large, no more than q8 can hold.
+const BIT_25: u32 = 1 << 25;
+
+/// Flips a bit of a weight of a middling size in a row of a matrix; the column.
+fn flip(source: &mut Source, row: usize, bit: u32) -> usize {
+    let cols = *source.shape.last().unwrap();
+    let row = &mut source.values[row * cols..(row + 1) * cols];
+    let column = row.iter().position(|w| (0.016..0.06).contains(&w.abs())).expect("a weight of that size");
+    row[column] = f32::from_bits(row[column].to_bits() ^ bit);
+    column
+}
+
+#[test]
+fn a_flipped_weight_bit() {
+    let matrices = [
+        ("self_attn.q_proj", "attn.q_plain", "attn.q", 17),
+        ("self_attn.k_proj", "attn.k_plain", "attn.k", 5),
+        ("self_attn.v_proj", "attn.v", "attn.v", 0),
+        ("self_attn.o_proj", "attn.out", "attn.o", 63),
+        ("mlp.gate_proj", "mlp.gate", "mlp.gate", 41),
+        ("mlp.up_proj", "mlp.up", "mlp.up", 95),
+        ("mlp.down_proj", "mlp.out", "mlp.down", 33),
+    ];
+    for encoding in Encoding::ALL {
+        let bit = if encoding == Encoding::F32 { BIT_30 } else { BIT_25 };
+        let check = |mutant: Mutant, component: &str, blame: &str, row: usize, column: usize| {
+            let found = mutant.judged(encoding).findings;
+            println!("{encoding}: {found:?}");
+            let [f] = found.as_slice() else { panic!("{component}: one finding is expected, not {found:?}") };
+            assert_eq!((f.component.as_str(), f.blame.as_str(), f.at.unwrap().row), (component, blame, row));
+            assert!(f.what.starts_with(&format!("rows {row} of ")), "{}", f.what);
+            assert!(f.what.contains(&format!("column {column} ")), "{component}: {} {column}", f.what);
+        };
+        for (module, component, tensor, row) in matrices {
+            for layer in [0, 1] {
+                let mut column = 0;
+                let change = |t: &mut BTreeMap<String, Source>| {
+                    column = flip(t.get_mut(&key(layer, &format!("{module}.weight"))).unwrap(), row, bit);
+                };
+                let mutant = Mutant::of("untied-mha").tensors(change);
+                let (component, weight) =
+                    (format!("layers.{layer}.{component}"), format!("layers.{layer}.{tensor}.weight"));
+                check(mutant, &component, &weight, row, column);
+            }
+        }
+        let mut column = 0;
+        let mutant =
+            Mutant::of("untied-mha").tensors(|t| column = flip(t.get_mut("lm_head.weight").unwrap(), 399, bit));
+        check(mutant, "logits", "lm_head.weight", 399, column);
+
+        // The head of a tied model is the embedding; this token is not in the prompt.
+        let tied = fixture("tied-llama3").reference().input_ids;
+        let token = (0..).find(|id| !tied.contains(id)).unwrap() as usize;
+        let change = |t: &mut BTreeMap<String, Source>| {
+            column = flip(t.get_mut("model.embed_tokens.weight").unwrap(), token, bit)
+        };
+        let mutant = Mutant::of("tied-llama3").tensors(change);
+        check(mutant, "logits", "embed.weight", token, column);
+
+        // This one is.
+        let (position, token) = (5, tied[5] as usize);
+        let change = |t: &mut BTreeMap<String, Source>| {
+            column = flip(t.get_mut("model.embed_tokens.weight").unwrap(), token, bit)
+        };
+        let mutant = Mutant::of("tied-llama3").tensors(change);
+        let found = mutant.judged(encoding).findings;
+        assert_eq!((found[0].component.as_str(), found[0].blame.as_str()), ("embed", "embed.weight"));
+        assert_eq!((found[0].at, found.len()), (Some(At { position, row: column }), 2));
+        assert_eq!(found[0].what, format!("rows of tokens {token} differ, in columns {column}"));
+        assert_eq!((found[1].component.as_str(), found[1].blame.as_str()), ("logits", "embed.weight"));
+    }
+}
+
+#[test]
+fn a_flipped_bit_of_a_norm() {
+    for (name, component, blame) in [
+        ("model.layers.0.input_layernorm.weight", "layers.0.attn_norm", "layers.0.attn_norm.weight"),
+        ("model.layers.1.post_attention_layernorm.weight", "layers.1.mlp_norm", "layers.1.mlp_norm.weight"),
+        ("model.norm.weight", "final_norm", "final_norm.weight"),
+    ] {
+        for bit in [18, 25, 29, 31] {
+            let change = |t: &mut BTreeMap<String, Source>| {
+                let w = &mut t.get_mut(name).unwrap().values[11];
+                *w = f32::from_bits(w.to_bits() ^ 1 << bit);
+            };
+            for encoding in Encoding::ALL {
+                let found = Mutant::of("untied-mha").tensors(change).judged(encoding).findings;
+                let [f] = found.as_slice() else { panic!("{name}: {found:?}") };
+                assert_eq!((f.component.as_str(), f.blame.as_str()), (component, blame), "bit {bit}");
+                assert_eq!(f.what, "elements 11 differ");
+            }
+        }
+    }
+}
+
+/// Where the reference has no finer components, one row of a matrix still tells which.
+#[test]
+fn a_flipped_weight_bit_seen_from_afar() {
+    for (module, component, tensor) in [
+        ("self_attn.q_proj", "layers.0.attn.q", "layers.0.attn.q.weight"),
+        ("self_attn.k_proj", "layers.0.attn.k", "layers.0.attn.k.weight"),
+        ("self_attn.o_proj", "layers.0.attn.out", "layers.0.attn.o.weight"),
+        ("mlp.down_proj", "layers.0.mlp.out", "layers.0.mlp.down.weight"),
+    ] {
+        let change = |t: &mut BTreeMap<String, Source>| {
+            _ = flip(t.get_mut(&key(0, &format!("{module}.weight"))).unwrap(), 9, BIT_25)
+        };
+        for encoding in Encoding::ALL {
+            Mutant::of("untied-mha").coarse().tensors(change).expect(encoding, &[(component, tensor)]);
+        }
+    }
+}
+
+/// The table that is broken; its twin, the plain one, where the machine has no other.
+fn fast() -> &'static Kernels {
+    isa::choose(None).unwrap()
+}
+
+fn touch(x: &mut f32) {
+    *x = f32::from_bits(x.to_bits() ^ 1);
+}
+
+fn attend_and_touch(kernel: fn(AttendJob), job: AttendJob) {
+    let AttendJob { q, limits, keys, values, head_dim, out } = job;
+    kernel(AttendJob { q, limits, keys, values, head_dim, out: &mut *out });
+    touch(&mut out[head_dim - 1]);
+}
+
+/// A kernel of the fastest table with one lane broken in its last bit; the component that shows it first, and a row.
+type Broken = (&'static str, fn(&mut Kernels), &'static str, usize);
+
+/// By whom a model in q8 is broken, with keys and values in f16.
+const BROKEN_Q8: [Broken; 7] = [
+    (
+        "rms_norm",
+        |k| {
+            k.rms_norm = |x, w, eps, out| {
+                (fast().rms_norm)(x, w, eps, out);
+                touch(&mut out[7]);
+            }
+        },
+        "layers.0.attn_norm",
+        7,
+    ),
+    (
+        "quantize",
+        |k| {
+            k.quantize = |x, bytes, scales| {
+                (fast().quantize)(x, bytes, scales);
+                bytes[3] ^= 1;
+            }
+        },
+        "layers.0.attn.q_plain",
+        0,
+    ),
+    (
+        "matrix_q8",
+        |k| {
+            k.matrix_q8 = |panels, x, out| {
+                (fast().matrix_q8)(panels, x, out);
+                out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[21]));
+            }
+        },
+        "layers.0.attn.q_plain",
+        21,
+    ),
+    (
+        "rope",
+        |k| {
+            k.rope = |head, cos, sin| {
+                (fast().rope)(head, cos, sin);
+                touch(&mut head[2]);
+            }
+        },
+        "layers.0.attn.q",
+        2,
+    ),
+    ("attend_f16", |k| k.attend_f16 = |job| attend_and_touch(fast().attend_f16, job), "layers.0.attn.mix", 15),
+    (
+        "add",
+        |k| {
+            k.add = |x, y| {
+                (fast().add)(x, y);
+                touch(&mut x[4]);
+            }
+        },
+        "layers.0.mid",
+        4,
+    ),
+    (
+        "silu_mul",
+        |k| {
+            k.silu_mul = |gate, up| {
+                (fast().silu_mul)(gate, up);
+                touch(&mut gate[9]);
+            }
+        },
+        "layers.0.mlp.gated",
+        9,
+    ),
+];
+
+const BROKEN_F16: [Broken; 1] = [(
+    "matrix_f16",
+    |k| {
+        k.matrix_f16 = |panels, x, out| {
+            (fast().matrix_f16)(panels, x, out);
+            out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[0]));
+        }
+    },
+    "layers.0.attn.q_plain",
+    0,
+)];
+
+const BROKEN_F32: [Broken; 2] = [
+    (
+        "matrix_f32",
+        |k| {
+            k.matrix_f32 = |panels, x, out| {
+                (fast().matrix_f32)(panels, x, out);
+                out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[31]));
+            }
+        },
+        "layers.0.attn.q_plain",
+        31,
+    ),
+    ("attend_f32", |k| k.attend_f32 = |job| attend_and_touch(fast().attend_f32, job), "layers.0.attn.mix", 15),
+];
+
+/// What is found with these kernels in a file of `encoding`.
+fn searched(encoding: Encoding, kv: KvType, kernels: &Kernels) -> Vec<Finding> {
+    let mutant = Mutant::of("untied-mha");
+    let file = Arc::new(NsvFile::open(mutant.path(encoding)).unwrap());
+    let found = bisect::kernels(&file, &pool(), &[kernels], kv, &mutant.reference.input_ids[..36]).unwrap();
+    found.iter().for_each(|f| println!("{encoding}: {f:?}"));
+    found
+}
+
+#[test]
+fn a_broken_lane() {
+    for (encoding, kv, all) in [
+        (Encoding::Q8, KvType::F16, &BROKEN_Q8[..]),
+        (Encoding::F16, KvType::F16, &BROKEN_F16),
+        (Encoding::F32, KvType::F32, &BROKEN_F32),
+    ] {
+        for (name, break_it, component, row) in all {
+            let mut kernels = *fast();
+            break_it(&mut kernels);
+            let found = searched(encoding, kv, &kernels);
+            let [f] = found.as_slice() else { panic!("{name}: {found:?}") };
+            assert_eq!((f.blame.as_str(), f.component.as_str()), (*name, *component));
+            // A wrong byte of an activation moves every row, by a bit or by none.
+            assert!(f.at == Some(At { position: 0, row: *row }) || *name == "quantize", "{name}: {f:?}");
+            let path = format!("{}, the prompt whole, cache {}", fast().name, kv.name());
+            assert_eq!(f.path.as_deref(), Some(path.as_str()), "{name}");
+            if name.starts_with("matrix") {
+                assert!(f.what.ends_with(&format!("lane {}", row % 16)), "{}", f.what);
+            }
+        }
+    }
+}
+
+#[test]
+fn several_broken_kernels_are_all_found() {
+    let mut kernels = *fast();
+    BROKEN_Q8.iter().for_each(|(_, break_it, ..)| break_it(&mut kernels));
+    let blamed: Vec<String> = searched(Encoding::Q8, KvType::F16, &kernels).into_iter().map(|f| f.blame).collect();
+    assert_eq!(blamed, BROKEN_Q8.map(|(name, ..)| name));
+}
+
+/// 36 tokens are whole tiles of every set's kernels: a tile of one token comes only token by token.
+#[test]
+fn a_kernel_for_one_token() {
+    let mut kernels = *fast();
+    kernels.matrix_q8 = |panels, x, out| {
+        (fast().matrix_q8)(panels, x, out);
+        if x.tokens == 1 {
+            touch(&mut out[0][6]);
+        }
+    };
+    let found = searched(Encoding::Q8, KvType::F32, &kernels);
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].blame.as_str(), found[0].component.as_str()), ("matrix_q8", "layers.0.attn.q_plain"));
+    let path = format!("{}, token by token, cache f32", fast().name);
+    assert_eq!((found[0].path.as_deref(), found[0].at), (Some(path.as_str()), Some(At { position: 0, row: 6 })));
+}
+
+#[test]
+fn sound_kernels_are_blamed_for_nothing() {
+    for name in ["untied-mha", "biases", "odd-sizes", "head-dim"] {
+        let mutant = Mutant::of(name);
+        for encoding in Encoding::ALL {
+            let file = Arc::new(NsvFile::open(mutant.path(encoding)).unwrap());
+            for (_, kv) in KvType::ALL {
+                let ids = bisect::some_ids(file.spec());
+                assert!(ids.len() > 50);
+                assert_eq!(bisect::kernels(&file, &pool(), &isa::available(), kv, &ids).unwrap(), [], "{name}");
+            }
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The programs' side: the stages in their order, the exit codes, and both ways to print.
+#[test]
+fn the_program_names_what_it_found() {
+    let mutant = Mutant::of("untied-mha")
+        .tensors(|t| swap(t, &key(0, "self_attn.q_proj.weight"), &key(0, "self_attn.k_proj.weight")));
+    let (good, bad) = (Mutant::of("untied-mha").path(Encoding::Q8), mutant.path(Encoding::Q8));
+    let folder = tempfile::tempdir().unwrap();
+    let sound = folder.path().join("sound.nsv");
+    convert(&fixture("untied-mha").path, Encoding::Q8, &sound);
+    drop(good);
+    let reference = fixture("untied-mha").reference_path();
+
+    let run = nanoserve("verify", [text(&sound), "--bisect"]).expect(0);
+    assert!(run.stdout.ends_with("PASS: nothing differs\n") && !run.stdout.contains("reference"), "{}", run.stdout);
+    let run = nanoserve("verify", [text(&sound), text(&reference), "--bisect"]).expect(0);
+    assert!(run.stdout.contains("reference  PASS  33 components"), "{}", run.stdout);
+    let report = nanoserve("verify", [text(&sound), text(&reference), "--bisect", "--json"]).expect(0).json();
+    assert_eq!(
+        (&report["pass"], &report["blame"], report["stages"].as_array().unwrap().len()),
+        (&json!(true), &json!(null), 3)
+    );
+
+    // Swapped before it was made: the file and the kernels are sound.
+    nanoserve("verify", [text(&bad), "--bisect"]).expect(0);
+    let run = nanoserve("verify", [text(&bad), text(&reference), "--bisect", "-q"]).expect(1);
+    let blame = "layers.0.attn.q.weight, swapped with layers.0.attn.k.weight";
+    assert_eq!(run.stdout, format!("FAIL: {blame}, first seen in layers.0.attn.q_plain\n"));
+    let report =
+        nanoserve("verify", [text(&bad), text(&reference), "--bisect", "--json", "--isa", "scalar"]).expect(1).json();
+    assert_eq!((&report["pass"], &report["blame"]), (&json!(false), &json!(blame)));
+    let first = &report["stages"][2]["findings"][0];
+    assert_eq!((&first["component"], &first["position"]), (&json!("layers.0.attn.q_plain"), &json!(0)));
+
+    // A bit of the file itself: found before anything runs.
+    let mut bytes = fs::read(&bad).unwrap();
+    let range = NsvFile::open(&bad).unwrap().layout().tensor("layers.1.mlp.down.weight").unwrap().range.clone();
+    bytes[range.start + 700] ^= 0x10;
+    let damaged = folder.path().join("damaged.nsv");
+    fs::write(&damaged, bytes).unwrap();
+    let report = nanoserve("verify", [text(&damaged), text(&reference), "--bisect", "--json"]).expect(1).json();
+    assert_eq!(
+        (&report["blame"], report["stages"].as_array().unwrap().len()),
+        (&json!("tensor layers.1.mlp.down.weight"), 1)
+    );
+    let what = report["stages"][0]["findings"][0]["what"].as_str().unwrap();
+    assert_eq!(what, format!("bytes {}..{} are not the ones that were written", range.start, range.end));
+
+    // Without --bisect there is nothing to do without a reference; another model's is refused.
+    nanoserve("verify", [text(&sound)]).expect(2);
+    nanoserve("verify", [text(&sound), text(&reference), "--bisect", "--dump", "x"]).expect(2);
+    let other = fixture("biases").reference_path();
+    nanoserve("verify", [text(&sound), text(&other), "--bisect"]).expect(2);
+}
