@@ -67,9 +67,9 @@ echo "aarch64: $("$(cross_rustc)" --version)"
 echo "         $(aarch64-linux-gnu-gcc --version | head -1), $($qemu --version | head -1)"
 programs="-p nanoserve-converter -p nanoserve-runtime --bins"
 # shellcheck disable=SC2086
-CARGO_TARGET_DIR=$target cargo build --release --locked --quiet $programs
+CARGO_TARGET_DIR=$target cargo build --release --locked --quiet $programs || exit 1
 # shellcheck disable=SC2086
-cross build --release --quiet $programs
+cross build --release --quiet $programs || exit 1
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
