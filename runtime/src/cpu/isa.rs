@@ -143,6 +143,7 @@ impl AttendJob<'_> {
 }
 
 /// The table of an instruction set: each entry compiles the generic kernel with the set's features.
+#[cfg(target_arch = "x86_64")]
 macro_rules! entry_points {
     (
         $simd:ty, $name:literal,
@@ -247,14 +248,16 @@ macro_rules! entry_points {
         unsafe { $($call)+ }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use entry_points;
 
 /// Every table this machine can run, the plain one first, the fastest last.
 pub fn available() -> Vec<&'static Kernels> {
-    let mut all = vec![&scalar::KERNELS];
     #[cfg(target_arch = "x86_64")]
-    all.extend([super::avx2::table(), super::avxvnni::table(), super::avx512::table()].into_iter().flatten());
-    all
+    let wider = [super::avx2::table(), super::avxvnni::table(), super::avx512::table()];
+    #[cfg(not(target_arch = "x86_64"))]
+    let wider: [Option<&Kernels>; 0] = [];
+    std::iter::once(&scalar::KERNELS).chain(wider.into_iter().flatten()).collect()
 }
 
 /// The table of that name, or the fastest.
