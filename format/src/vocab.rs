@@ -34,12 +34,14 @@ mod contents;
 mod decode;
 mod encode;
 mod merge;
+mod split;
 #[cfg(test)]
 mod tests;
 
 pub use contents::{Added, Contents, Piece};
 pub use decode::{byte_of, char_of, fallback_byte};
 pub use encode::Splitter;
+pub use split::check_expression;
 
 use bytemuck::Pod;
 
