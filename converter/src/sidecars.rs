@@ -8,7 +8,6 @@ use crate::report::{Step, Warning, Watch};
 use crate::vocab::{self, Compiled};
 use nanoserve_format::{GenerationDefaults, ModelSpec, Provenance, SourceFile};
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer;
 
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -68,10 +67,10 @@ fn tokenizer(
         }
         return None;
     };
-    let loaded = match Tokenizer::from_bytes(&bytes) {
+    let loaded = match vocab::load(&bytes) {
         Ok(loaded) => loaded,
-        Err(e) => {
-            problems.file(TOKENIZER, What::Tokenizer { cause: e.to_string() });
+        Err(cause) => {
+            problems.file(TOKENIZER, What::Tokenizer { cause });
             return None;
         }
     };

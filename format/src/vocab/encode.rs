@@ -9,7 +9,7 @@
 
 use super::merge::Scratch;
 use super::split::{Matches, check_expression};
-use super::{Family, IGNORE_MERGES, LEFT, NFC, NONE, RIGHT, Vocabulary, VocabularyError};
+use super::{Family, IGNORE_MERGES, LEFT, MAX_ADDED, NFC, NONE, RIGHT, Vocabulary, VocabularyError};
 use onig::Regex;
 use unicode_normalization_alignments::UnicodeNormalization;
 
@@ -79,7 +79,7 @@ impl Vocabulary<'_> {
         let bytes = text.as_bytes();
         for at in from..bytes.len() {
             if starts[usize::from(bytes[at])]
-                && let Some((len, token)) = self.longest_added(set, &bytes[at..])
+                && let Some((len, token)) = self.longest_added(set, &bytes[at..bytes.len().min(at + MAX_ADDED)])
                 && text.is_char_boundary(at)
                 && text.is_char_boundary(at + len)
             {
@@ -117,15 +117,23 @@ impl Run<'_, '_> {
     fn around_added(&mut self, set: usize, text: &str, between: fn(&mut Self, &str) -> Result<()>) -> Result<()> {
         // Where to look next, and up to where all is encoded: a token may take the spaces around it.
         let (mut from, mut done) = (0, 0);
+        // Up to where the spaces go that were looked at last: none is looked at twice.
+        let mut blank = 0;
         let starts = &self.splitter.starts[set];
         while let Some((start, end, [_, _, id, sides])) = self.vocabulary.next_added(set, starts, text, from) {
-            let begin = if sides & LEFT != 0 { done.max(text[..start].trim_end().len()) } else { start };
+            let begin = match text.get(done..start) {
+                Some(open) if sides & LEFT != 0 => done + open.trim_end().len(),
+                _ => start,
+            };
             if done < begin {
                 between(self, &text[done..begin])?;
             }
             self.out.push(id);
             from = end;
-            done = if sides & RIGHT != 0 { text.len() - text[end..].trim_start().len() } else { end };
+            if sides & RIGHT != 0 && blank < end {
+                blank = text.len() - text[end..].trim_start().len();
+            }
+            done = if sides & RIGHT != 0 { blank } else { end };
         }
         between(self, &text[done..])
     }
