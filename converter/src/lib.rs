@@ -27,6 +27,9 @@
 
 mod checkpoint;
 mod config;
+#[cfg(feature = "door")]
+#[doc(hidden)]
+pub mod door;
 mod encode;
 mod error;
 mod json;

@@ -56,6 +56,11 @@ impl Shard {
     pub fn open(folder: &Path, name: &str, problems: &Problems) -> Option<Shard> {
         let mapped = File::open(folder.join(name)).and_then(|f| map(&f));
         let map = mapped.map_err(|e| problems.file(name, What::Read(e))).ok()?;
+        Self::of_map(name, map, problems)
+    }
+
+    /// Checks a shard; None when its tensors cannot be told.
+    pub fn of_map(name: &str, map: Mmap, problems: &Problems) -> Option<Shard> {
         let before = problems.len();
         let tensors = header(name, &map, problems)?;
         if problems.len() == before
