@@ -50,6 +50,7 @@ pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compiled {
 
 /// Loads a tokenizer.json, without truncation and padding. The library was made for good ones, and panics at others.
 pub(crate) fn load(json: &[u8]) -> Result<Tokenizer, String> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(|e| e.to_string())?;
     let mut loaded = catch_unwind(|| Tokenizer::from_bytes(json))
         .map_err(|_| "the tokenizers library panicked".to_string())?
         .map_err(|e| e.to_string())?;

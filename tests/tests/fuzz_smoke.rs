@@ -105,6 +105,13 @@ fn vocabulary() {
 
 #[test]
 fn tokenizer() {
+    // Where the library panics, the panic is caught; here its message is of no interest.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_none_or(|at| !at.file().contains("tokenizers-") && !at.file().contains("onig-")) {
+            hook(panic);
+        }
+    }));
     smoke("tokenizer", 2_000);
 }
 
