@@ -5,7 +5,7 @@
 
 use nanoserve_format::{Encoding, FormatError, ModelSpec, NsvFile, Plan, SectionKind, Writer, parse};
 use nanoserve_tests::parts::{DATA, PREAMBLE, Parts, Section, put, rehash, reroot, u32_at, u64_at};
-use nanoserve_tests::targets::touch;
+use nanoserve_tests::targets::{open, touch};
 use nanoserve_tests::{SplitMix64, write_file};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -392,6 +392,9 @@ fn every_changed_byte_of_the_header_is_refused_or_harmless() {
                     if let Ok(layout) = parse(file) {
                         touch(&layout, file);
                         taken += 1;
+                        if u32::count_ones(change.into()) == 1 || [0, 0xff].contains(&file[at]) {
+                            open(file);
+                        }
                     }
                     file[..end].copy_from_slice(&good[..end]);
                 }
@@ -402,6 +405,72 @@ fn every_changed_byte_of_the_header_is_refused_or_harmless() {
     println!("{end} bytes, {} changes, {taken} with right hashes still parse", end * 255);
     // Most of these change a tensor's hash, or a digit of a number that may be any.
     assert!(taken > 0 && taken < end * 255 / 2, "{taken} of {} changes were taken", end * 255);
+}
+
+/// The bytes that say something: all but the long row of zeros before the tensors.
+fn meaning(good: &[u8]) -> Vec<usize> {
+    let head = good[..DATA].iter().rposition(|&b| b != 0).unwrap() + 1;
+    (0..head).chain(DATA..good.len()).collect()
+}
+
+#[test]
+fn changed_weights_run_to_the_end() {
+    let good = good_parts().file();
+    let ran = (DATA..good.len()).into_par_iter().step_by(5).map(|at| {
+        let mut file = good.clone();
+        // A sign and an exponent, all ones, then anything. Of NaNs and infinities no token can be chosen.
+        let changes = [0x80, 0xff, (at % 251) as u8].into_iter();
+        let runs = changes.filter(|change| {
+            file[at] ^= change;
+            open(&file)
+        });
+        runs.count()
+    });
+    let (ran, all) = (ran.sum::<usize>(), (good.len() - DATA).div_ceil(5) * 3);
+    println!("{ran} of {all} files with a changed weight give tokens");
+    assert!(ran > all / 2, "{ran} of {all}");
+}
+
+#[test]
+fn a_hundred_thousand_random_changes_are_refused_or_harmless() {
+    let good = good_parts().file();
+    let places = meaning(&good);
+    let edges = [0u64, 1, 63, 64, 65_536, 1 << 28, u32::MAX.into(), u64::MAX - 63, u64::MAX];
+    let ran: usize = (0..100_000u64)
+        .into_par_iter()
+        .map_init(
+            || good.clone(),
+            |file, seed| {
+                file.copy_from_slice(&good);
+                let mut random = SplitMix64::new(seed);
+                // Changes near each other, as in a damaged block, or anywhere.
+                let first = random.below(places.len());
+                let reach = if seed % 2 == 0 { 64 } else { places.len() };
+                for _ in 0..2 + random.below(15) {
+                    let at = places[(first + random.below(reach)) % places.len()];
+                    match random.below(4) {
+                        0 => {
+                            let at = at.min(file.len() - 8);
+                            put(file, at, &edges[random.below(edges.len())].to_le_bytes());
+                        }
+                        _ => file[at] = random.next_u64() as u8,
+                    }
+                }
+                if *file == good {
+                    return 0;
+                }
+                // As it is, it is refused, or the check of every byte names it.
+                if let Ok(layout) = parse(file) {
+                    assert!(!layout.damage(file).is_empty(), "change {seed}");
+                }
+                // With the hashes made right it is refused, or runs to the end.
+                rehash(file);
+                usize::from(open(file))
+            },
+        )
+        .sum();
+    println!("of 100000 changed files {ran} run to the end once their hashes are right");
+    assert!(ran > 1000, "{ran} ran: too few to say anything");
 }
 
 #[test]
