@@ -171,7 +171,8 @@ impl Checkpoint {
         Some(Checkpoint::of_shards(shards, INDEX, whole, problems))
     }
 
-    fn of_shards(shards: Vec<Shard>, listing: &'static str, whole: bool, problems: &Problems) -> Checkpoint {
+    /// The tensors of all shards.
+    pub fn of_shards(shards: Vec<Shard>, listing: &'static str, whole: bool, problems: &Problems) -> Checkpoint {
         let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
         for (shard, Shard { name: file, tensors: all, .. }) in shards.iter().enumerate() {
             for (name, info) in all {

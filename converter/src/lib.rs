@@ -29,6 +29,9 @@
 mod check;
 mod checkpoint;
 mod config;
+#[cfg(feature = "door")]
+#[doc(hidden)]
+pub mod door;
 mod encode;
 mod error;
 mod json;

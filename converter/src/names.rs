@@ -1,6 +1,7 @@
 //! From the keys of a checkpoint to the model's tensors: one explicit table, every key accounted for.
 
 use crate::checkpoint::{Checkpoint, Tensor};
+use crate::config::CONFIG;
 use crate::error::{Problems, What};
 use crate::report::Warning;
 use nanoserve_format::ModelSpec;
@@ -26,6 +27,9 @@ const LAYER: [(Part, &str); 9] = [
     (Part::Up, "mlp.up_proj"),
     (Part::Down, "mlp.down_proj"),
 ];
+
+/// Layers whose missing tensors are listed, however few tensors there are.
+const MAX_LISTED_LAYERS: usize = 256;
 
 /// Ends of keys that old versions saved and none reads: they follow from config.json.
 const LEFTOVERS: [&str; 1] = ["rotary_emb.inv_freq"];
@@ -63,6 +67,13 @@ pub(crate) fn bind(
     if quantized(checkpoint, problems) {
         return BTreeMap::new();
     }
+    // A few bytes can claim a great many layers: what is missing is then not worth a list.
+    if spec.n_layers > checkpoint.tensors.len().max(MAX_LISTED_LAYERS) {
+        let (field, got) = ("num_hidden_layers".to_string(), spec.n_layers.to_string());
+        let expected = format!("at most {}, the number of tensors that there are", checkpoint.tensors.len());
+        problems.file(CONFIG, What::Field { field, got, expected });
+        return BTreeMap::new();
+    }
     let mut left: HashSet<&str> = checkpoint.tensors.keys().map(String::as_str).collect();
     let embed = format!("{prefix}{EMBED}");
     match (spec.tied_lm_head, checkpoint.tensors.get(LM_HEAD), checkpoint.tensors.get(&embed)) {
@@ -86,12 +97,13 @@ pub(crate) fn bind(
         check(checkpoint, &key, tensor, &dims, problems);
         bound.insert(name, Bound { key, tensor: tensor.clone() });
     }
-    let (known, unknown): (Vec<&str>, Vec<&str>) = left.iter().partition(|k| LEFTOVERS.iter().any(|l| k.ends_with(l)));
+    let (known, unknown): (HashSet<&str>, HashSet<&str>) =
+        left.iter().partition(|k| LEFTOVERS.iter().any(|l| k.ends_with(l)));
     if let Some(first) = known.iter().min() {
         warnings.push(Warning::Leftovers { count: known.len(), first: first.to_string() });
     }
     // In the order of the map: that of the set is another one each time.
-    for (key, tensor) in checkpoint.tensors.iter().filter(|(key, _)| unknown.contains(&key.as_str())) {
+    for (key, tensor) in checkpoint.tensors.iter().filter(|(key, _)| unknown.contains(key.as_str())) {
         problems.tensor(checkpoint.file(tensor), key, What::TensorUnknown);
     }
     bound

@@ -88,10 +88,10 @@ fn tokenizer(
         }
         return None;
     };
-    let loaded = match Tokenizer::from_bytes(&bytes) {
+    let loaded = match vocab::load(&bytes) {
         Ok(loaded) => loaded,
-        Err(e) => {
-            problems.file(TOKENIZER, What::Tokenizer { cause: e.to_string() });
+        Err(cause) => {
+            problems.file(TOKENIZER, What::Tokenizer { cause });
             return None;
         }
     };

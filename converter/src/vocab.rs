@@ -5,10 +5,12 @@
 //! since equal ids are what a model was trained on, a compiled form is held against the tokenizers library on texts of
 //! every kind before it is stored ([`difference`]).
 
-use nanoserve_format::vocab::{Added, Contents, Family, MAX_PATTERN, Piece, Splitter, Vocabulary, byte_of, char_of};
+use nanoserve_format::vocab::{Added, Contents, Family, Piece, Splitter, Vocabulary};
+use nanoserve_format::vocab::{MAX_ADDED, MAX_PIECE, byte_of, char_of, check_expression};
 use nanoserve_format::{TokenizerVector, TokenizerVectors};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokenizers::models::ModelWrapper;
 use tokenizers::{Encoding, Token, Tokenizer};
 
@@ -30,15 +32,32 @@ pub(crate) enum Compiled {
 }
 
 /// Compiles a tokenizer.json, which `loaded` was made of, and checks the result.
+///
+/// Truncation and padding are for training, and a padding may be of any length: `loaded` has neither.
 pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compiled {
-    let Some(contents) = serde_json::from_slice(json).ok().and_then(|json| contents(&json, loaded)) else {
-        return Compiled::Other;
+    let compiled = || {
+        let Some(contents) = serde_json::from_slice(json).ok().and_then(|json| contents(&json, loaded)) else {
+            return Compiled::Other;
+        };
+        let section = contents.to_bytes();
+        match difference(&section, loaded) {
+            None => Compiled::Section(section),
+            Some(text) => Compiled::Different(text),
+        }
     };
-    let section = contents.to_bytes();
-    match difference(&section, loaded) {
-        None => Compiled::Section(section),
-        Some(text) => Compiled::Different(text),
-    }
+    // The library panics where its engine gives up on an expression.
+    catch_unwind(AssertUnwindSafe(compiled)).unwrap_or(Compiled::Other)
+}
+
+/// Loads a tokenizer.json, without truncation and padding. The library was made for good ones, and panics at others.
+pub(crate) fn load(json: &[u8]) -> Result<Tokenizer, String> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(|e| e.to_string())?;
+    let mut loaded = catch_unwind(|| Tokenizer::from_bytes(json))
+        .map_err(|_| "the tokenizers library panicked".to_string())?
+        .map_err(|e| e.to_string())?;
+    loaded.with_padding(None);
+    loaded.with_truncation(None).map_err(|e| e.to_string())?;
+    Ok(loaded)
 }
 
 /// The compiled form of a tokenizer.json, checked; None where it has none.
@@ -48,7 +67,7 @@ pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compiled {
 /// # Errors
 /// When the tokenizers library cannot read it, or the compiled form is not equal to it: what shows it.
 pub fn compile_tokenizer(json: &[u8]) -> Result<Option<Vec<u8>>, String> {
-    match compile(json, &Tokenizer::from_bytes(json).map_err(|e| e.to_string())?) {
+    match compile(json, &load(json)?) {
         Compiled::Section(section) => Ok(Some(section)),
         Compiled::Other => Ok(None),
         Compiled::Different(text) => Err(text),
@@ -84,6 +103,9 @@ fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
         *entry = Some(piece(family, text));
     }
     add_added(json, loaded, &vocab, &mut contents)?;
+    if contents.pieces.iter().flatten().any(|piece| piece.bytes.len() > MAX_PIECE) {
+        return None;
+    }
     contents.byte_ids = byte_ids(family, model, &vocab)?;
     let one = |text: &str| family == Family::Text && text.chars().count() == 1;
     contents.keys = vocab.iter().filter(|(text, _)| contents.ignore_merges || one(text)).map(|(_, &id)| id).collect();
@@ -140,7 +162,7 @@ fn family(json: &Value) -> Option<(Family, bool, String)> {
         }
         _ => return None,
     };
-    (pattern.len() <= MAX_PATTERN).then_some((Family::ByteLevel, nfc, pattern))
+    check_expression(&pattern).is_ok().then_some((Family::ByteLevel, nfc, pattern))
 }
 
 fn replaces(step: &Value, from: &str, to: &str) -> bool {
@@ -169,7 +191,7 @@ fn add_added(json: &Value, loaded: &Tokenizer, vocab: &HashMap<String, u32>, con
     }
     for (id, token) in loaded.get_added_tokens_decoder() {
         let changes = token.normalized && (contents.family == Family::Text || !token.content.is_ascii());
-        if token.single_word || changes {
+        if token.single_word || changes || token.content.len() > MAX_ADDED {
             return None;
         }
         let entry = contents.pieces.get_mut(id as usize)?;
@@ -233,48 +255,43 @@ fn added_in_front(loaded: &Tokenizer) -> Option<Vec<u32>> {
 fn difference(section: &[u8], loaded: &Tokenizer) -> Option<String> {
     let opened = Vocabulary::open(section).and_then(|v| Ok((v, Splitter::new(&v)?)));
     let Ok((vocabulary, splitter)) = opened else { return Some(String::new()) };
-    let mut plain = loaded.clone();
-    plain.with_padding(None);
-    if plain.with_truncation(None).is_err() {
-        return Some(String::new());
-    }
     let same = |text: &str| {
-        let (Ok(ids), Ok(expected)) = (vocabulary.encode(&splitter, text), plain.encode_fast(text, false)) else {
+        let (Ok(ids), Ok(expected)) = (vocabulary.encode(&splitter, text), loaded.encode_fast(text, false)) else {
             return false;
         };
         // Some decoders cannot bear an empty list.
-        let back = |skip| ids.is_empty() || plain.decode(&ids, skip).is_ok_and(|t| t == vocabulary.decode(&ids, skip));
+        let back = |skip| ids.is_empty() || loaded.decode(&ids, skip).is_ok_and(|t| t == vocabulary.decode(&ids, skip));
         ids == expected.get_ids() && back(true) && back(false)
     };
-    let pieces = |id: u32| plain.id_to_token(id) == vocabulary.piece(id);
+    let pieces = |id: u32| loaded.id_to_token(id) == vocabulary.piece(id);
     if !(0..=vocabulary.max_id().unwrap_or(0)).all(pieces) {
         return Some("an entry".to_string());
     }
-    texts(&plain).into_iter().find(|text| !same(text))
+    texts(loaded).into_iter().find(|text| !same(text))
 }
 
 /// Added tokens that a file keeps ids for, at most.
-const MAX_ADDED: usize = 24;
+const SHOWN_ADDED: usize = 24;
 
 /// What the tokenizers library makes of some texts, for the runtime to be held against.
 pub(crate) fn vectors(loaded: &Tokenizer) -> Option<TokenizerVectors> {
-    let mut plain = loaded.clone();
-    plain.with_padding(None);
-    plain.with_truncation(None).ok()?;
     let mut added: Vec<(u32, String)> =
-        plain.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
+        loaded.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
     added.sort();
-    added.truncate(MAX_ADDED);
+    added.truncate(SHOWN_ADDED);
     let added = added.into_iter().flat_map(|(_, token)| [format!("a {token}b"), token]);
     let texts = WHOLE.iter().chain(&PARTS).map(|text| text.to_string()).chain([PARTS.concat()]).chain(added);
     let vector = |text: String| {
-        let ids = plain.encode_fast(text.as_str(), false).ok()?.get_ids().to_vec();
+        let ids = loaded.encode_fast(text.as_str(), false).ok()?.get_ids().to_vec();
         // Some decoders cannot bear an empty list.
-        let back = if ids.is_empty() { String::new() } else { plain.decode(&ids, false).ok()? };
+        let back = if ids.is_empty() { String::new() } else { loaded.decode(&ids, false).ok()? };
         Some(TokenizerVector { text, ids, back })
     };
-    let made_by = "tokenizers".to_string();
-    Some(TokenizerVectors { made_by, front: added_in_front(&plain)?, texts: texts.map(vector).collect::<Option<_>>()? })
+    let all = || {
+        let (made_by, front) = ("tokenizers".to_string(), added_in_front(loaded)?);
+        Some(TokenizerVectors { made_by, front, texts: texts.map(vector).collect::<Option<_>>()? })
+    };
+    catch_unwind(AssertUnwindSafe(all)).ok().flatten()
 }
 
 /// What texts are made of: pieces of words, spaces, digits, marks, characters of several parts.

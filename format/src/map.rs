@@ -48,6 +48,21 @@ impl NsvFile {
         Self::with(path.as_ref(), "copy", copy)
     }
 
+    /// Copies a file that is in memory already, and checks its structure. Its path is empty.
+    ///
+    /// # Errors
+    /// When there is no memory for it, or it is no good `.nsv` file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<NsvFile> {
+        let layout = parse(bytes)?;
+        let copy = || {
+            let mut memory = MmapMut::map_anon(bytes.len())?;
+            memory.copy_from_slice(bytes);
+            memory.make_read_only()
+        };
+        let map = copy().map_err(|source| FormatError::Io { path: PathBuf::new(), action: "copy", source })?;
+        Ok(NsvFile { path: PathBuf::new(), map, layout })
+    }
+
     fn with(path: &Path, action: &'static str, bytes: fn(&File) -> io::Result<Mmap>) -> Result<NsvFile> {
         let path = path.to_path_buf();
         let failed = |action| {

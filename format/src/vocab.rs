@@ -34,12 +34,14 @@ mod contents;
 mod decode;
 mod encode;
 mod merge;
+mod split;
 #[cfg(test)]
 mod tests;
 
 pub use contents::{Added, Contents, Piece};
 pub use decode::{byte_of, char_of, fallback_byte};
 pub use encode::Splitter;
+pub use split::check_expression;
 
 use bytemuck::Pod;
 
@@ -57,6 +59,12 @@ const PROBES: usize = 128;
 
 /// Bytes that the splitting expression may have.
 pub const MAX_PATTERN: usize = 4096;
+
+/// Bytes that a piece may have; a longer one is as good as absent. Ids of a few bytes each cannot ask for a text of gigabytes.
+pub const MAX_PIECE: usize = 4096;
+
+/// Bytes that the text of an added token may have; a longer one is never found.
+pub const MAX_ADDED: usize = 256;
 
 /// Bits of the header's options.
 const IGNORE_MERGES: u32 = 1;
@@ -274,7 +282,7 @@ impl<'a> Vocabulary<'a> {
             return None;
         }
         let (&start, &end) = (self.offsets.get(at)?, self.offsets.get(at.checked_add(1)?)?);
-        self.text.get(start as usize..end as usize)
+        self.text.get(start as usize..end as usize).filter(|bytes| bytes.len() <= MAX_PIECE)
     }
 
     /// The id of the piece with these bytes, among those of the table.
@@ -311,8 +319,9 @@ impl<'a> Vocabulary<'a> {
 
     /// The text of an added token.
     fn added_text(&self, &[start, len, ..]: &[u32; 4]) -> &'a [u8] {
-        let start = start as usize;
-        self.added_text.get(start..start.saturating_add(len as usize)).unwrap_or_default()
+        let (start, len) = (start as usize, len as usize);
+        let text = self.added_text.get(start..start.saturating_add(len));
+        text.filter(|text| text.len() <= MAX_ADDED).unwrap_or_default()
     }
 }
 

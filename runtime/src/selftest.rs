@@ -96,7 +96,7 @@ fn engine(file: &Arc<NsvFile>, kernels: &'static Kernels, pool: &Arc<Pool>) -> R
 fn logits<B: Backend>(engine: &mut Engine<B>, ids: &[u32], kv: KvType, feed: Feed) -> Result<Vec<f32>> {
     let mut session = engine.session(ids.len(), kv)?;
     match feed {
-        Feed::Prompt => session.trace(ids, &mut |_, _| {}),
+        Feed::Prompt => session.trace(ids, &mut |_, _| None),
         Feed::Tokens => {
             let rows = ids.iter().map(|&id| session.feed(&[id], 1));
             Ok(rows.collect::<Result<Vec<_>>>()?.concat())

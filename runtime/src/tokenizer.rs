@@ -32,8 +32,10 @@
 //! first new token for the beginning of a text and drops its space.
 
 mod compiled;
+mod guard;
 
 use compiled::Compiled;
+use guard::{caught, check_steps};
 use nanoserve_format::NsvFile;
 use nanoserve_format::vocab::{Family, VocabularyError, byte_of, fallback_byte};
 use serde::Deserialize;
@@ -153,8 +155,17 @@ impl Tokenizer {
     /// text; [`Self::encode`] has the rules.
     pub fn from_json(bytes: &[u8], bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
         let unreadable = |source| TokenizerError::Json { source };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(unreadable)?;
-        check_added_ids(bytes, &inner)?;
+        let file: File = serde_json::from_slice(bytes).map_err(|e| unreadable(e.into()))?;
+        for (part, steps) in [
+            ("normalizer", &file.normalizer),
+            ("pre_tokenizer", &file.pre_tokenizer),
+            ("post_processor", &file.post_processor),
+            ("decoder", &file.decoder),
+        ] {
+            check_steps(part, steps)?;
+        }
+        let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unreadable)?;
+        check_added_ids(file.added_tokens, &inner)?;
         inner.with_truncation(None).map_err(unreadable)?;
         inner.with_padding(None);
         if let ModelWrapper::BPE(bpe) = inner.get_model()
@@ -165,7 +176,7 @@ impl Tokenizer {
             inner.with_model(ModelWrapper::BPE(steady));
         }
         let pieces = pieces_of(inner.get_decoder())?;
-        let lead = lead(added_in_front(&inner).map_err(unreadable)?, bos_id, add_bos)?;
+        let lead = lead(caught(|| added_in_front(&inner)).map_err(unreadable)?, bos_id, add_bos)?;
         Ok(Self { form: Form::Parsed(Box::new(inner)), pieces, lead, bos_id })
     }
 
@@ -185,7 +196,7 @@ impl Tokenizer {
             Form::Compiled(compiled) => compiled.encode(text)?,
             Form::Parsed(parsed) => {
                 let failed = |source| TokenizerError::Encode { bytes: text.len(), source };
-                parsed.encode_fast(text, false).map_err(failed)?.get_ids().to_vec()
+                caught(|| parsed.encode_fast(text, false)).map_err(failed)?.get_ids().to_vec()
             }
         };
         if !special || ids.starts_with(&self.lead) {
@@ -204,7 +215,8 @@ impl Tokenizer {
             // Some decoders cannot bear an empty list.
             Form::Parsed(_) if !ids.iter().any(|&id| self.shown(id, skip_special).is_some()) => Ok(String::new()),
             Form::Parsed(parsed) => {
-                parsed.decode(ids, skip_special).map_err(|source| TokenizerError::Decode { count: ids.len(), source })
+                let failed = |source| TokenizerError::Decode { count: ids.len(), source };
+                caught(|| parsed.decode(ids, skip_special)).map_err(failed)
             }
         }
     }
@@ -273,21 +285,31 @@ fn lead(mut lead: Vec<u32>, bos_id: Option<u32>, add_bos: Option<bool>) -> Resul
     Ok(lead)
 }
 
+/// What is read of a tokenizer.json beside the `tokenizers` crate.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+    #[serde(default)]
+    normalizer: serde_json::Value,
+    #[serde(default)]
+    pre_tokenizer: serde_json::Value,
+    #[serde(default)]
+    post_processor: serde_json::Value,
+    #[serde(default)]
+    decoder: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
+}
+
 /// The `tokenizers` crate numbers added tokens that the model lacks in a row, whatever ids the file gives them. Where
 /// that leads to other ids, the model would be fed the wrong rows.
-fn check_added_ids(bytes: &[u8], inner: &tokenizers::Tokenizer) -> Result<()> {
-    #[derive(Deserialize)]
-    struct File {
-        #[serde(default)]
-        added_tokens: Vec<Added>,
-    }
-    #[derive(Deserialize)]
-    struct Added {
-        id: u32,
-        content: String,
-    }
-    let file: File = serde_json::from_slice(bytes).map_err(|e| TokenizerError::Json { source: e.into() })?;
-    for Added { id: expected, content } in file.added_tokens {
+fn check_added_ids(added: Vec<Added>, inner: &tokenizers::Tokenizer) -> Result<()> {
+    for Added { id: expected, content } in added {
         match inner.token_to_id(&content) {
             Some(got) if got != expected => return Err(TokenizerError::AddedId { content, got, expected }),
             _ => {}

@@ -4,11 +4,16 @@
 //! library would return an error: a helper that fails is a test that fails.
 
 mod checkpoint;
+#[allow(unsafe_code)]
+pub mod counting;
 mod files;
 mod fixtures;
 mod measure;
+pub mod mutate;
+pub mod parts;
 mod programs;
 mod random;
+pub mod targets;
 
 pub use checkpoint::{Source, SourceType, Tiny, TinyRope};
 pub use files::{decoded_f32, read_values, write_file};

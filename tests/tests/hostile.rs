@@ -1,135 +1,17 @@
 //! Bad files: one made by hand for each way the parser refuses, every truncation, every changed byte.
 //!
-//! The bytes are put together here from docs/nsv.md, not by the format crate: that both agree on a good file is the
-//! first test.
+//! The bytes are put together from docs/nsv.md, not by the format crate: that both agree on a good file is the first
+//! test.
 
-use nanoserve_format::{Encoding, FormatError, Layout, ModelSpec, NsvFile, Plan, SectionKind, Writer, parse};
-use nanoserve_tests::{SplitMix64, read_values, write_file};
+use nanoserve_format::{Encoding, FormatError, ModelSpec, NsvFile, Plan, SectionKind, Writer, parse};
+use nanoserve_tests::parts::{DATA, PREAMBLE, Parts, Section, put, rehash, reroot, u32_at, u64_at};
+use nanoserve_tests::targets::{open, touch};
+use nanoserve_tests::{SplitMix64, write_file};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
-
-const PREAMBLE: usize = 192;
-const DATA: usize = 65536;
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(b[at..at + 4].try_into().unwrap())
-}
-
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(b[at..at + 8].try_into().unwrap())
-}
-
-fn put(b: &mut [u8], at: usize, value: &[u8]) {
-    b[at..at + value.len()].copy_from_slice(value);
-}
-
-/// A section: kind, flags, bytes.
-type Section = (u32, u32, Vec<u8>);
-
-/// A file in parts: sections, and everything from byte 65536 on.
-#[derive(Clone)]
-struct Parts {
-    sections: Vec<Section>,
-    data: Vec<u8>,
-}
-
-impl Parts {
-    fn split(file: &[u8]) -> Parts {
-        let entry = |i: usize| {
-            let e = &file[PREAMBLE + 8 + 64 * i..];
-            let (offset, len) = (u64_at(e, 8) as usize, u64_at(e, 16) as usize);
-            (u32_at(e, 0), u32_at(e, 4), file[offset..offset + len].to_vec())
-        };
-        let sections = (0..u32_at(file, PREAMBLE) as usize).map(entry).collect();
-        Parts { sections, data: file[DATA..].to_vec() }
-    }
-
-    fn file(&self) -> Vec<u8> {
-        let table_bytes = 8 + 64 * self.sections.len();
-        let mut out = vec![0; PREAMBLE + table_bytes];
-        put(&mut out, 0, b"\x89NSV\r\n\x1a\n");
-        put(&mut out, 8, &1u16.to_le_bytes());
-        put(&mut out, 16, &(table_bytes as u64).to_le_bytes());
-        put(&mut out, PREAMBLE, &(self.sections.len() as u32).to_le_bytes());
-        for (i, (kind, flags, body)) in self.sections.iter().enumerate() {
-            out.resize(out.len().next_multiple_of(64), 0);
-            let (at, offset) = (PREAMBLE + 8 + 64 * i, out.len() as u64);
-            put(&mut out, at, &kind.to_le_bytes());
-            put(&mut out, at + 4, &flags.to_le_bytes());
-            put(&mut out, at + 8, &offset.to_le_bytes());
-            put(&mut out, at + 16, &(body.len() as u64).to_le_bytes());
-            put(&mut out, at + 32, blake3::hash(body).as_bytes());
-            out.extend(body);
-        }
-        assert!(out.len() <= DATA);
-        out.resize(DATA, 0);
-        out.extend(&self.data);
-        let len = out.len() as u64;
-        put(&mut out, 24, &len.to_le_bytes());
-        reroot(&mut out);
-        out
-    }
-
-    fn body(&mut self, kind: u32) -> &mut Vec<u8> {
-        &mut self.sections.iter_mut().find(|s| s.0 == kind).unwrap().2
-    }
-
-    /// The file with its description changed as JSON.
-    fn with_spec(&self, change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
-        let mut parts = self.clone();
-        let mut json = serde_json::from_slice(parts.body(1)).unwrap();
-        change(&mut json);
-        *parts.body(1) = json.to_string().into_bytes();
-        parts.file()
-    }
-
-    /// The file with its directory changed as entries.
-    fn with_entries(&self, change: impl Fn(&mut Vec<Entry>)) -> Vec<u8> {
-        let mut parts = self.clone();
-        let mut entries = Entry::decode(parts.body(2));
-        change(&mut entries);
-        *parts.body(2) = Entry::encode(&entries);
-        parts.file()
-    }
-
-    /// The file with bytes changed after it was put together, its root made right again.
-    fn with_bytes(&self, change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
-        let mut file = self.file();
-        change(&mut file);
-        reroot(&mut file);
-        file
-    }
-}
-
-/// Makes the root right, where the section table is inside the file.
-fn reroot(file: &mut [u8]) {
-    let table_bytes = u64_at(file, 16);
-    if table_bytes <= (file.len() - PREAMBLE) as u64 {
-        let table = &file[PREAMBLE..PREAMBLE + table_bytes as usize];
-        let root = blake3::Hasher::new().update(&file[..32]).update(table).finalize();
-        put(file, 32, root.as_bytes());
-    }
-}
-
-/// Makes the hashes of all sections right that are inside the file, then the root.
-fn rehash(file: &mut [u8]) {
-    let count = u32_at(file, PREAMBLE) as usize;
-    for i in 0..count.min(8) {
-        let at = PREAMBLE + 8 + 64 * i;
-        if at + 64 > file.len() {
-            break;
-        }
-        let (offset, len) = (u64_at(file, at + 8), u64_at(file, at + 16));
-        if let Some(end) = offset.checked_add(len).filter(|&end| end <= file.len() as u64) {
-            let hash = blake3::hash(&file[offset as usize..end as usize]);
-            put(file, at + 32, hash.as_bytes());
-        }
-    }
-    reroot(file);
-}
 
 /// One entry of the tensor directory; `place` is 48 bytes of a stored tensor or 4 of an alias.
 #[derive(Clone)]
@@ -183,6 +65,15 @@ impl Entry {
         self.storage = 1;
         self.place = target.to_le_bytes().to_vec();
     }
+}
+
+/// The file with its directory changed as entries.
+fn with_entries(good: &Parts, change: impl Fn(&mut Vec<Entry>)) -> Vec<u8> {
+    let mut parts = good.clone();
+    let mut entries = Entry::decode(parts.body(2));
+    change(&mut entries);
+    *parts.body(2) = Entry::encode(&entries);
+    parts.file()
 }
 
 fn spec() -> ModelSpec {
@@ -352,7 +243,7 @@ fn bad_contents(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
     // Places in the directory: embed, attn_norm, q, q's bias, ..., final_norm, lm_head.
     let (norm, q, bias) = (1, 2, 3);
     let head = Entry::decode(&good.sections[1].2).len() - 1;
-    let entries = |change: &dyn Fn(&mut Vec<Entry>)| good.with_entries(change);
+    let entries = |change: &dyn Fn(&mut Vec<Entry>)| with_entries(good, change);
     vec![
         ("SectionText", body(1, &|b| b.truncate(5))),
         ("SectionText", body(1, &|b| *b = b"\xff\xfe".to_vec())),
@@ -456,17 +347,6 @@ fn the_writer_refuses_what_is_not_written_once() {
     assert!(matches!(bad, Err(FormatError::Spec { field: "hidden_size", .. })));
 }
 
-/// Reads what a parsed file offers; it must not panic.
-fn touch(layout: &Layout, file: &[u8]) {
-    for entry in &layout.tensors {
-        let values = read_values(layout.view(file, entry));
-        assert_eq!(Some(values.len()), entry.shape.elements());
-    }
-    for kind in SectionKind::ALL {
-        let _ = layout.section(file, kind);
-    }
-}
-
 #[test]
 fn every_truncation_and_addition_is_refused() {
     let good = good_parts().file();
@@ -515,6 +395,9 @@ fn every_changed_byte_of_the_header_is_refused_or_harmless() {
                     if let Ok(layout) = parse(file) {
                         touch(&layout, file);
                         taken += 1;
+                        if u32::count_ones(change.into()) == 1 || [0, 0xff].contains(&file[at]) {
+                            open(file);
+                        }
                     }
                     file[..end].copy_from_slice(&good[..end]);
                 }
@@ -525,6 +408,72 @@ fn every_changed_byte_of_the_header_is_refused_or_harmless() {
     println!("{end} bytes, {} changes, {taken} with right hashes still parse", end * 255);
     // Most of these change a tensor's hash, or a digit of a number that may be any.
     assert!(taken > 0 && taken < end * 255 / 2, "{taken} of {} changes were taken", end * 255);
+}
+
+/// The bytes that say something: all but the long row of zeros before the tensors.
+fn meaning(good: &[u8]) -> Vec<usize> {
+    let head = good[..DATA].iter().rposition(|&b| b != 0).unwrap() + 1;
+    (0..head).chain(DATA..good.len()).collect()
+}
+
+#[test]
+fn changed_weights_run_to_the_end() {
+    let good = good_parts().file();
+    let ran = (DATA..good.len()).into_par_iter().step_by(5).map(|at| {
+        let mut file = good.clone();
+        // A sign and an exponent, all ones, then anything. Of NaNs and infinities no token can be chosen.
+        let changes = [0x80, 0xff, (at % 251) as u8].into_iter();
+        let runs = changes.filter(|change| {
+            file[at] ^= change;
+            open(&file)
+        });
+        runs.count()
+    });
+    let (ran, all) = (ran.sum::<usize>(), (good.len() - DATA).div_ceil(5) * 3);
+    println!("{ran} of {all} files with a changed weight give tokens");
+    assert!(ran > all / 2, "{ran} of {all}");
+}
+
+#[test]
+fn a_hundred_thousand_random_changes_are_refused_or_harmless() {
+    let good = good_parts().file();
+    let places = meaning(&good);
+    let edges = [0u64, 1, 63, 64, 65_536, 1 << 28, u32::MAX.into(), u64::MAX - 63, u64::MAX];
+    let ran: usize = (0..100_000u64)
+        .into_par_iter()
+        .map_init(
+            || good.clone(),
+            |file, seed| {
+                file.copy_from_slice(&good);
+                let mut random = SplitMix64::new(seed);
+                // Changes near each other, as in a damaged block, or anywhere.
+                let first = random.below(places.len());
+                let reach = if seed % 2 == 0 { 64 } else { places.len() };
+                for _ in 0..2 + random.below(15) {
+                    let at = places[(first + random.below(reach)) % places.len()];
+                    match random.below(4) {
+                        0 => {
+                            let at = at.min(file.len() - 8);
+                            put(file, at, &edges[random.below(edges.len())].to_le_bytes());
+                        }
+                        _ => file[at] = random.next_u64() as u8,
+                    }
+                }
+                if *file == good {
+                    return 0;
+                }
+                // As it is, it is refused, or the check of every byte names it.
+                if let Ok(layout) = parse(file) {
+                    assert!(!layout.damage(file).is_empty(), "change {seed}");
+                }
+                // With the hashes made right it is refused, or runs to the end.
+                rehash(file);
+                usize::from(open(file))
+            },
+        )
+        .sum();
+    println!("of 100000 changed files {ran} run to the end once their hashes are right");
+    assert!(ran > 1000, "{ran} ran: too few to say anything");
 }
 
 #[test]

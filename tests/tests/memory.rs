@@ -7,43 +7,12 @@ use nanoserve_format::{Encoding, parse};
 use nanoserve_runtime::memory::session_bytes;
 use nanoserve_runtime::session::DEFAULT_CHUNK;
 use nanoserve_runtime::{Engine, EngineOptions, KvType};
+use nanoserve_tests::counting::{Counting, peak};
 use nanoserve_tests::{SourceType, Tiny, convert_with};
 use serde_json::json;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-/// The system's allocator, with a count of the bytes that are in use.
-struct Counting;
-
-#[allow(unsafe_code)]
-// SAFETY: every call goes on to the system's allocator unchanged; the counters touch no memory but their own.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller's duties are those of `System::alloc`, with the same layout.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: `ptr` came from `System.alloc` with this layout, as the caller promises of `self.alloc`.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The largest number of bytes that `work` had in use beyond those of before.
-fn peak(work: impl FnOnce()) -> usize {
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    work();
-    PEAK.load(Relaxed) - before
-}
 
 /// A file of a kilobyte with a description and a directory that say anything, all hashes right.
 fn liar(description: &[u8], directory: &[u8]) -> Vec<u8> {

@@ -8,8 +8,9 @@
 //! ```
 
 use super::merge::Scratch;
-use super::{Family, IGNORE_MERGES, LEFT, NFC, NONE, RIGHT, Vocabulary, VocabularyError};
-use onig::{MatchParam, Regex, Region, SearchOptions};
+use super::split::{Matches, check_expression};
+use super::{Family, IGNORE_MERGES, LEFT, MAX_ADDED, NFC, NONE, RIGHT, Vocabulary, VocabularyError};
+use onig::Regex;
 use unicode_normalization_alignments::UnicodeNormalization;
 
 type Result<T> = std::result::Result<T, VocabularyError>;
@@ -26,10 +27,12 @@ impl Splitter {
     /// Makes it.
     ///
     /// # Errors
-    /// When the expression is none.
+    /// When the expression is none, or of a form that is not used: see [`check_expression`].
     pub fn new(vocabulary: &Vocabulary) -> Result<Self> {
-        let compile =
-            |pattern: &str| Regex::new(pattern).map_err(|e| VocabularyError::Pattern { cause: e.to_string() });
+        let compile = |pattern: &str| {
+            check_expression(pattern)?;
+            Regex::new(pattern).map_err(|e| VocabularyError::Pattern { cause: e.to_string() })
+        };
         let pattern = vocabulary.pattern;
         let regex = if pattern.is_empty() { None } else { Some(compile(pattern)?) };
         let mut starts = [[false; 256]; 2];
@@ -57,7 +60,7 @@ impl Vocabulary<'_> {
     /// The ids of a text, and nothing in front of it.
     ///
     /// # Errors
-    /// When the expression needs too many steps to split the text.
+    /// When the expression needs too many steps, or too long, to split the text.
     pub fn encode(&self, splitter: &Splitter, text: &str) -> Result<Vec<u32>> {
         let (scratch, symbols) = (Scratch::default(), Vec::new());
         let mut run = Run { vocabulary: self, splitter, scratch, symbols, out: Vec::with_capacity(text.len() / 3 + 1) };
@@ -76,7 +79,7 @@ impl Vocabulary<'_> {
         let bytes = text.as_bytes();
         for at in from..bytes.len() {
             if starts[usize::from(bytes[at])]
-                && let Some((len, token)) = self.longest_added(set, &bytes[at..])
+                && let Some((len, token)) = self.longest_added(set, &bytes[at..bytes.len().min(at + MAX_ADDED)])
                 && text.is_char_boundary(at)
                 && text.is_char_boundary(at + len)
             {
@@ -114,15 +117,23 @@ impl Run<'_, '_> {
     fn around_added(&mut self, set: usize, text: &str, between: fn(&mut Self, &str) -> Result<()>) -> Result<()> {
         // Where to look next, and up to where all is encoded: a token may take the spaces around it.
         let (mut from, mut done) = (0, 0);
+        // Up to where the spaces go that were looked at last: none is looked at twice.
+        let mut blank = 0;
         let starts = &self.splitter.starts[set];
         while let Some((start, end, [_, _, id, sides])) = self.vocabulary.next_added(set, starts, text, from) {
-            let begin = if sides & LEFT != 0 { done.max(text[..start].trim_end().len()) } else { start };
+            let begin = match text.get(done..start) {
+                Some(open) if sides & LEFT != 0 => done + open.trim_end().len(),
+                _ => start,
+            };
             if done < begin {
                 between(self, &text[done..begin])?;
             }
             self.out.push(id);
             from = end;
-            done = if sides & RIGHT != 0 { text.len() - text[end..].trim_start().len() } else { end };
+            if sides & RIGHT != 0 && blank < end {
+                blank = text.len() - text[end..].trim_start().len();
+            }
+            done = if sides & RIGHT != 0 { blank } else { end };
         }
         between(self, &text[done..])
     }
@@ -157,16 +168,11 @@ impl Run<'_, '_> {
 
     /// Each match of the expression, and what lies between matches.
     fn split(&mut self, regex: &Regex, text: &str) -> Result<()> {
-        let mut region = Region::new();
+        let mut matches = Matches::new(regex, text);
         // Where to look next, where the match before ended, and up to where all is encoded.
         let (mut from, mut last, mut done) = (0, None, 0);
         while from <= text.len() {
-            region.clear();
-            let (none, limits) = (SearchOptions::SEARCH_OPTION_NONE, MatchParam::default());
-            let found = regex
-                .search_with_param(text, from, text.len(), none, Some(&mut region), limits)
-                .map_err(|e| VocabularyError::Split { bytes: text.len(), cause: e.description().to_string() })?;
-            let Some((start, end)) = found.and_then(|_| region.pos(0)) else { break };
+            let Some((start, end)) = matches.next(from)? else { break };
             // A match of nothing right behind a match is none.
             if last == Some(end) {
                 from += text.get(from..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8);

@@ -59,7 +59,7 @@ pub trait Simd: Copy + 'static {
     fn pow2(self, n: Self::F) -> Self::F;
     /// `x` in the lanes where `a < b`, else `y`.
     fn if_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
-    /// The nearest whole numbers as bytes, and their sum. All within -127..=127.
+    /// The nearest whole numbers as bytes, and their sum, which may wrap. All within -127..=127 where `a` is finite.
     fn to_bytes(self, a: Self::F, out: &mut [i8; LANES]) -> i32;
     /// The largest lane.
     fn max_lane(self, a: Self::F) -> f32;
@@ -249,8 +249,9 @@ pub fn quantize<S: Simd>(s: S, x: &[f32], bytes: &mut [i8], scales: &mut [BlockS
         let inverse = s.splat(127.0 / absmax);
         let (low_bytes, high_bytes) = bytes.split_first_chunk_mut().expect("half a block");
         let high_bytes = high_bytes.first_chunk_mut().expect("the other half");
-        let sum = s.to_bytes(s.mul(low, inverse), low_bytes) + s.to_bytes(s.mul(high, inverse), high_bytes);
-        *scale = BlockScale { scale: absmax / 127.0, correction: -128 * sum };
+        let (low, high) = (s.to_bytes(s.mul(low, inverse), low_bytes), s.to_bytes(s.mul(high, inverse), high_bytes));
+        // Of finite values nothing wraps; of others nothing is promised, but that it ends.
+        *scale = BlockScale { scale: absmax / 127.0, correction: low.wrapping_add(high).wrapping_mul(-128) };
     }
 }
 

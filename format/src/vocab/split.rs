@@ -1,0 +1,350 @@
+//! The splitting expression: which may be used, and how one is kept from running without end.
+//!
+//! Oniguruma tries one path after the other, and an expression can be written so that there are more of them than
+//! anybody can wait for. A section may come from anywhere, so three things stand in the way:
+//!
+//! ```text
+//! its form      what repeats does not repeat inside, looks around do not run on, nothing refers back: the steps that
+//!               lie between two failures grow with the text, and no faster
+//! its attempts  each place of the text by itself, with few failures allowed at first, and eight times more each time
+//! the clock     is looked at between them
+//! ```
+//!
+//! What published tokenizers split by passes the first and never comes near the others.
+
+use super::{MAX_PATTERN, VocabularyError};
+use onig::{MatchParam, Regex, Region, SearchOptions};
+use std::time::{Duration, Instant};
+
+/// Quantifiers that an expression may have: some four times those of the longest in use.
+const MAX_QUANTIFIERS: usize = 64;
+
+/// The largest count of `{n,m}`.
+const MAX_COUNT: u32 = 256;
+
+/// Groups within groups.
+const MAX_DEPTH: usize = 32;
+
+/// Failures that an attempt may have, at first and at last.
+const FAILURES: u32 = 256;
+const MAX_FAILURES: u32 = 10_000_000;
+
+/// The engine's code for an attempt with more failures (ONIGERR_RETRY_LIMIT_IN_MATCH_OVER).
+const TOO_MANY_FAILURES: i32 = -17;
+
+/// Attempts between two looks at the clock, while none has many failures.
+const ATTEMPTS: u32 = 16;
+
+/// How long a text may take to be split: thousands of times longer than it does.
+fn patience(bytes: usize) -> Duration {
+    Duration::from_secs(10) + Duration::from_micros(10 * bytes as u64)
+}
+
+/// Checks that an expression is of a form that cannot keep the engine busy without end.
+///
+/// # Errors
+/// What is in the way, and where.
+pub fn check_expression(pattern: &str) -> Result<(), VocabularyError> {
+    let refused = |at: usize, what: &str| VocabularyError::Pattern { cause: format!("at byte {at}: {what}") };
+    if pattern.len() > MAX_PATTERN {
+        return Err(refused(MAX_PATTERN, "it is longer than 4096 bytes"));
+    }
+    Form { rest: pattern, quantifiers: 0 }
+        .alternatives(0, false)
+        .and_then(
+            |(_, form)| if form.rest.is_empty() { Ok(()) } else { Err((form.rest, "a group that was not opened")) },
+        )
+        .map_err(|(rest, what)| refused(pattern.len() - rest.len(), what))
+}
+
+/// An expression while it is looked through.
+#[derive(Clone, Copy)]
+struct Form<'p> {
+    rest: &'p str,
+    quantifiers: usize,
+}
+
+/// Where it is not what it may be, and why.
+type Refused<'p> = (&'p str, &'static str);
+
+impl<'p> Form<'p> {
+    fn next(&mut self) -> Option<char> {
+        let c = self.rest.chars().next()?;
+        self.rest = &self.rest[c.len_utf8()..];
+        Some(c)
+    }
+
+    fn skip(&mut self, text: &str) -> bool {
+        let rest = self.rest.strip_prefix(text);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// Up to the end of the group or of the expression; whether anything in it repeats. `around` is within a look around.
+    fn alternatives(mut self, depth: usize, around: bool) -> Result<(bool, Self), Refused<'p>> {
+        let mut repeats = false;
+        loop {
+            let at = self.rest;
+            let Some(c) = self.next() else { return Ok((repeats, self)) };
+            let mut inner = false;
+            match c {
+                ')' => return Ok((repeats, Form { rest: at, ..self })),
+                '|' | '^' | '$' => continue,
+                '*' | '+' | '?' | '{' => return Err((at, "a quantifier of nothing")),
+                '(' if depth == MAX_DEPTH => return Err((at, "groups 32 deep")),
+                '(' => (inner, self) = self.group(at, depth, around)?,
+                '[' => self = self.class(at, 0)?,
+                '\\' => self.escape(at)?,
+                _ => {}
+            }
+            let at = self.rest;
+            let Some((least, most)) = self.quantifier()? else {
+                repeats |= inner;
+                continue;
+            };
+            self.quantifiers += 1;
+            if self.quantifiers > MAX_QUANTIFIERS {
+                return Err((at, "more than 64 quantifiers"));
+            } else if inner && most != Some(1) {
+                return Err((at, "a quantifier around a quantifier"));
+            } else if around && most.is_none() {
+                return Err((at, "a look around without bounds"));
+            } else if least.max(most.unwrap_or(0)) > MAX_COUNT {
+                return Err((at, "a count above 256"));
+            }
+            repeats = true;
+        }
+    }
+
+    fn group(mut self, at: &'p str, depth: usize, around: bool) -> Result<(bool, Self), Refused<'p>> {
+        let looks = ["?=", "?!", "?<=", "?<!"].iter().any(|kind| self.skip(kind));
+        if !looks && !["?:", "?i:", "?-i:"].iter().any(|kind| self.skip(kind)) && self.rest.starts_with(['?', '*']) {
+            return Err((at, "a group of another kind than (?:, (?i:, (?=, (?!, (?<=, (?<!"));
+        }
+        let (repeats, mut form) = self.alternatives(depth + 1, around || looks)?;
+        if form.skip(")") { Ok((repeats, form)) } else { Err((at, "a group without an end")) }
+    }
+
+    /// The rest of a character class.
+    fn class(mut self, at: &'p str, depth: usize) -> Result<Self, Refused<'p>> {
+        self.skip("^");
+        // Engines do not agree what these are.
+        if depth == MAX_DEPTH || self.rest.starts_with([']', ':']) {
+            return Err((at, "a class that begins with ] or :"));
+        }
+        loop {
+            let at = self.rest;
+            match self.next() {
+                Some(']') => return Ok(self),
+                Some('[') => self = self.class(at, depth + 1)?,
+                Some('\\') => self.escape(at)?,
+                Some(_) => {}
+                None => return Err((at, "a class without an end")),
+            }
+        }
+    }
+
+    /// What follows a backslash: a kind of character, a position, or a character that would mean something without it.
+    fn escape(&mut self, at: &'p str) -> Result<(), Refused<'p>> {
+        match self.next() {
+            Some('p' | 'P') => {
+                let name = self.rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+                let Some((_, rest)) =
+                    name.filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || "^_".contains(c)))
+                else {
+                    return Err((at, "a property without a name"));
+                };
+                self.rest = rest;
+                Ok(())
+            }
+            Some(
+                's' | 'S' | 'd' | 'D' | 'w' | 'W' | 'h' | 'H' | 'r' | 'n' | 't' | 'f' | 'v' | 'b' | 'B' | 'A' | 'z'
+                | 'Z',
+            ) => Ok(()),
+            Some('x' | 'u') => {
+                let digits = self.rest.strip_prefix('{').unwrap_or(self.rest);
+                let all = digits.len() - digits.trim_start_matches(|c: char| c.is_ascii_hexdigit()).len();
+                let braces = digits.len() < self.rest.len();
+                let taken = if braces { all + 2 } else { all.min(if at.starts_with("\\x") { 2 } else { 4 }) };
+                if all == 0 || braces && !digits[all..].starts_with('}') {
+                    return Err((at, "a code without digits"));
+                }
+                self.rest = &self.rest[taken..];
+                Ok(())
+            }
+            Some(c) if !c.is_alphanumeric() => Ok(()),
+            _ => Err((at, "a reference, or an escape that is not known here")),
+        }
+    }
+
+    /// How often what stands before may be there, at least and at most; None without a quantifier.
+    fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>)>, Refused<'p>> {
+        let at = self.rest;
+        let bounds = if self.skip("*") || self.skip("+") {
+            (0, None)
+        } else if self.skip("?") {
+            (0, Some(1))
+        } else if self.skip("{") {
+            let wrong = (at, "braces that are no count");
+            let (inside, rest) = self.rest.split_once('}').ok_or(wrong)?;
+            self.rest = rest;
+            let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+            match inside.split_once(',') {
+                None => number(inside).map(|n| (n, Some(n))),
+                Some((least, "")) => number(least).map(|n| (n, None)),
+                Some(("", most)) => number(most).map(|n| (0, Some(n))),
+                Some((least, most)) => number(least).zip(number(most).map(Some)),
+            }
+            .ok_or(wrong)?
+        } else {
+            return Ok(None);
+        };
+        // Lazy, or without a way back.
+        let _ = self.skip("?") || (!at.starts_with('{') && self.skip("+"));
+        if self.rest.starts_with(['*', '+', '?', '{']) {
+            return Err((self.rest, "a quantifier of a quantifier"));
+        }
+        Ok(Some(bounds))
+    }
+}
+
+/// The matches of an expression in a text.
+pub(super) struct Matches<'r, 't> {
+    regex: &'r Regex,
+    text: &'t str,
+    region: Region,
+    end: Instant,
+    attempts: u32,
+}
+
+impl<'r, 't> Matches<'r, 't> {
+    pub fn new(regex: &'r Regex, text: &'t str) -> Self {
+        Self::within(regex, text, patience(text.len()))
+    }
+
+    pub fn within(regex: &'r Regex, text: &'t str, patience: Duration) -> Self {
+        Self { regex, text, region: Region::new(), end: Instant::now() + patience, attempts: 0 }
+    }
+
+    /// Where the first match at or after `from` begins and ends.
+    pub fn next(&mut self, from: usize) -> Result<Option<(usize, usize)>, VocabularyError> {
+        let (mut at, mut failures) = (from, FAILURES);
+        loop {
+            self.attempts += 1;
+            if (failures > FAILURES || self.attempts.is_multiple_of(ATTEMPTS)) && Instant::now() > self.end {
+                return Err(self.failed("it takes too long"));
+            }
+            self.region.clear();
+            let mut limits = MatchParam::default();
+            limits.set_retry_limit_in_match(failures);
+            let (none, region) = (SearchOptions::SEARCH_OPTION_NONE, Some(&mut self.region));
+            match self.regex.match_with_param(self.text, at, none, region, limits) {
+                Ok(Some(_)) => return Ok(self.region.pos(0)),
+                Ok(None) => match self.text.get(at..).and_then(|rest| rest.chars().next()) {
+                    Some(c) => (at, failures) = (at + c.len_utf8(), FAILURES),
+                    None => return Ok(None),
+                },
+                Err(e) if e.code() == TOO_MANY_FAILURES && failures < MAX_FAILURES => {
+                    failures = failures.saturating_mul(8).min(MAX_FAILURES);
+                }
+                Err(e) => return Err(self.failed(e.description())),
+            }
+        }
+    }
+
+    fn failed(&self, cause: &str) -> VocabularyError {
+        VocabularyError::Split { bytes: self.text.len(), cause: cause.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of Llama 3, Qwen 2, GPT-2 (see above), GPT-4o, Bloom and Mistral's Tekken.
+    const PUBLISHED: [&str; 5] = [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r" ?[^(\s|[.,!?…。，、।۔،])]+",
+    ];
+
+    #[test]
+    fn what_is_in_use_passes() {
+        for pattern in PUBLISHED {
+            check_expression(pattern).unwrap();
+            Regex::new(pattern).unwrap();
+        }
+        for pattern in [r"(?:\r\n|\r|\n)+", r"[\u4e00-\u9fff]+", r"\x{3000}?\x41", r"a+?b*+c{2,}?", r"(\p{^L})", ""] {
+            check_expression(pattern).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_could_run_without_end_does_not() {
+        for (pattern, what) in [
+            (r"(?:a+)+", "around a quantifier"),
+            (r"(?:a{2}|b){3}", "around a quantifier"),
+            (r"(?:(?:a?)?)*", "around a quantifier"),
+            (r"(?=(?:(?=(?:(?=a*).)*).)*)", "a look around without bounds"),
+            (r"(?<!x+)y", "a look around without bounds"),
+            (r"(a)\1", "a reference"),
+            (r"(?<x>a\g<x>?)", "another kind"),
+            (r"(?~a)", "another kind"),
+            (r"(?>a)", "another kind"),
+            (r"(*FAIL)", "another kind"),
+            (r"a{1000}", "a count above"),
+            (r"a{300,}", "a count above"),
+            (r"a{2}{3}", "of a quantifier"),
+            (r"a{1,3}+", "of a quantifier"),
+            (r"a{x}", "no count"),
+            (r"a{+1}", "no count"),
+            (r"(?:a", "without an end"),
+            (r"[a", "without an end"),
+            (r"a)", "not opened"),
+            (r"[]a]", "a class that"),
+            (r"[[:alpha:]]", "a class that"),
+            (r"\p{L", "a property"),
+            (r"\x", "a code"),
+            (r"*", "of nothing"),
+            (r"\", "an escape"),
+        ] {
+            let error = check_expression(pattern).expect_err(pattern).to_string();
+            assert!(error.contains(what), "{pattern}: {error}");
+        }
+        assert!(check_expression(&"(".repeat(MAX_PATTERN)).is_err());
+        assert!(check_expression(&"[".repeat(MAX_PATTERN)).is_err());
+        assert!(check_expression(&"a?".repeat(65)).is_err());
+        assert!(check_expression(&"a".repeat(MAX_PATTERN + 1)).is_err());
+    }
+
+    #[test]
+    fn attempts_at_each_place_are_a_search() {
+        let text = "It's 1234 °C,\n\n  in  東京 …  e\u{301} 've\r\n \u{3000}x   ";
+        for pattern in PUBLISHED.iter().chain(&[r"\p{N}", r"x*", r"(?<=1)2|C", r"\bin\b", r"nothing"]) {
+            let regex = Regex::new(pattern).unwrap();
+            let mut matches = Matches::new(&regex, text);
+            for from in (0..=text.len()).filter(|&at| text.is_char_boundary(at)) {
+                let mut region = Region::new();
+                let none = SearchOptions::SEARCH_OPTION_NONE;
+                let found = regex.search_with_options(text, from, text.len(), none, Some(&mut region));
+                assert_eq!(matches.next(from).unwrap(), found.and_then(|_| region.pos(0)), "{pattern} from {from}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_failures_are_granted_and_time_is_not() {
+        // Cubic: no line end is found from any place.
+        let regex = Regex::new(r"[a-z]*[a-y]*[0-9\n]").unwrap();
+        let good = "a".repeat(200) + "7";
+        assert_eq!(Matches::new(&regex, &good).next(0).unwrap(), Some((0, 201)));
+        let bad = "a".repeat(200) + "-7";
+        assert_eq!(Matches::new(&regex, &bad).next(0).unwrap(), Some((201, 202)));
+        match Matches::within(&regex, &bad, Duration::ZERO).next(0) {
+            Err(VocabularyError::Split { bytes: 202, cause }) => assert_eq!(cause, "it takes too long"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

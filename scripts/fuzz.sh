@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Fuzzes every door in turn, SECONDS each (default 120), from the committed seeds and what earlier runs have found:
+#
+#     scripts/fuzz.sh [SECONDS] [DOOR...]
+#
+# Needs a nightly toolchain, g++ and cargo-fuzz (cargo install cargo-fuzz --locked). Runs under the address sanitizer.
+# What ends a run lies in tests/fuzz/artifacts/DOOR: copy it to tests/fuzz/seeds/DOOR/found-NAME, where the smoke test
+# keeps trying it, and mend what it found. FUZZ_TARGET_DIR says where to build.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${1:-120}
+shift || true
+doors=("$@")
+[ ${#doors[@]} -gt 0 ] || doors=(nsv safetensors config vocabulary tokenizer)
+command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 2; }
+
+failed=()
+for door in "${doors[@]}"; do
+    mkdir -p "tests/fuzz/corpus/$door"
+    echo "== $door, $seconds s"
+    # 30 s for one input is a hang; a gigabyte for inputs of some kilobytes is too much, and 128 MiB at once.
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz ${FUZZ_TARGET_DIR:+--target-dir "$FUZZ_TARGET_DIR"} "$door" \
+        "tests/fuzz/corpus/$door" "tests/fuzz/seeds/$door" -- \
+        -max_total_time="$seconds" -timeout=30 -rss_limit_mb=1024 -malloc_limit_mb=128 -max_len=32768 \
+        -print_final_stats=1 -verbosity=1 || failed+=("$door")
+done
+[ ${#failed[@]} -eq 0 ] || { echo "ended early: ${failed[*]}" >&2; exit 1; }
