@@ -327,6 +327,23 @@ fn a_flipped_weight_bit() {
     }
 }
 
+/// A turned sign of a small weight hardly shows beside q8's rounding; where it does, it is no bias.
+#[test]
+fn a_fault_as_small_as_the_rounding() {
+    let mut found = 0;
+    for row in 0..12 {
+        let change = |t: &mut BTreeMap<String, Source>| {
+            flip(t.get_mut(&key(0, "self_attn.o_proj.weight")).unwrap(), row, 1 << 31);
+        };
+        let blamed = Mutant::of("untied-mha").tensors(change).blamed(Encoding::Q8);
+        assert!(
+            blamed.iter().all(|(c, b)| (c.as_str(), b.as_str()) == ("layers.0.attn.out", "layers.0.attn.o.weight"))
+        );
+        found += blamed.len();
+    }
+    assert!(found > 2, "{found} of 12");
+}
+
 #[test]
 fn a_flipped_bit_of_a_norm() {
     for (name, component, blame) in [
