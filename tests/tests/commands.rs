@@ -73,7 +73,7 @@ fn convert_run_verify_inspect_bench() {
         let report = nanoserve("verify", [&path, text(&reference), "--json", "--dump", text(&dump)]).expect(0).json();
         assert_eq!(report["pass"], true);
         assert_eq!(report["greedy"]["got"], report["greedy"]["expected"]);
-        assert_eq!(report["components"].as_array().unwrap().len(), 3 + 2 * 8);
+        assert_eq!(report["components"].as_array().unwrap().len(), 3 + 2 * 15);
         nanoserve("verify", [&path, text(&dump), "--atol", "0", "--rtol", "0"]).expect(0);
 
         let run = nanoserve("inspect", [&path, "--tensors", "--check"]).expect(0);

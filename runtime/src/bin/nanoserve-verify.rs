@@ -110,8 +110,10 @@ fn search(a: &Arguments, reference: Option<&Reference>) -> Result<(String, bool)
         let kv_type = a.machine.how.kv_type(&file);
         let found = bisect::kernels(&file, &pool, &paths, kv_type, &ids).map_err(&in_file)?;
         let names: Vec<&str> = paths.iter().map(|k| k.name).collect();
-        let looked =
-            format!("[{}] against scalar, {} positions, cache {}", names.join(", "), ids.len(), kv_type.name());
+        let looked = match names.join(", ").as_str() {
+            "" => "scalar alone: it is what others are compared with".to_string(),
+            names => format!("{names} against scalar, {} positions, cache {}", ids.len(), kv_type.name()),
+        };
         let sound = found.is_empty();
         stages.push(Stage { name: "kernels", looked, found });
         if let Some(reference) = reference.filter(|_| sound) {

@@ -18,20 +18,16 @@ pub fn explain(case: &Case) -> Blamed {
         Op::Rope { plain, weight, bias, input } if unseen.len() <= 1 => {
             rotary::explain(case, unseen.is_empty(), plain, &Matrix { weight, bias, input })
         }
-        Op::Linear { weight, bias, input } if unseen.is_empty() || few(case) => {
-            linear::explain(case, &Matrix { weight, bias, input }, case.got, case.expected)
+        Op::Linear { weight, bias, input } => {
+            let matrix = Matrix { weight, bias, input };
+            if unseen.is_empty() || few(case) {
+                return linear::explain(case, &matrix, case.got, case.expected);
+            }
+            let certain = linear::certain(case, &matrix, case.got, case.expected);
+            certain.unwrap_or_else(|| anything(&unseen, weight))
         }
-        _ if !unseen.is_empty() => {
-            let own = match &case.component.op {
-                Op::Norm { weight, .. } | Op::Linear { weight, .. } => weight.clone(),
-                _ => format!("{}{}", case.component.prefix, case.component.slot),
-            };
-            let blame = match unseen.as_slice() {
-                [one] => format!("{one} or {own}"),
-                all => format!("anything from {} to {own}", all[0]),
-            };
-            (blame, "the reference does not have what is between; rows made with this version do".into())
-        }
+        Op::Norm { weight, .. } if !unseen.is_empty() => anything(&unseen, weight),
+        _ if !unseen.is_empty() => anything(&unseen, &format!("{}{}", case.component.prefix, case.component.slot)),
         Op::Norm { weight, input } => norm(case, weight, input),
         Op::Gate { gate, up } => gate_and_up(case, gate, up),
         Op::Attention => {
@@ -41,8 +37,18 @@ pub fn explain(case: &Case) -> Blamed {
             ("attention".into(), what)
         }
         Op::Add { .. } => ("residual sum".into(), format!("of equal parts; elements {} differ", Listed(&case.rows()))),
-        Op::Linear { .. } | Op::Rope { .. } => unreachable!("both are explained above where nothing is unseen"),
+        Op::Rope { .. } => unreachable!("it is explained above where nothing is unseen"),
     }
+}
+
+/// All that could be meant where the reference does not have what is between.
+fn anything(unseen: &[&String], own: &str) -> Blamed {
+    let blame = match unseen {
+        [one] => format!("{one} or {own}"),
+        all => format!("anything from {} to {own}", all[0]),
+    };
+    let without = unseen.iter().take(3).map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    (blame, format!("a reference with {without} would tell more"))
 }
 
 /// Whether less than half of the outputs are off: then it is their own rows, as what comes before reaches them all.
@@ -83,7 +89,10 @@ fn norm(case: &Case, weight: &str, input: &str) -> Blamed {
             format!("each row is off by one factor: eps is {eps:e} here and about {:.1e} there", theirs.max(0.0));
         return ("norm_eps".into(), what);
     }
-    (weight.into(), format!("elements {} differ", Listed(&case.rows())))
+    match case.rows().as_slice() {
+        [] => (weight.into(), "rows are off by a factor, which no eps explains".into()),
+        rows => (weight.into(), format!("elements {} differ", Listed(rows))),
+    }
 }
 
 fn gate_and_up(case: &Case, gate: &str, up: &str) -> Blamed {

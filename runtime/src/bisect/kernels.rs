@@ -75,7 +75,7 @@ struct Twin<'a> {
 
 impl Twin<'_> {
     fn engine(&self, kernels: Kernels) -> Result<Engine<CpuBackend>> {
-        // A table lives as long as the program. Those made here are few, and made only where a kernel is broken.
+        // A backend's table lives as long as the program; those made here are small, and some more where one is broken.
         let kernels = Box::leak(Box::new(kernels));
         Engine::with_backend(self.file.clone(), CpuBackend::new(kernels, self.pool.clone()))
     }
@@ -162,6 +162,9 @@ pub fn kernels(
     kv: KvType,
     ids: &[u32],
 ) -> Result<Vec<Finding>> {
+    if paths.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut twin = Twin { file, pool, kv, ids, rows: HashMap::new() };
     twin.rows = trace(&mut twin.engine(scalar::KERNELS)?, ids, kv)?.into_iter().collect();
     let found = paths.iter().map(|kernels| twin.search(kernels)).collect::<Result<Vec<_>>>()?;

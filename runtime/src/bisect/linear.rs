@@ -3,6 +3,7 @@
 use super::Listed;
 use super::component::Component;
 use super::explain::{Blamed, weight_of};
+use super::noise::SPREADS;
 use super::reference::Case;
 use nanoserve_format::{Shape, panel};
 
@@ -10,8 +11,11 @@ use nanoserve_format::{Shape, panel};
 const ALIKE: [&[&str]; 3] =
     [&["attn.q_plain", "attn.k_plain", "attn.v"], &["attn.q", "attn.k"], &["mlp.gate", "mlp.up"]];
 
-/// Rows of this many tokens say which column of a matrix they differ with.
+/// This many tokens say which column of a matrix a row differs with.
 const MIN_TOKENS: usize = 4;
+
+/// Rows that are looked at to tell a bias from weights.
+const SOME_ROWS: usize = 16;
 
 /// A matrix with its bias, by names, and where its input is.
 pub struct Matrix<'a> {
@@ -25,28 +29,40 @@ pub struct Matrix<'a> {
 
 /// Explains outputs `got` where the reference has `expected`, both before RoPE.
 pub fn explain(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Blamed {
-    let entry = case.file.layout().tensor(m.weight).expect("a matrix of the schema");
-    let weight = entry.alias_of.as_deref().unwrap_or(m.weight);
+    certain(case, m, got, expected).unwrap_or_else(|| weights(case, m, got, expected))
+}
+
+/// What no other fault would look like: another matrix's values, or one difference at every position.
+pub fn certain(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Option<Blamed> {
     if let Some(other) = swapped(case) {
         let component = Component::of(&other);
         let theirs = weight_of(&component).expect("what is alike is made by matrices");
-        return (format!("{weight}, swapped with {theirs}"), format!("it gives the reference's {other}"));
+        return Some((format!("{}, swapped with {theirs}", m.weight), format!("it gives the reference's {other}")));
     }
-    let difference: Vec<f64> = got.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
-    if !m.bias.is_empty() && constant(case, &difference) {
-        let here = if case.file.tensor(m.bias).is_some() { "another" } else { "none" };
-        let what = format!("the difference is the same at every position: {here} here; rows {}", Listed(&case.rows()));
-        return (m.bias.into(), what);
+    if m.bias.is_empty() || !constant(case, m, &difference(got, expected)) {
+        return None;
     }
+    let here = if case.file.tensor(m.bias).is_some() { "another" } else { "none" };
+    let what = format!("the difference is the same at every position: {here} here; rows {}", Listed(&case.rows()));
+    Some((m.bias.into(), what))
+}
+
+/// Rows whose weights differ, and where one is alone, its column.
+fn weights(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Blamed {
+    let entry = case.file.layout().tensor(m.weight).expect("a matrix of the schema");
+    let weight = entry.alias_of.as_deref().unwrap_or(m.weight);
     let rows = case.rows();
-    let one = rows.first().filter(|_| rows.len() <= case.width.div_ceil(4)).and_then(|&row| {
-        let column = column(case, m, &difference, row)?;
-        Some(format!(
-            "; in row {row} as column {column} would make it, whose weight is {:e}",
-            value(case, m, row, column)
-        ))
+    let one = rows.first().filter(|_| 4 * rows.len() <= case.width).and_then(|&row| {
+        let d = of_row(case, &difference(got, expected), row);
+        let (column, _) = best_column(case, m, &d).filter(|(_, left)| explained(case, row, &d, *left))?;
+        let value = value(case, m, row, column);
+        Some(format!("; in row {row} as column {column} would make it, whose weight is {value:e}"))
     });
     (weight.into(), format!("rows {} of {} differ{}", Listed(&rows), case.width, one.unwrap_or_default()))
+}
+
+fn difference(got: &[f32], expected: &[f32]) -> Vec<f64> {
+    got.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect()
 }
 
 /// The other component of the reference that ours is.
@@ -61,29 +77,56 @@ fn swapped(case: &Case) -> Option<String> {
     })
 }
 
-/// Whether the difference is the same at every position.
-fn constant(case: &Case, difference: &[f64]) -> bool {
-    let tokens = case.tokens();
-    let mean = |row: usize| difference.iter().skip(row).step_by(case.width).sum::<f64>() / tokens as f64;
-    let means: Vec<f64> = (0..case.width).map(mean).collect();
-    let near = |(i, d): (usize, &f64)| (d - means[i % case.width]).abs() <= 2.0 * case.limit(i);
-    tokens > 1 && difference.iter().enumerate().all(near)
+/// The differences of one row, position by position.
+fn of_row(case: &Case, difference: &[f64], row: usize) -> Vec<f64> {
+    difference.iter().skip(row).step_by(case.width).copied().collect()
 }
 
-/// The column of the matrix whose input goes with the difference of a row, position by position.
-fn column(case: &Case, m: &Matrix, difference: &[f64], row: usize) -> Option<usize> {
-    let x = &case.slots[m.input].rows;
-    let (tokens, cols) = (case.tokens(), x.len() / case.tokens());
-    let d: Vec<f64> = (0..tokens).map(|t| difference[t * case.width + row]).collect();
-    let goes_with = |column: &usize| {
-        let (mut dx, mut dd, mut xx) = (0.0, 0.0, 0.0);
-        for (t, d) in d.iter().enumerate() {
-            let x = f64::from(x[t * cols + column]);
-            (dx, dd, xx) = (dx + d * x, dd + d * d, xx + x * x);
-        }
-        dx * dx > 0.98 * dd * xx
+/// Whether the difference is the same at every position, and nearer to that than to what any weight would make.
+fn constant(case: &Case, m: &Matrix, difference: &[f64]) -> bool {
+    let spread = |row: usize| {
+        let d = of_row(case, difference, row);
+        let mean = d.iter().sum::<f64>() / d.len() as f64;
+        d.into_iter().map(move |d| d - mean).collect::<Vec<f64>>()
     };
-    (0..cols).find(goes_with).filter(|_| tokens >= MIN_TOKENS)
+    let small = |row: usize| {
+        let left = spread(row);
+        left.iter().enumerate().all(|(t, d)| d.abs() <= 2.0 * case.limit(t * case.width + row))
+    };
+    if case.tokens() == 1 || !(0..case.width).all(small) {
+        return false;
+    }
+    let (mut by_bias, mut by_weight) = (0.0, 0.0);
+    for row in case.rows().into_iter().take(SOME_ROWS) {
+        by_bias += squares(&spread(row));
+        by_weight += best_column(case, m, &of_row(case, difference, row)).map_or(f64::INFINITY, |(_, left)| left);
+    }
+    by_bias <= by_weight
+}
+
+fn squares(values: &[f64]) -> f64 {
+    values.iter().map(|d| d * d).sum()
+}
+
+/// The column of the matrix whose input goes best with a row's differences, and the squares that it leaves.
+fn best_column(case: &Case, m: &Matrix, d: &[f64]) -> Option<(usize, f64)> {
+    let x = &case.slots[m.input].rows;
+    let cols = x.len() / d.len();
+    let left = |column: usize| {
+        let (mut dx, mut xx) = (0.0, 0.0);
+        for (d, x) in d.iter().zip(x.iter().skip(column).step_by(cols)) {
+            let x = f64::from(*x);
+            (dx, xx) = (dx + d * x, xx + x * x);
+        }
+        (column, squares(d) - if xx > 0.0 { dx * dx / xx } else { 0.0 })
+    };
+    (0..cols).map(left).filter(|_| d.len() >= MIN_TOKENS).min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// Whether what is left of a row's differences is a little of them, and rounding.
+fn explained(case: &Case, row: usize, d: &[f64], left: f64) -> bool {
+    let rounding: f64 = (0..d.len()).map(|t| (case.noise.limit(t * case.width + row) / SPREADS).powi(2)).sum();
+    left <= 0.02 * squares(d) + 2.0 * rounding && left <= 0.5 * squares(d)
 }
 
 /// A weight of the file.

@@ -138,3 +138,102 @@ pub fn linear(file: &NsvFile, weight: &str, x: &[f32], x_noise: &Noise) -> Noise
     }
     Noise::Each(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nanoserve_format::{FormatError, ModelSpec, PANEL_ROWS, Plan, Writer};
+
+    const COLS: usize = 200;
+
+    /// Uniform in -1..1, without a pattern.
+    fn random(state: &mut u64) -> f64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 40) as f64 / f64::from(1 << 23) - 1.0
+    }
+
+    /// A file whose matrices hold random weights, with the weights of `lm_head` before they were rounded.
+    fn file(encoding: Encoding) -> (NsvFile, Vec<f32>) {
+        let spec = ModelSpec {
+            hidden_size: COLS,
+            intermediate_size: 16,
+            n_layers: 1,
+            n_heads: 2,
+            n_kv_heads: 1,
+            head_dim: 4,
+            vocab_size: 160,
+            ..ModelSpec::default()
+        };
+        let mut state = 3;
+        let weights: Vec<f32> = (0..160 * COLS).map(|_| (random(&mut state).powi(3) * 0.1) as f32).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("noise.nsv");
+        let mut writer = Writer::create(&path, Plan::new(spec.clone(), encoding).unwrap()).unwrap();
+        let head = nanoserve_format::schema::count(&spec) - 1;
+        for index in writer.stored() {
+            let fill = |pieces: std::ops::Range<usize>, out: &mut [u8]| {
+                out.fill(0);
+                let panels = out.chunks_exact_mut(encoding.panel_bytes(COLS).unwrap());
+                for (piece, out) in pieces.zip(panels).filter(|_| index == head) {
+                    let rows = &weights[piece * PANEL_ROWS * COLS..(piece + 1) * PANEL_ROWS * COLS];
+                    panel::pack(encoding, COLS, rows, out).unwrap();
+                }
+                Ok::<(), FormatError>(())
+            };
+            writer.write(index, fill).unwrap();
+        }
+        writer.finish().unwrap();
+        (NsvFile::open(&path).unwrap(), weights)
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    }
+
+    /// The spread is what errors have: not passed eight times, and not far above them. In f16 it is that of the
+    /// largest weight of a block, and the others' errors are smaller.
+    #[test]
+    fn spreads_are_those_of_the_errors() {
+        for (encoding, least, most) in [(Encoding::Q8, 0.9, 1.1), (Encoding::F16, 0.2, 1.0)] {
+            let (file, weights) = file(encoding);
+            let view = file.tensor("lm_head.weight").unwrap();
+            let mut state = 4;
+            let (mut sum, mut worst, mut count) = (0.0, 0f64, 0.0);
+            for _ in 0..32 {
+                let x: Vec<f32> = (0..COLS).map(|_| random(&mut state) as f32).collect();
+                let mut rounded = x.clone();
+                if encoding == Encoding::Q8 {
+                    for block in rounded.chunks_mut(Q8_BLOCK) {
+                        let d = largest(block) / 127.0;
+                        block.iter_mut().for_each(|x| *x = (*x / d).round_ties_even() * d);
+                    }
+                }
+                let Noise::Each(squares) = linear(&file, "lm_head.weight", &x, &Noise::None) else { panic!("rounded") };
+                let mut row = vec![0.0; COLS];
+                for (r, square) in squares.iter().enumerate() {
+                    panel::unpack_rows(encoding, COLS, view.bytes, r, &mut row);
+                    let error = dot(&row, &rounded) - dot(&weights[r * COLS..(r + 1) * COLS], &x);
+                    let spreads = error.abs() / square.sqrt();
+                    (sum, worst, count) = (sum + spreads * spreads, worst.max(spreads), count + 1.0);
+                }
+            }
+            let typical = f64::sqrt(sum / count);
+            assert!((least..most).contains(&typical) && worst < 6.0, "{encoding}: {typical} spreads, at most {worst}");
+        }
+    }
+
+    #[test]
+    fn values_in_f32_have_none() {
+        let (file, _) = file(Encoding::F32);
+        let x = [0.5; COLS];
+        assert_eq!(linear(&file, "lm_head.weight", &x, &Noise::None), Noise::None);
+        assert_eq!(linear(&file, "lm_head.weight", &x, &Noise::Unknown), Noise::Unknown);
+        assert_eq!(embed(&file, &x, COLS), Noise::None);
+        // What the input is off goes on.
+        let Noise::Each(squares) = linear(&file, "lm_head.weight", &x, &Noise::Each(vec![1.0; COLS])) else { panic!() };
+        let mut row = vec![0.0; COLS];
+        let view = file.tensor("lm_head.weight").unwrap();
+        panel::unpack_rows(Encoding::F32, COLS, view.bytes, 7, &mut row);
+        assert!((squares[7] - dot(&row, &row)).abs() < 1e-9);
+    }
+}

@@ -1,11 +1,12 @@
 //! `nanoserve-verify --bisect`: each fault that was put in is blamed on just what was changed, and a sound model on
 //! nothing.
 
+mod kernels;
+
 use nanoserve_format::{Encoding, NsvFile};
-use nanoserve_runtime::KvType;
-use nanoserve_runtime::bisect::{self, At, Finding, Judged, Tolerance};
+use nanoserve_runtime::bisect::{self, At, Judged, Tolerance};
 use nanoserve_runtime::cpu::CpuBackend;
-use nanoserve_runtime::cpu::isa::{self, AttendJob, Kernels};
+use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::verify::Reference;
 use nanoserve_tests::{Source, convert, copy_folder, fixture, fixtures, nanoserve};
@@ -99,7 +100,7 @@ impl Mutant {
 }
 
 fn pool() -> Arc<Pool> {
-    Arc::new(Pool::new(2).unwrap())
+    Arc::new(Pool::new(1).unwrap())
 }
 
 fn key(layer: usize, module: &str) -> String {
@@ -204,15 +205,15 @@ fn dropped_rope_scaling_and_a_wrong_theta() {
 #[test]
 fn a_wrong_eps() {
     for encoding in Encoding::ALL {
-        for (name, wrong, right) in
-            [("untied-mha", 1e-5, "1.0e-6"), ("tied-llama3", 1e-6, "1.0e-5"), ("biases", 1e-3, "")]
-        {
-            let mutant = Mutant::of(name).config(|c| c["rms_norm_eps"] = json!(wrong));
-            let found = mutant.judged(encoding).findings;
-            assert_eq!(found[0].component, "layers.0.attn_norm", "{name} {encoding}");
+        for (name, wrong, right) in [
+            ("untied-mha", 1e-5, "1e-5 here and about 1.0e-6 there"),
+            ("tied-llama3", 1e-6, "1e-6 here and about 1.0e-5 there"),
+            ("biases", 1e-3, "1e-3 here and about 9.7e-7 there"),
+        ] {
+            let found = Mutant::of(name).config(|c| c["rms_norm_eps"] = json!(wrong)).judged(encoding).findings;
+            assert_eq!((found[0].component.as_str(), found[0].at.unwrap().position), ("layers.0.attn_norm", 0));
             assert!(found.iter().all(|f| f.blame == "norm_eps" && f.component.contains("norm")), "{found:?}");
-            println!("{name} {encoding}: {}", found[0].what);
-            assert!(wrong == 1e-3 || found[0].what.contains(&right[1..3]) || name == "untied-mha", "{}", found[0].what);
+            assert!(found[0].what.ends_with(right), "{}", found[0].what);
         }
     }
 }
@@ -235,9 +236,9 @@ fn a_missing_bias() {
             };
             let (component, bias) = (format!("layers.1.{component}"), format!("layers.1.{tensor}.bias"));
             Mutant::of("biases").tensors(zero).expect(encoding, &[(&component, &bias)]);
-            if module == "self_attn.q_proj" || module == "self_attn.k_proj" {
-                let turned = component.trim_end_matches("_plain");
-                Mutant::of("biases").coarse().tensors(zero).expect(encoding, &[(turned, &bias)]);
+            if !matches!(module, "mlp.gate_proj" | "mlp.up_proj") {
+                let coarse = component.trim_end_matches("_plain");
+                Mutant::of("biases").coarse().tensors(zero).expect(encoding, &[(coarse, &bias)]);
             }
         }
         let none = Mutant::of("biases").config(|c| c["attention_bias"] = json!(false));
@@ -326,6 +327,23 @@ fn a_flipped_weight_bit() {
     }
 }
 
+/// A turned sign of a small weight hardly shows beside q8's rounding; where it does, it is no bias.
+#[test]
+fn a_fault_as_small_as_the_rounding() {
+    let mut found = 0;
+    for row in 0..12 {
+        let change = |t: &mut BTreeMap<String, Source>| {
+            flip(t.get_mut(&key(0, "self_attn.o_proj.weight")).unwrap(), row, 1 << 31);
+        };
+        let blamed = Mutant::of("untied-mha").tensors(change).blamed(Encoding::Q8);
+        assert!(
+            blamed.iter().all(|(c, b)| (c.as_str(), b.as_str()) == ("layers.0.attn.out", "layers.0.attn.o.weight"))
+        );
+        found += blamed.len();
+    }
+    assert!(found > 2, "{found} of 12");
+}
+
 #[test]
 fn a_flipped_bit_of_a_norm() {
     for (name, component, blame) in [
@@ -366,195 +384,6 @@ fn a_flipped_weight_bit_seen_from_afar() {
     }
 }
 
-/// The table that is broken; its twin, the plain one, where the machine has no other.
-fn fast() -> &'static Kernels {
-    isa::choose(None).unwrap()
-}
-
-fn touch(x: &mut f32) {
-    *x = f32::from_bits(x.to_bits() ^ 1);
-}
-
-fn attend_and_touch(kernel: fn(AttendJob), job: AttendJob) {
-    let AttendJob { q, limits, keys, values, head_dim, out } = job;
-    kernel(AttendJob { q, limits, keys, values, head_dim, out: &mut *out });
-    touch(&mut out[head_dim - 1]);
-}
-
-/// A kernel of the fastest table with one lane broken in its last bit; the component that shows it first, and a row.
-type Broken = (&'static str, fn(&mut Kernels), &'static str, usize);
-
-/// By whom a model in q8 is broken, with keys and values in f16.
-const BROKEN_Q8: [Broken; 7] = [
-    (
-        "rms_norm",
-        |k| {
-            k.rms_norm = |x, w, eps, out| {
-                (fast().rms_norm)(x, w, eps, out);
-                touch(&mut out[7]);
-            }
-        },
-        "layers.0.attn_norm",
-        7,
-    ),
-    (
-        "quantize",
-        |k| {
-            k.quantize = |x, bytes, scales| {
-                (fast().quantize)(x, bytes, scales);
-                bytes[3] ^= 1;
-            }
-        },
-        "layers.0.attn.q_plain",
-        0,
-    ),
-    (
-        "matrix_q8",
-        |k| {
-            k.matrix_q8 = |panels, x, out| {
-                (fast().matrix_q8)(panels, x, out);
-                out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[21]));
-            }
-        },
-        "layers.0.attn.q_plain",
-        21,
-    ),
-    (
-        "rope",
-        |k| {
-            k.rope = |head, cos, sin| {
-                (fast().rope)(head, cos, sin);
-                touch(&mut head[2]);
-            }
-        },
-        "layers.0.attn.q",
-        2,
-    ),
-    ("attend_f16", |k| k.attend_f16 = |job| attend_and_touch(fast().attend_f16, job), "layers.0.attn.mix", 15),
-    (
-        "add",
-        |k| {
-            k.add = |x, y| {
-                (fast().add)(x, y);
-                touch(&mut x[4]);
-            }
-        },
-        "layers.0.mid",
-        4,
-    ),
-    (
-        "silu_mul",
-        |k| {
-            k.silu_mul = |gate, up| {
-                (fast().silu_mul)(gate, up);
-                touch(&mut gate[9]);
-            }
-        },
-        "layers.0.mlp.gated",
-        9,
-    ),
-];
-
-const BROKEN_F16: [Broken; 1] = [(
-    "matrix_f16",
-    |k| {
-        k.matrix_f16 = |panels, x, out| {
-            (fast().matrix_f16)(panels, x, out);
-            out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[0]));
-        }
-    },
-    "layers.0.attn.q_plain",
-    0,
-)];
-
-const BROKEN_F32: [Broken; 2] = [
-    (
-        "matrix_f32",
-        |k| {
-            k.matrix_f32 = |panels, x, out| {
-                (fast().matrix_f32)(panels, x, out);
-                out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[31]));
-            }
-        },
-        "layers.0.attn.q_plain",
-        31,
-    ),
-    ("attend_f32", |k| k.attend_f32 = |job| attend_and_touch(fast().attend_f32, job), "layers.0.attn.mix", 15),
-];
-
-/// What is found with these kernels in a file of `encoding`.
-fn searched(encoding: Encoding, kv: KvType, kernels: &Kernels) -> Vec<Finding> {
-    let mutant = Mutant::of("untied-mha");
-    let file = Arc::new(NsvFile::open(mutant.path(encoding)).unwrap());
-    let found = bisect::kernels(&file, &pool(), &[kernels], kv, &mutant.reference.input_ids[..36]).unwrap();
-    found.iter().for_each(|f| println!("{encoding}: {f:?}"));
-    found
-}
-
-#[test]
-fn a_broken_lane() {
-    for (encoding, kv, all) in [
-        (Encoding::Q8, KvType::F16, &BROKEN_Q8[..]),
-        (Encoding::F16, KvType::F16, &BROKEN_F16),
-        (Encoding::F32, KvType::F32, &BROKEN_F32),
-    ] {
-        for (name, break_it, component, row) in all {
-            let mut kernels = *fast();
-            break_it(&mut kernels);
-            let found = searched(encoding, kv, &kernels);
-            let [f] = found.as_slice() else { panic!("{name}: {found:?}") };
-            assert_eq!((f.blame.as_str(), f.component.as_str()), (*name, *component));
-            // A wrong byte of an activation moves every row, by a bit or by none.
-            assert!(f.at == Some(At { position: 0, row: *row }) || *name == "quantize", "{name}: {f:?}");
-            let path = format!("{}, the prompt whole, cache {}", fast().name, kv.name());
-            assert_eq!(f.path.as_deref(), Some(path.as_str()), "{name}");
-            if name.starts_with("matrix") {
-                assert!(f.what.ends_with(&format!("lane {}", row % 16)), "{}", f.what);
-            }
-        }
-    }
-}
-
-#[test]
-fn several_broken_kernels_are_all_found() {
-    let mut kernels = *fast();
-    BROKEN_Q8.iter().for_each(|(_, break_it, ..)| break_it(&mut kernels));
-    let blamed: Vec<String> = searched(Encoding::Q8, KvType::F16, &kernels).into_iter().map(|f| f.blame).collect();
-    assert_eq!(blamed, BROKEN_Q8.map(|(name, ..)| name));
-}
-
-/// 36 tokens are whole tiles of every set's kernels: a tile of one token comes only token by token.
-#[test]
-fn a_kernel_for_one_token() {
-    let mut kernels = *fast();
-    kernels.matrix_q8 = |panels, x, out| {
-        (fast().matrix_q8)(panels, x, out);
-        if x.tokens == 1 {
-            touch(&mut out[0][6]);
-        }
-    };
-    let found = searched(Encoding::Q8, KvType::F32, &kernels);
-    assert_eq!(found.len(), 1);
-    assert_eq!((found[0].blame.as_str(), found[0].component.as_str()), ("matrix_q8", "layers.0.attn.q_plain"));
-    let path = format!("{}, token by token, cache f32", fast().name);
-    assert_eq!((found[0].path.as_deref(), found[0].at), (Some(path.as_str()), Some(At { position: 0, row: 6 })));
-}
-
-#[test]
-fn sound_kernels_are_blamed_for_nothing() {
-    for name in ["untied-mha", "biases", "odd-sizes", "head-dim"] {
-        let mutant = Mutant::of(name);
-        for encoding in Encoding::ALL {
-            let file = Arc::new(NsvFile::open(mutant.path(encoding)).unwrap());
-            for (_, kv) in KvType::ALL {
-                let ids = bisect::some_ids(file.spec());
-                assert!(ids.len() > 50);
-                assert_eq!(bisect::kernels(&file, &pool(), &isa::available(), kv, &ids).unwrap(), [], "{name}");
-            }
-        }
-    }
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -564,17 +393,16 @@ fn text(path: &Path) -> &str {
 fn the_program_names_what_it_found() {
     let mutant = Mutant::of("untied-mha")
         .tensors(|t| swap(t, &key(0, "self_attn.q_proj.weight"), &key(0, "self_attn.k_proj.weight")));
-    let (good, bad) = (Mutant::of("untied-mha").path(Encoding::Q8), mutant.path(Encoding::Q8));
+    let bad = mutant.path(Encoding::Q8);
     let folder = tempfile::tempdir().unwrap();
     let sound = folder.path().join("sound.nsv");
     convert(&fixture("untied-mha").path, Encoding::Q8, &sound);
-    drop(good);
     let reference = fixture("untied-mha").reference_path();
 
     let run = nanoserve("verify", [text(&sound), "--bisect"]).expect(0);
     assert!(run.stdout.ends_with("PASS: nothing differs\n") && !run.stdout.contains("reference"), "{}", run.stdout);
     let run = nanoserve("verify", [text(&sound), text(&reference), "--bisect"]).expect(0);
-    assert!(run.stdout.contains("reference  PASS  33 components"), "{}", run.stdout);
+    assert!(run.stdout.contains("reference  PASS  33 components\n"), "{}", run.stdout);
     let report = nanoserve("verify", [text(&sound), text(&reference), "--bisect", "--json"]).expect(0).json();
     assert_eq!(
         (&report["pass"], &report["blame"], report["stages"].as_array().unwrap().len()),
