@@ -5,8 +5,8 @@
 #     scripts/aarch64.sh --tests      then run unit tests on aarch64 as well
 #     scripts/aarch64.sh --install    as root on Debian: first install what is missing
 #
-# Builds the programs for this machine and, in the folder aarch64 of $CARGO_TARGET_DIR (or target), for aarch64, and runs
-# the latter under qemu's user-mode emulation as two processors: one of today, and one without f16 arithmetic. Each
+# Builds the programs for this machine and, in the folder aarch64 of $CARGO_TARGET_DIR (or target), for aarch64, and
+# runs the latter under qemu's user-mode emulation as two processors: one of today, and one without f16 arithmetic. Each
 # converts the demo in q8, f16 and f32, and runs prompts with every set of kernels that it has; each side checks the
 # other's files. Files are compared byte by byte, answers by all that --json prints but the timings. One row for each
 # comparison. Exit codes: 0 every row is PASS; 1 a row is FAIL or a build failed; 2 something is missing.
@@ -58,9 +58,11 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 qemu="qemu-aarch64-static"
 [ -e /lib/ld-linux-aarch64.so.1 ] || qemu+=" -L /usr/aarch64-linux-gnu"
 cross() {
+    local command=$1
+    shift
     env RUSTC="$(cross_rustc)" CARGO_TARGET_DIR="$target/aarch64" CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$qemu" cargo "$@" --locked --target $triple
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$qemu" cargo "$command" --locked --target $triple "$@"
 }
 echo "here:    $(rustc --version)"
 echo "aarch64: $("$(cross_rustc)" --version)"
@@ -121,14 +123,15 @@ done
 
 # What this machine's plain kernels answer to a whole prompt, every other way of running it must answer too.
 compare() {
-    local what=$1 dtype=$2 want got machine isa chunk
+    local what=$1 dtype=$2 want got hash machine isa chunk
     shift 2
     want=$(answer x86-64 "$work/$dtype-x86-64.nsv" "$@" --isa scalar) || want=
     for machine in $machines; do
         for isa in ${kernels[$machine]}; do
             for chunk in 256 1; do
                 got=$(answer "$machine" "$work/$dtype-$machine.nsv" "$@" --isa "$isa" --chunk $chunk) || got=
-                row "$what, $chunk a step, $machine $isa" "$(sed 's/.*_hash":"//;s/".*//' <<<"$got")" same "$got" "$want"
+                hash=$(sed 's/.*_hash":"//;s/".*//' <<<"$got")
+                row "$what, $chunk a step, $machine $isa" "$hash" same "$got" "$want"
             done
         done
     done
@@ -148,8 +151,11 @@ for dtype in q8 f16 f32; do
 done
 
 if [ -n "$tests" ]; then
+    # Skipped is what asks the kernel by preadv2, which qemu 7.2 does not know; the program then reads ahead regardless.
+    skip="--skip load::tests::what_was_just_written_is_cached"
     row "unit tests of nanoserve-format on aarch64" "" cross test --quiet -p nanoserve-format --lib
-    row "unit tests of nanoserve-runtime on aarch64" "" cross test --quiet -p nanoserve-runtime --lib
+    # shellcheck disable=SC2086
+    row "unit tests of nanoserve-runtime on aarch64" "$skip" cross test --quiet -p nanoserve-runtime --lib -- $skip
 fi
 echo "$passed PASS, $failed FAIL"
 [ $failed = 0 ]
