@@ -4,9 +4,10 @@
 //! test.
 
 use nanoserve_format::{Encoding, FormatError, ModelSpec, NsvFile, Plan, SectionKind, Writer, parse};
+use nanoserve_runtime::{GenerateOptions, KvType};
 use nanoserve_tests::parts::{DATA, PREAMBLE, Parts, Section, put, rehash, reroot, u32_at, u64_at};
 use nanoserve_tests::targets::{open, touch};
-use nanoserve_tests::{SplitMix64, write_file};
+use nanoserve_tests::{SplitMix64, engine, for_each_isa, write_file};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -432,6 +433,27 @@ fn changed_weights_run_to_the_end() {
     let (ran, all) = (ran.sum::<usize>(), (good.len() - DATA).div_ceil(5) * 3);
     println!("{ran} of {all} files with a changed weight give tokens");
     assert!(ran > all / 2, "{ran} of {all}");
+}
+
+/// A kernel's sum of bytes that are no numbers overflowed.
+#[test]
+fn weights_that_are_no_numbers_end_in_an_error_or_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.nsv");
+    for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
+        for encoding in Encoding::ALL {
+            write_file(&path, &spec(), encoding, &[], &|name, _, out| {
+                out.fill(if name.ends_with("norm.weight") || name.ends_with("bias") { bad } else { 1.0 });
+            });
+            for_each_isa(|kernels| {
+                for (_, kv) in KvType::ALL {
+                    let mut engine = engine(&path, kernels, 1);
+                    let options = GenerateOptions { max_tokens: Some(2), ..GenerateOptions::default() };
+                    let _ = engine.session(4, kv).unwrap().generate(&[1, 2], &options, None, &mut |_| true);
+                }
+            });
+        }
+    }
 }
 
 #[test]

@@ -165,6 +165,47 @@ fn other_tokenizers_are_not_compiled() {
     }
 }
 
+/// What fuzzing and reading found in tokenizer.json: a padding of any length, expressions and steps without end, a text
+/// that is no JSON, which the library panics at.
+#[test]
+fn hostile_tokenizers_are_refused_or_harmless() {
+    let path = fixtures().into_iter().map(|f| f.path.join("tokenizer.json")).find(|p| p.exists()).unwrap();
+    let good: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let with = |place: &str, value: Value| {
+        let mut file = good.clone();
+        file[place] = value;
+        serde_json::to_vec(&file).unwrap()
+    };
+    let padded = with(
+        "padding",
+        serde_json::json!({"strategy": {"Fixed": 1u64 << 40}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "a"}),
+    );
+    assert!(compile_tokenizer(&padded).unwrap().is_some());
+    let ids = Tokenizer::from_json(&padded, None, None).unwrap().encode("one", true).unwrap();
+    assert!(ids.len() < 10);
+
+    let split = |expression: &str| {
+        let pattern = serde_json::json!({"Regex": expression});
+        serde_json::json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false})
+    };
+    let step = serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+    for (place, value, words) in [
+        ("pre_tokenizer", split("(?=(?:(?=(?:(?=a*).)*).)*)"), "without bounds"),
+        ("normalizer", serde_json::json!({"type": "Sequence", "normalizers": vec![step; 60]}), "makes a text longer"),
+    ] {
+        let json = with(place, value);
+        assert_eq!(compile_tokenizer(&json).unwrap(), None);
+        let error = Tokenizer::from_json(&json, None, None).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let good = serde_json::to_vec(&good).unwrap();
+    for n in (0..good.len()).step_by(97) {
+        assert!(compile_tokenizer(&good[..n]).is_err_and(|e| !e.contains("panicked")));
+        assert!(Tokenizer::from_json(&good[..n], None, None).is_err());
+    }
+}
+
 /// Takes minutes; prints how many texts agree, and how long loading and encoding take.
 #[test]
 #[ignore = "takes minutes: see the head of this file"]

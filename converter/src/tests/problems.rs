@@ -220,6 +220,13 @@ fn a_wrong_head_count_says_so() {
 }
 
 #[test]
+fn a_great_many_missing_layers_are_one_problem() {
+    let mut fixture = Fixture::plain();
+    fixture.config["num_hidden_layers"] = json!(1 << 16);
+    assert_problem!(fixture.write(), "config.json", What::Field { field, got, .. } if field == "num_hidden_layers" && got == "65536");
+}
+
+#[test]
 fn quantized_checkpoints() {
     for key in ["model.layers.0.mlp.up_proj.qweight", "model.layers.0.mlp.up_proj.weight.absmax"] {
         let mut fixture = Fixture::plain();

@@ -203,3 +203,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_too_long_is_not_there() {
+    let mut contents = he();
+    let piece = |len: usize| Some(Piece { bytes: vec![b'x'; len], ..Piece::default() });
+    contents.pieces.extend([piece(MAX_PIECE), piece(MAX_PIECE + 1)]);
+    let added = |len: usize, id| Added { text: "y".repeat(len), id, ..Added::default() };
+    contents.added = vec![added(MAX_ADDED, 263)];
+    let section = contents.to_bytes();
+    let vocabulary = Vocabulary::open(&section).unwrap();
+    assert_eq!((vocabulary.has(264), vocabulary.has(265)), (true, false));
+    assert_eq!(vocabulary.decode(&[264, 265], false).len(), MAX_PIECE);
+    assert_eq!(encode(&section, &"y".repeat(MAX_ADDED)), [263]);
+    contents.added = vec![added(MAX_ADDED + 1, 263)];
+    let text = "y".repeat(MAX_ADDED + 1);
+    assert_eq!(encode(&contents.to_bytes(), &text), vec![u32::from(b'y'); text.len()]);
+}
+
+/// Each token takes the spaces behind it, and is itself a space: who looks at them again for each takes minutes.
+#[test]
+fn spaces_are_looked_at_once() {
+    let mut contents = he();
+    contents.added = vec![Added { text: " ".into(), id: 260, left: true, right: true }];
+    let section = contents.to_bytes();
+    let spaces = " ".repeat(300_000);
+    assert_eq!(encode(&section, &spaces), vec![260; spaces.len()]);
+}
