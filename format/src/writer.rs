@@ -142,7 +142,9 @@ impl Writer {
             raw.push(RawTensor::new(name.clone(), *shape, encoding.code(), place));
         }
         sections.insert(SectionKind::Directory, header::encode_directory(&raw));
-        sections.insert(SectionKind::Chunks, vec![0; chunks * HASH_BYTES]);
+        if chunks > 0 {
+            sections.insert(SectionKind::Chunks, vec![0; chunks * HASH_BYTES]);
+        }
         let mut at = places(&sections, true, head_end()).1.next_multiple_of(DATA_ALIGNMENT);
         for tensor in &mut raw {
             if let RawPlace::Stored { offset, len, .. } = &mut tensor.place {
@@ -306,7 +308,9 @@ impl Writer {
                 chunks.extend_from_slice(own.as_flattened());
             }
         }
-        self.sections.insert(SectionKind::Chunks, chunks);
+        if !chunks.is_empty() {
+            self.sections.insert(SectionKind::Chunks, chunks);
+        }
         self.sections.insert(SectionKind::Directory, header::encode_directory(&self.tensors));
         self.hashed = true;
         Ok(())

@@ -23,7 +23,10 @@ pub fn put(b: &mut [u8], at: usize, value: &[u8]) {
 /// A section: kind, flags, bytes.
 pub type Section = (u32, u32, Vec<u8>);
 
-/// A file in parts: sections, and everything from byte 65536 on.
+/// The writer leaves room for so many entries of the section table.
+const ENTRIES: usize = 11;
+
+/// A file in parts: sections, and the tensors, from byte 65536 on.
 #[derive(Clone, Debug)]
 pub struct Parts {
     /// In the file's order.
@@ -40,8 +43,10 @@ impl Parts {
             let (offset, len) = (u64_at(e, 8) as usize, u64_at(e, 16) as usize);
             (u32_at(e, 0), u32_at(e, 4), file[offset..offset + len].to_vec())
         };
-        let sections = (0..u32_at(file, PREAMBLE) as usize).map(entry).collect();
-        Parts { sections, data: file[DATA..].to_vec() }
+        let count = u32_at(file, PREAMBLE) as usize;
+        let offset = |i: usize| u64_at(&file[PREAMBLE + 8 + 64 * i..], 8) as usize;
+        let end = (0..count).map(offset).find(|&at| at >= DATA).unwrap_or(file.len());
+        Parts { sections: (0..count).map(entry).collect(), data: file[DATA..end].to_vec() }
     }
 
     /// Puts it together, hashes and root right.
@@ -50,12 +55,17 @@ impl Parts {
     /// When the sections go beyond byte 65536.
     pub fn file(&self) -> Vec<u8> {
         let table_bytes = 8 + 64 * self.sections.len();
-        let mut out = vec![0; PREAMBLE + table_bytes];
+        let mut out = vec![0; PREAMBLE + 8 + 64 * self.sections.len().max(ENTRIES)];
         put(&mut out, 0, b"\x89NSV\r\n\x1a\n");
         put(&mut out, 8, &1u16.to_le_bytes());
         put(&mut out, 16, &(table_bytes as u64).to_le_bytes());
         put(&mut out, PREAMBLE, &(self.sections.len() as u32).to_le_bytes());
+        // Those that a reader must know stand before the tensors, the others behind them.
+        let before = self.sections.iter().take_while(|s| s.0 <= 2).count();
         for (i, (kind, flags, body)) in self.sections.iter().enumerate() {
+            if i == before {
+                self.put_data(&mut out);
+            }
             out.resize(out.len().next_multiple_of(64), 0);
             let (at, offset) = (PREAMBLE + 8 + 64 * i, out.len() as u64);
             put(&mut out, at, &kind.to_le_bytes());
@@ -65,13 +75,19 @@ impl Parts {
             put(&mut out, at + 32, blake3::hash(body).as_bytes());
             out.extend(body);
         }
-        assert!(out.len() <= DATA);
-        out.resize(DATA, 0);
-        out.extend(&self.data);
+        if before == self.sections.len() {
+            self.put_data(&mut out);
+        }
         let len = out.len() as u64;
         put(&mut out, 24, &len.to_le_bytes());
         reroot(&mut out);
         out
+    }
+
+    fn put_data(&self, out: &mut Vec<u8>) {
+        assert!(out.len() <= DATA);
+        out.resize(DATA, 0);
+        out.extend(&self.data);
     }
 
     /// The bytes of a section.

@@ -36,7 +36,7 @@ const READERS: [Reader; 5] = [
     Reader {
         name: "nsv",
         always: 16 << 10,
-        factor: 16,
+        factor: 64,
         rounds: 20_000,
         read: |bytes| file(bytes).map_or(0, |file| counted(|| parse(&file))),
     },

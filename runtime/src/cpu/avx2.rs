@@ -157,7 +157,8 @@ impl<const DOT: Dot> Simd for Avx2<DOT> {
         for (out, lane) in out.iter_mut().zip(lanes) {
             *out = lane as i8;
         }
-        lanes.iter().sum()
+        // What is not finite has become -2^31, and many of them are more than fits.
+        lanes.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
     }
 
     #[inline(always)]
