@@ -6,7 +6,7 @@
 //! every kind before it is stored ([`difference`]).
 
 use nanoserve_format::vocab::{Added, Contents, Family, Piece, Splitter, Vocabulary};
-use nanoserve_format::vocab::{MAX_ADDED, MAX_PIECE, byte_of, char_of, check_expression};
+use nanoserve_format::vocab::{MAX_ADDED, MAX_PIECE, byte_of, char_of, check_expression, check_steps};
 use nanoserve_format::{TokenizerVector, TokenizerVectors};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -49,9 +49,10 @@ pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compiled {
     catch_unwind(AssertUnwindSafe(compiled)).unwrap_or(Compiled::Other)
 }
 
-/// Loads a tokenizer.json, without truncation and padding. The library was made for good ones, and panics at others.
+/// Loads a tokenizer.json, without truncation and padding. The library was made for good ones: others are looked
+/// through before, and it panics at some.
 pub(crate) fn load(json: &[u8]) -> Result<Tokenizer, String> {
-    serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(|e| e.to_string())?;
+    check_steps(json).map_err(|e| e.to_string())?;
     let mut loaded = catch_unwind(|| Tokenizer::from_bytes(json))
         .map_err(|_| "the tokenizers library panicked".to_string())?
         .map_err(|e| e.to_string())?;

@@ -35,6 +35,7 @@ mod decode;
 mod encode;
 mod merge;
 mod split;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +43,7 @@ pub use contents::{Added, Contents, Piece};
 pub use decode::{byte_of, char_of, fallback_byte};
 pub use encode::Splitter;
 pub use split::check_expression;
+pub use steps::check_steps;
 
 use bytemuck::Pod;
 
@@ -136,6 +138,14 @@ pub enum VocabularyError {
     /// The splitting expression is none.
     #[error("the compiled vocabulary's splitting expression cannot be used: {cause}")]
     Pattern {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The tokenizer.json asks for something that is not run.
+    #[error("the tokenizer's {part} cannot be used: {cause}")]
+    Steps {
+        /// The part, by its key.
+        part: &'static str,
         /// What is wrong with it.
         cause: String,
     },

@@ -35,9 +35,9 @@ mod compiled;
 mod guard;
 
 use compiled::Compiled;
-use guard::{caught, check_steps};
+use guard::caught;
 use nanoserve_format::NsvFile;
-use nanoserve_format::vocab::{Family, VocabularyError, byte_of, fallback_byte};
+use nanoserve_format::vocab::{Family, VocabularyError, byte_of, check_steps, fallback_byte};
 use serde::Deserialize;
 use std::sync::Arc;
 use tokenizers::models::ModelWrapper;
@@ -155,17 +155,9 @@ impl Tokenizer {
     /// text; [`Self::encode`] has the rules.
     pub fn from_json(bytes: &[u8], bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
         let unreadable = |source| TokenizerError::Json { source };
-        let file: File = serde_json::from_slice(bytes).map_err(|e| unreadable(e.into()))?;
-        for (part, steps) in [
-            ("normalizer", &file.normalizer),
-            ("pre_tokenizer", &file.pre_tokenizer),
-            ("post_processor", &file.post_processor),
-            ("decoder", &file.decoder),
-        ] {
-            check_steps(part, steps)?;
-        }
+        check_steps(bytes)?;
         let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unreadable)?;
-        check_added_ids(file.added_tokens, &inner)?;
+        check_added_ids(bytes, &inner)?;
         inner.with_truncation(None).map_err(unreadable)?;
         inner.with_padding(None);
         if let ModelWrapper::BPE(bpe) = inner.get_model()
@@ -285,31 +277,21 @@ fn lead(mut lead: Vec<u32>, bos_id: Option<u32>, add_bos: Option<bool>) -> Resul
     Ok(lead)
 }
 
-/// What is read of a tokenizer.json beside the `tokenizers` crate.
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    added_tokens: Vec<Added>,
-    #[serde(default)]
-    normalizer: serde_json::Value,
-    #[serde(default)]
-    pre_tokenizer: serde_json::Value,
-    #[serde(default)]
-    post_processor: serde_json::Value,
-    #[serde(default)]
-    decoder: serde_json::Value,
-}
-
-#[derive(Deserialize)]
-struct Added {
-    id: u32,
-    content: String,
-}
-
 /// The `tokenizers` crate numbers added tokens that the model lacks in a row, whatever ids the file gives them. Where
 /// that leads to other ids, the model would be fed the wrong rows.
-fn check_added_ids(added: Vec<Added>, inner: &tokenizers::Tokenizer) -> Result<()> {
-    for Added { id: expected, content } in added {
+fn check_added_ids(bytes: &[u8], inner: &tokenizers::Tokenizer) -> Result<()> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+    }
+    #[derive(Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let file: File = serde_json::from_slice(bytes).map_err(|e| TokenizerError::Json { source: e.into() })?;
+    for Added { id: expected, content } in file.added_tokens {
         match inner.token_to_id(&content) {
             Some(got) if got != expected => return Err(TokenizerError::AddedId { content, got, expected }),
             _ => {}

@@ -32,7 +32,8 @@ fn counted<T>(read: impl FnOnce() -> T) -> usize {
 }
 
 const READERS: [Reader; 5] = [
-    // Against the input, which has not the zeros that make a file 64 KiB long.
+    // Against the input, which has not the zeros that make a file 64 KiB long. What may follow is kept until its kind is
+    // known: a number of two bytes takes 32, and twice that while the list grows.
     Reader {
         name: "nsv",
         always: 16 << 10,

@@ -192,12 +192,13 @@ fn hostile_tokenizers_are_refused_or_harmless() {
     let step = serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
     for (place, value, words) in [
         ("pre_tokenizer", split("(?=(?:(?=(?:(?=a*).)*).)*)"), "without bounds"),
-        ("normalizer", serde_json::json!({"type": "Sequence", "normalizers": vec![step; 60]}), "makes a text longer"),
+        // The library runs these as it loads, over its added tokens.
+        ("normalizer", serde_json::json!({"type": "Sequence", "normalizers": vec![step; 60]}), "4096 times longer"),
     ] {
         let json = with(place, value);
-        assert_eq!(compile_tokenizer(&json).unwrap(), None);
-        let error = Tokenizer::from_json(&json, None, None).unwrap_err().to_string();
-        assert!(error.contains(words), "{error}");
+        let errors =
+            [compile_tokenizer(&json).unwrap_err(), Tokenizer::from_json(&json, None, None).unwrap_err().to_string()];
+        assert!(errors.iter().all(|error| error.contains(words)), "{errors:?}");
     }
     let good = serde_json::to_vec(&good).unwrap();
     for n in (0..good.len()).step_by(97) {

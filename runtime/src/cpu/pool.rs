@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle, Thread};
 
 /// Turns of the waiting loop before a helper sleeps: some tens of microseconds, longer than what lies between regions.
-const SPINS: usize = 4000;
+const SPINS: usize = if cfg!(miri) { 10 } else { 4000 };
 
 /// The state's bit that says a job may be entered.
 const OPEN: usize = 1;
@@ -229,7 +229,7 @@ mod tests {
         for threads in [1, 2, 3, 5] {
             let pool = Pool::new(threads).unwrap();
             assert_eq!(pool.threads(), threads);
-            for round in 0..300 {
+            for round in 0..if cfg!(miri) { 8 } else { 300 } {
                 let n = [0, 1, 2, 100][round % 4];
                 let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
                 pool.each(n, |i| {
@@ -276,12 +276,13 @@ mod tests {
 
     #[test]
     fn callers_take_turns() {
+        const ROUNDS: usize = if cfg!(miri) { 5 } else { 100 };
         let pool = Pool::new(2).unwrap();
         let sum = AtomicUsize::new(0);
         thread::scope(|s| {
             for _ in 0..3 {
                 s.spawn(|| {
-                    for _ in 0..100 {
+                    for _ in 0..ROUNDS {
                         pool.each(8, |i| {
                             sum.fetch_add(i, Ordering::Relaxed);
                         });
@@ -289,6 +290,6 @@ mod tests {
                 });
             }
         });
-        assert_eq!(sum.into_inner(), 3 * 100 * 28);
+        assert_eq!(sum.into_inner(), 3 * ROUNDS * 28);
     }
 }

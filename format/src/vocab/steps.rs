@@ -1,0 +1,104 @@
+//! What a tokenizer.json may ask of a program that runs it: its steps come from anywhere, and are run by a library that
+//! was made for good ones.
+
+use super::{VocabularyError, check_expression};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// How many times longer all steps of a kind together may make a text.
+const MAX_GROWTH: usize = 4096;
+
+/// The steps that a tokenizer.json names, in the order in which a text passes through them.
+#[derive(Deserialize)]
+struct Steps {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+}
+
+/// Checks a tokenizer.json before it is loaded: its expressions are of a form that ends ([`check_expression`]), and its
+/// steps do not blow a text up without measure. Loading alone runs some of them, over added tokens.
+///
+/// # Errors
+/// When it is no JSON, or one of its steps is not of that kind.
+pub fn check_steps(json: &[u8]) -> Result<(), VocabularyError> {
+    let no_json = |e: serde_json::Error| VocabularyError::Steps { part: "text", cause: e.to_string() };
+    let Steps { normalizer, pre_tokenizer, post_processor, decoder } = serde_json::from_slice(json).map_err(no_json)?;
+    for (part, steps) in [
+        ("normalizer", normalizer),
+        ("pre_tokenizer", pre_tokenizer),
+        ("post_processor", post_processor),
+        ("decoder", decoder),
+    ] {
+        if growth(&steps)? > MAX_GROWTH {
+            let cause = "its steps together can make a text more than 4096 times longer".to_string();
+            return Err(VocabularyError::Steps { part, cause });
+        }
+    }
+    Ok(())
+}
+
+/// How many times longer the steps may make a text, once their expressions are checked.
+fn growth(steps: &Value) -> Result<usize, VocabularyError> {
+    // A list, a step, or a list under a name within one.
+    let (own, within): (usize, Vec<&Value>) = match steps {
+        Value::Array(all) => (1, all.iter().collect()),
+        Value::Object(map) => (growth_of_one(map)?, map.values().collect()),
+        _ => (1, Vec::new()),
+    };
+    within.into_iter().try_fold(own, |product, step| Ok(product.saturating_mul(growth(step)?)))
+}
+
+fn growth_of_one(step: &Map<String, Value>) -> Result<usize, VocabularyError> {
+    if let Some(expression) = step.get("Regex").and_then(Value::as_str) {
+        check_expression(expression)?;
+    }
+    Ok(match step.get("type").and_then(Value::as_str) {
+        Some("Replace") => {
+            let bytes = |value: Option<&Value>| value.and_then(Value::as_str).map_or(0, str::len);
+            let pattern = step.get("pattern").and_then(|pattern| pattern.get("String"));
+            // An expression may match nothing, between any two characters.
+            1 + bytes(step.get("content")).div_ceil(bytes(pattern).max(1))
+        }
+        // A byte becomes a character of one byte or two; spaces become one of three.
+        Some("ByteLevel" | "Prepend") => 2,
+        Some("Metaspace") => 3,
+        _ => 1,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(part: &str, steps: Value) -> Result<(), VocabularyError> {
+        check_steps(json!({ part: steps }).to_string().as_bytes())
+    }
+
+    #[test]
+    fn steps_in_use_pass_and_rows_of_growth_do_not() {
+        let llama2 = json!({"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        ]});
+        assert_eq!(growth(&llama2).unwrap(), 8);
+        check("normalizer", llama2).unwrap();
+        check("normalizer", Value::Null).unwrap();
+        check_steps(b"{}").unwrap();
+        let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        for part in ["normalizer", "decoder"] {
+            let row = json!({"type": "Sequence", "of": vec![double.clone(); 60]});
+            assert!(matches!(check(part, row), Err(VocabularyError::Steps { part: p, .. }) if p == part));
+        }
+        let split = |expression: &str| json!([{"type": "Split", "pattern": {"Regex": expression}}]);
+        check("pre_tokenizer", split(r"\s+(?!\S)")).unwrap();
+        assert!(matches!(check("pre_tokenizer", split("(?:a+)+")), Err(VocabularyError::Pattern { .. })));
+        assert!(matches!(check_steps(b"{"), Err(VocabularyError::Steps { part: "text", .. })));
+    }
+}
