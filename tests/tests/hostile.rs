@@ -180,6 +180,10 @@ fn bad_headers(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
         changed[at] ^= 1;
         changed
     };
+    let flipped_description = good.with_bytes(|b| {
+        let at = u64_at(b, entry(0) + 8) as usize;
+        b[at] ^= 1;
+    });
     vec![
         ("Magic", vec![]),
         ("Magic", b"GGUF\x03\0\0\0".to_vec()),
@@ -222,7 +226,7 @@ fn bad_headers(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
         ("SectionMissing", sections(&|s| _ = s.remove(0))),
         ("SectionMissing", sections(&|s| _ = s.remove(1))),
         ("SectionMissing", sections(&|s| s.clear())),
-        ("SectionHash", good.with_bytes(|b| b[u64_at(b, entry(0) + 8) as usize] ^= 1)),
+        ("SectionHash", flipped_description),
         ("SectionHash", good.with_bytes(|b| b[entry(1) + 40] ^= 1)),
     ]
 }
