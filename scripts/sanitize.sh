@@ -8,12 +8,11 @@ cd "$(dirname "$0")/.."
 target=x86_64-unknown-linux-gnu
 
 miri() {
-    # A map of a file and Oniguruma are foreign calls, which Miri cannot follow; what is left is all other unsafe of
-    # format (packing), and of runtime the buffers that threads share, the pool, the cache and the matrix driver.
-    # Isolation is off because a test may ask for the time; the seeds are orders of threads.
-    export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-many-seeds=0..4"
-    cargo +nightly miri test -p nanoserve-format --lib -- encoding:: panel:: q8:: schema:: spec:: header:: merge_alike
-    cargo +nightly miri test -p nanoserve-runtime --lib -- cpu::disjoint:: cpu::pool:: cpu::cache:: cpu::matrix::
+    # A map of a file, Oniguruma and the wide kernels' instructions are what Miri cannot follow; what is left is packing
+    # in format, and in runtime the buffers that threads share and the pool. One test of scales goes through all of f16.
+    export MIRIFLAGS=-Zmiri-disable-isolation
+    cargo +nightly miri test -p nanoserve-format --lib -- encoding:: panel:: q8:: schema:: spec:: --skip scale_never
+    cargo +nightly miri test -p nanoserve-runtime --lib -- cpu::disjoint:: cpu::pool::
 }
 
 address() {

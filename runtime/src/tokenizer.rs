@@ -155,6 +155,7 @@ impl Tokenizer {
     /// text; [`Self::encode`] has the rules.
     pub fn from_json(bytes: &[u8], bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
         let unreadable = |source| TokenizerError::Json { source };
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| unreadable(e.into()))?;
         check_steps(bytes)?;
         let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unreadable)?;
         check_added_ids(bytes, &inner)?;
