@@ -23,10 +23,13 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use tempfile::NamedTempFile;
 
 /// Encoded bytes that one thread holds at a time.
 const JOB_BYTES: usize = 1 << 20;
+/// Bytes written between two syncs.
+const SYNC_BYTES: u64 = 128 << 20;
 
 thread_local! {
     /// A job's bytes, kept from job to job.
@@ -106,6 +109,35 @@ pub struct Writer {
     tensors_end: u64,
     written: Vec<bool>,
     hashed: bool,
+    ahead: SyncAhead,
+}
+
+/// What was written goes to the disk while the next is encoded, so that the last sync finds little to do.
+#[derive(Debug, Default)]
+struct SyncAhead {
+    /// Bytes since the last sync began.
+    bytes: u64,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl SyncAhead {
+    /// Notes that `bytes` more were written; begins a sync when there are enough and none is under way.
+    fn wrote(&mut self, file: &File, bytes: u64) -> std::io::Result<()> {
+        self.bytes += bytes;
+        if self.bytes >= SYNC_BYTES && self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.finish()?;
+            let file = file.try_clone()?;
+            self.thread = Some(std::thread::Builder::new().spawn(move || file.sync_data())?);
+            self.bytes = 0;
+        }
+        Ok(())
+    }
+
+    /// Waits for the sync under way. A failed write is told to one sync alone: this may be it.
+    fn finish(&mut self) -> std::io::Result<()> {
+        let told = self.thread.take().map(|thread| thread.join().expect("a sync does not panic"));
+        told.unwrap_or(Ok(()))
+    }
 }
 
 /// A finished file.
@@ -165,6 +197,7 @@ impl Writer {
             spec,
             sections,
             written,
+            ahead: SyncAhead::default(),
         };
         writer.reserve(writer.file_len() + later)?;
         Ok(writer)
@@ -249,7 +282,7 @@ impl Writer {
             })
         })?;
         self.written[index] = true;
-        Ok(())
+        self.ahead.wrote(self.temp.as_file(), len).map_err(|e| self.failed("sync")(e).into())
     }
 
     /// Hashes what was written and writes everything else: what lies under the temporary name is then a whole file. It
@@ -286,7 +319,7 @@ impl Writer {
     /// When a tensor was left out or the system fails; nothing is left under the file's name but what was there.
     pub fn finish(mut self) -> Result<Summary> {
         let (_, summary) = self.seal()?;
-        self.temp.as_file().sync_all().map_err(self.failed("sync"))?;
+        self.ahead.finish().and_then(|()| self.temp.as_file().sync_all()).map_err(self.failed("sync"))?;
         let failed = self.failed("rename to");
         self.temp.persist(&self.path).map_err(|e| failed(e.error))?;
         // The name is in the folder; make the folder's new entry last too. Some file systems cannot: no harm.
