@@ -151,7 +151,7 @@ fn rope(fields: Fields) -> Option<Rope> {
     }
     let theta = inner.and_then(|f| f.number("rope_theta")).or_else(|| fields.number("rope_theta"));
     let scaling = inner.map_or(Some(RopeScaling::Default {}), |inner| scaling(fields, inner));
-    Some(Rope { theta: theta.unwrap_or(DEFAULT_THETA), scaling: scaling? })
+    Some(Rope { theta: theta.unwrap_or(DEFAULT_THETA), rotary_dim: None, scaling: scaling? })
 }
 
 fn scaling(fields: Fields, inner: Fields) -> Option<RopeScaling> {

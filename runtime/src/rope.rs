@@ -85,8 +85,8 @@ mod tests {
     fn llama3_keeps_short_waves_and_stretches_long_ones() {
         let scaling =
             RopeScaling::Llama3 { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
-        let plain = frequencies(&Rope { theta: 500000.0, scaling: RopeScaling::Default {} }, 64);
-        let scaled = frequencies(&Rope { theta: 500000.0, scaling }, 64);
+        let plain = frequencies(&Rope { theta: 500000.0, rotary_dim: None, scaling: RopeScaling::Default {} }, 64);
+        let scaled = frequencies(&Rope { theta: 500000.0, rotary_dim: None, scaling }, 64);
         assert_eq!(plain[0], 1.0);
         assert_eq!(scaled[0], 1.0);
         assert_eq!(scaled[31], plain[31] / 32.0);
@@ -96,14 +96,14 @@ mod tests {
 
     #[test]
     fn linear_divides() {
-        let plain = frequencies(&Rope { theta: 10000.0, scaling: RopeScaling::Default {} }, 8);
-        let scaled = frequencies(&Rope { theta: 10000.0, scaling: RopeScaling::Linear { factor: 4.0 } }, 8);
+        let plain = frequencies(&Rope { theta: 10000.0, rotary_dim: None, scaling: RopeScaling::Default {} }, 8);
+        let scaled = frequencies(&Rope { theta: 10000.0, rotary_dim: None, scaling: RopeScaling::Linear { factor: 4.0 } }, 8);
         assert!(plain.iter().zip(&scaled).all(|(a, b)| a / 4.0 == *b));
     }
 
     #[test]
     fn a_table_grown_in_steps_is_the_same() {
-        let rope = Rope { theta: 10000.0, scaling: RopeScaling::Default {} };
+        let rope = Rope { theta: 10000.0, rotary_dim: None, scaling: RopeScaling::Default {} };
         let (mut a, mut b) = (RopeTable::new(&rope, 8), RopeTable::new(&rope, 8));
         a.extend(40);
         for n in [1, 7, 7, 40] {

@@ -44,7 +44,7 @@ fn spec() -> impl Strategy<Value = ModelSpec> {
                 vocab_size: vocab,
                 context_length: context,
                 norm_eps: eps,
-                rope: Rope { theta, scaling },
+                rope: Rope { theta, rotary_dim: None, scaling },
                 qkv_bias: a,
                 attn_out_bias: b,
                 mlp_bias: c,

@@ -90,7 +90,7 @@ fn angles(case: &Case, theirs: &[f64]) -> Blamed {
         let near = |(i, x): (usize, &f32)| (f64::from(*x) - f64::from(case.expected[i])).abs() <= 2.0 * case.limit(i);
         rows.iter().enumerate().all(near)
     };
-    let unscaled = Rope { theta: spec.rope.theta, scaling: RopeScaling::Default {} };
+    let unscaled = Rope { theta: spec.rope.theta, rotary_dim: None, scaling: RopeScaling::Default {} };
     if unscaled != spec.rope && gives(&unscaled) {
         return ("rope.scaling".into(), "it turns as without any scaling there".into());
     }
