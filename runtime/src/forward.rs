@@ -68,7 +68,7 @@ impl<B: Backend> State<B> {
         let (n_layers, n_kv_heads, head_dim) = (s.n_layers, s.n_kv_heads, s.head_dim);
         Ok(State {
             cache: backend.cache(KvShape { n_layers, n_kv_heads, head_dim, capacity, kv_type })?,
-            rope: RopeTable::new(&s.rope, head_dim),
+            rope: RopeTable::new(&s.rope, head_dim, capacity),
             capacity,
             len: 0,
             x: backend.buffer(s.hidden_size),

@@ -68,7 +68,10 @@ fn switches() {
 fn rope_in_every_form() {
     let rope = |changes| with(changes).unwrap().rope;
     let linear = |theta| Rope { theta, rotary_dim: None, scaling: RopeScaling::Linear { factor: 4.0 } };
-    assert_eq!(rope(json!({"rope_theta": 5e5})), Rope { theta: 5e5, rotary_dim: None, scaling: RopeScaling::Default {} });
+    assert_eq!(
+        rope(json!({"rope_theta": 5e5})),
+        Rope { theta: 5e5, rotary_dim: None, scaling: RopeScaling::Default {} }
+    );
     assert_eq!(rope(json!({"rope_scaling": {"type": "linear", "factor": 4}})), linear(1e4));
     assert_eq!(rope(json!({"rope_theta": 7, "rope_scaling": {"rope_type": "linear", "factor": 4.0}})), linear(7.0));
     assert_eq!(rope(json!({"rope_parameters": {"rope_type": "linear", "rope_theta": 7, "factor": 4.0}})), linear(7.0));
@@ -77,7 +80,10 @@ fn rope_in_every_form() {
         "original_max_position_embeddings": 8192});
     let scaling =
         RopeScaling::Llama3 { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
-    assert_eq!(rope(json!({"rope_scaling": llama3, "rope_theta": 5e5})), Rope { theta: 5e5, rotary_dim: None, scaling });
+    assert_eq!(
+        rope(json!({"rope_scaling": llama3, "rope_theta": 5e5})),
+        Rope { theta: 5e5, rotary_dim: None, scaling }
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn back(case: &Case, rows: &[f32]) -> Vec<f32> {
 
 /// Turns every head of every row by its position, or back.
 fn turn(case: &Case, rope: &Rope, rows: &mut [f32], way: f32) {
-    let mut table = RopeTable::new(rope, case.file.spec().head_dim);
+    let mut table = RopeTable::new(rope, case.file.spec().head_dim, case.tokens());
     table.extend(case.tokens());
     for (t, row) in rows.chunks_exact_mut(case.width).enumerate() {
         let (cos, sin) = table.at(t);
@@ -51,7 +51,7 @@ fn turn(case: &Case, rope: &Rope, rows: &mut [f32], way: f32) {
 fn turned(case: &Case) -> Option<Vec<f64>> {
     let spec = case.file.spec();
     let (dim, half) = (spec.head_dim, spec.head_dim / 2);
-    let own = frequencies(&spec.rope, dim);
+    let own = frequencies(&spec.rope, dim, case.tokens());
     let length = |rows: &[f32], i: usize| f64::from(rows[i]).hypot(f64::from(rows[i + half]));
     let as_long = |i: usize| {
         let limit = 2.0 * (case.limit(i) + case.limit(i + half));
@@ -96,8 +96,10 @@ fn angles(case: &Case, theirs: &[f64]) -> Blamed {
     }
     // Any pair but the first gives theta away, where it is not scaled, or by the factor alone.
     let factor = match spec.rope.scaling {
-        RopeScaling::Default {} => 1.0,
-        RopeScaling::Linear { factor } | RopeScaling::Llama3 { factor, .. } => factor,
+        RopeScaling::Linear { factor } | RopeScaling::Llama3 { factor, .. } | RopeScaling::Yarn { factor, .. } => {
+            factor
+        }
+        _ => 1.0,
     };
     for (j, frequency) in theirs.iter().enumerate().skip(1) {
         for unscaled in [*frequency, frequency * factor] {
@@ -113,7 +115,7 @@ fn angles(case: &Case, theirs: &[f64]) -> Blamed {
     let mut pairs: Vec<usize> = case.rows().iter().map(|row| row % theirs.len()).collect();
     pairs.sort_unstable();
     pairs.dedup();
-    let ratio = theirs[pairs[0]] / f64::from(frequencies(&spec.rope, spec.head_dim)[pairs[0]]);
+    let ratio = theirs[pairs[0]] / f64::from(frequencies(&spec.rope, spec.head_dim, case.tokens())[pairs[0]]);
     let what = format!("pairs {} turn otherwise, the fastest of them {ratio:.3} times as fast there", Listed(&pairs));
     if (ratio - 1.0).abs() < 1e-6 { ("rope".into(), what) } else { ("rope.scaling".into(), what) }
 }
