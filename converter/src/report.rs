@@ -103,6 +103,13 @@ pub enum Warning {
         /// The first by name.
         first: String,
     },
+    /// Keys of parts that are left out on purpose.
+    LeftOut {
+        /// How many.
+        count: usize,
+        /// The first by name.
+        first: String,
+    },
     /// There are both one whole file and an index.
     IndexIgnored,
     /// No token ends a text.
@@ -139,6 +146,14 @@ impl fmt::Display for Warning {
             ),
             Warning::Leftovers { count, first } => {
                 write!(f, "{count} tensor{} ignored that follow from config.json: {first}", plural(*count))?;
+                if *count > 1 { f.write_str(", ...") } else { Ok(()) }
+            }
+            Warning::LeftOut { count, first } => {
+                write!(
+                    f,
+                    "the text model alone: {count} tensor{} of the parts for images left out: {first}",
+                    plural(*count)
+                )?;
                 if *count > 1 { f.write_str(", ...") } else { Ok(()) }
             }
             Warning::IndexIgnored => f.write_str("model.safetensors is read, the index beside it is not"),

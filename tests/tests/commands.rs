@@ -442,11 +442,11 @@ fn what_cannot_be_converted_is_refused_by_name() {
 
     tiny.write(&source);
     let mut config = tiny.config();
-    config["architectures"] = serde_json::json!(["MistralForCausalLM"]);
-    config["model_type"] = "mistral".into();
+    config["architectures"] = serde_json::json!(["MixtralForCausalLM"]);
+    config["model_type"] = "mixtral".into();
     fs::write(source.join("config.json"), config.to_string()).unwrap();
     let message = refused(folder, &source);
-    assert!(message.contains("MistralForCausalLM") && message.contains("LlamaForCausalLM"), "{message}");
+    assert!(message.contains("MixtralForCausalLM") && message.contains("LlamaForCausalLM"), "{message}");
 
     let gguf = folder.join("gguf");
     fs::create_dir(&gguf).unwrap();
