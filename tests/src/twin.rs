@@ -46,9 +46,9 @@ impl Twin<'_> {
     fn linear(&self, weight: &str, bias: Option<String>, x: &[f32]) -> Vec<f32> {
         let rows = self.tensor(weight).chunks_exact(x.len());
         let dot = |row: &[f32]| {
-            row.chunks(256).zip(x.chunks(256)).fold(0f32, |total, (w, x)| {
-                total + w.iter().zip(x).fold(0f32, |sum, (w, x)| w.mul_add(*x, sum))
-            })
+            row.chunks(256)
+                .zip(x.chunks(256))
+                .fold(0f32, |total, (w, x)| total + w.iter().zip(x).fold(0f32, |sum, (w, x)| w.mul_add(*x, sum)))
         };
         let mut out: Vec<f32> = rows.map(dot).collect();
         if let Some(bias) = bias {

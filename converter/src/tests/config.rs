@@ -90,13 +90,8 @@ fn rope_in_every_form() {
 fn everything_wrong_is_in_one_report() {
     let several = json!({"hidden_size": null, "vocab_size": "many", "hidden_act": "gelu",
         "rope_scaling": {"rope_type": "llama3", "factor": 8.0}});
-    let expected = [
-        "hidden_size",
-        "vocab_size",
-        "rope_scaling.low_freq_factor",
-        "rope_scaling.high_freq_factor",
-        "hidden_act",
-    ];
+    let expected =
+        ["hidden_size", "vocab_size", "rope_scaling.low_freq_factor", "rope_scaling.high_freq_factor", "hidden_act"];
     assert_eq!(wrong(several), expected);
 }
 
