@@ -73,7 +73,7 @@ fn blended(theta: f64, dim: usize, context: usize, turns: [f64; 2], whole: bool)
 }
 
 /// What cosines and sines are multiplied by.
-fn attention_factor(rope: &Rope) -> f32 {
+pub(crate) fn attention_factor(rope: &Rope) -> f32 {
     match rope.scaling {
         RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. } => {
             attention_factor as f32
