@@ -82,12 +82,13 @@ pub(crate) fn attention_factor(rope: &Rope) -> f32 {
     }
 }
 
-/// Whether the frequencies of sessions of `a` and of `b` positions differ.
-pub fn differs(rope: &Rope, a: usize, b: usize) -> bool {
+/// Up to how many positions a session turns as the shortest does; None where its length does not matter.
+pub fn unstretched(rope: &Rope) -> Option<usize> {
     match rope.scaling {
-        RopeScaling::Dynamic { original_context, .. } => a.max(original_context) != b.max(original_context),
-        RopeScaling::LongRope { original_context, .. } => (a > original_context) != (b > original_context),
-        _ => false,
+        RopeScaling::Dynamic { original_context, .. } | RopeScaling::LongRope { original_context, .. } => {
+            Some(original_context)
+        }
+        _ => None,
     }
 }
 
@@ -151,6 +152,26 @@ mod tests {
         assert_eq!(scaled[31], plain[31] / 32.0);
         let blended = (0..32).filter(|&j| scaled[j] < plain[j] && scaled[j] > plain[j] / 32.0).count();
         assert!((1..8).contains(&blended), "{blended}");
+    }
+
+    #[test]
+    fn a_session_turns_by_its_room() {
+        let rope = |scaling| Rope { theta: 10000.0, rotary_dim: None, scaling };
+        let dynamic = rope(RopeScaling::Dynamic { factor: 2.0, original_context: 100 });
+        let long = rope(RopeScaling::LongRope {
+            short_factor: vec![1.0; 4],
+            long_factor: vec![2.0; 4],
+            original_context: 100,
+            attention_factor: 1.5,
+        });
+        for rope in [dynamic, long] {
+            assert_eq!(unstretched(&rope), Some(100));
+            assert_eq!(frequencies(&rope, 8, 1), frequencies(&rope, 8, 100));
+            let longer = frequencies(&rope, 8, 101);
+            assert!(longer.iter().zip(frequencies(&rope, 8, 100)).all(|(long, short)| *long <= short));
+            assert!(longer[3] < frequencies(&rope, 8, 100)[3]);
+        }
+        assert_eq!(unstretched(&rope(RopeScaling::Default {})), None);
     }
 
     #[test]

@@ -22,4 +22,4 @@ pub use fixtures::{Fixture, convert, convert_with, copy_folder, engine, fixture,
 pub use measure::{Divergence, argmax, divergence, kl, max_abs_diff};
 pub use programs::{Run, command, nanoserve, program};
 pub use random::SplitMix64;
-pub use twin::{Tensors, Twin};
+pub use twin::{Tensors, Twin, random_tensors, write_tensors};

@@ -3,16 +3,43 @@
 //!
 //! What it shares with the runtime are the functions of one number, and the angles.
 
+use crate::{SplitMix64, write_file};
 use half::f16;
 use nanoserve_format::schema::{EMBED, FINAL_NORM, LM_HEAD, Part};
-use nanoserve_format::{Activation, ModelSpec, QkNorm};
+use nanoserve_format::{Activation, Encoding, ModelSpec, QkNorm};
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::cpu::math::{exp, gelu, sum_lanes, tanh};
 use nanoserve_runtime::rope::RopeTable;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Tensors by their names, rows one after the other, in f32.
 pub type Tensors = BTreeMap<String, Vec<f32>>;
+
+/// Random weights: matrices of a spread that keeps activations near 1, norms around 1, biases small.
+pub fn random_tensors(spec: &ModelSpec) -> Tensors {
+    let mut random = SplitMix64::new(7);
+    let all = nanoserve_format::schema::tensors(spec).into_iter().map(|(name, shape)| {
+        let dims = shape.dims();
+        let (mean, spread) = match (dims.as_slice(), name.ends_with(".bias")) {
+            ([_, cols], _) => (0.0, 1.5 / (*cols as f32).sqrt()),
+            (_, true) => (0.0, 0.1),
+            _ => (1.0, 0.2),
+        };
+        let values = (0..dims.iter().product()).map(|_| mean + spread * random.bell()).collect();
+        (name, values)
+    });
+    all.collect()
+}
+
+/// Writes a model of these weights, of which there may be more than it has, into `folder`.
+pub fn write_tensors(spec: &ModelSpec, tensors: &Tensors, encoding: Encoding, folder: &Path) -> PathBuf {
+    let path = folder.join(format!("{encoding}.nsv"));
+    write_file(&path, spec, encoding, &[], &|name, row, out| {
+        out.copy_from_slice(&tensors[name][row * out.len()..][..out.len()]);
+    });
+    path
+}
 
 /// A model and its weights.
 #[derive(Debug)]

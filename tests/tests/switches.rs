@@ -5,8 +5,8 @@ use nanoserve_format::{Activation, Encoding, ModelSpec, QkNorm, Rope, RopeScalin
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::backend::{KvShape, WINDOW_STEP};
 use nanoserve_runtime::verify::trace;
-use nanoserve_tests::{SplitMix64, Tensors, Twin, engine, for_each_isa, write_file};
-use std::path::{Path, PathBuf};
+use nanoserve_tests::{SplitMix64, Twin, engine, for_each_isa, random_tensors, write_tensors};
+use std::path::Path;
 
 /// Tokens: two rings of the smallest windows, and some.
 const TOKENS: usize = 660;
@@ -91,30 +91,6 @@ fn specs() -> Vec<(&'static str, ModelSpec)> {
     ]
 }
 
-/// Random weights: matrices of a spread that keeps activations near 1, norms around 1, biases small.
-fn tensors(spec: &ModelSpec) -> Tensors {
-    let mut random = SplitMix64::new(7);
-    let all = nanoserve_format::schema::tensors(spec).into_iter().map(|(name, shape)| {
-        let dims = shape.dims();
-        let (mean, spread) = match (dims.as_slice(), name.ends_with(".bias")) {
-            ([_, cols], _) => (0.0, 1.5 / (*cols as f32).sqrt()),
-            (_, true) => (0.0, 0.1),
-            _ => (1.0, 0.2),
-        };
-        let values = (0..dims.iter().product()).map(|_| mean + spread * random.bell()).collect();
-        (name, values)
-    });
-    all.collect()
-}
-
-fn write(spec: &ModelSpec, tensors: &Tensors, encoding: Encoding, folder: &Path) -> PathBuf {
-    let path = folder.join(format!("{encoding}.nsv"));
-    write_file(&path, spec, encoding, &[], &|name, row, out| {
-        out.copy_from_slice(&tensors[name][row * out.len()..][..out.len()]);
-    });
-    path
-}
-
 fn ids(vocab_size: usize) -> Vec<u32> {
     let mut random = SplitMix64::new(3);
     (0..TOKENS).map(|_| random.below(vocab_size) as u32).collect()
@@ -160,8 +136,8 @@ fn every_switch_is_the_plain_twins() {
     let folder = tempfile::tempdir().unwrap();
     for (what, spec) in specs() {
         spec.check().unwrap();
-        let tensors = tensors(&spec);
-        let path = write(&spec, &tensors, Encoding::F32, folder.path());
+        let tensors = random_tensors(&spec);
+        let path = write_tensors(&spec, &tensors, Encoding::F32, folder.path());
         let ids = ids(spec.vocab_size);
         for (_, kv) in KvType::ALL {
             let expected = Twin { spec: &spec, tensors: &tensors }.logits(&ids, ids.len(), kv);
@@ -176,7 +152,7 @@ fn rounded_weights_give_the_same_bits_on_every_way() {
     let folder = tempfile::tempdir().unwrap();
     for (what, spec) in specs().into_iter().take(4) {
         for encoding in [Encoding::F16, Encoding::Q8] {
-            let path = write(&spec, &tensors(&spec), encoding, folder.path());
+            let path = write_tensors(&spec, &random_tensors(&spec), encoding, folder.path());
             let ids = ids(spec.vocab_size);
             let mut plain = engine(&path, nanoserve_runtime::cpu::isa::available()[0], 1);
             let expected = trace(&mut plain, &ids, KvType::F16).unwrap().pop().unwrap().1;
@@ -191,7 +167,7 @@ fn no_switch_is_without_effect() {
     let ids = &ids(base().vocab_size)[..320];
     let plain = |spec: &ModelSpec| {
         // Of both, so that weights agree where both have them.
-        let mut all = tensors(&ModelSpec { post_norm: true, qk_norm: QkNorm::Head, ..spec.clone() });
+        let mut all = random_tensors(&ModelSpec { post_norm: true, qk_norm: QkNorm::Head, ..spec.clone() });
         all.retain(|name, _| nanoserve_format::schema::tensors(spec).iter().any(|(n, _)| n == name));
         Twin { spec, tensors: &all }.logits(ids, ids.len(), KvType::F32)
     };
@@ -229,7 +205,7 @@ fn a_ring_says_when_it_has_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let (_, spec) = specs().swap_remove(0);
     let (ids, other) = (ids(spec.vocab_size), vec![9u32; TOKENS]);
-    let path = write(&spec, &tensors(&spec), Encoding::F32, folder.path());
+    let path = write_tensors(&spec, &random_tensors(&spec), Encoding::F32, folder.path());
     let mut engine = engine(&path, nanoserve_runtime::cpu::isa::available()[0], 1);
     let expected = trace(&mut engine, &ids, KvType::F32).unwrap().pop().unwrap().1;
     let last = bits(&expected[expected.len() - spec.vocab_size..]);
@@ -268,7 +244,7 @@ fn a_ring_says_when_it_has_forgotten() {
         );
     }
     // Without windows one can always go back.
-    let path = write(&base(), &tensors(&base()), Encoding::F32, folder.path());
+    let path = write_tensors(&base(), &random_tensors(&base()), Encoding::F32, folder.path());
     let mut engine = nanoserve_tests::engine(&path, nanoserve_runtime::cpu::isa::available()[0], 1);
     let mut session = engine.session(TOKENS, KvType::F32).unwrap();
     session.feed(&ids, 256).unwrap();

@@ -8,7 +8,7 @@ use super::explain::Blamed;
 use super::linear::{self, Matrix};
 use super::reference::Case;
 use super::switches::is_norm;
-use crate::rope::{RopeTable, frequencies};
+use crate::rope::{RopeTable, attention_factor, frequencies};
 use nanoserve_format::{QkNorm, Rope, RopeScaling};
 use std::f64::consts::PI;
 
@@ -39,7 +39,7 @@ fn own<'c>(case: &'c Case) -> Option<&'c Rope> {
     case.spec().rope_of(case.component.layer)
 }
 
-/// What value `i`, or the value it turns with, may be off.
+/// What value `i` may be off once it is turned back: with what the other of its pair is.
 fn limit(case: &Case, i: usize) -> f64 {
     let (dim, turning) = (case.spec().head_dim, own(case).map_or(0, |rope| rope.rotary_dim(case.spec().head_dim)));
     match i % dim {
@@ -53,7 +53,7 @@ fn limit(case: &Case, i: usize) -> f64 {
 fn gives(case: &Case, rows: &[f32], rope: Option<&Rope>) -> bool {
     let mut rows = rows.to_vec();
     turn(case, rope, &mut rows, 1.0);
-    let near = |(i, x): (usize, &f32)| (f64::from(*x) - f64::from(case.expected[i])).abs() <= 2.0 * limit(case, i);
+    let near = |(i, x): (usize, &f32)| (f64::from(*x) - f64::from(case.expected[i])).abs() <= 2.0 * case.limit(i);
     rows.iter().enumerate().all(near)
 }
 
@@ -83,6 +83,11 @@ fn switches(case: &Case, plain: &str) -> Option<Blamed> {
         if let Some(there) = dims.find(|&dim| gives(case, input, Some(&turning(dim)))) {
             return blamed("rope.rotary_dim", &format!("{here} elements of a head turn here, {there} there"));
         }
+    }
+    let factor = case.factor(0, case.got.len());
+    let longer = |i: usize| case.close(i, case.got[i].into(), factor * f64::from(case.expected[i]));
+    if own.is_some_and(|own| attention_factor(own) != 1.0) && (0..case.got.len()).all(longer) {
+        return blamed("rope.scaling", &format!("cosines and sines are {:.4} times as large there", 1.0 / factor));
     }
     let back = back(case, case.expected);
     match spec.qk_norm {
