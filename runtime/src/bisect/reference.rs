@@ -142,7 +142,11 @@ impl<'r> Judge<'_, 'r> {
     fn noise(&self, component: &Component, got: &[f32], width: usize) -> Noise {
         let (slot, spec) = (|name: &str| &self.slots[name], self.file.spec());
         match &component.op {
-            Op::Embed => noise::embed(self.file, got, width),
+            Op::Embed => {
+                // Steps are those of the table's values.
+                let plain: Vec<f32> = got.iter().map(|x| x / spec.embed_scale as f32).collect();
+                noise::embed(self.file, &plain, width).scaled(spec.embed_scale)
+            }
             // A cap makes differences smaller.
             Op::Head => {
                 let x = slot("final_norm");

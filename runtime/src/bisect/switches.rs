@@ -41,8 +41,12 @@ pub fn number(low: f64, high: f64, error: impl Fn(f64) -> f64, fits: impl Fn(f64
         let (c, d) = (a + (b - a) * 0.381_966, b - (b - a) * 0.381_966);
         if error(at(c)) < error(at(d)) { b = d } else { a = c }
     }
-    let found = at((a + b) / 2.0);
-    let unit = 10f64.powf(found.log10().floor() - 2.0);
+    round(at((a + b) / 2.0), fits)
+}
+
+/// A number that was measured, as a round one where that fits: whoever chose it chose one.
+fn round(found: f64, fits: impl Fn(f64) -> bool) -> Option<f64> {
+    let unit = 10f64.powf(found.abs().log10().floor() - 2.0);
     [(found / unit).round() * unit, found].into_iter().find(|&x| fits(x))
 }
 
@@ -53,12 +57,11 @@ fn other(name: &str, here: f64, there: f64) -> Blamed {
 
 /// All values off by one factor: what multiplies embeddings.
 pub fn embed_scale(case: &Case) -> Option<Blamed> {
-    let factor = case.factor(0, case.got.len());
-    let fits = |i: usize| case.close(i, case.got[i].into(), factor * f64::from(case.expected[i]));
-    (0..case.got.len()).all(fits).then(|| {
-        let here = case.spec().embed_scale;
-        other("embed_scale", here, here / factor)
-    })
+    let here = case.spec().embed_scale;
+    let fits = |there: f64| {
+        (0..case.got.len()).all(|i| case.close(i, f64::from(case.got[i]) / here * there, case.expected[i].into()))
+    };
+    round(here / case.factor(0, case.got.len()), fits).map(|there| other("embed_scale", here, there))
 }
 
 /// A residual sum of equal parts: another multiplier, or a norm behind the block that is not on both sides.
@@ -75,8 +78,8 @@ pub fn residual(case: &Case, a: &str, b: &str) -> Option<Blamed> {
     let is = |rows: &[f32], scale: f64| {
         (0..rows.len()).all(|i| (f64::from(added[i]) - scale * f64::from(rows[i])).abs() <= limit(i))
     };
-    if is(b, xy / xx) {
-        return Some(other("residual_scale", here, xy / xx));
+    if let Some(there) = round(xy / xx, |scale| is(b, scale)) {
+        return Some(other("residual_scale", here, there));
     }
     let plain = if case.component.slot == "mid" { "attn.out" } else { "mlp.out" };
     if spec.post_norm && is(&case.slots[plain].rows, here) {
