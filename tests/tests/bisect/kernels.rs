@@ -17,8 +17,8 @@ fn touch(x: &mut f32) {
 }
 
 fn attend_and_touch(kernel: fn(AttendJob), job: AttendJob) {
-    let AttendJob { q, limits, keys, values, head_dim, out } = job;
-    kernel(AttendJob { q, limits, keys, values, head_dim, out: &mut *out });
+    let AttendJob { out, head_dim, .. } = job;
+    kernel(AttendJob { out: &mut *out, ..job });
     touch(&mut out[head_dim - 1]);
 }
 
