@@ -179,7 +179,7 @@ FIXTURES = {
             max_position_embeddings=128, max_window_layers=1, rope_theta=1000000.0, sliding_window=8,
             use_sliding_window=False, tie_word_embeddings=True,
         ),
-        tokens=36, seed=1,
+        tokens=36, seed=7,
     ),
     "qwen2-window": Fixture(
         # The window is switched on: the upper two of three layers have it.
@@ -199,7 +199,7 @@ FIXTURES = {
             attention_bias=False, max_position_embeddings=128, max_window_layers=2, rope_theta=1000000,
             rope_scaling=None, sliding_window=None, use_sliding_window=False, tie_word_embeddings=True,
         ),
-        tokens=40, seed=1, fine=True,
+        tokens=40, seed=5, fine=True,
     ),
     "qwen3-yarn": Fixture(
         # Past its original context; biases; bounds that are no whole pairs; the newest form, with layer_types.
@@ -213,7 +213,7 @@ FIXTURES = {
                 "beta_fast": 3.0, "beta_slow": 0.4, "truncate": False,
             },
         ),
-        tokens=60, seed=1,
+        tokens=60, seed=3,
     ),
     "yarn": Fixture(
         config(
@@ -225,7 +225,7 @@ FIXTURES = {
                 "mscale_all_dim": 1.1,
             },
         ),
-        tokens=50, seed=1,
+        tokens=50, seed=3,
     ),
     "dynamic": Fixture(
         # Longer than the context it was made for: theta depends on how much longer.
@@ -234,7 +234,7 @@ FIXTURES = {
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32, rms_norm_eps=1e-5,
             tie_word_embeddings=False, rope_theta=10000.0, rope_scaling={"type": "dynamic", "factor": 3.0},
         ),
-        tokens=60, seed=1,
+        tokens=60, seed=2,
     ),
     "phi3-short": Fixture(
         # As Phi-3-mini-128k was first published: fused tensors, kv heads as many as heads, longrope under its old name, in a
@@ -277,30 +277,30 @@ FIXTURES = {
                 "original_max_position_embeddings": 24,
             },
         ),
-        tokens=44, seed=1, fine=True,
+        tokens=44, seed=3, fine=True,
     ),
     "gemma2": Fixture(
         # As Gemma 2 2B, old form: caps that bend, a window in each other layer, a query scale that is not the head's width.
         family(
-            "Gemma2ForCausalLM", "gemma2", torch_dtype="float32", vocab_size=99, hidden_size=40, intermediate_size=56,
+            "Gemma2ForCausalLM", "gemma2", torch_dtype="float32", vocab_size=99, hidden_size=32, intermediate_size=56,
             num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=14, hidden_act="gelu_pytorch_tanh",
             hidden_activation="gelu_pytorch_tanh", attn_logit_softcapping=2.0, final_logit_softcapping=2.5,
             max_position_embeddings=128, query_pre_attn_scalar=9, rope_theta=10000.0, sliding_window=18,
             attention_bias=False,
         ),
-        tokens=80, seed=1, logits=1.8,
+        tokens=80, seed=16, logits=1.4,
     ),
     "gemma3": Fixture(
         # As Gemma 3 1B, old form: local and global rotation, the global one stretched; every other layer has a window.
         family(
-            "Gemma3ForCausalLM", "gemma3_text", torch_dtype="bfloat16", vocab_size=101, hidden_size=40,
+            "Gemma3ForCausalLM", "gemma3_text", torch_dtype="bfloat16", vocab_size=101, hidden_size=32,
             intermediate_size=56, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=1, head_dim=16,
             hidden_activation="gelu_pytorch_tanh", max_position_embeddings=128, query_pre_attn_scalar=16,
             rope_theta=1000000.0, rope_local_base_freq=10000.0, rope_scaling={"rope_type": "linear", "factor": 8.0},
             sliding_window=20, sliding_window_pattern=2, attn_logit_softcapping=None, final_logit_softcapping=None,
             attention_bias=False,
         ),
-        tokens=70, seed=1,
+        tokens=70, seed=3,
     ),
     "gemma3-vision": Fixture(
         # As Gemma 3 4B, new form: a vision tower beside the text model.
@@ -330,7 +330,7 @@ FIXTURES = {
             no_rope_layers=[1, 0, 1, 0], attention_bias=False, mlp_bias=False, sliding_window=None,
             use_sliding_window=False, tie_word_embeddings=True,
         ),
-        tokens=40, seed=1,
+        tokens=40, seed=21,
     ),
     "olmo2": Fixture(
         # Norms behind the blocks alone; q and k have a norm over all their heads.
@@ -340,7 +340,7 @@ FIXTURES = {
             max_position_embeddings=128, rope_theta=500000, rope_scaling=None, attention_bias=False,
             tie_word_embeddings=False,
         ),
-        tokens=40, seed=1, fine=True,
+        tokens=40, seed=6, fine=True,
     ),
     "granite": Fixture(
         # Four multipliers, none of them 1.
@@ -348,9 +348,9 @@ FIXTURES = {
             "GraniteForCausalLM", "granite", torch_dtype="bfloat16", vocab_size=100, hidden_size=48, intermediate_size=64,
             num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, hidden_act="silu", attention_bias=False,
             mlp_bias=False, max_position_embeddings=128, rope_theta=10000000.0, rope_scaling=None,
-            attention_multiplier=0.35, embedding_multiplier=6.0, residual_multiplier=0.4, logits_scaling=3.0,
-            rms_norm_eps=1e-5, tie_word_embeddings=True,
+            attention_multiplier=0.35, embedding_multiplier=1.5, residual_multiplier=0.6, logits_scaling=3.0,
+            rms_norm_eps=1e-5, tie_word_embeddings=False,
         ),
-        tokens=40, seed=1, logits=4.0,
+        tokens=40, seed=1, logits=3.6,
     ),
 }

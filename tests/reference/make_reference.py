@@ -147,9 +147,11 @@ def random_weights(fixture: Fixture) -> dict[str, torch.Tensor]:
     for key, shape in shapes.items():
         values = rng.standard_normal(shape)
         if "norm" in key:
-            # Embeddings are scaled there, and would outweigh what blocks add if the norms behind these were about one.
-            mean = (2 if ".post_" in key else 0) if plus_one else 1
-            values = mean + 0.2 * values
+            values = (0 if plus_one else 1) + 0.2 * values
+            # Scaled and tied, an embedding would find itself again in every row of logits, and greedy decoding one token for
+            # ever: a last norm of both signs parts them.
+            if plus_one and key.endswith("model.norm.weight"):
+                values = 5 * values - 1
         elif key.endswith(".bias"):
             values *= 0.2
         elif key == "lm_head.weight" or ("embed_tokens" in key and "lm_head.weight" not in shapes):

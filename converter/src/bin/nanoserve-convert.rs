@@ -4,7 +4,9 @@
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nanoserve_converter::{Comparison, ConvertError, Options, Progress, Report, Step, compare, convert_with, supported};
+use nanoserve_converter::{
+    Comparison, ConvertError, Options, Progress, Report, Step, compare, convert_with, supported,
+};
 use nanoserve_format::{Encoding, FormatError, Golden, NsvFile, SectionKind, signal};
 use nanoserve_runtime::verify::Reference;
 use nanoserve_runtime::{RuntimeError, selftest};
