@@ -139,7 +139,8 @@ fn template(folder: &Folder, tokens: Fields, problems: &Problems, warnings: &mut
     default
 }
 
-/// Generation defaults: generation_config.json first, for the token ids config.json where it is silent.
+/// Generation defaults: generation_config.json first, for the token ids config.json where it is silent, and the text model in
+/// it where that is too.
 fn defaults(
     generation: Fields,
     config: Option<Fields>,
@@ -148,7 +149,8 @@ fn defaults(
     warnings: &mut Vec<Warning>,
 ) -> GenerationDefaults {
     let ids = |field: &str| {
-        let from = [Some(generation), config].into_iter().flatten().find(|f| f.get(field).is_some())?;
+        let text = config.and_then(|config| config.object("text_config"));
+        let from = [Some(generation), config, text].into_iter().flatten().find(|f| f.get(field).is_some())?;
         let ids = from.ids(field)?;
         for &got in ids.iter().filter(|&&id| vocab_size.is_some_and(|n| id as usize >= n)) {
             let vocab_size = vocab_size.unwrap_or_default();

@@ -351,6 +351,6 @@ FIXTURES = {
             attention_multiplier=0.35, embedding_multiplier=1.5, residual_multiplier=0.6, logits_scaling=3.0,
             rms_norm_eps=1e-5, tie_word_embeddings=False,
         ),
-        tokens=40, seed=1, logits=3.6,
+        tokens=40, seed=4, logits=3.6,
     ),
 }

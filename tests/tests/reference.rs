@@ -104,12 +104,7 @@ fn every_component_agrees_in_f32() {
             let layers = engine.file().spec().n_layers;
             let (report, _) = compare(&mut engine, &reference, KvType::F32, 1e-5, 1e-5).unwrap();
             let names: Vec<&str> = report.rows.iter().map(|r| r.name.as_str()).collect();
-            assert_eq!(
-                names,
-                ladder(&fixture.name, layers),
-                "{}: a component was not compared",
-                fixture.name
-            );
+            assert_eq!(names, ladder(&fixture.name, layers), "{}: a component was not compared", fixture.name);
             for row in &report.rows {
                 assert!(row.pass, "{} {}: {row:?}", fixture.name, kernels.name);
             }

@@ -211,7 +211,7 @@ fn ropes_by_length() {
     let long = llama(json!({"rope_type": "longrope", "short_factor": list, "long_factor": list, "factor": 4.0,
         "original_max_position_embeddings": 256}));
     let RopeScaling::LongRope { original_context: 256, attention_factor, .. } = long.rope.scaling else { panic!() };
-    assert_eq!(attention_factor, (1.0 + 4f64.ln() / 256f64.ln()).sqrt());
+    assert_eq!(attention_factor, libm::sqrt(1.0 + libm::log(4.0) / libm::log(256.0)));
     let short = json!({"rope_type": "longrope", "short_factor": vec![1.5; 7], "long_factor": list});
     assert_eq!(wrong("LlamaForCausalLM", json!({"rope_scaling": short})), ["short_factor"]);
     let none = json!({"rope_scaling": {"rope_type": "longrope"}});

@@ -86,8 +86,8 @@ fn phi_3_5_mini_and_phi_4_mini() {
         "rope_scaling": {"long_factor": factors(1.3), "short_factor": factors(0.05), "type": "longrope"},
         "rope_theta": 10000.0, "sliding_window": 262144, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
         "use_cache": true, "vocab_size": 32064});
-    // sqrt(1 + ln(32) / ln(4096))
-    let attention_factor = 1.190_238_071_423_808_3;
+    let attention_factor = libm::sqrt(1.0 + libm::log(32.0) / libm::log(4096.0));
+    assert!((attention_factor - 1.190_238_071_423_808).abs() < 1e-15);
     let scaling = RopeScaling::LongRope {
         short_factor: factors(0.05),
         long_factor: factors(1.3),
