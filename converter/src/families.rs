@@ -152,7 +152,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     LLAMA,
     Family {
         name: "Mistral",
-        models: "Mistral 7B v0.1 to v0.3, Mistral Nemo, Mistral Small",
+        models: "Mistral 7B v0.1 to v0.3, Mistral Nemo, Mistral Small 24B",
         classes: &["MistralForCausalLM", "MistralModel"],
         model_type: "mistral",
         defaults: Defaults { n_kv_heads: Some(8), context_length: 131_072, ..LLAMA.defaults },

@@ -10,15 +10,14 @@ fn base() -> Value {
         "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 32})
 }
 
-fn with(changes: Value) -> Result<ModelSpec, Vec<What>> {
-    let mut config = base();
-    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+/// The model that a config.json describes, or all that is wrong with it.
+pub(super) fn resolve(config: Value) -> Result<ModelSpec, Vec<What>> {
     let problems = Problems::default();
-    let spec = Config::parse(config.to_string().as_bytes(), &problems).unwrap().resolve(&problems);
+    let model = Config::parse(config.to_string().as_bytes(), &problems).unwrap().resolve(&problems);
     match problems.none() {
-        Ok(()) => Ok(spec.unwrap().spec),
+        Ok(()) => Ok(model.unwrap().spec),
         Err(ConvertError::Problems(all)) => {
-            assert!(spec.is_none());
+            assert!(model.is_none());
             Err(all.into_iter().map(|p| p.what).collect())
         }
         Err(other) => panic!("{other}"),
@@ -26,12 +25,26 @@ fn with(changes: Value) -> Result<ModelSpec, Vec<What>> {
 }
 
 /// The fields that are noted, of whatever kind.
-fn wrong(changes: Value) -> Vec<String> {
+pub(super) fn fields(config: Value) -> Vec<String> {
     let field = |what: &What| match what {
         What::Field { field, .. } | What::Unsupported { field, .. } => field.clone(),
         other => format!("{other}"),
     };
-    with(changes).unwrap_err().iter().map(field).collect()
+    resolve(config).unwrap_err().iter().map(field).collect()
+}
+
+fn changed(changes: Value) -> Value {
+    let mut config = base();
+    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    config
+}
+
+fn with(changes: Value) -> Result<ModelSpec, Vec<What>> {
+    resolve(changed(changes))
+}
+
+fn wrong(changes: Value) -> Vec<String> {
+    fields(changed(changes))
 }
 
 #[test]
