@@ -434,6 +434,24 @@ fn refused(folder: &Path, source: &Path) -> String {
 }
 
 #[test]
+fn what_can_be_converted_is_listed() {
+    let text = nanoserve("convert", ["--list"]).expect(0).stdout;
+    let list = nanoserve("convert", ["--list", "--json"]).expect(0).json();
+    let families = list["families"].as_array().unwrap();
+    assert!(families.len() >= 11, "{text}");
+    for family in families {
+        for word in ["name", "models"] {
+            assert!(text.contains(family[word].as_str().unwrap()), "{family} {text}");
+        }
+        assert!(text.contains(family["classes"][0].as_str().unwrap()), "{family} {text}");
+    }
+    nanoserve("convert", ["--list", "folder", "out.nsv"]).expect(2);
+    for kind in ["default", "linear", "dynamic", "yarn", "longrope", "llama3"] {
+        assert!(list["rope_types"].as_array().unwrap().contains(&kind.into()) && text.contains(kind), "{text}");
+    }
+}
+
+#[test]
 fn what_cannot_be_converted_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
