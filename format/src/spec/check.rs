@@ -179,9 +179,59 @@ mod tests {
     }
 
     #[test]
+    fn switches_are_checked() {
+        let base = || ModelSpec { n_layers: 4, head_dim: 8, ..ModelSpec::default() };
+        let window = |size, layers: &[usize]| ModelSpec {
+            window: Some(Window { size, layers: layers.to_vec(), rope: None }),
+            ..base()
+        };
+        assert!(window(1, &[0, 3]).check().is_ok());
+        assert_eq!(field(window(0, &[0])), "window.size");
+        for layers in [&[][..], &[4], &[1, 1], &[2, 0]] {
+            assert_eq!(field(window(5, layers)), "window.layers");
+        }
+        assert_eq!(field(ModelSpec { no_rope_layers: vec![4], ..base() }), "no_rope_layers");
+        assert_eq!(field(ModelSpec { pre_norm: false, ..base() }), "pre_norm");
+        assert!(ModelSpec { pre_norm: false, post_norm: true, qk_norm: QkNorm::Head, ..base() }.check().is_ok());
+        for x in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-50, 1e50] {
+            assert_eq!(field(ModelSpec { attn_scale: Some(x), ..base() }), "attn_scale");
+            assert_eq!(field(ModelSpec { attn_softcap: Some(x), ..base() }), "attn_softcap");
+            assert_eq!(field(ModelSpec { logit_softcap: Some(x), ..base() }), "logit_softcap");
+            assert_eq!(field(ModelSpec { embed_scale: x, ..base() }), "embed_scale");
+            assert_eq!(field(ModelSpec { residual_scale: x, ..base() }), "residual_scale");
+            assert_eq!(field(ModelSpec { logit_divisor: x, ..base() }), "logit_divisor");
+        }
+        let rope = |rotary_dim, scaling| ModelSpec { rope: Rope { theta: 1e4, rotary_dim, scaling }, ..base() };
+        for dim in [0, 3, 10] {
+            assert_eq!(field(rope(Some(dim), RopeScaling::Default {})), "rope.rotary_dim");
+        }
+        let dynamic = |factor| RopeScaling::Dynamic { factor, original_context: 9 };
+        assert!(rope(Some(4), dynamic(1.0)).check().is_ok());
+        assert_eq!(field(rope(Some(2), dynamic(1.0))), "rope.rotary_dim");
+        assert_eq!(field(rope(None, dynamic(0.5))), "rope.scaling.factor");
+        let long = |short: &[f64], long: &[f64]| RopeScaling::LongRope {
+            short_factor: short.to_vec(),
+            long_factor: long.to_vec(),
+            original_context: 9,
+            attention_factor: 1.0,
+        };
+        assert!(rope(Some(4), long(&[1.0, 2.0], &[1.0, 3.0])).check().is_ok());
+        assert_eq!(field(rope(Some(4), long(&[1.0], &[1.0, 3.0]))), "rope.scaling.short_factor");
+        assert_eq!(field(rope(Some(4), long(&[1.0, 2.0], &[1.0, 0.0]))), "rope.scaling.long_factor");
+    }
+
+    /// A description from before the switches is read as it was, and written as it was.
+    #[test]
+    fn defaults_are_left_out() {
+        let json = serde_json::to_string(&ModelSpec::default()).unwrap();
+        assert!(json.ends_with(r#""mlp_bias":false,"tied_lm_head":false}"#) && !json.contains("rotary_dim"), "{json}");
+        assert_eq!(serde_json::from_str::<ModelSpec>(&json).unwrap(), ModelSpec::default());
+    }
+
+    #[test]
     fn an_unknown_switch_is_refused() {
         let mut json = serde_json::to_value(ModelSpec::default()).unwrap();
-        json["window"] = 4096.into();
-        assert!(serde_json::from_value::<ModelSpec>(json).unwrap_err().to_string().contains("window"));
+        json["windows"] = 4096.into();
+        assert!(serde_json::from_value::<ModelSpec>(json).unwrap_err().to_string().contains("windows"));
     }
 }

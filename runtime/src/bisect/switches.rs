@@ -59,7 +59,7 @@ fn other(name: &str, here: f64, there: f64) -> Blamed {
 pub fn embed_scale(case: &Case) -> Option<Blamed> {
     let here = case.spec().embed_scale;
     let fits = |there: f64| {
-        (0..case.got.len()).all(|i| case.close(i, f64::from(case.got[i]) / here * there, case.expected[i].into()))
+        (0..case.got.len()).all(|i| case.close(i, case.got[i].into(), f64::from(case.expected[i]) / there * here))
     };
     round(here / case.factor(0, case.got.len()), fits).map(|there| other("embed_scale", here, there))
 }

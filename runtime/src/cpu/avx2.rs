@@ -44,7 +44,7 @@ pub fn table() -> Option<&'static Kernels> {
 }
 
 // In every method below the intrinsics' features are there, because an `Avx2` is; and loads and stores are within the
-// array they are given. That is the whole of each SAFETY argument.
+// array they are given; a prefetch reads nothing. That is the whole of each SAFETY argument.
 macro_rules! with_avx2 {
     ($e:expr) => {
         // SAFETY: see above: the features are proven by self, the addresses by the array's type.
@@ -94,6 +94,11 @@ impl<const DOT: Dot> Simd for Avx2<DOT> {
             _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
             _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
         })
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        with_avx2!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
     }
 
     #[inline(always)]

@@ -40,7 +40,7 @@ pub fn table() -> Option<&'static Kernels> {
 }
 
 // In every method below the intrinsics' features are there, because an `Avx512` is; and loads and stores are within
-// the array they are given. That is the whole of each SAFETY argument.
+// the array they are given; a prefetch reads nothing. That is the whole of each SAFETY argument.
 macro_rules! with_avx512 {
     ($e:expr) => {
         // SAFETY: see above: the features are proven by self, the addresses by the array's type.
@@ -71,6 +71,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn store(self, x: __m512, out: &mut [f32; LANES]) {
         with_avx512!(_mm512_storeu_ps(out.as_mut_ptr(), x))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        with_avx512!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
     }
 
     #[inline(always)]

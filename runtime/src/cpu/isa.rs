@@ -1,7 +1,7 @@
 //! Which instruction sets this machine has, and the table of kernels that each brings.
 //!
 //! The rest of the CPU backend calls through [`Kernels`] and knows no instruction set. Every table computes the same
-//! bits; [`scalar`](super::scalar) defines them.
+//! bits; [`scalar`] defines them.
 
 use super::scalar;
 use crate::error::{Result, RuntimeError};
