@@ -319,8 +319,7 @@ fn a_fused_checkpoint_gives_the_bytes_of_a_split_one() {
         let (fused, split) = (phi(), Fixture::new("F32", false));
         fused.write().convert(encoding).unwrap();
         split.write().convert(encoding).unwrap();
-        let (fused_file, split_file) =
-            (NsvFile::open(&fused.output()).unwrap(), NsvFile::open(&split.output()).unwrap());
+        let (fused_file, split_file) = (NsvFile::open(fused.output()).unwrap(), NsvFile::open(split.output()).unwrap());
         assert_eq!(fused_file.spec(), split_file.spec());
         let (ours, theirs) = (&fused_file.layout().tensors, &split_file.layout().tensors);
         assert_eq!(ours.len(), theirs.len());
@@ -388,7 +387,7 @@ fn gemma() -> Fixture {
 fn norms_are_stored_as_what_multiplies() {
     let fixture = gemma();
     fixture.write().convert(Encoding::Q8).unwrap();
-    let file = NsvFile::open(&fixture.output()).unwrap();
+    let file = NsvFile::open(fixture.output()).unwrap();
     let mut norms = 0;
     for (name, module) in [
         ("attn_norm", "input_layernorm"),
