@@ -19,7 +19,7 @@ pub const EXP_POLY: [f32; 6] = [1.987_569_2e-4, 1.398_199_9e-3, 8.333_452e-3, 4.
 /// From this `2|x|` on `tanh(x)` is 1.
 pub const TANH_MAX: f32 = 20.0;
 /// `-2 sqrt(2 / pi)`, and that times 0.044715: `gelu(x) = x / (1 + exp(x * (GELU[0] + GELU[1] x^2)))`.
-pub const GELU: [f32; 2] = [-1.595_769_1, -7.135_481_6e-2];
+pub const GELU: [f32; 2] = [-1.595_769, -7.135_481_6e-2];
 
 /// `exp(x)`, within two units in the last place.
 ///
