@@ -57,8 +57,8 @@ fn spec() -> impl Strategy<Value = ModelSpec> {
     )
 }
 
-/// A model with switches that Llama does not have.
-fn switched() -> impl Strategy<Value = ModelSpec> {
+/// With switches that Llama does not have.
+fn other_spec() -> impl Strategy<Value = ModelSpec> {
     let norms = prop::sample::select(vec![(true, false), (true, true), (false, true)]);
     let qk_norm = prop::sample::select(vec![QkNorm::None, QkNorm::Head, QkNorm::Projection]);
     let number = || prop::option::of(0.01f64..100.0);
@@ -156,7 +156,7 @@ proptest! {
 
     #[test]
     fn every_value_and_section_comes_back(
-        spec in prop_oneof![spec(), switched()],
+        spec in prop_oneof![spec(), other_spec()],
         encoding in prop::sample::select(Encoding::ALL.to_vec()),
         sections in sections(),
     ) {
