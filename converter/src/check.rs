@@ -53,7 +53,7 @@ fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
         return Ok(Comparison { tensors: 0, differences });
     }
     let files = sidecars::files(&source.folder, &source.checkpoint);
-    let bytes = source.bound.values().map(|b| b.tensor.info.range.len()).sum::<usize>();
+    let bytes = source.bound.values().map(|b| b.values(&source.checkpoint).bytes.len()).sum::<usize>();
     watch.begin(Step::Encode, (bytes + files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()) as u64);
     let matrices = file.layout().tensors[0].encoding;
     for entry in &file.layout().tensors {
@@ -95,9 +95,8 @@ fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
 /// In what a tensor differs from what the source makes of it.
 fn tensor(file: &NsvFile, entry: &TensorEntry, source: &Source, watch: &Watch) -> Result<Option<String>> {
     // What the head of a tied model is compared with is the embedding.
-    let Some(Bound { key, tensor }) = source.bound.get(&entry.name) else { return Ok(None) };
-    let bytes = source.checkpoint.bytes(tensor);
-    let encoder = Encoder::new(tensor.info.dtype, bytes, entry.shape, entry.encoding);
+    let Some(from @ Bound { key, tensor, .. }) = source.bound.get(&entry.name) else { return Ok(None) };
+    let encoder = Encoder::new(from.values(&source.checkpoint), entry.shape, entry.encoding);
     let stored = &file.bytes()[entry.range.clone()];
     let found: Mutex<Option<(Range<usize>, usize)>> = Mutex::new(None);
     encoder.pieces(watch, |first, made| {

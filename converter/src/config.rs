@@ -1,23 +1,70 @@
 //! `config.json`, with everything that may be absent, to a [`ModelSpec`], with nothing that may.
 //!
-//! Absent fields have the defaults of transformers' `LlamaConfig`, but for the sizes: a model without them is refused.
+//! Absent fields have the defaults that transformers has for the family, but for the sizes: a model without them is
+//! refused. What is the same for all families is here, what is not in families.rs.
 
 use crate::error::{Problems, What};
+use crate::families::{FAMILIES, Family};
 use crate::json::{self, Fields};
-use nanoserve_format::{Activation, FormatError, ModelSpec, Rope, RopeScaling};
+use crate::layers::{self, SLIDING};
+use crate::rope::{self, Form};
+use nanoserve_format::schema::Part;
+use nanoserve_format::{Activation, FormatError, ModelSpec};
 use serde_json::{Map, Value};
 
 pub(crate) const CONFIG: &str = "config.json";
+const ABOVE_0: &str = "a whole number above 0";
+/// More than any model has: a few bytes must not ask for long lists of layers.
+const MAX_LAYERS: usize = 1024;
 
-/// Classes that this program converts. The second is the first without its head, which its checkpoint may still hold.
-const CLASSES: [&str; 2] = ["LlamaForCausalLM", "LlamaModel"];
-const MODEL_TYPE: &str = "llama";
-const ROPE_KINDS: &str = "default, linear or llama3";
-const DEFAULT_THETA: f64 = 10000.0;
+/// Names of activations, as `hidden_act` has them. Some are two names of one function.
+pub(crate) const ACTIVATIONS: [(&str, Activation); 4] = [
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+];
+
+/// Fields that change what a model computes and are honoured nowhere, or only in the families that read them: elsewhere
+/// they must be off.
+const OFF: [&str; 15] = [
+    "num_local_experts",
+    "num_experts",
+    "n_routed_experts",
+    "moe_intermediate_size",
+    "alibi",
+    "clip_qkv",
+    "attention_sinks",
+    "use_attention_sinks",
+    "attention_chunk_size",
+    "attn_temperature_tuning",
+    "use_bidirectional_attention",
+    "use_parallel_residual",
+    "lm_head_bias",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+];
+/// As [`OFF`], for those that are off at 1.
+const ONE: [&str; 6] = [
+    "embedding_multiplier",
+    "residual_multiplier",
+    "attention_multiplier",
+    "logits_scaling",
+    "logit_scale",
+    "scale_emb",
+];
 
 /// What config.json says.
 pub(crate) struct Config {
     map: Map<String, Value>,
+}
+
+/// A model as config.json describes it.
+pub(crate) struct Model {
+    /// Its numbers and switches.
+    pub spec: ModelSpec,
+    /// Its entry in the table.
+    pub family: &'static Family,
 }
 
 impl Config {
@@ -32,47 +79,63 @@ impl Config {
     }
 
     /// The model as numbers and switches; None when anything about it was noted as a problem.
-    pub fn resolve(&self, problems: &Problems) -> Option<ModelSpec> {
+    pub fn resolve(&self, problems: &Problems) -> Option<Model> {
         let before = problems.len();
-        let fields = self.fields(problems);
-        class(fields)?;
-        quantization(fields);
-        let spec = spec(fields)?;
+        let outer = self.fields(problems);
+        let family = family(outer)?;
+        quantization(outer);
+        let fields = match family.within {
+            Some(object) => outer.required(object, "the object of the text model", outer.object(object))?,
+            None => outer,
+        };
+        if let Some(kind) = fields.text("model_type").filter(|_| family.within.is_some())
+            && FAMILIES.iter().all(|f| f.model_type != kind)
+        {
+            fields.problem(What::Architecture { got: format!("of text model_type '{kind}'") });
+        }
+        off(fields, family);
+        let spec = spec(outer, fields, family);
         if problems.len() == before
             && let Err(FormatError::Spec { field, got, expected }) = spec.check()
         {
             problems.file(CONFIG, What::Field { field: theirs(field).to_string(), got, expected });
         }
-        (problems.len() == before).then_some(spec)
+        (problems.len() == before).then_some(Model { spec, family })
     }
 }
 
-/// Whether the model is of a class that this program knows; what else is wrong with another says little.
-fn class(fields: Fields) -> Option<()> {
-    let names = |v: &Value| v.as_array()?.iter().map(|n| n.as_str().map(str::to_string)).collect::<Option<Vec<_>>>();
+/// The family of the model, if this program knows it; what else is wrong with another says little.
+fn family(fields: Fields) -> Option<&'static Family> {
     let kind = fields.text("model_type");
-    match fields.get("architectures") {
+    let unknown = |got: String| -> Option<&'static Family> {
+        fields.problem(What::Architecture { got });
+        None
+    };
+    let found = match fields.get("architectures") {
         Some(value) => {
-            let Some(classes) = names(value) else {
-                fields.wrong("architectures", value, "a list of class names");
+            let Some(classes) = fields.texts("architectures") else {
+                // A list of something else was noted.
                 return None;
             };
-            if !classes.iter().any(|c| CLASSES.contains(&c.as_str())) {
-                fields.problem(What::Architecture { got: classes.join(", ") });
-                return None;
+            let of = |class: &&str| FAMILIES.iter().find(|family| family.classes.contains(class));
+            match classes.iter().find_map(of) {
+                Some(family) => family,
+                None if classes.is_empty() => return unknown(format!("of no class: architectures is {value}")),
+                None => return unknown(classes.join(", ")),
             }
         }
-        None if kind.is_none() => {
-            fields.problem(What::Architecture { got: "of no class: architectures and model_type are missing".into() });
-            return None;
-        }
-        None => {}
+        None => match kind {
+            Some(kind) => match FAMILIES.iter().find(|family| family.model_type == kind) {
+                Some(family) => family,
+                None => return unknown(format!("of model_type '{kind}'")),
+            },
+            None => return unknown("of no class: architectures and model_type are missing".into()),
+        },
+    };
+    match kind {
+        Some(kind) if kind != found.model_type => unknown(format!("of model_type '{kind}'")),
+        _ => Some(found),
     }
-    if let Some(kind) = kind.filter(|k| *k != MODEL_TYPE) {
-        fields.problem(What::Architecture { got: format!("of model_type '{kind}'") });
-        return None;
-    }
-    Some(())
 }
 
 fn quantization(fields: Fields) {
@@ -84,106 +147,112 @@ fn quantization(fields: Fields) {
     }
 }
 
-fn spec(fields: Fields) -> Option<ModelSpec> {
-    let size = |field| fields.required(field, "a whole number above 0", fields.size(field));
-    let hidden_size = size("hidden_size");
-    let n_heads = size("num_attention_heads");
-    let (intermediate_size, n_layers, vocab_size) =
-        (size("intermediate_size"), size("num_hidden_layers"), size("vocab_size"));
-    let head_dim = fields.size("head_dim").or_else(|| derived_head_dim(fields, hidden_size?, n_heads?));
-    let n_kv_heads = fields.size("num_key_value_heads").or(n_heads);
-    let rope = rope(fields);
-    let attention_bias = fields.flag("attention_bias").unwrap_or(false);
-    let context_length = fields.size("max_position_embeddings").unwrap_or(2048);
-    let norm_eps = fields.number("rms_norm_eps").unwrap_or(1e-6);
-    let activation = activation(fields);
-    let mlp_bias = fields.flag("mlp_bias").unwrap_or(false);
-    let tied_lm_head = fields.flag("tie_word_embeddings").unwrap_or(false);
-    // Only here may one missing number end it: every other field has been looked at.
-    Some(ModelSpec {
-        hidden_size: hidden_size?,
-        intermediate_size: intermediate_size?,
-        n_layers: n_layers?,
-        n_heads: n_heads?,
-        n_kv_heads: n_kv_heads?,
-        head_dim: head_dim?,
-        vocab_size: vocab_size?,
-        context_length,
-        norm_eps,
-        rope: rope?,
-        activation: activation?,
-        qkv_bias: attention_bias,
-        attn_out_bias: attention_bias,
-        mlp_bias,
-        tied_lm_head,
-    })
+/// Notes every field that asks for arithmetic which this family does not have here.
+fn off(fields: Fields, family: &Family) {
+    let neutral = |value: &Value, one: bool| match value {
+        Value::Bool(on) => !on,
+        Value::Number(n) => n.as_f64().is_some_and(|x| if one { x == 1.0 } else { x == 0.0 }),
+        Value::Array(all) => all.is_empty(),
+        _ => false,
+    };
+    for (list, one, expected) in [(&OFF[..], false, "nothing, false or 0"), (&ONE[..], true, "nothing or 1")] {
+        for &field in list.iter().filter(|field| !family.reads.contains(field)) {
+            if let Some(value) = fields.get(field).filter(|value| !neutral(value, one)) {
+                fields.unsupported(field, value, format!("{expected} in a model of this family"));
+            }
+        }
+    }
+    if let Some(kind) = fields.text("position_embedding_type").filter(|kind| !["rope", "rotary"].contains(kind)) {
+        fields.unsupported("position_embedding_type", kind, "rope");
+    }
+    if fields.flag("is_causal") == Some(false) {
+        fields.unsupported("is_causal", false, "true");
+    }
 }
 
-fn derived_head_dim(fields: Fields, hidden_size: usize, n_heads: usize) -> Option<usize> {
-    if n_heads == 0 || !hidden_size.is_multiple_of(n_heads) {
+/// The model. What is missing is noted, and stands here as 0: every field is looked at, whatever is wrong with others.
+fn spec(outer: Fields, fields: Fields, family: &Family) -> ModelSpec {
+    let defaults = &family.defaults;
+    let size = |field, default: Option<usize>| {
+        let found = fields.size(field).or(default);
+        if found == Some(0) {
+            fields.wrong(field, 0, ABOVE_0);
+        }
+        fields.required(field, ABOVE_0, found).unwrap_or(0)
+    };
+    let hidden_size = size("hidden_size", None);
+    let n_heads = size("num_attention_heads", defaults.n_heads);
+    let (intermediate_size, n_layers) = (size("intermediate_size", None), size("num_hidden_layers", None));
+    let vocab_size = size("vocab_size", defaults.vocab_size);
+    // To say null is to ask for what follows from the other sizes.
+    let given = |field, default: Option<usize>| fields.size(field).or(default.filter(|_| !fields.is_null(field)));
+    let head_dim =
+        given("head_dim", defaults.head_dim).unwrap_or_else(|| derived_head_dim(fields, hidden_size, n_heads));
+    let n_kv_heads = given("num_key_value_heads", defaults.n_kv_heads).unwrap_or(n_heads);
+    let context_length = fields.size("max_position_embeddings").unwrap_or(defaults.context_length);
+    let source = rope::Source {
+        outer: fields,
+        inner: if family.rope == Form::ByLayer { rope::of_layers(fields, layers::FULL) } else { rope::flat(fields) },
+        theta: "rope_theta",
+        default_theta: defaults.rope_theta,
+        default_original: defaults.original_context,
+        form: family.rope,
+        context_length,
+        head_dim,
+    };
+    let rope = source.read().unwrap_or(ModelSpec::default().rope);
+    let has = |part| family.modules.iter().flat_map(|group| group.iter()).any(|(parts, _)| parts.contains(&part));
+    let mut spec = ModelSpec {
+        hidden_size,
+        intermediate_size,
+        n_layers,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        vocab_size,
+        context_length: rope::stretched(&rope, context_length),
+        norm_eps: fields.number("rms_norm_eps").unwrap_or(defaults.norm_eps),
+        rope,
+        activation: activation(fields, defaults.activation),
+        tied_lm_head: outer.flag("tie_word_embeddings").unwrap_or(defaults.tied),
+        pre_norm: has(Part::AttnNorm),
+        post_norm: has(Part::AttnPostNorm),
+        ..ModelSpec::default()
+    };
+    if n_layers > MAX_LAYERS {
+        fields.wrong("num_hidden_layers", n_layers, format!("at most {MAX_LAYERS}"));
+    } else {
+        (family.switches)(fields, &mut spec);
+    }
+    if let (Form::ByLayer, Some(window)) = (family.rope, &mut spec.window) {
+        let inner = rope::of_layers(fields, SLIDING);
+        window.rope = rope::Source { inner, theta: "rope_local_base_freq", default_theta: 1e4, ..source }.read();
+    }
+    layers::simplify(&mut spec);
+    // As without it: every way to say the same is the same.
+    spec.attn_scale = spec.attn_scale.filter(|&scale| scale != 1.0 / (head_dim as f64).sqrt());
+    spec
+}
+
+/// `hidden_size / n_heads`; 0 where either is missing.
+fn derived_head_dim(fields: Fields, hidden_size: usize, n_heads: usize) -> usize {
+    if n_heads == 0 {
+        return 0;
+    }
+    if !hidden_size.is_multiple_of(n_heads) {
         let expected = format!("a divisor of hidden_size, {hidden_size}, where head_dim is not given");
         fields.wrong("num_attention_heads", n_heads, expected);
-        return None;
     }
-    Some(hidden_size / n_heads)
+    hidden_size / n_heads
 }
 
-fn activation(fields: Fields) -> Option<Activation> {
-    match fields.text("hidden_act").unwrap_or("silu") {
-        // Two names of one function.
-        "silu" | "swish" => Some(Activation::Silu),
-        other => {
-            fields.unsupported("hidden_act", other, "silu");
-            None
-        }
-    }
-}
-
-/// The rotary embedding. Old: `rope_theta` and, beside it, `rope_scaling`; new: both in `rope_parameters`. Where a file
-/// has both forms, transformers takes `rope_scaling`.
-fn rope(fields: Fields) -> Option<Rope> {
-    let object = |field| fields.object(field).filter(|inner| !inner.is_empty());
-    let inner = object("rope_scaling").or_else(|| object("rope_parameters"));
-    for fields in [Some(fields), inner].into_iter().flatten() {
-        if let Some(part) = fields.number("partial_rotary_factor").filter(|&part| part != 1.0) {
-            fields.unsupported("partial_rotary_factor", part, "1.0");
-        }
-    }
-    let theta = inner.and_then(|f| f.number("rope_theta")).or_else(|| fields.number("rope_theta"));
-    let scaling = inner.map_or(Some(RopeScaling::Default {}), |inner| scaling(fields, inner));
-    Some(Rope { theta: theta.unwrap_or(DEFAULT_THETA), scaling: scaling? })
-}
-
-fn scaling(fields: Fields, inner: Fields) -> Option<RopeScaling> {
-    let named = if inner.get("rope_type").is_some() { "rope_type" } else { "type" };
-    let number = |field| inner.required(field, "a number above 0", inner.number(field));
-    match inner.text(named) {
-        None if inner.get(named).is_some() => None,
-        // transformers reads a missing type as "default", but then nothing but theta has a meaning.
-        None if inner.get("factor").is_some() || inner.has_objects() => {
-            inner.wrong("rope_type", "missing", ROPE_KINDS);
-            None
-        }
-        None | Some("default") => Some(RopeScaling::Default {}),
-        Some("linear") => Some(RopeScaling::Linear { factor: number("factor")? }),
-        Some("llama3") => {
-            const ORIGINAL: &str = "original_max_position_embeddings";
-            let (factor, low, high) = (number("factor"), number("low_freq_factor"), number("high_freq_factor"));
-            // Beside the object it wins, as in transformers.
-            let original = fields.size(ORIGINAL).or_else(|| inner.size(ORIGINAL));
-            let original = inner.required(ORIGINAL, "a whole number above 0", original);
-            Some(RopeScaling::Llama3 {
-                factor: factor?,
-                low_freq_factor: low?,
-                high_freq_factor: high?,
-                original_context: original?,
-            })
-        }
-        Some(other) => {
-            inner.unsupported(named, other, ROPE_KINDS);
-            None
-        }
-    }
+fn activation(fields: Fields, (field, default): (&str, &str)) -> Activation {
+    let name = fields.text(field).unwrap_or(default);
+    let known = ACTIVATIONS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, activation)| *activation).unwrap_or_else(|| {
+        fields.unsupported(field, name, ACTIVATIONS.map(|(name, _)| name).join(", "));
+        Activation::Silu
+    })
 }
 
 /// The field of config.json behind a number of the spec.
@@ -194,11 +263,17 @@ fn theirs(field: &str) -> &str {
         "n_kv_heads" => "num_key_value_heads",
         "context_length" => "max_position_embeddings",
         "norm_eps" => "rms_norm_eps",
+        "window.size" => "sliding_window",
+        "attn_scale" => "the attention scale (query_pre_attn_scalar or attention_multiplier)",
+        "attn_softcap" => "attn_logit_softcapping",
+        "logit_softcap" => "final_logit_softcapping",
+        "embed_scale" => "embedding_multiplier",
+        "residual_scale" => "residual_multiplier",
+        "logit_divisor" => "logits_scaling",
         "rope.theta" => "rope_theta",
+        "rope.rotary_dim" => "partial_rotary_factor",
         "rope.scaling.factor" => "rope factor",
-        "rope.scaling.low_freq_factor" => "low_freq_factor",
-        "rope.scaling.high_freq_factor" => "high_freq_factor",
         "rope.scaling.original_context" => "original_max_position_embeddings",
-        same => same,
+        same => same.strip_prefix("rope.scaling.").unwrap_or(same),
     }
 }

@@ -1,10 +1,11 @@
 //! The readers of foreign bytes, for tests that have bytes and no folder. No part of the library's promise.
 
 use crate::checkpoint::{Checkpoint, SINGLE};
-use crate::config::Config;
+use crate::config::{Config, Model};
 use crate::encode::Encoder;
 use crate::error::{Problems, Result};
-use crate::names::{self, Bound};
+use crate::families::FAMILIES;
+use crate::names;
 use crate::report::Watch;
 use crate::shard::Shard;
 use nanoserve_format::{Encoding, ModelSpec, schema};
@@ -16,19 +17,20 @@ use std::sync::atomic::AtomicBool;
 /// All that is wrong with it.
 pub fn config(bytes: &[u8]) -> Result<ModelSpec> {
     let problems = Problems::default();
-    let spec = Config::parse(bytes, &problems).and_then(|config| config.resolve(&problems));
+    let model = Config::parse(bytes, &problems).and_then(|config| config.resolve(&problems));
     problems.none()?;
-    Ok(spec.expect("where there is no problem, there is a model"))
+    Ok(model.expect("where there is no problem, there is a model").spec)
 }
 
-/// Reads a safetensors file, holds it against a model and encodes every tensor; returns how many there are.
+/// Reads a safetensors file, holds it against a model, whose fused tensors are those of the first family that has the
+/// `class`, and encodes every tensor; returns how many there are.
 ///
 /// # Errors
 /// All that is wrong with it.
 ///
 /// # Panics
 /// When the system has no memory for a copy of it.
-pub fn safetensors(spec: &ModelSpec, bytes: &[u8]) -> Result<usize> {
+pub fn safetensors(class: &str, spec: &ModelSpec, bytes: &[u8]) -> Result<usize> {
     let (problems, cancel, mut warnings) = (Problems::default(), AtomicBool::new(false), Vec::new());
     let mut map = memmap2::MmapMut::map_anon(bytes.len().max(1)).expect("memory for a small file");
     map[..bytes.len()].copy_from_slice(bytes);
@@ -39,13 +41,14 @@ pub fn safetensors(spec: &ModelSpec, bytes: &[u8]) -> Result<usize> {
         assert!(shard.map.get(tensor.range.clone()).is_some());
     }
     let checkpoint = Checkpoint::of_shards(vec![shard], SINGLE, true, &problems);
-    let mut spec = spec.clone();
-    let bound = names::bind(&checkpoint, &mut spec, &problems, &mut warnings);
+    let family = FAMILIES.iter().find(|family| family.classes.contains(&class)).expect("a class of the table");
+    let mut model = Model { spec: spec.clone(), family };
+    let bound = names::bind(&checkpoint, &mut model, &problems, &mut warnings);
     problems.none()?;
-    let shapes = schema::tensors(&spec).into_iter().filter_map(|(name, shape)| Some((bound.get(&name)?, shape)));
-    for (Bound { tensor, .. }, shape) in shapes {
+    let shapes = schema::tensors(&model.spec).into_iter().filter_map(|(name, shape)| Some((bound.get(&name)?, shape)));
+    for (from, shape) in shapes {
         for encoding in Encoding::ALL {
-            let encoder = Encoder::new(tensor.info.dtype, checkpoint.bytes(tensor), shape, encoding);
+            let encoder = Encoder::new(from.values(&checkpoint), shape, encoding);
             encoder.check(&Watch { progress: &(), cancel: &cancel })?;
             let _ = (encoder.faults(), encoder.snr_db());
         }

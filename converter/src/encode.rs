@@ -28,10 +28,22 @@ thread_local! {
     static VALUES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Where a tensor's values come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Values<'m> {
+    /// Their type.
+    pub dtype: Dtype,
+    /// Their bytes, row after row.
+    pub bytes: &'m [u8],
+    /// Rows before them in the tensor of the checkpoint that they are a part of.
+    pub first_row: usize,
+    /// Add 1 to each, in f32.
+    pub plus_one: bool,
+}
+
 /// A tensor on its way from source to panels.
 pub(crate) struct Encoder<'m> {
-    dtype: Dtype,
-    bytes: &'m [u8],
+    source: Values<'m>,
     shape: Shape,
     encoding: Encoding,
     found: Mutex<Found>,
@@ -47,11 +59,11 @@ struct Found {
 }
 
 impl<'m> Encoder<'m> {
-    /// An encoder of `bytes`, which hold `shape` values of `dtype`.
-    pub fn new(dtype: Dtype, bytes: &'m [u8], shape: Shape, encoding: Encoding) -> Self {
+    /// An encoder of `source`, which holds `shape` values.
+    pub fn new(source: Values<'m>, shape: Shape, encoding: Encoding) -> Self {
         let squares = vec![Squares::default(); shape.pieces()];
         let found = Found { squares, not_finite: 0, first_not_finite: None, first_out_of_range: None };
-        Encoder { dtype, bytes, shape, encoding, found: Mutex::new(found) }
+        Encoder { source, shape, encoding, found: Mutex::new(found) }
     }
 
     /// Rows, columns, and rows in a piece: a vector is one row.
@@ -77,14 +89,18 @@ impl<'m> Encoder<'m> {
     /// Encodes a piece, by way of `values`; how many bytes of the source it took.
     fn fill_piece(&self, piece: usize, out: &mut [u8], values: &mut Vec<f32>) -> usize {
         let (rows, cols, per_piece) = self.geometry();
-        let size = self.dtype.bitsize() / 8;
+        let Values { dtype, bytes, plus_one, .. } = self.source;
+        let size = dtype.bitsize() / 8;
         let first_row = piece * per_piece;
         let n = per_piece.min(rows - first_row);
         values.resize(n * cols, 0.0);
-        let source = &self.bytes[first_row * cols * size..][..n * cols * size];
+        let source = &bytes[first_row * cols * size..][..n * cols * size];
         let mut largest = 0;
         for (values, source) in values.chunks_mut(NEAR).zip(source.chunks(NEAR * size)) {
-            widen(self.dtype, source, values);
+            widen(dtype, source, values);
+            if plus_one {
+                values.iter_mut().for_each(|x| *x += 1.0);
+            }
             largest = largest.max(largest_bits(values));
         }
         if largest >= INFINITE {
@@ -121,14 +137,17 @@ impl<'m> Encoder<'m> {
     /// What cannot be stored.
     pub fn faults(&self) -> Vec<What> {
         let (_, cols, _) = self.geometry();
-        let found = self.found();
+        let (found, first_row) = (self.found(), self.source.first_row);
         let not_finite = found.first_not_finite.map(|(at, value)| {
-            let index = if let Shape::Vector(_) = self.shape { vec![at] } else { vec![at / cols, at % cols] };
+            let index = match self.shape {
+                Shape::Vector(_) => vec![first_row + at],
+                Shape::Matrix(..) => vec![first_row + at / cols, at % cols],
+            };
             What::NotFinite { index, value, count: found.not_finite }
         });
         let out_of_range = found.first_out_of_range.map(|(row, col, value)| {
             let largest = f64::from(f16::MAX) * if self.encoding == Encoding::Q8 { 127.0 } else { 1.0 };
-            What::OutOfRange { row, col, value, encoding: self.encoding, largest }
+            What::OutOfRange { row: first_row + row, col, value, encoding: self.encoding, largest }
         });
         not_finite.into_iter().chain(out_of_range).collect()
     }

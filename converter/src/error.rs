@@ -1,5 +1,6 @@
 //! What can go wrong, all of it at once: a [`Problem`] says where, what was found, what was expected and what to do.
 
+use crate::families;
 use nanoserve_format::{Encoding, FormatError};
 use std::cell::RefCell;
 use std::fmt;
@@ -117,7 +118,7 @@ pub enum What {
         expected: String,
     },
     /// A model of another class.
-    #[error("the model is {got}, expected LlamaForCausalLM")]
+    #[error("the model is {got}, expected one of {}", families::classes().join(", "))]
     Architecture {
         /// What `architectures` or `model_type` say.
         got: String,
@@ -130,7 +131,7 @@ pub enum What {
         /// Its value.
         got: String,
         /// The values that are supported.
-        expected: &'static str,
+        expected: String,
     },
     /// Weights that were quantized before.
     #[error("the weights are quantized already ({method}), expected f32, f16 or bf16")]
@@ -279,7 +280,9 @@ impl What {
             What::FileMissing { .. } => "download the whole checkpoint: config.json, *.safetensors, tokenizer.json",
             What::Foreign { .. } => "most models on the Hub also come as safetensors; or save it so with transformers",
             What::OutputIsSource { .. } => "give the output another name",
-            What::Architecture { .. } => "supported are Llama 1 to 3.2, TinyLlama, SmolLM2 and others of that class",
+            What::Architecture { .. } => {
+                "nanoserve-convert --list shows what is supported, with some models of each class"
+            }
             What::Quantized { .. } => "convert the original checkpoint; --dtype q8 quantizes it",
             What::LfsPointer => "run `git lfs pull` in the folder",
             What::ShardLength { got, expected } if got < expected => "the download broke off: fetch the file again",

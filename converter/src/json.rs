@@ -16,7 +16,8 @@ pub(crate) fn object(file: &str, bytes: &[u8], problems: &Problems) -> Option<Ma
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'a> {
     file: &'a str,
-    within: &'a str,
+    /// The objects it is in, outermost first; empty names are none.
+    within: [&'a str; 3],
     map: &'a Map<String, Value>,
     problems: &'a Problems,
 }
@@ -24,12 +25,17 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The fields of a file's object.
     pub fn new(file: &'a str, map: &'a Map<String, Value>, problems: &'a Problems) -> Self {
-        Fields { file, within: "", map, problems }
+        Fields { file, within: [""; 3], map, problems }
     }
 
     /// A field's value.
     pub fn get(&self, field: &str) -> Option<&'a Value> {
         self.map.get(field).filter(|v| !v.is_null())
+    }
+
+    /// Whether a field is there and null: for some that says more than to leave it out.
+    pub fn is_null(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(Value::is_null)
     }
 
     /// Whether there are no fields.
@@ -62,6 +68,16 @@ impl<'a> Fields<'a> {
         self.typed(field, "a text", Value::as_str)
     }
 
+    /// A list of numbers.
+    pub fn numbers(&self, field: &str) -> Option<Vec<f64>> {
+        self.typed(field, "a list of numbers", |v| v.as_array()?.iter().map(Value::as_f64).collect())
+    }
+
+    /// A list of texts.
+    pub fn texts(&self, field: &str) -> Option<Vec<&'a str>> {
+        self.typed(field, "a list of texts", |v| v.as_array()?.iter().map(Value::as_str).collect())
+    }
+
     /// A token id, or a list of them.
     pub fn ids(&self, field: &str) -> Option<Vec<u32>> {
         let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
@@ -74,7 +90,9 @@ impl<'a> Fields<'a> {
     /// An object within this one.
     pub fn object(&self, field: &'a str) -> Option<Fields<'a>> {
         let map = self.typed(field, "an object", Value::as_object)?;
-        Some(Fields { within: field, map, ..*self })
+        let mut within = self.within;
+        *within.iter_mut().find(|name| name.is_empty()).expect("objects are read three deep") = field;
+        Some(Fields { within, map, ..*self })
     }
 
     /// What `found` gives, or a problem when that is nothing and the field is not there at all.
@@ -92,8 +110,8 @@ impl<'a> Fields<'a> {
     }
 
     /// Notes that a field asks for something that is not supported.
-    pub fn unsupported(&self, field: &str, got: impl ToString, expected: &'static str) {
-        let (field, got) = (self.full(field), got.to_string());
+    pub fn unsupported(&self, field: &str, got: impl ToString, expected: impl ToString) {
+        let (field, got, expected) = (self.full(field), got.to_string(), expected.to_string());
         self.problems.file(self.file, What::Unsupported { field, got, expected });
     }
 
@@ -103,7 +121,8 @@ impl<'a> Fields<'a> {
     }
 
     fn full(&self, field: &str) -> String {
-        if self.within.is_empty() { field.to_string() } else { format!("{}.{field}", self.within) }
+        let outer: String = self.within.iter().filter(|name| !name.is_empty()).map(|name| format!("{name}.")).collect();
+        outer + field
     }
 
     fn typed<T>(&self, field: &str, expected: &str, take: impl Fn(&'a Value) -> Option<T>) -> Option<T> {

@@ -34,12 +34,15 @@ mod config;
 pub mod door;
 mod encode;
 mod error;
+mod families;
 mod json;
+mod layers;
 #[allow(unsafe_code)]
 mod map;
 mod names;
 mod origin;
 mod report;
+mod rope;
 mod shard;
 mod sidecars;
 mod source;
@@ -49,6 +52,7 @@ mod vocab;
 
 pub use check::{Comparison, Difference, compare};
 pub use error::{ConvertError, Problem, Result, What};
+pub use families::{Supported, SupportedFamily, supported};
 pub use report::{Progress, Report, Step, TensorSnr, Warning};
 pub use vocab::compile_tokenizer;
 
@@ -121,14 +125,14 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
     let mut writer = Writer::create(&options.output, plan)?;
     let stored = writer.stored();
     let files = sidecars::files(&folder, &checkpoint);
-    let weights = bound.values().map(|b| b.tensor.info.range.len()).sum::<usize>();
+    let weights = bound.values().map(|b| b.values(&checkpoint).bytes.len()).sum::<usize>();
     watch.begin(Step::Encode, (weights + files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()) as u64);
     let encode = || -> Result<Option<TensorSnr>> {
         let (problems, mut worst) = (Problems::default(), None::<TensorSnr>);
         for &index in &stored {
             let (name, shape, encoding) = &tensors[index];
-            let Bound { key, tensor } = &bound[name];
-            let encoder = Encoder::new(tensor.info.dtype, checkpoint.bytes(tensor), *shape, *encoding);
+            let from @ Bound { key, tensor, .. } = &bound[name];
+            let encoder = Encoder::new(from.values(&checkpoint), *shape, *encoding);
             // After the first problem there will be no file, and only the other problems are of interest.
             if options.dry_run || problems.len() > 0 {
                 encoder.check(watch)?;

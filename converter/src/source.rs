@@ -45,15 +45,16 @@ impl Source {
 
         // 2. Which model is it?
         let config = read_config(&folder, &problems);
-        let mut spec = config.as_ref().and_then(|c| c.resolve(&problems));
+        let mut model = config.as_ref().and_then(|c| c.resolve(&problems));
 
         // 3. Is every tensor there, and nothing else?
-        let bound = match (&checkpoint, &mut spec) {
-            (Some(checkpoint), Some(spec)) => names::bind(checkpoint, spec, &problems, &mut warnings),
+        let bound = match (&checkpoint, &mut model) {
+            (Some(checkpoint), Some(model)) => names::bind(checkpoint, model, &problems, &mut warnings),
             _ => BTreeMap::new(),
         };
 
         // 4. What stands beside the weights?
+        let spec = model.map(|model| model.spec);
         let sidecars = Sidecars::read(&folder, config.as_ref(), spec.as_ref(), &problems, &mut warnings);
         let shards = checkpoint.iter().flat_map(|c| &c.shards).map(|s| s.name.as_str());
         let small = folder.files();

@@ -66,5 +66,5 @@ pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
 pub use repair::{RepairError, Repaired, repair};
 pub use replace::replace;
 pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
-pub use spec::{Activation, ModelSpec, Rope, RopeScaling};
+pub use spec::{Activation, ModelSpec, QkNorm, Rope, RopeScaling, Window};
 pub use writer::{Plan, Summary, Writer};

@@ -3,7 +3,7 @@
 //! The order is the order in a file: embedding, layers, final norm, head.
 
 use crate::encoding::Shape;
-use crate::spec::ModelSpec;
+use crate::spec::{ModelSpec, QkNorm};
 
 /// Name of the embedding matrix `[vocab_size, hidden_size]`.
 pub const EMBED: &str = "embed.weight";
@@ -33,12 +33,43 @@ pub enum Part {
     Up,
     /// Down projection, `[hidden_size, intermediate_size]`.
     Down,
+    /// Norm of the queries before their rotation: `[head_dim]` or `[n_heads * head_dim]`.
+    QNorm,
+    /// Norm of the keys before their rotation: `[head_dim]` or `[n_kv_heads * head_dim]`.
+    KNorm,
+    /// Norm behind attention, `[hidden_size]`.
+    AttnPostNorm,
+    /// Norm behind the feed-forward block, `[hidden_size]`.
+    MlpPostNorm,
 }
 
 impl Part {
-    /// All parts of a layer, in the file's order.
-    pub const ALL: [Part; 9] =
-        [Part::AttnNorm, Part::Q, Part::K, Part::V, Part::O, Part::MlpNorm, Part::Gate, Part::Up, Part::Down];
+    /// All parts that a layer can have, in the file's order.
+    pub const ALL: [Part; 13] = [
+        Part::AttnNorm,
+        Part::Q,
+        Part::K,
+        Part::V,
+        Part::QNorm,
+        Part::KNorm,
+        Part::O,
+        Part::AttnPostNorm,
+        Part::MlpNorm,
+        Part::Gate,
+        Part::Up,
+        Part::Down,
+        Part::MlpPostNorm,
+    ];
+
+    /// The parts that the layers of a model have, in the file's order.
+    pub fn of(spec: &ModelSpec) -> impl Iterator<Item = Part> {
+        Part::ALL.into_iter().filter(|part| match part {
+            Part::AttnNorm | Part::MlpNorm => spec.pre_norm,
+            Part::AttnPostNorm | Part::MlpPostNorm => spec.post_norm,
+            Part::QNorm | Part::KNorm => spec.qk_norm != QkNorm::None,
+            _ => true,
+        })
+    }
 
     fn stem(self) -> &'static str {
         match self {
@@ -51,6 +82,10 @@ impl Part {
             Part::Gate => "mlp.gate",
             Part::Up => "mlp.up",
             Part::Down => "mlp.down",
+            Part::QNorm => "attn.q_norm",
+            Part::KNorm => "attn.k_norm",
+            Part::AttnPostNorm => "attn_post_norm",
+            Part::MlpPostNorm => "mlp_post_norm",
         }
     }
 
@@ -68,7 +103,10 @@ impl Part {
     pub fn shape(self, spec: &ModelSpec) -> Shape {
         let (hidden, ff) = (spec.hidden_size, spec.intermediate_size);
         match self {
-            Part::AttnNorm | Part::MlpNorm => Shape::Vector(hidden),
+            Part::AttnNorm | Part::MlpNorm | Part::AttnPostNorm | Part::MlpPostNorm => Shape::Vector(hidden),
+            Part::QNorm | Part::KNorm if spec.qk_norm == QkNorm::Head => Shape::Vector(spec.head_dim),
+            Part::QNorm => Shape::Vector(spec.q_size()),
+            Part::KNorm => Shape::Vector(spec.kv_size()),
             Part::Q => Shape::Matrix(spec.q_size(), hidden),
             Part::K | Part::V => Shape::Matrix(spec.kv_size(), hidden),
             Part::O => Shape::Matrix(hidden, spec.q_size()),
@@ -80,7 +118,8 @@ impl Part {
     /// Whether the model has a bias for this part.
     pub fn has_bias(self, spec: &ModelSpec) -> bool {
         match self {
-            Part::AttnNorm | Part::MlpNorm => false,
+            Part::AttnNorm | Part::MlpNorm | Part::AttnPostNorm | Part::MlpPostNorm => false,
+            Part::QNorm | Part::KNorm => false,
             Part::Q | Part::K | Part::V => spec.qkv_bias,
             Part::O => spec.attn_out_bias,
             Part::Gate | Part::Up | Part::Down => spec.mlp_bias,
@@ -90,7 +129,7 @@ impl Part {
 
 /// How many tensors a model has, aliases included.
 pub fn count(spec: &ModelSpec) -> usize {
-    let layer: usize = Part::ALL.iter().map(|p| 1 + usize::from(p.has_bias(spec))).sum();
+    let layer: usize = Part::of(spec).map(|p| 1 + usize::from(p.has_bias(spec))).sum();
     3 + spec.n_layers * layer
 }
 
@@ -99,7 +138,7 @@ pub fn tensors(spec: &ModelSpec) -> Vec<(String, Shape)> {
     let mut all = Vec::with_capacity(count(spec));
     all.push((EMBED.to_string(), Shape::Matrix(spec.vocab_size, spec.hidden_size)));
     for layer in 0..spec.n_layers {
-        for part in Part::ALL {
+        for part in Part::of(spec) {
             let shape = part.shape(spec);
             all.push((part.weight(layer), shape));
             if part.has_bias(spec) {

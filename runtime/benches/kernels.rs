@@ -91,13 +91,15 @@ fn attention(c: &mut Criterion) {
     let (keys, rest) = (values(positions * dim), values(positions * dim));
     for kernels in available() {
         for rows in [4, 48] {
-            let (q, limits) = (values(rows * dim), vec![positions; rows]);
+            let (q, limits, ring) = (values(rows * dim), vec![positions; rows], positions);
             let mut out = vec![0.0; rows * dim];
             group.throughput(macs(2 * rows * dim * positions));
             group.bench_function(BenchmarkId::new(kernels.name, rows), |b| {
                 b.iter(|| {
                     let (keys, values) = (bytemuck::cast_slice(&keys), bytemuck::cast_slice(&rest));
-                    let job = AttendJob { q: &q, limits: &limits, keys, values, head_dim: dim, out: &mut out };
+                    let (window, softcap) = (usize::MAX, None);
+                    let (q, limits, out) = (&q, &limits, &mut out);
+                    let job = AttendJob { q, limits, window, softcap, keys, values, ring, head_dim: dim, out };
                     (kernels.attend_f32)(black_box(job));
                 });
             });

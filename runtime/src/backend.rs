@@ -1,13 +1,19 @@
 //! What a device must be able to do for the forward pass, and nothing about any model.
 //!
-//! Ten operations on buffers of rows: a row is a token, its width depends on the step. The forward pass is written once
+//! A dozen operations on buffers of rows: a row is a token, its width depends on the step. The forward pass is written once
 //! over this trait; a device overrides the fused operations where it has something better.
 
 use crate::error::Result;
 use crate::memory::Room;
 use crate::rope::RopeTable;
-use nanoserve_format::{NsvFile, PANEL_ROWS, Shape};
+use nanoserve_format::{Activation, ModelSpec, NsvFile, PANEL_ROWS, Shape};
 use std::sync::Arc;
+
+/// Positions whose softmax is taken together; blocks begin at multiples of it.
+pub const ATTENTION_BLOCK: usize = 64;
+
+/// Tokens that a layer with a window stores and attends at a time: more would need a longer ring.
+pub const WINDOW_STEP: usize = 256;
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,31 +38,53 @@ impl KvType {
 }
 
 /// Sizes of a cache of keys and values.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KvShape {
-    /// Layers of the model.
-    pub n_layers: usize,
+    /// Positions that each layer holds, in whole lanes: all, or a ring where the layer sees a window and that is fewer.
+    /// Position p is at p modulo it.
+    pub positions: Vec<usize>,
     /// Key and value heads.
     pub n_kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Positions it can hold.
-    pub capacity: usize,
     /// How they are kept.
     pub kv_type: KvType,
 }
 
 impl KvShape {
-    /// Bytes of the cache: keys and values, positions in whole lanes.
+    /// Of a session with room for `capacity` positions.
+    pub fn new(spec: &ModelSpec, capacity: usize, kv_type: KvType) -> Self {
+        let all = capacity.checked_next_multiple_of(PANEL_ROWS).unwrap_or(usize::MAX);
+        let positions = |layer| match spec.window_of(layer) {
+            // What the first token of a step sees, and the step, in whole blocks of the softmax.
+            Some(window) => (window.size - 1 + WINDOW_STEP).next_multiple_of(ATTENTION_BLOCK).min(all),
+            None => all,
+        };
+        let (n_kv_heads, head_dim) = (spec.n_kv_heads, spec.head_dim);
+        KvShape { positions: (0..spec.n_layers).map(positions).collect(), n_kv_heads, head_dim, kv_type }
+    }
+
+    /// Bytes of the cache: keys and values.
     pub fn bytes(&self) -> u128 {
         let size = match self.kv_type {
             KvType::F32 => 4,
             KvType::F16 => 2,
         };
-        let lanes = |n: usize| (n as u128).next_multiple_of(PANEL_ROWS as u128);
-        let widths = self.head_dim as u128 + lanes(self.head_dim);
-        self.n_layers as u128 * self.n_kv_heads as u128 * lanes(self.capacity) * widths * size
+        let widths = self.head_dim as u128 + self.head_dim.next_multiple_of(PANEL_ROWS) as u128;
+        let positions: u128 = self.positions.iter().map(|&n| n as u128).sum();
+        self.n_kv_heads as u128 * positions * widths * size
     }
+}
+
+/// How a layer attends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Multiplies queries.
+    pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// Positions that a token sees, its own included; None is all.
+    pub window: Option<usize>,
 }
 
 /// A weight matrix with its bias, bound once.
@@ -112,28 +140,42 @@ pub trait Backend {
     /// `out = weight x + bias` for each pair, all from the same `x`.
     fn linear(&mut self, x: &Self::Buffer, parts: &mut [(&Linear<Self::Weight>, &mut Self::Buffer)]);
 
-    /// Turns every head of every row by its position; the first row stands at position `first`.
+    /// As [`Backend::rms_norm`], of each part of a row that is as long as the weight by itself, in place.
+    fn norm_parts(&mut self, x: &mut Self::Buffer, weight: &Self::Weight, eps: f32);
+
+    /// Turns every head of every row by its position, as far as the table goes; the first row stands at position `first`.
     fn rope(&mut self, x: &mut Self::Buffer, head_dim: usize, table: &RopeTable, first: usize);
 
-    /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) into the cache from position `first` on.
-    fn store(&mut self, cache: &mut Self::Cache, layer: usize, k: &Self::Buffer, v: &Self::Buffer, first: usize);
+    /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) into a layer's cache from position `first` on, and attends
+    /// queries (`[rows, n_heads * head_dim]`), those of the last tokens or none, to what each sees: itself and what is
+    /// before it. A ring forgets: the tokens' own positions and those that they see are what it is sure to hold.
+    fn attention(
+        &mut self,
+        qkv: [&Self::Buffer; 3],
+        cache: (&mut Self::Cache, usize),
+        first: usize,
+        how: &Attention,
+        out: &mut Self::Buffer,
+    );
 
-    /// Causal attention of queries (`[tokens, n_heads * head_dim]`) over the cache; row `t` sees positions up to
-    /// `first + t`.
-    fn attention(&mut self, q: &Self::Buffer, cache: &Self::Cache, layer: usize, first: usize, out: &mut Self::Buffer);
-
-    /// `out = silu(gate x) * (up x)`.
+    /// `out = activation(gate x) * (up x)`; gate and up come first.
     fn gated(
         &mut self,
         x: &Self::Buffer,
-        gate: &Linear<Self::Weight>,
-        up: &Linear<Self::Weight>,
+        parts: [&Linear<Self::Weight>; 2],
+        activation: Activation,
         out: &mut Self::Buffer,
     );
+
+    /// `x *= factor`.
+    fn scale(&mut self, x: &mut Self::Buffer, factor: f32);
+
+    /// `x = cap * tanh(x / cap)`.
+    fn softcap(&mut self, x: &mut Self::Buffer, cap: f32);
 
     /// `x += y`.
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer);
 
-    /// Drops all rows of `x` but the last.
-    fn keep_last(&mut self, x: &mut Self::Buffer);
+    /// Drops all rows of `x` but the last `rows`.
+    fn keep_last(&mut self, x: &mut Self::Buffer, rows: usize);
 }

@@ -12,6 +12,7 @@
 //! each operation is judged alone, on good inputs, and an error does not travel. A component is a result by its name on
 //! the ladder; the blame is what made it wrong: a tensor, a number of the description, a kernel.
 
+mod attention;
 mod component;
 mod explain;
 mod kernels;
@@ -19,6 +20,7 @@ mod linear;
 mod noise;
 mod reference;
 mod rotary;
+mod switches;
 
 pub use kernels::kernels;
 pub use reference::{Judged, Tolerance, reference};

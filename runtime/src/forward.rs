@@ -28,9 +28,14 @@ pub type Tap<'t, 'r> = &'t mut dyn FnMut(&str, &[f32]) -> Option<&'r [f32]>;
 #[derive(Debug)]
 pub struct State<B: Backend> {
     cache: B::Cache,
-    rope: RopeTable,
+    /// One for each of the model's rotary embeddings.
+    ropes: Vec<RopeTable>,
     capacity: usize,
     len: usize,
+    /// The most tokens it had seen since it was empty: a ring holds the last before this many.
+    most: usize,
+    /// What a layer with a window sees before a token, and the positions that its ring holds; None where all hold all.
+    ring: Option<(usize, usize)>,
     /// `[T, hidden_size]`: the residual stream.
     x: B::Buffer,
     /// `[T, hidden_size]`
@@ -65,12 +70,15 @@ impl<B: Backend> State<B> {
         if capacity > s.context_length {
             return Err(RuntimeError::ContextTooLong { got: capacity, expected: s.context_length });
         }
-        let (n_layers, n_kv_heads, head_dim) = (s.n_layers, s.n_kv_heads, s.head_dim);
+        let shape = KvShape::new(s, capacity, kv_type);
+        let ring = s.window.as_ref().map(|window| (window.size - 1, shape.positions[window.layers[0]]));
         Ok(State {
-            cache: backend.cache(KvShape { n_layers, n_kv_heads, head_dim, capacity, kv_type })?,
-            rope: RopeTable::new(&s.rope, head_dim),
+            cache: backend.cache(shape)?,
+            ropes: model.ropes.iter().map(|rope| RopeTable::new(rope, s.head_dim, capacity)).collect(),
             capacity,
             len: 0,
+            most: 0,
+            ring: ring.filter(|(_, positions)| *positions < capacity),
             x: backend.buffer(s.hidden_size),
             norm: backend.buffer(s.hidden_size),
             q: backend.buffer(s.q_size()),
@@ -100,9 +108,17 @@ impl<B: Backend> State<B> {
         self.capacity
     }
 
-    /// Forgets all but the first `len` tokens.
-    pub fn truncate(&mut self, len: usize) {
+    /// Forgets all but the first `len` tokens; how many are left. That is `len`, or what there was where that is less; and
+    /// nothing where a layer with a window would have to see positions that its ring has given to later ones. Going back by
+    /// [`WINDOW_STEP`](crate::backend::WINDOW_STEP) tokens from the most there were is always possible.
+    #[must_use = "where nothing is left, all tokens must be fed again"]
+    pub fn truncate(&mut self, len: usize) -> usize {
         self.len = self.len.min(len);
+        let lost = |(before, positions): (usize, usize)| self.len.saturating_sub(before) + positions < self.most;
+        if self.len == 0 || self.ring.is_some_and(lost) {
+            (self.len, self.most) = (0, 0);
+        }
+        self.len
     }
 }
 
@@ -119,7 +135,8 @@ pub fn forward<'s, B: Backend>(
     mut tap: Option<Tap<'_, '_>>,
 ) -> Result<Cow<'s, [f32]>> {
     let (spec, eps, first) = (&model.spec, model.spec.norm_eps as f32, state.len);
-    let State { cache, rope, x, norm, q, k, v, mix, gate, up, gated, out, logits, .. } = state;
+    let residual_scale = spec.residual_scale as f32;
+    let State { cache, ropes, x, norm, q, k, v, mix, gate, up, gated, out, logits, .. } = state;
     if ids.is_empty() {
         return Err(RuntimeError::EmptyPrompt);
     }
@@ -137,67 +154,117 @@ pub fn forward<'s, B: Backend>(
             backend.write(buffer, rows);
         }
     };
-    rope.extend(first + ids.len());
+    ropes.iter_mut().for_each(|rope| rope.extend(first + ids.len()));
     // Position of the first of the T tokens that go on.
     let mut start = first;
 
     backend.embed(&model.embed, ids, x); //                                          x [T, hidden]
+    if spec.embed_scale != 1.0 {
+        backend.scale(x, spec.embed_scale as f32);
+    }
     see(backend, &|| "embed".into(), x);
     for (i, layer) in model.layers.iter().enumerate() {
         let name = |part: &'static str| move || format!("layers.{i}.{part}");
+        let rope = layer.rope.map(|rope| &ropes[rope]);
 
-        backend.rms_norm(x, &layer.attn_norm, eps, norm); //                         norm [T, hidden]
-        see(backend, &name("attn_norm"), norm);
-        if rows != Rows::All && i + 1 == model.layers.len() {
-            // The last layer's tokens are seen through their keys and values, all but the last one: T is 1 from here on.
-            backend.linear(norm, &mut [(&layer.k, k), (&layer.v, v)]);
-            if rows == Rows::None {
-                backend.rope(k, spec.head_dim, rope, first);
-                backend.store(cache, i, k, v, first);
-                state.len += ids.len();
-                return Ok(Cow::Borrowed(&[]));
-            }
-            backend.keep_last(x);
-            backend.keep_last(norm);
+        if let Some(weight) = &layer.attn_norm {
+            backend.rms_norm(x, weight, eps, norm); //                               norm [T, hidden]
+            see(backend, &name("attn_norm"), norm);
+        }
+        // What the block reads.
+        let input = if layer.attn_norm.is_some() { &mut *norm } else { &mut *x };
+        let last = rows != Rows::All && i + 1 == model.layers.len();
+        if last {
+            // The last layer's tokens are seen through their keys and values; the last one goes on, or none.
+            backend.linear(input, &mut [(&layer.k, k), (&layer.v, v)]);
             start = first + ids.len() - 1;
-            backend.linear(norm, &mut [(&layer.q, q)]);
         } else {
-            backend.linear(norm, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
+            backend.linear(input, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
+        }
+        match rows {
+            Rows::Last if last => {
+                backend.keep_last(input, 1); //                                      T is 1 from here on
+                backend.linear(input, &mut [(&layer.q, q)]);
+                if layer.attn_norm.is_some() {
+                    backend.keep_last(x, 1);
+                }
+            }
+            Rows::None if last => backend.keep_last(q, 0),
+            _ => {}
         }
         see(backend, &name("attn.q_plain"), q);
         see(backend, &name("attn.k_plain"), k);
-        backend.rope(q, spec.head_dim, rope, start);
-        backend.rope(k, spec.head_dim, rope, first);
+        if let Some([q_norm, k_norm]) = &layer.qk_norm {
+            backend.norm_parts(q, q_norm, eps);
+            backend.norm_parts(k, k_norm, eps);
+            see(backend, &name("attn.q_norm"), q);
+            see(backend, &name("attn.k_norm"), k);
+        }
+        if let Some(rope) = rope {
+            backend.rope(q, spec.head_dim, rope, start);
+            backend.rope(k, spec.head_dim, rope, first);
+        }
         see(backend, &name("attn.q"), q);
         see(backend, &name("attn.k"), k);
         see(backend, &name("attn.v"), v);
-        backend.store(cache, i, k, v, first);
-        backend.attention(q, cache, i, start, mix); //                               mix [T, heads * dim]
+        backend.attention([q, k, v], (cache, i), first, &layer.attention, mix); //   mix [T, heads * dim]
+        if last && rows == Rows::None {
+            break;
+        }
         see(backend, &name("attn.mix"), mix);
         backend.linear(mix, &mut [(&layer.o, out)]); //                              out [T, hidden]
         see(backend, &name("attn.out"), out);
-        backend.add(x, out);
+        if let Some(weight) = &layer.attn_post_norm {
+            backend.rms_norm(out, weight, eps, norm);
+            see(backend, &name("attn_post_norm"), norm);
+        }
+        let block = if layer.attn_post_norm.is_some() { &mut *norm } else { &mut *out };
+        if residual_scale != 1.0 {
+            backend.scale(block, residual_scale);
+        }
+        backend.add(x, block);
         see(backend, &name("mid"), x);
 
-        backend.rms_norm(x, &layer.mlp_norm, eps, norm);
-        see(backend, &name("mlp_norm"), norm);
+        if let Some(weight) = &layer.mlp_norm {
+            backend.rms_norm(x, weight, eps, norm);
+            see(backend, &name("mlp_norm"), norm);
+        }
+        let input = if layer.mlp_norm.is_some() { &mut *norm } else { &mut *x };
         if tapped {
             // The fused operation shows neither: once more, by itself.
-            backend.linear(norm, &mut [(&layer.gate, gate), (&layer.up, up)]);
+            backend.linear(input, &mut [(&layer.gate, gate), (&layer.up, up)]);
             see(backend, &name("mlp.gate"), gate);
             see(backend, &name("mlp.up"), up);
         }
-        backend.gated(norm, &layer.gate, &layer.up, gated); //                       gated [T, intermediate]
+        backend.gated(input, [&layer.gate, &layer.up], spec.activation, gated); //   gated [T, intermediate]
         see(backend, &name("mlp.gated"), gated);
         backend.linear(gated, &mut [(&layer.down, out)]); //                         out [T, hidden]
         see(backend, &name("mlp.out"), out);
-        backend.add(x, out);
+        if let Some(weight) = &layer.mlp_post_norm {
+            backend.rms_norm(out, weight, eps, norm);
+            see(backend, &name("mlp_post_norm"), norm);
+        }
+        let block = if layer.mlp_post_norm.is_some() { &mut *norm } else { &mut *out };
+        if residual_scale != 1.0 {
+            backend.scale(block, residual_scale);
+        }
+        backend.add(x, block);
         see(backend, &name("out"), x);
+    }
+    state.len += ids.len();
+    state.most = state.most.max(state.len);
+    if rows == Rows::None {
+        return Ok(Cow::Borrowed(&[]));
     }
     backend.rms_norm(x, &model.final_norm, eps, norm);
     see(backend, &|| "final_norm".into(), norm);
     backend.linear(norm, &mut [(&model.lm_head, logits)]); //                        logits [T, vocab]
+    if spec.logit_divisor != 1.0 {
+        backend.scale(logits, (1.0 / spec.logit_divisor) as f32);
+    }
+    if let Some(cap) = spec.logit_softcap {
+        backend.softcap(logits, cap as f32);
+    }
     see(backend, &|| "logits".into(), logits);
-    state.len += ids.len();
     Ok(backend.read(&state.logits))
 }

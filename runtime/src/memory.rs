@@ -142,10 +142,12 @@ fn control_groups(root: &Path, swap: u64) -> Vec<u64> {
 
 /// Bytes that a session takes at most: its cache, its table of angles, and a step of the usual size.
 pub fn session_bytes(spec: &ModelSpec, capacity: usize, kv_type: KvType) -> u128 {
-    let &ModelSpec { n_layers, n_kv_heads, head_dim, .. } = spec;
-    let cache = KvShape { n_layers, n_kv_heads, head_dim, capacity, kv_type }.bytes();
+    let cache = KvShape::new(spec, capacity, kv_type).bytes();
     // Cosines and sines in f32, in vectors that double: for a moment the old one beside one of twice its length.
-    let angles = 3 * 4 * capacity as u128 * head_dim as u128;
+    let local = spec.window.as_ref().and_then(|window| window.rope.as_ref());
+    let ropes = std::iter::once(&spec.rope).chain(local);
+    let widths: u128 = ropes.map(|rope| rope.rotary_dim(spec.head_dim) as u128).sum();
+    let angles = 3 * 4 * capacity as u128 * widths;
     cache + angles + step_bytes(spec, capacity.min(DEFAULT_CHUNK), Rows::Last)
 }
 

@@ -223,9 +223,10 @@ impl<B: Backend> Session<'_, B> {
         &self.state
     }
 
-    /// Forgets all but the first `len` tokens.
-    pub fn truncate(&mut self, len: usize) {
-        self.state.truncate(len);
+    /// Forgets all but the first `len` tokens; how many are left: see [`State::truncate`].
+    #[must_use = "where nothing is left, all tokens must be fed again"]
+    pub fn truncate(&mut self, len: usize) -> usize {
+        self.state.truncate(len)
     }
 
     /// Runs tokens in steps of `chunk` and returns the logits of the last: `[vocab_size]`.

@@ -66,7 +66,8 @@ impl Reference {
 
     /// That a component is nothing the model makes.
     pub(crate) fn unknown(&self, name: &str) -> RuntimeError {
-        RuntimeError::Reference { path: "reference".into(), cause: format!("'{name}' is no component of the ladder") }
+        let cause = format!("'{name}' is no component of this model");
+        RuntimeError::Reference { path: "reference".into(), cause }
     }
 }
 

@@ -4,24 +4,31 @@
     python make_reference.py                    all fixtures, into the folders beside this script
     python make_reference.py NAME...            only these
     python make_reference.py --checkpoint DIR OUT.safetensors [--tokens N | --ids 1,2,3]
-                                                the reference file of a Llama checkpoint, such as Llama-3.2-1B
+                                                the reference file of a checkpoint, such as Llama-3.2-1B
 
 A fixture is a small Hugging Face checkpoint of random weights and `reference.safetensors`: what every component of
-the model gives in fp32 on the CPU, taken by forward hooks from `transformers.LlamaForCausalLM`:
+the model gives in fp32 on the CPU, taken by forward hooks from the class that its config.json names:
 
     input_ids                  i64 [T]
-    embed                      [T, hidden]
-    layers.{i}.attn_norm       [T, hidden]
-    layers.{i}.attn.q          [T, heads * head_dim]      after RoPE, head by head
+    embed                      [T, hidden]                after its scale
+    layers.{i}.attn_norm       [T, hidden]                where there is a norm before attention
+    layers.{i}.attn.q_norm     [T, heads * head_dim]      where queries have a norm, head by head
+    layers.{i}.attn.k_norm     [T, kv_heads * head_dim]   where keys have one
+    layers.{i}.attn.q          [T, heads * head_dim]      after RoPE (where the layer has it), head by head
     layers.{i}.attn.k          [T, kv_heads * head_dim]   after RoPE, head by head
     layers.{i}.attn.v          [T, kv_heads * head_dim]
     layers.{i}.attn.out        [T, hidden]                after the output projection
-    layers.{i}.mlp_norm        [T, hidden]
+    layers.{i}.attn_post_norm  [T, hidden]                where there is a norm behind attention
+    layers.{i}.mlp_norm        [T, hidden]                where there is a norm before the feed-forward block
     layers.{i}.mlp.out         [T, hidden]
+    layers.{i}.mlp_post_norm   [T, hidden]                where there is a norm behind it
     layers.{i}.out             [T, hidden]                after the residual
     final_norm                 [T, hidden]
-    logits                     [T, vocab]
+    logits                     [T, vocab]                 after scale and cap
     greedy_ids                 i64 [20]                   what greedy decoding appends to input_ids; eos does not stop it
+
+A rotary embedding of the kind dynamic or longrope depends on the length of the text. Here, as in the runtime, that is what
+the session has room for: T for the activations, T + 20 for all steps of the greedy continuation.
 
 and, for a real checkpoint and for the fixtures marked `fine`, every other operation of a layer:
 
@@ -31,7 +38,7 @@ and, for a real checkpoint and for the fixtures marked `fine`, every other opera
     layers.{i}.mid             [T, hidden]                after the residual of attention
     layers.{i}.mlp.gate        [T, intermediate]          before its activation
     layers.{i}.mlp.up          [T, intermediate]
-    layers.{i}.mlp.gated       [T, intermediate]          silu(gate) * up
+    layers.{i}.mlp.gated       [T, intermediate]          activation(gate) * up
 
 The weights are rounded to the checkpoint's dtype and written first; the reference is computed from what the file
 holds, widened to fp32. Everything is seeded: the same versions on the same kind of CPU give the same bytes. Another
@@ -51,7 +58,6 @@ import re
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here comes from a network
@@ -63,11 +69,11 @@ import tokenizers
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
-from transformers.models.llama import modeling_llama
+from transformers import AutoConfig, PreTrainedModel
 
 import fixture_tokenizers
 import plain_model
+from fixtures import FIXTURES, Fixture
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -76,137 +82,32 @@ GREEDY = 20  # tokens of greedy continuation
 MARGIN = 1e-3  # smallest allowed distance of the best to the second logit at a greedy step of a fixture
 TOLERANCE = 1e-5  # of the comparison, absolute and relative: |ours - reference| <= 1e-5 + 1e-5 * |reference|
 HEADROOM = 0.4  # the part of it that the rounding of the fp32 reference may use up itself
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+BY_LENGTH = {"dynamic", "longrope"}  # rotary embeddings that depend on the length of a text
+# Keys as a checkpoint with a vision tower is published, and as transformers has them inside.
+PUBLISHED = [("model.language_model.", "language_model.model."), ("model.vision_tower.", "vision_tower."),
+             ("model.multi_modal_projector.", "multi_modal_projector.")]
 
 
-# ---------------------------------------------------------------------------------------------------------- fixtures
+# ----------------------------------------------------------------------------------------------------------- weights
 
 
-@dataclass
-class Fixture:
-    """One small checkpoint. `config` is config.json as it is written, in the old or the new style."""
-
-    config: dict
-    tokens: int  # T, the length of input_ids
-    seed: int  # chosen so that the checks of make_fixture hold
-    shards: int = 1
-    tokenizer: str | None = None  # "byte_level" or "sentencepiece"
-    extra_head: bool = False  # tied, and the checkpoint carries lm_head.weight all the same
-    no_prefix: bool = False  # keys as a bare LlamaModel saves them, and leftover inv_freq tensors
-    fine: bool = False  # its reference holds the result of every operation
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return DTYPES[self.config.get("dtype") or self.config["torch_dtype"]]
+def model_class(cfg: dict) -> type[PreTrainedModel]:
+    return getattr(transformers, cfg["architectures"][0])
 
 
-def config(**fields) -> dict:
-    """config.json: what all fixtures share, then `fields`. A field that is None is written as null."""
-    shared = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "attention_dropout": 0.0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "hidden_act": "silu",
-        "initializer_range": 0.02,
-        "use_cache": True,
-    }
-    return shared | fields
-
-
-FIXTURES = {
-    "tied-llama3": Fixture(
-        # Original context 32 puts frequencies into all three bands of the llama3 rule; 48 tokens go past it.
-        config(
-            dtype="float32", vocab_size=384, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=128,
-            rms_norm_eps=1e-5, attention_bias=False, mlp_bias=False, tie_word_embeddings=True,
-            bos_token_id=376, eos_token_id=377,
-            rope_parameters={
-                "rope_type": "llama3", "rope_theta": 8000.0, "factor": 8.0, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
-            },
-        ),
-        tokens=48, seed=19, tokenizer="byte_level", fine=True,
-    ),
-    "untied-mha": Fixture(
-        # As Llama 2 was published: no num_key_value_heads, no head_dim, rope_scaling null.
-        config(
-            torch_dtype="float32", vocab_size=400, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=96, rms_norm_eps=1e-6, tie_word_embeddings=False,
-            rope_theta=10000.0, rope_scaling=None, pretraining_tp=1,
-        ),
-        tokens=40, seed=15, tokenizer="sentencepiece", fine=True,
-    ),
-    "head-dim": Fixture(
-        config(
-            dtype="bfloat16", vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
-            num_attention_heads=4, num_key_value_heads=1, head_dim=24, max_position_embeddings=64,
-            rms_norm_eps=1e-5, tie_word_embeddings=True, eos_token_id=[2, 3],
-            rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
-        ),
-        tokens=32, seed=31,
-    ),
-    "odd-sizes": Fixture(
-        config(
-            dtype="float32", vocab_size=331, hidden_size=72, intermediate_size=172, num_hidden_layers=2,
-            num_attention_heads=6, num_key_value_heads=3, max_position_embeddings=55, rms_norm_eps=1e-5,
-            tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        ),
-        tokens=33, seed=47,
-    ),
-    "biases": Fixture(
-        config(
-            dtype="float32", vocab_size=259, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-6,
-            attention_bias=True, mlp_bias=True, tie_word_embeddings=False,
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        ),
-        tokens=32, seed=59, fine=True,
-    ),
-    "linear-rope": Fixture(
-        # Neither rope_theta (10000 then) nor tie_word_embeddings (false then) is in the file.
-        config(
-            torch_dtype="float16", vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5,
-            rope_scaling={"type": "linear", "factor": 4.0},
-        ),
-        tokens=40, seed=55,
-    ),
-    "sharded": Fixture(
-        config(
-            torch_dtype="bfloat16", vocab_size=288, hidden_size=128, intermediate_size=128, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5,
-            tie_word_embeddings=True, rope_theta=500000.0,
-            rope_scaling={
-                "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 16,
-            },
-        ),
-        tokens=32, seed=7, shards=3,
-    ),
-    "tied-extra-head": Fixture(
-        config(
-            dtype="float32", vocab_size=259, hidden_size=64, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5,
-            tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        ),
-        tokens=32, seed=33, extra_head=True,
-    ),
-    "no-prefix": Fixture(
-        config(
-            torch_dtype="float16", vocab_size=288, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
-            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64, rms_norm_eps=1e-6,
-            tie_word_embeddings=True, rope_theta=10000.0, rope_scaling=None,
-        ),
-        tokens=32, seed=33, no_prefix=True,
-    ),
-}
+def published(key: str) -> str:
+    """A key of transformers' inside, as checkpoints have it."""
+    return next((old + key.removeprefix(new) for new, old in PUBLISHED if key.startswith(new)), key)
 
 
 def tensor_shapes(cfg: dict) -> dict[str, list[int]]:
     """Every tensor the config asks for, by its Hugging Face key. A tied model has no lm_head.weight."""
+    if cfg["model_type"] != "llama":
+        with torch.device("meta"):
+            model = model_class(cfg)(AutoConfig.for_model(**cfg))
+        tied = model.lm_head.weight is model.get_input_embeddings().weight
+        state = {published(key): list(tensor.shape) for key, tensor in model.state_dict().items()}
+        return {key: shape for key, shape in state.items() if not (tied and key == "lm_head.weight")}
     hidden, inner, heads = cfg["hidden_size"], cfg["intermediate_size"], cfg["num_attention_heads"]
     head_dim = cfg.get("head_dim") or hidden // heads
     q, kv = heads * head_dim, (cfg.get("num_key_value_heads") or heads) * head_dim
@@ -239,18 +140,24 @@ def random_weights(fixture: Fixture) -> dict[str, torch.Tensor]:
     Norm weights differ from one, attention scores have a std of about 1, the logits of about 1.2. Much more than that
     would let fp32's own rounding, in the reference and in what is compared with it, grow past the tolerance.
     """
-    cfg, rng = fixture.config, np.random.default_rng(fixture.seed)
+    cfg, rng = plain_model.text_config(fixture.config), np.random.default_rng(fixture.seed)
+    plus_one = cfg["model_type"].startswith("gemma")
+    shapes = tensor_shapes(fixture.config)
     weights = {}
-    for key, shape in tensor_shapes(cfg).items():
+    for key, shape in shapes.items():
         values = rng.standard_normal(shape)
         if "norm" in key:
-            values = 1 + 0.2 * values
+            values = (0 if plus_one else 1) + 0.2 * values
+            # Scaled and tied, an embedding would find itself again in every row of logits, and greedy decoding one token for
+            # ever: a last norm of both signs parts them.
+            if plus_one and key.endswith("model.norm.weight"):
+                values = 5 * values - 1
         elif key.endswith(".bias"):
             values *= 0.2
-        elif key == "lm_head.weight" or ("embed_tokens" in key and cfg.get("tie_word_embeddings")):
-            values *= 1.2 / math.sqrt(cfg["hidden_size"])
+        elif key == "lm_head.weight" or ("embed_tokens" in key and "lm_head.weight" not in shapes):
+            values *= fixture.logits / math.sqrt(cfg["hidden_size"])
         elif "embed_tokens" not in key:
-            values /= math.sqrt(shape[1])
+            values /= math.sqrt(shape[-1])
         weights[key] = torch.from_numpy(values).to(fixture.dtype)
     return weights
 
@@ -258,7 +165,7 @@ def random_weights(fixture: Fixture) -> dict[str, torch.Tensor]:
 def random_ids(fixture: Fixture) -> torch.Tensor:
     """T seeded token ids: BOS, the last row of the vocabulary, the first, then any."""
     rng = np.random.default_rng([fixture.seed, 1])
-    vocab = fixture.config["vocab_size"]
+    vocab = plain_model.text_config(fixture.config)["vocab_size"]
     ids = rng.integers(0, vocab, fixture.tokens)
     ids[:3] = [fixture.config["bos_token_id"], vocab - 1, 0]
     return torch.from_numpy(ids)
@@ -328,12 +235,10 @@ def write_tokenizer(folder: Path, fixture: Fixture) -> None:
         (folder / "chat_template.jinja").write_text(fixture_tokenizers.CHAT_TEMPLATE_JINJA, encoding="utf-8")
 
 
-def load(folder: Path) -> LlamaForCausalLM:
+def load(folder: Path) -> PreTrainedModel:
     """The checkpoint in fp32, built from its own config.json; every tensor found, none left over."""
     cfg = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if cfg.get("model_type") != "llama":
-        raise SystemExit(f"{folder}: model_type is {cfg.get('model_type')!r}; only 'llama' is known here")
-    model, info = LlamaForCausalLM.from_pretrained(
+    model, info = model_class(cfg).from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, output_loading_info=True
     )
     unexpected = [key for key in info["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq")]
@@ -341,56 +246,92 @@ def load(folder: Path) -> LlamaForCausalLM:
     assert not unexpected, unexpected
     assert not info["mismatched_keys"], info["mismatched_keys"]
     assert all(p.dtype == torch.float32 for p in model.parameters())
-    check_rope(model, cfg)
     return model.eval()
 
 
-def check_rope(model: LlamaForCausalLM, cfg: dict) -> None:
-    """The installed transformers reads the rope fields of this config.json, old or new, as they are meant."""
-    rotary = model.model.rotary_emb
-    assert rotary.attention_scaling == 1.0
-    np.testing.assert_allclose(rotary.inv_freq.double().numpy(), plain_model.inv_freq(cfg), rtol=1e-6)
+def text_model(model: PreTrainedModel) -> torch.nn.Module:
+    """Embedding, layers and last norm."""
+    return getattr(model.model, "language_model", model.model)
+
+
+def rope_kinds(model: PreTrainedModel) -> set[str]:
+    kinds = text_model(model).rotary_emb.rope_type
+    return set(kinds.values()) if isinstance(kinds, dict) else {kinds}
 
 
 # ---------------------------------------------------------------------------------------------------------- reference
 
 
 @torch.inference_mode()
-def activations(model: LlamaForCausalLM, ids: torch.Tensor, fine: bool) -> dict[str, torch.Tensor]:
+def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[str, torch.Tensor]:
     """One pass over `ids` without a cache; every component of the ladder, through hooks."""
-    seen, handles = {}, []
+    seen, handles, text = {}, [], text_model(model)
+    config = text.config
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
 
     def keep(name: str, tensor: torch.Tensor) -> None:
         assert name not in seen and tensor.shape[0] == 1 and tensor.dtype == torch.float32, name
         seen[name] = tensor[0].clone()
 
-    def hook(module: torch.nn.Module, name: str) -> None:
-        handles.append(module.register_forward_hook(lambda _module, _inputs, output: keep(name, output)))
+    def hook(module: torch.nn.Module | None, name: str, take=lambda output: output) -> None:
+        if module is not None:
+            handles.append(module.register_forward_hook(lambda _module, _inputs, output: keep(name, take(output))))
 
     def hook_input(module: torch.nn.Module, name: str) -> None:
         handles.append(module.register_forward_pre_hook(lambda _module, inputs: keep(name, inputs[0])))
 
-    hook(model.model.embed_tokens, "embed")
-    for i, layer in enumerate(model.model.layers):
-        hook(layer.input_layernorm, f"layers.{i}.attn_norm")
-        hook(layer.self_attn.v_proj, f"layers.{i}.attn.v")
-        hook(layer.self_attn.o_proj, f"layers.{i}.attn.out")
-        hook(layer.post_attention_layernorm, f"layers.{i}.mlp_norm")
-        hook(layer.mlp, f"layers.{i}.mlp.out")
-        hook(layer, f"layers.{i}.out")
-        if fine:
-            hook(layer.self_attn.q_proj, f"layers.{i}.attn.q_plain")
-            hook(layer.self_attn.k_proj, f"layers.{i}.attn.k_plain")
-            hook_input(layer.self_attn.o_proj, f"layers.{i}.attn.mix")
-            hook_input(layer.post_attention_layernorm, f"layers.{i}.mid")
-            hook(layer.mlp.gate_proj, f"layers.{i}.mlp.gate")
-            hook(layer.mlp.up_proj, f"layers.{i}.mlp.up")
-            hook_input(layer.mlp.down_proj, f"layers.{i}.mlp.gated")
-    hook(model.model.norm, "final_norm")
-    hook(model.lm_head, "logits")
+    def by_head(heads: int):
+        """Of [1, T, heads * head_dim] or the same split into heads, before or behind T."""
+        def flat(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.dim() == 3:
+                return tensor
+            return (tensor if tensor.shape[1:3] == (len(ids), heads) else tensor.transpose(1, 2)).flatten(2)
+        return flat
 
-    # q and k after RoPE are no module's output: wrap the function that every layer calls once, in order.
-    original, calls = modeling_llama.apply_rotary_pos_emb, iter(range(len(model.model.layers)))
+    def part(sizes: list[int], which: int):
+        return lambda output: output.split(sizes, -1)[which]
+
+    hook_input(text.layers[0], "embed")
+    for i, layer in enumerate(text.layers):
+        name, attention, mlp = f"layers.{i}", layer.self_attn, layer.mlp
+        # The same word stands before the feed-forward block or behind attention.
+        behind = hasattr(layer, "post_feedforward_layernorm")
+        before_mlp = getattr(layer, "pre_feedforward_layernorm", None if behind else layer.post_attention_layernorm)
+        hook(getattr(layer, "input_layernorm", None), f"{name}.attn_norm")
+        hook(getattr(attention, "q_norm", None), f"{name}.attn.q_norm", by_head(heads))
+        hook(getattr(attention, "k_norm", None), f"{name}.attn.k_norm", by_head(kv_heads))
+        hook(attention.o_proj, f"{name}.attn.out")
+        if behind:
+            hook(layer.post_attention_layernorm, f"{name}.attn_post_norm")
+            hook(layer.post_feedforward_layernorm, f"{name}.mlp_post_norm")
+        hook(before_mlp, f"{name}.mlp_norm")
+        hook(mlp, f"{name}.mlp.out")
+        hook(layer, f"{name}.out")
+        if hasattr(attention, "qkv_proj"):
+            sizes = [n * attention.head_dim for n in (heads, kv_heads, kv_heads)]
+            for which, rung in enumerate(["q_plain", "k_plain", "v"]):
+                hook(attention.qkv_proj, f"{name}.attn.{rung}", part(sizes, which))
+        else:
+            hook(attention.q_proj, f"{name}.attn.q_plain")
+            hook(attention.k_proj, f"{name}.attn.k_plain")
+            hook(attention.v_proj, f"{name}.attn.v")
+        if fine:
+            hook_input(attention.o_proj, f"{name}.attn.mix")
+            hook_input(before_mlp or mlp, f"{name}.mid")
+            if hasattr(mlp, "gate_up_proj"):
+                sizes = [config.intermediate_size] * 2
+                hook(mlp.gate_up_proj, f"{name}.mlp.gate", part(sizes, 0))
+                hook(mlp.gate_up_proj, f"{name}.mlp.up", part(sizes, 1))
+            else:
+                hook(mlp.gate_proj, f"{name}.mlp.gate")
+                hook(mlp.up_proj, f"{name}.mlp.up")
+            hook_input(mlp.down_proj, f"{name}.mlp.gated")
+    hook(text.norm, "final_norm")
+
+    # q and k after RoPE are no module's output: wrap the function that every layer with RoPE calls once, in order.
+    modeling = sys.modules[type(text).__module__]
+    rotating = [i for i, layer in enumerate(text.layers) if getattr(layer.self_attn, "use_rope", True)]
+    original, calls = modeling.apply_rotary_pos_emb, iter(rotating)
 
     def apply_rotary_pos_emb(q, k, *args, **kwargs):
         q, k = original(q, k, *args, **kwargs)  # [1, heads, T, head_dim]
@@ -399,13 +340,20 @@ def activations(model: LlamaForCausalLM, ids: torch.Tensor, fine: bool) -> dict[
         keep(f"layers.{i}.attn.k", k.transpose(1, 2).flatten(2))
         return q, k
 
-    modeling_llama.apply_rotary_pos_emb = apply_rotary_pos_emb
+    modeling.apply_rotary_pos_emb = apply_rotary_pos_emb
     try:
-        model(ids[None], use_cache=False)
+        # Scale and cap of the logits are no module's output either.
+        keep("logits", model(input_ids=ids[None], use_cache=False).logits)
     finally:
-        modeling_llama.apply_rotary_pos_emb = original
+        modeling.apply_rotary_pos_emb = original
         for handle in handles:
             handle.remove()
+    assert next(calls, None) is None
+    for i in range(len(text.layers)):
+        for rung in ["attn.q", "attn.k"]:
+            plain = seen[f"layers.{i}.{rung}_plain"] if fine else seen.pop(f"layers.{i}.{rung}_plain")
+            normed = seen.get(f"layers.{i}.{rung}_norm", plain)
+            seen.setdefault(f"layers.{i}.{rung}", normed)
     return seen
 
 
@@ -413,7 +361,8 @@ def rounding(cfg: dict, weights: dict[str, torch.Tensor], tensors: dict[str, tor
     """How far fp32 moved the reference from the plain model in f64, in parts of the tolerance."""
     weights = {key: tensor.float().numpy() for key, tensor in weights.items()}
     worst = 0.0
-    ladder = plain_model.forward(cfg, weights, tensors["input_ids"].numpy())
+    ids = tensors["input_ids"].numpy()
+    ladder = plain_model.forward(cfg, weights, ids, length=len(ids))
     assert set(tensors) <= set(ladder) | {"input_ids", "greedy_ids"}
     for name, exact in ladder.items():
         if name not in tensors:
@@ -425,32 +374,38 @@ def rounding(cfg: dict, weights: dict[str, torch.Tensor], tensors: dict[str, tor
 
 
 @torch.inference_mode()
-def greedy(model: LlamaForCausalLM, ids: torch.Tensor) -> tuple[torch.Tensor, float]:
+def greedy(model: PreTrainedModel, ids: torch.Tensor) -> tuple[torch.Tensor, float]:
     """GREEDY token ids that follow `ids`, and the smallest distance between the best and the second logit.
 
     They are computed token by token with a cache, then once more without one: a single causal pass over all ids
-    must choose the same token at every step.
+    must choose the same token at every step. Where the rotary embedding depends on the length of the text there is no
+    cache, and every step is a pass over a text of the whole length, whose end has no effect on what is before it.
     """
     step, cache, chosen, margin = ids[None], None, [], math.inf
-    for _ in range(GREEDY):
-        out = model(step, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
-        best = out.logits[0, -1].topk(2)
+    by_length = bool(rope_kinds(model) & BY_LENGTH)
+    for i in range(GREEDY):
+        if by_length:
+            filler = torch.zeros(GREEDY - i, dtype=torch.long)
+            text = torch.cat([ids, torch.tensor(chosen, dtype=torch.long), filler])
+            best = model(input_ids=text[None], use_cache=False).logits[0, len(ids) + i - 1].topk(2)
+        else:
+            out = model(input_ids=step, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            best = out.logits[0, -1].topk(2)
         chosen.append(best.indices[0].item())
         margin = min(margin, (best.values[0] - best.values[1]).item())
         step = best.indices[None, :1]
     chosen = torch.tensor(chosen)
-    whole = model(torch.cat([ids, chosen])[None], use_cache=False).logits[0, len(ids) - 1 : -1]
+    whole = model(input_ids=torch.cat([ids, chosen])[None], use_cache=False).logits[0, len(ids) - 1 : -1]
     best = whole.topk(2).values
     assert torch.equal(whole.argmax(-1), chosen), "greedy ids with and without a cache differ"
     return chosen, min(margin, (best[:, 0] - best[:, 1]).min().item())
 
 
-def reference(model: LlamaForCausalLM, ids: torch.Tensor, fine: bool) -> tuple[dict[str, torch.Tensor], float]:
+def reference(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> tuple[dict[str, torch.Tensor], float]:
     """All tensors of a reference file, and the smallest margin of the greedy continuation."""
     seen = activations(model, ids, fine)
     chosen, margin = greedy(model, ids)
-    assert len(seen) == 3 + (15 if fine else 8) * len(model.model.layers)
     return {"input_ids": ids, **seen, "greedy_ids": chosen}, margin
 
 
@@ -472,6 +427,25 @@ def made_by() -> str:
     return ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
+def check_context(name: str, fixture: Fixture, tensors: dict[str, torch.Tensor]) -> None:
+    """The fixture reaches what it is for: the end of its window, or the other side of its original context."""
+    cfg = plain_model.text_config(fixture.config)
+    rope, length = plain_model.rope_fields(cfg, local=False), fixture.tokens + GREEDY
+    most = cfg["max_position_embeddings"]
+    if rope["kind"] in ("dynamic", "yarn"):  # the context may be that of the first training
+        most = max(most, rope["original"] * rope["factor"])
+    assert length <= most, name
+    if rope["kind"] in BY_LENGTH:  # the text is on one side of it from the first greedy token to the last
+        assert (fixture.tokens > rope["original"]) == (length > rope["original"]), name
+    elif rope["kind"] in ("llama3", "yarn"):
+        assert fixture.tokens > rope["original"], name
+    for window in {window for window in plain_model.windows(cfg) if window and window < most}:
+        assert fixture.tokens > 2 * window, name
+    for cap, scale in [("attn_logit_softcapping", None), ("final_logit_softcapping", tensors["logits"])]:
+        if cfg.get(cap) and scale is not None:  # many logits are bent by a tenth or more
+            assert (scale.abs() > 0.5 * cfg[cap]).float().mean() > 0.1, name
+
+
 def make_fixture(name: str, fixture: Fixture, folder: Path) -> None:
     """Write the checkpoint, read it back, write its reference."""
     cfg = fixture.config
@@ -483,12 +457,12 @@ def make_fixture(name: str, fixture: Fixture, folder: Path) -> None:
     model = load(folder)
 
     # What runs is what the file holds.
-    state = model.state_dict()
+    state = {published(key): tensor for key, tensor in model.state_dict().items()}
     for path in folder.glob("*.safetensors"):
         for key, tensor in load_file(path).items():
             assert torch.equal(state[key], tensor.float()), key
-    tied = model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
-    assert tied == cfg.get("tie_word_embeddings", False)
+    tied = model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    assert tied == ("lm_head.weight" not in weights or fixture.extra_head)
 
     tensors, margin = reference(model, ids, fixture.fine)
     if fixture.no_prefix:
@@ -508,7 +482,7 @@ def make_fixture(name: str, fixture: Fixture, folder: Path) -> None:
 
     std, chosen = tensors["logits"].std().item(), tensors["greedy_ids"].tolist()
     eos = cfg["eos_token_id"] if isinstance(cfg["eos_token_id"], list) else [cfg["eos_token_id"]]
-    assert fixture.tokens + GREEDY <= cfg["max_position_embeddings"]
+    check_context(name, fixture, tensors)
     error = rounding(cfg, weights, tensors)
     assert error < HEADROOM, f"{name}: fp32 alone is {error:.2f} of the tolerance off; choose another seed"
     assert std > 1, f"{name}: std of the logits is {std:.3f}"
@@ -554,7 +528,8 @@ def checkpoint_ids(folder: Path, vocab: int, tokens: int) -> torch.Tensor:
 
 def make_checkpoint(folder: Path, out: Path, tokens: int, ids: list[int] | None) -> None:
     model = load(folder)
-    vocab, context = model.config.vocab_size, model.config.max_position_embeddings
+    config = text_model(model).config
+    vocab, context = config.vocab_size, config.max_position_embeddings
     ids = torch.tensor(ids) if ids else checkpoint_ids(folder, vocab, tokens)
     if not ((0 <= ids) & (ids < vocab)).all():
         raise SystemExit(f"ids must be from 0 to {vocab - 1}")

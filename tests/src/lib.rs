@@ -14,6 +14,7 @@ pub mod parts;
 mod programs;
 mod random;
 pub mod targets;
+mod twin;
 
 pub use checkpoint::{Source, SourceType, Tiny, TinyRope};
 pub use files::{decoded_f32, read_values, write_file};
@@ -21,3 +22,4 @@ pub use fixtures::{Fixture, convert, convert_with, copy_folder, engine, fixture,
 pub use measure::{Divergence, argmax, divergence, kl, max_abs_diff};
 pub use programs::{Run, command, nanoserve, program};
 pub use random::SplitMix64;
+pub use twin::{Tensors, Twin, random_tensors, write_tensors};

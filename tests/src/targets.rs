@@ -149,7 +149,7 @@ pub fn safetensors_model() -> ModelSpec {
 
 /// A safetensors file.
 pub fn safetensors(bytes: &[u8]) -> bool {
-    door::safetensors(&safetensors_model(), bytes).is_ok()
+    door::safetensors("LlamaForCausalLM", &safetensors_model(), bytes).is_ok()
 }
 
 /// A config.json.

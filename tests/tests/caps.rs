@@ -47,7 +47,7 @@ const READERS: [Reader; 5] = [
         always: 256 << 10,
         factor: 32,
         rounds: 10_000,
-        read: |bytes| counted(|| door::safetensors(&safetensors_model(), bytes)),
+        read: |bytes| counted(|| door::safetensors("LlamaForCausalLM", &safetensors_model(), bytes)),
     },
     // An object of one field takes a node with room for eleven.
     Reader {

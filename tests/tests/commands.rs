@@ -434,6 +434,24 @@ fn refused(folder: &Path, source: &Path) -> String {
 }
 
 #[test]
+fn what_can_be_converted_is_listed() {
+    let text = nanoserve("convert", ["--list"]).expect(0).stdout;
+    let list = nanoserve("convert", ["--list", "--json"]).expect(0).json();
+    let families = list["families"].as_array().unwrap();
+    assert!(families.len() >= 11, "{text}");
+    for family in families {
+        for word in ["name", "models"] {
+            assert!(text.contains(family[word].as_str().unwrap()), "{family} {text}");
+        }
+        assert!(text.contains(family["classes"][0].as_str().unwrap()), "{family} {text}");
+    }
+    nanoserve("convert", ["--list", "folder", "out.nsv"]).expect(2);
+    for kind in ["default", "linear", "dynamic", "yarn", "longrope", "llama3"] {
+        assert!(list["rope_types"].as_array().unwrap().contains(&kind.into()) && text.contains(kind), "{text}");
+    }
+}
+
+#[test]
 fn what_cannot_be_converted_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -442,11 +460,11 @@ fn what_cannot_be_converted_is_refused_by_name() {
 
     tiny.write(&source);
     let mut config = tiny.config();
-    config["architectures"] = serde_json::json!(["MistralForCausalLM"]);
-    config["model_type"] = "mistral".into();
+    config["architectures"] = serde_json::json!(["MixtralForCausalLM"]);
+    config["model_type"] = "mixtral".into();
     fs::write(source.join("config.json"), config.to_string()).unwrap();
     let message = refused(folder, &source);
-    assert!(message.contains("MistralForCausalLM") && message.contains("LlamaForCausalLM"), "{message}");
+    assert!(message.contains("MixtralForCausalLM") && message.contains("LlamaForCausalLM"), "{message}");
 
     let gguf = folder.join("gguf");
     fs::create_dir(&gguf).unwrap();

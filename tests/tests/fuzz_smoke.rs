@@ -171,7 +171,7 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
     let small = ModelSpec { hidden_size: 8, intermediate_size: 12, n_heads: 2, head_dim: 4, ..ModelSpec::default() };
     let scaling =
         RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64 };
-    let llama3 = Rope { theta: 500_000.0, scaling };
+    let llama3 = Rope { theta: 500_000.0, rotary_dim: None, scaling };
     let [bytes, text] = vocabularies().map(|contents| contents.to_bytes());
     let generation = br#"{"bos_id":1,"eos_ids":[2],"temperature":0.7,"top_k":5,"top_p":0.9}"#.to_vec();
     let provenance = br#"{"converter":"nanoserve-convert","recipe":"--dtype f32","sources":[]}"#.to_vec();

@@ -2,7 +2,7 @@
 //! the key that the table below says, read here without the converter.
 
 use half::{bf16, f16};
-use nanoserve_format::{Encoding, NsvFile, Shape, q8};
+use nanoserve_format::{Encoding, ModelSpec, NsvFile, Shape, q8};
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::verify::{Reference, compare, dump, trace};
@@ -34,6 +34,55 @@ const TABLE: [(&str, &str); 19] = [
     ("final_norm.weight", "norm.weight"),
     ("lm_head.weight", "lm_head.weight"),
 ];
+
+/// Norms that some models have, with the Hub's names as [`untangled`] makes them.
+const NORMS: [(&str, &str); 4] = [
+    ("layers.{i}.attn.q_norm.weight", "layers.{i}.self_attn.q_norm.weight"),
+    ("layers.{i}.attn.k_norm.weight", "layers.{i}.self_attn.k_norm.weight"),
+    ("layers.{i}.attn_post_norm.weight", "layers.{i}.behind_attention.weight"),
+    ("layers.{i}.mlp_post_norm.weight", "layers.{i}.behind_mlp.weight"),
+];
+
+/// A checkpoint as if its family named, split and stored its tensors as Llama does: one word for one norm, fused matrices
+/// apart, norms as what they multiply by, nothing of a vision tower.
+fn untangled(folder: &Path, source: BTreeMap<String, Source>, spec: &ModelSpec) -> BTreeMap<String, Source> {
+    let config: Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let family = config["model_type"].as_str().unwrap();
+    let (gemma, vision) = (family.starts_with("gemma"), family == "gemma3");
+    let mut all = BTreeMap::new();
+    let (q, kv, ff) = (spec.q_size(), spec.kv_size(), spec.intermediate_size);
+    for (mut key, mut tensor) in source {
+        if vision {
+            let Some(text) = key.strip_prefix("language_model.model.") else { continue };
+            key = text.to_string();
+        }
+        if gemma || family == "olmo2" {
+            key = key.replace("post_attention_layernorm", "behind_attention");
+            key = key.replace("post_feedforward_layernorm", "behind_mlp");
+            key = key.replace("pre_feedforward_layernorm", "post_attention_layernorm");
+        }
+        if gemma && tensor.shape.len() == 1 {
+            tensor.values.iter_mut().for_each(|x| *x += 1.0);
+        }
+        let parts: &[(&str, usize)] = match key.split('.').nth_back(1) {
+            Some("qkv_proj") => &[("q_proj", q), ("k_proj", kv), ("v_proj", kv)],
+            Some("gate_up_proj") => &[("gate_proj", ff), ("up_proj", ff)],
+            _ => {
+                all.insert(key, tensor);
+                continue;
+            }
+        };
+        let (fused, mut rest) = (key.split('.').nth_back(1).unwrap().to_string(), &tensor.values[..]);
+        for (part, rows) in parts {
+            let (values, behind) = rest.split_at(rows * tensor.shape[1]);
+            let source = Source { shape: vec![*rows, tensor.shape[1]], values: values.to_vec() };
+            all.insert(key.replace(&fused, part), source);
+            rest = behind;
+        }
+        assert!(rest.is_empty(), "{key} has more rows than its parts");
+    }
+    all
+}
 
 /// Every tensor of every safetensors file of a checkpoint, without the prefix that most keys have.
 fn read_checkpoint(folder: &Path) -> BTreeMap<String, Source> {
@@ -108,18 +157,19 @@ fn every_tensor_holds_the_values_of_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let mut biases = 0;
     for fixture in fixtures() {
-        let source = read_checkpoint(&fixture.path);
         for encoding in Encoding::ALL {
             let what = format!("{} {encoding}", fixture.name);
             let file = NsvFile::open(fixture.convert(encoding, folder.path())).unwrap();
+            let source = untangled(&fixture.path, read_checkpoint(&fixture.path), file.spec());
             let (mut seen, mut read) = (0, Vec::new());
-            for (ours, theirs) in TABLE {
+            for (ours, theirs) in TABLE.into_iter().chain(NORMS) {
                 let layers = if ours.contains("{i}") { file.spec().n_layers } else { 1 };
                 for layer in 0..layers {
                     let put = |name: &str| name.replace("{i}", &layer.to_string());
                     let (ours, mut theirs) = (put(ours), put(theirs));
                     if file.tensor(&ours).is_none() {
-                        assert!(ours.ends_with(".bias") && !source.contains_key(&theirs), "{what}: no {ours}");
+                        let some = ours.ends_with(".bias") || ours.ends_with("norm.weight");
+                        assert!(some && !source.contains_key(&theirs), "{what}: no {ours}");
                         continue;
                     }
                     if theirs == "lm_head.weight" && file.spec().tied_lm_head {
@@ -140,7 +190,7 @@ fn every_tensor_holds_the_values_of_its_key() {
             assert!(left.is_empty(), "{what}: {left:?} went nowhere");
         }
     }
-    assert_eq!(biases, 3 * 2 * 7, "two layers of seven biases in three encodings");
+    assert_eq!(biases, 3 * (2 * 7 + 2 * 3 + 3 * 3 + 2 * 4), "in three encodings, of four models with biases");
 }
 
 #[test]

@@ -8,49 +8,84 @@ use nanoserve_runtime::verify::{compare, trace};
 use nanoserve_tests::{Divergence, Fixture, decoded_f32, divergence, engine, fixtures, for_each_isa, max_abs_diff};
 use std::path::Path;
 
-const FIXTURES: [&str; 9] = [
-    "biases",
-    "head-dim",
-    "linear-rope",
-    "no-prefix",
-    "odd-sizes",
-    "sharded",
-    "tied-extra-head",
-    "tied-llama3",
-    "untied-mha",
+/// Every fixture, whether its reference holds every operation, and what it holds beyond the parts that all models have.
+const FIXTURES: [(&str, bool, Extra); 26] = [
+    ("biases", true, LLAMA),
+    ("dynamic", false, LLAMA),
+    ("gemma2", false, Extra { attn_norm: true, mlp_norm: true, post_norms: true, qk_norms: false }),
+    ("gemma3", false, GEMMA3),
+    ("gemma3-vision", false, GEMMA3),
+    ("granite", false, LLAMA),
+    ("head-dim", false, LLAMA),
+    ("linear-rope", false, LLAMA),
+    ("mistral-full", false, LLAMA),
+    ("mistral-window", false, LLAMA),
+    ("no-prefix", false, LLAMA),
+    ("odd-sizes", false, LLAMA),
+    ("olmo2", true, Extra { attn_norm: false, mlp_norm: false, post_norms: true, qk_norms: true }),
+    ("phi3-long", false, LLAMA),
+    ("phi3-short", false, LLAMA),
+    ("phi4-mini", true, LLAMA),
+    ("qwen2", false, LLAMA),
+    ("qwen2-window", false, LLAMA),
+    ("qwen3", true, QWEN3),
+    ("qwen3-yarn", false, QWEN3),
+    ("sharded", false, LLAMA),
+    ("smollm3", false, LLAMA),
+    ("tied-extra-head", false, LLAMA),
+    ("tied-llama3", true, LLAMA),
+    ("untied-mha", true, LLAMA),
+    ("yarn", false, LLAMA),
 ];
+
+/// Parts that some models have.
+#[derive(Clone, Copy)]
+struct Extra {
+    attn_norm: bool,
+    mlp_norm: bool,
+    post_norms: bool,
+    qk_norms: bool,
+}
+
+const LLAMA: Extra = Extra { attn_norm: true, mlp_norm: true, post_norms: false, qk_norms: false };
+const QWEN3: Extra = Extra { qk_norms: true, ..LLAMA };
+const GEMMA3: Extra = Extra { post_norms: true, ..QWEN3 };
 
 #[test]
 fn all_fixtures_are_there() {
     let names: Vec<String> = fixtures().into_iter().map(|f| f.name).collect();
-    assert_eq!(names, FIXTURES);
+    assert_eq!(names, FIXTURES.map(|(name, ..)| name));
 }
 
-/// Fixtures whose reference holds every operation.
-const FINE: [&str; 3] = ["biases", "tied-llama3", "untied-mha"];
+/// Every operation of a layer in order, and whether the reference of a fixture has it, by whether it is `fine`.
+fn parts(fine: bool, has: Extra) -> [(&'static str, bool); 19] {
+    [
+        ("attn_norm", has.attn_norm),
+        ("attn.q_plain", fine),
+        ("attn.k_plain", fine),
+        ("attn.q_norm", has.qk_norms),
+        ("attn.k_norm", has.qk_norms),
+        ("attn.q", true),
+        ("attn.k", true),
+        ("attn.v", true),
+        ("attn.mix", fine),
+        ("attn.out", true),
+        ("attn_post_norm", has.post_norms),
+        ("mid", fine),
+        ("mlp_norm", has.mlp_norm),
+        ("mlp.gate", fine),
+        ("mlp.up", fine),
+        ("mlp.gated", fine),
+        ("mlp.out", true),
+        ("mlp_post_norm", has.post_norms),
+        ("out", true),
+    ]
+}
 
-/// Every operation of a layer, in order, and whether every reference has it.
-const PARTS: [(&str, bool); 15] = [
-    ("attn_norm", true),
-    ("attn.q_plain", false),
-    ("attn.k_plain", false),
-    ("attn.q", true),
-    ("attn.k", true),
-    ("attn.v", true),
-    ("attn.mix", false),
-    ("attn.out", true),
-    ("mid", false),
-    ("mlp_norm", true),
-    ("mlp.gate", false),
-    ("mlp.up", false),
-    ("mlp.gated", false),
-    ("mlp.out", true),
-    ("out", true),
-];
-
-/// Every name that the reference of a model with so many layers has, in the order of the forward pass.
-fn ladder(layers: usize, fine: bool) -> Vec<String> {
-    let parts: Vec<&str> = PARTS.iter().filter(|(_, always)| *always || fine).map(|(part, _)| *part).collect();
+/// Every name that the reference of a fixture with so many layers has, in the order of the forward pass.
+fn ladder(fixture: &str, layers: usize) -> Vec<String> {
+    let (_, fine, has) = FIXTURES.into_iter().find(|(name, ..)| *name == fixture).unwrap();
+    let parts: Vec<&str> = parts(fine, has).into_iter().filter(|(_, there)| *there).map(|(part, _)| part).collect();
     let layer = |i| parts.iter().map(move |part| format!("layers.{i}.{part}"));
     let mut names = vec!["embed".to_string()];
     names.extend((0..layers).flat_map(layer));
@@ -69,12 +104,7 @@ fn every_component_agrees_in_f32() {
             let layers = engine.file().spec().n_layers;
             let (report, _) = compare(&mut engine, &reference, KvType::F32, 1e-5, 1e-5).unwrap();
             let names: Vec<&str> = report.rows.iter().map(|r| r.name.as_str()).collect();
-            assert_eq!(
-                names,
-                ladder(layers, FINE.contains(&fixture.name.as_str())),
-                "{}: a component was not compared",
-                fixture.name
-            );
+            assert_eq!(names, ladder(&fixture.name, layers), "{}: a component was not compared", fixture.name);
             for row in &report.rows {
                 assert!(row.pass, "{} {}: {row:?}", fixture.name, kernels.name);
             }
@@ -115,7 +145,7 @@ fn same_bits(fixture: &Fixture, encoding: Encoding, folder: &Path) {
                 assert_eq!(bits(&all), bits(&expected), "{what}: one step, all rows");
                 let mut session = engine.session(ids.len(), kv).unwrap();
                 for chunk in [1, 7, 16, ids.len()] {
-                    session.truncate(0);
+                    assert_eq!(session.truncate(0), 0);
                     for (i, part) in ids.chunks(chunk).enumerate() {
                         let last = i * chunk + part.len() - 1;
                         let got = session.feed(part, chunk).unwrap();
@@ -123,7 +153,7 @@ fn same_bits(fixture: &Fixture, encoding: Encoding, folder: &Path) {
                     }
                 }
                 // Chunks that the session cuts itself, after a prefix that it kept.
-                session.truncate(5);
+                assert_eq!(session.truncate(5), 5);
                 let got = session.feed(&ids[5..], 7).unwrap();
                 assert_eq!(bits(&got), row(ids.len() - 1), "{what}: a reused prefix");
             }
@@ -150,21 +180,21 @@ fn every_way_gives_the_same_bits_in_q8() {
 }
 
 /// How much worse than the rounding of its weights alone a file may be, with keys and values kept as `kv`. KL goes with
-/// the square of an error. Measured over the nine fixtures, mean over positions and the largest:
+/// the square of an error. Measured over the 26 fixtures, mean over positions and the largest:
 ///
 /// - f16 weights with an f32 cache: the bits of the rounded weights in f32; nothing is added.
-/// - An f16 cache adds up to 1.6e-7 and 5.5e-7, at f16 weights.
-/// - q8 rounds activations as finely as weights, so twice the divergence is to be expected: it is 1.72 to 2.01 times
-///   (mean) and up to 2.6 times (largest), with an f16 cache 1.75 to 2.05 and up to 2.5.
-/// - Of 32 to 48 positions, at most one more has another first token than the rounded weights have.
+/// - An f16 cache adds up to 4.1e-7 and 4.6e-6, at f16 weights.
+/// - q8 rounds activations as finely as weights, so twice the divergence is to be expected: it is 1.38 to 2.35 times
+///   (mean) and up to 4.1 times (largest). One bit less of an activation would make it five times.
+/// - Of 32 to 110 positions, at most two more have another first token than the rounded weights have.
 fn check(what: &str, encoding: Encoding, kv: KvType, got: Divergence, explained: Divergence) {
     let cache = if kv == KvType::F16 { 1e-6 } else { 1e-9 };
     let (mean, max) = match encoding {
-        Encoding::Q8 => (2.5, 4.0),
+        Encoding::Q8 => (3.0, 6.0),
         _ => (1.5, 1.5),
     };
     assert!(got.mean <= mean * explained.mean + cache, "{what}: {got:?} of {explained:?}");
-    assert!(got.max <= max * explained.max + 2.0 * cache, "{what}: {got:?} of {explained:?}");
+    assert!(got.max <= max * explained.max + 6.0 * cache, "{what}: {got:?} of {explained:?}");
     assert!(got.other_top <= explained.other_top + 2, "{what}: {got:?} of {explained:?}");
 }
 

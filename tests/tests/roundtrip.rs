@@ -1,7 +1,9 @@
 //! Whatever is written comes back; and the same input gives the same bytes.
 
 use half::f16;
-use nanoserve_format::{Encoding, ModelSpec, NsvFile, Rope, RopeScaling, SectionKind, Shape, q8, schema};
+use nanoserve_format::{
+    Activation, Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, SectionKind, Shape, Window, q8, schema,
+};
 use nanoserve_tests::{SplitMix64, Tiny, convert_with, copy_folder, fixture, read_values, write_file};
 use proptest::prelude::*;
 use std::fs;
@@ -44,12 +46,71 @@ fn spec() -> impl Strategy<Value = ModelSpec> {
                 vocab_size: vocab,
                 context_length: context,
                 norm_eps: eps,
-                rope: Rope { theta, scaling },
+                rope: Rope { theta, rotary_dim: None, scaling },
                 qkv_bias: a,
                 attn_out_bias: b,
                 mlp_bias: c,
                 tied_lm_head: tied,
                 ..ModelSpec::default()
+            }
+        },
+    )
+}
+
+/// With switches that Llama does not have.
+fn other_spec() -> impl Strategy<Value = ModelSpec> {
+    let norms = prop::sample::select(vec![(true, false), (true, true), (false, true)]);
+    let qk_norm = prop::sample::select(vec![QkNorm::None, QkNorm::Head, QkNorm::Projection]);
+    let number = || prop::option::of(0.01f64..100.0);
+    let numbers = (number(), number(), number(), 0.1f64..20.0, 0.1f64..2.0, 0.1f64..20.0);
+    let (window, gelu, rope) = (prop::option::of((1usize..5000, any::<bool>())), any::<bool>(), 0..4);
+    (spec(), norms, qk_norm, numbers, window, gelu, rope, any::<bool>()).prop_map(
+        |(spec, (pre_norm, post_norm), qk_norm, numbers, window, gelu, rope, still)| {
+            let (attn_scale, attn_softcap, logit_softcap, embed_scale, residual_scale, logit_divisor) = numbers;
+            let rotary_dim = (spec.head_dim > 4).then_some(spec.head_dim - 4);
+            let pairs = rotary_dim.unwrap_or(spec.head_dim) / 2;
+            let (factor, original_context, attention_factor) = (embed_scale + 1.0, 1 + pairs * 7, residual_scale);
+            let scaling = match rope {
+                0 => spec.rope.scaling.clone(),
+                1 => RopeScaling::Yarn {
+                    factor,
+                    original_context,
+                    beta_fast: 32.0,
+                    beta_slow: 1.5,
+                    truncate: gelu,
+                    attention_factor,
+                },
+                2 if pairs > 1 => RopeScaling::Dynamic { factor, original_context },
+                _ => RopeScaling::LongRope {
+                    short_factor: (0..pairs).map(|j| 1.0 + j as f64 / 3.0).collect(),
+                    long_factor: (0..pairs).map(|j| 1.0 + j as f64).collect(),
+                    original_context,
+                    attention_factor,
+                },
+            };
+            let rope = Rope { theta: spec.rope.theta + 1.5, rotary_dim, scaling };
+            let window = window.map(|(size, own)| Window {
+                size,
+                layers: (0..spec.n_layers).step_by(2).collect(),
+                rope: own.then(|| Rope { rotary_dim: None, scaling: RopeScaling::Default {}, ..rope.clone() }),
+            });
+            let activation = if gelu { Activation::GeluTanh } else { Activation::Silu };
+            let no_rope_layers = if still { vec![spec.n_layers - 1] } else { vec![] };
+            ModelSpec {
+                pre_norm,
+                post_norm,
+                qk_norm,
+                attn_scale,
+                attn_softcap,
+                logit_softcap,
+                embed_scale,
+                residual_scale,
+                logit_divisor,
+                window,
+                activation,
+                no_rope_layers,
+                rope,
+                ..spec
             }
         },
     )
@@ -95,7 +156,7 @@ proptest! {
 
     #[test]
     fn every_value_and_section_comes_back(
-        spec in spec(),
+        spec in prop_oneof![spec(), other_spec()],
         encoding in prop::sample::select(Encoding::ALL.to_vec()),
         sections in sections(),
     ) {

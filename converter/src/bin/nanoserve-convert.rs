@@ -4,7 +4,9 @@
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nanoserve_converter::{Comparison, ConvertError, Options, Progress, Report, Step, compare, convert_with};
+use nanoserve_converter::{
+    Comparison, ConvertError, Options, Progress, Report, Step, compare, convert_with, supported,
+};
 use nanoserve_format::{Encoding, FormatError, Golden, NsvFile, SectionKind, signal};
 use nanoserve_runtime::verify::Reference;
 use nanoserve_runtime::{RuntimeError, selftest};
@@ -35,6 +37,7 @@ Example:
   nanoserve-run demo.nsv -p \"ROMEO:\"
 
   nanoserve-convert --check weights/demo demo.nsv
+  nanoserve-convert --list
 
 SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run
 on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was. As the last step
@@ -45,10 +48,14 @@ wrong, 130 Ctrl-C."
 )]
 struct Args {
     /// The checkpoint folder
-    source: PathBuf,
+    #[arg(required_unless_present = "list")]
+    source: Option<PathBuf>,
     /// The file to write
-    #[arg(value_name = "OUT.nsv")]
-    out: PathBuf,
+    #[arg(value_name = "OUT.nsv", required_unless_present = "list")]
+    out: Option<PathBuf>,
+    /// Print which models can be converted, and stop
+    #[arg(long, conflicts_with_all = ["source", "out"])]
+    list: bool,
     /// How every matrix is stored: 8.5, 16 or 32 bits a weight
     #[arg(long, value_enum, default_value_t = Dtype::Q8)]
     dtype: Dtype,
@@ -73,9 +80,21 @@ struct Args {
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
-    /// Print the summary as one JSON object
+    /// Print the summary, or the list, as one JSON object
     #[arg(long)]
     json: bool,
+}
+
+impl Args {
+    /// The checkpoint folder; none with `--list`.
+    fn source(&self) -> &Path {
+        self.source.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// The file to write; none with `--list`.
+    fn out(&self) -> &Path {
+        self.out.as_deref().unwrap_or(Path::new(""))
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -100,7 +119,7 @@ fn main() -> ExitCode {
     signal::install(&format!(
         "error: {}: bytes of a mapped file are gone (SIGBUS): was it truncated or overwritten while it was in use, or did \
          its disk fail? Nothing was written",
-        args.source.display()
+        args.source().display()
     ));
     match run(&args) {
         Ok(code) => code,
@@ -152,6 +171,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.list {
+        let list = supported();
+        let text = if args.json { serde_json::to_string(&list)? } else { list.to_string() };
+        print(&text).context("cannot write to standard output")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();
     ctrlc::set_handler(move || {
@@ -162,8 +187,8 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
     .context("cannot listen for Ctrl-C")?;
     let options = Options {
-        source: args.source.clone(),
-        output: args.out.clone(),
+        source: args.source().to_path_buf(),
+        output: args.out().to_path_buf(),
         encoding: args.dtype.into(),
         threads: args.threads.map(usize::from),
         sha256: args.sha256,
@@ -232,7 +257,7 @@ fn compared(comparison: &Comparison, args: &Args) -> anyhow::Result<ExitCode> {
         let differences: Vec<_> = differences.collect();
         serde_json::json!({"tensors": tensors, "differences": differences}).to_string()
     } else if differences.is_empty() {
-        let (out, source) = (args.out.display(), args.source.display());
+        let (out, source) = (args.out().display(), args.source().display());
         format!("{out} is what {source} becomes: {tensors} tensors and everything beside them compared")
     } else {
         let lines: Vec<String> = differences.iter().map(|d| format!("DIFFERS: {}: {}", d.what, d.how)).collect();

@@ -2,8 +2,10 @@
 
 mod cancel;
 mod config;
+mod families;
 mod origin;
 mod problems;
+mod real;
 mod values;
 
 use crate::{ConvertError, Options, Report, Result, What, convert};

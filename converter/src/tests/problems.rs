@@ -270,6 +270,22 @@ fn tokenizers_and_token_ids() {
     let tokenizer = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0,"b":37},"unk_token":"a"}}"#;
     fixture.put("tokenizer.json", tokenizer);
     assert_problem!(fixture, "tokenizer.json", What::TokenId { got: 37, vocab_size: 37, .. });
+    // An added token has the id behind the vocabulary's.
+    let vocab: serde_json::Map<String, Value> = (0..37).map(|i| (format!("t{i}"), json!(i))).collect();
+    let special = |special: bool| {
+        json!({"version": "1.0", "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},
+            "added_tokens": [{"id": 37, "content": "<image>", "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": special}]})
+        .to_string()
+    };
+    fixture.put("tokenizer.json", special(false));
+    assert_problem!(fixture, "tokenizer.json", What::TokenId { got: 37, vocab_size: 37, .. });
+    fixture.put("tokenizer.json", special(true));
+    let said = fixture.convert(Encoding::F32).unwrap().warnings[0].to_string();
+    assert_eq!(
+        said,
+        "1 special token beyond the model's vocabulary, '<image>' with id 37: a prompt with it is refused"
+    );
     let fixture = Fixture::plain();
     fixture.write().put("generation_config.json", r#"{"eos_token_id": [2, 99]}"#);
     assert_problem!(fixture, "generation_config.json", What::TokenId { got: 99, .. });

@@ -171,7 +171,7 @@ fn round(a: &Arguments, session: &mut Session<CpuBackend>) -> Result<(f64, f64, 
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 33) % vocab_size) as u32
     };
-    session.truncate(0);
+    _ = session.truncate(0);
     let prompt: Vec<u32> = (0..a.prompt).map(|_| id()).collect();
     let mut hash = blake3::Hasher::new();
     let start = Instant::now();

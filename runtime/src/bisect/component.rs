@@ -1,6 +1,7 @@
 //! What makes each component of the ladder, and from what. The forward pass in the form of a table.
 
 use nanoserve_format::schema::{FINAL_NORM, LM_HEAD, Part};
+use nanoserve_format::{ModelSpec, QkNorm};
 
 /// The residual stream at a layer's begin; the only result that has two names, `embed` and `out`.
 pub const STREAM: &str = "x";
@@ -14,14 +15,16 @@ pub enum Op {
     Norm { weight: String, input: &'static str },
     /// A matrix with its bias.
     Linear { weight: String, bias: String, input: &'static str },
-    /// Rotary positions; the matrix and its input are those that made `plain`.
+    /// Rotary positions, where the layer has them; the matrix and its input are those that queries or keys come from.
     Rope { plain: &'static str, weight: String, bias: String, input: &'static str },
     /// Attention over the cache.
     Attention,
     /// The residual sum.
     Add { a: &'static str, b: &'static str },
-    /// `silu(gate) * up`, with both matrices.
-    Gate { gate: String, up: String },
+    /// `activation(gate) * up`, with both matrices.
+    Gate { gate: String, up: String, input: &'static str },
+    /// The head, scaled and capped.
+    Head,
 }
 
 /// A component of the ladder.
@@ -29,6 +32,8 @@ pub enum Op {
 pub struct Component {
     /// `layers.3.`, or nothing.
     pub prefix: String,
+    /// The layer; 0 where it is in none.
+    pub layer: usize,
     /// Where its rows are looked for by what follows.
     pub slot: &'static str,
     /// What makes it.
@@ -36,40 +41,70 @@ pub struct Component {
 }
 
 impl Component {
-    /// The component of that name.
+    /// The component of that name in a model's forward pass.
     ///
     /// # Panics
     /// When the forward pass has none: a name was added there and not here.
-    pub fn of(name: &str) -> Component {
+    pub fn of(spec: &ModelSpec, name: &str) -> Component {
         let rest = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
         let (layer, part) = rest.map_or((0, name), |(i, part)| (i.parse().expect("a layer's number"), part));
         let linear = |p: Part, input| Op::Linear { weight: p.weight(layer), bias: p.bias(layer), input };
-        let rope =
-            |p: Part, plain| Op::Rope { plain, weight: p.weight(layer), bias: p.bias(layer), input: "attn_norm" };
+        let (block, mlp) = if spec.pre_norm { ("attn_norm", "mlp_norm") } else { (STREAM, "mid") };
+        let rope = |p: Part, plain: &'static str, norm: &'static str| {
+            let plain = if spec.qk_norm == QkNorm::None { plain } else { norm };
+            Op::Rope { plain, weight: p.weight(layer), bias: p.bias(layer), input: block }
+        };
+        let behind = |out, norm| if spec.post_norm { norm } else { out };
         let norm = |weight, input| Op::Norm { weight, input };
         let (slot, op) = match part {
             "embed" => (STREAM, Op::Embed),
             "attn_norm" => ("attn_norm", norm(Part::AttnNorm.weight(layer), STREAM)),
-            "attn.q_plain" => ("attn.q_plain", linear(Part::Q, "attn_norm")),
-            "attn.k_plain" => ("attn.k_plain", linear(Part::K, "attn_norm")),
-            "attn.q" => ("attn.q", rope(Part::Q, "attn.q_plain")),
-            "attn.k" => ("attn.k", rope(Part::K, "attn.k_plain")),
-            "attn.v" => ("attn.v", linear(Part::V, "attn_norm")),
+            "attn.q_plain" => ("attn.q_plain", linear(Part::Q, block)),
+            "attn.k_plain" => ("attn.k_plain", linear(Part::K, block)),
+            "attn.q_norm" => ("attn.q_norm", norm(Part::QNorm.weight(layer), "attn.q_plain")),
+            "attn.k_norm" => ("attn.k_norm", norm(Part::KNorm.weight(layer), "attn.k_plain")),
+            "attn.q" => ("attn.q", rope(Part::Q, "attn.q_plain", "attn.q_norm")),
+            "attn.k" => ("attn.k", rope(Part::K, "attn.k_plain", "attn.k_norm")),
+            "attn.v" => ("attn.v", linear(Part::V, block)),
             "attn.mix" => ("attn.mix", Op::Attention),
             "attn.out" => ("attn.out", linear(Part::O, "attn.mix")),
-            "mid" => ("mid", Op::Add { a: STREAM, b: "attn.out" }),
+            "attn_post_norm" => ("attn_post_norm", norm(Part::AttnPostNorm.weight(layer), "attn.out")),
+            "mid" => ("mid", Op::Add { a: STREAM, b: behind("attn.out", "attn_post_norm") }),
             "mlp_norm" => ("mlp_norm", norm(Part::MlpNorm.weight(layer), "mid")),
-            "mlp.gate" => ("mlp.gate", linear(Part::Gate, "mlp_norm")),
-            "mlp.up" => ("mlp.up", linear(Part::Up, "mlp_norm")),
-            "mlp.gated" => ("mlp.gated", Op::Gate { gate: Part::Gate.weight(layer), up: Part::Up.weight(layer) }),
+            "mlp.gate" => ("mlp.gate", linear(Part::Gate, mlp)),
+            "mlp.up" => ("mlp.up", linear(Part::Up, mlp)),
+            "mlp.gated" => {
+                let (gate, up) = (Part::Gate.weight(layer), Part::Up.weight(layer));
+                ("mlp.gated", Op::Gate { gate, up, input: mlp })
+            }
             "mlp.out" => ("mlp.out", linear(Part::Down, "mlp.gated")),
-            "out" => (STREAM, Op::Add { a: "mid", b: "mlp.out" }),
+            "mlp_post_norm" => ("mlp_post_norm", norm(Part::MlpPostNorm.weight(layer), "mlp.out")),
+            "out" => (STREAM, Op::Add { a: "mid", b: behind("mlp.out", "mlp_post_norm") }),
             "final_norm" => ("final_norm", norm(FINAL_NORM.to_string(), STREAM)),
-            "logits" => ("logits", Op::Linear { weight: LM_HEAD.into(), bias: String::new(), input: "final_norm" }),
+            "logits" => ("logits", Op::Head),
             other => unreachable!("'{other}' is no component of the ladder"),
         };
         let prefix = if rest.is_some() { format!("layers.{layer}.") } else { String::new() };
-        Component { prefix, slot, op }
+        Component { prefix, layer, slot, op }
+    }
+
+    /// The switch that a component is there by; None where every model has it, or none.
+    pub fn switch(name: &str) -> Option<&'static str> {
+        match name.strip_prefix("layers.")?.split_once('.')?.1 {
+            "attn_norm" | "mlp_norm" => Some("pre_norm"),
+            "attn.q_norm" | "attn.k_norm" => Some("qk_norm"),
+            "attn_post_norm" | "mlp_post_norm" => Some("post_norm"),
+            _ => None,
+        }
+    }
+
+    /// The matrix that makes it.
+    pub fn weight(&self) -> Option<&str> {
+        match &self.op {
+            Op::Linear { weight, .. } | Op::Rope { weight, .. } => Some(weight),
+            Op::Head => Some(LM_HEAD),
+            _ => None,
+        }
     }
 
     /// The slots that it is made from.
@@ -80,7 +115,8 @@ impl Component {
             Op::Rope { plain, .. } => vec![plain],
             Op::Attention => vec!["attn.q", "attn.k", "attn.v"],
             Op::Add { a, b } => vec![a, b],
-            Op::Gate { .. } => vec!["mlp_norm"],
+            Op::Gate { input, .. } => vec![input],
+            Op::Head => vec!["final_norm"],
         }
     }
 }

@@ -1,22 +1,31 @@
 //! From a component that differs to what is at fault, as far as the values tell. `(blame, a sentence)`.
 
-use super::component::{Component, Op};
+use super::component::Op;
 use super::linear::{self, Matrix};
+use super::noise::activated;
 use super::reference::Case;
-use super::{Listed, rotary};
-use nanoserve_format::schema::EMBED;
+use super::{Listed, attention, rotary, switches};
+use nanoserve_format::schema::{EMBED, LM_HEAD};
 
 /// What is at fault, and what is known about it.
 pub type Blamed = (String, String);
 
 /// Looks for what would make just this difference.
 pub fn explain(case: &Case) -> Blamed {
+    if let Op::Add { a, b } = &case.component.op
+        && let Some(blamed) = switches::residual(case, a, b)
+    {
+        return blamed;
+    }
     let unseen: Vec<&String> = case.component.inputs().iter().flat_map(|input| &case.slots[input].unseen).collect();
     match &case.component.op {
         Op::Embed => embed(case),
-        // Its matrix or its angles: the values tell, whether or not the reference has what was between.
-        Op::Rope { plain, weight, bias, input } if unseen.len() <= 1 => {
-            rotary::explain(case, unseen.is_empty(), plain, &Matrix { weight, bias, input })
+        // Its matrix, its norm or its angles: the values tell, whether or not the reference has what was between.
+        Op::Rope { plain, weight, bias, input } => {
+            let matrix = Matrix { weight, bias, input };
+            let known = case.slots[*input].unseen.is_empty();
+            let own = || anything(&unseen, &format!("{}{}", case.component.prefix, case.component.slot));
+            rotary::explain(case, &unseen, plain, &matrix).filter(|_| known).unwrap_or_else(own)
         }
         Op::Linear { weight, bias, input } => {
             let matrix = Matrix { weight, bias, input };
@@ -27,17 +36,20 @@ pub fn explain(case: &Case) -> Blamed {
             certain.unwrap_or_else(|| anything(&unseen, weight))
         }
         Op::Norm { weight, .. } if !unseen.is_empty() => anything(&unseen, weight),
+        Op::Head if !unseen.is_empty() && !few(case) => anything(&unseen, LM_HEAD),
+        Op::Head => switches::logits(case, |got, expected| {
+            linear::explain(case, &Matrix { weight: LM_HEAD, bias: "", input: "final_norm" }, got, expected)
+        }),
         _ if !unseen.is_empty() => anything(&unseen, &format!("{}{}", case.component.prefix, case.component.slot)),
         Op::Norm { weight, input } => norm(case, weight, input),
-        Op::Gate { gate, up } => gate_and_up(case, gate, up),
-        Op::Attention => {
-            let mut heads: Vec<usize> = case.rows().iter().map(|r| r / case.file.spec().head_dim).collect();
+        Op::Gate { gate, up, .. } => gate_and_up(case, gate, up),
+        Op::Attention => attention::explain(case).unwrap_or_else(|| {
+            let mut heads: Vec<usize> = case.rows().iter().map(|r| r / case.spec().head_dim).collect();
             heads.dedup();
             let what = format!("from equal queries, keys and values; heads {} differ", Listed(&heads));
             ("attention".into(), what)
-        }
+        }),
         Op::Add { .. } => ("residual sum".into(), format!("of equal parts; elements {} differ", Listed(&case.rows()))),
-        Op::Rope { .. } => unreachable!("it is explained above where nothing is unseen"),
     }
 }
 
@@ -57,6 +69,9 @@ fn few(case: &Case) -> bool {
 }
 
 fn embed(case: &Case) -> Blamed {
+    if let Some(blamed) = switches::embed_scale(case) {
+        return blamed;
+    }
     let mut ids: Vec<usize> = (0..case.got.len())
         .filter(|&i| case.off(i))
         .map(|i| case.reference.input_ids[i / case.width] as usize)
@@ -68,15 +83,14 @@ fn embed(case: &Case) -> Blamed {
 
 /// A wrong eps makes one factor of a row, which goes with the row's mean square; a wrong weight one of a column.
 fn norm(case: &Case, weight: &str, input: &str) -> Blamed {
-    let eps = case.file.spec().norm_eps;
-    let factors: Vec<f64> = (0..case.tokens()).map(|t| case.factor(t)).collect();
+    let (eps, unit) = (case.spec().norm_eps, case.unit());
+    let factors: Vec<f64> = (0..case.got.len()).step_by(unit).map(|first| case.factor(first, unit)).collect();
     let one_factor = (0..case.got.len()).all(|i| {
-        let scaled = f64::from(case.expected[i]) * factors[i / case.width];
+        let scaled = f64::from(case.expected[i]) * factors[i / unit];
         case.close(i, case.got[i].into(), scaled)
     });
-    let x = case.slots[input].rows.chunks_exact(case.width);
-    let squares: Vec<f64> =
-        x.map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / case.width as f64).collect();
+    let x = case.slots[input].rows.chunks_exact(unit);
+    let squares: Vec<f64> = x.map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / unit as f64).collect();
     // factor^2 = (square + theirs) / (square + ours): the smallest square tells best.
     let best = (0..squares.len()).min_by(|&a, &b| squares[a].total_cmp(&squares[b])).expect("a prompt has a token");
     let theirs = factors[best].powi(2) * (squares[best] + eps) - squares[best];
@@ -89,7 +103,10 @@ fn norm(case: &Case, weight: &str, input: &str) -> Blamed {
             format!("each row is off by one factor: eps is {eps:e} here and about {:.1e} there", theirs.max(0.0));
         return ("norm_eps".into(), what);
     }
-    match case.rows().as_slice() {
+    let mut elements: Vec<usize> = case.rows().iter().map(|row| row % unit).collect();
+    elements.sort_unstable();
+    elements.dedup();
+    match elements.as_slice() {
         [] => (weight.into(), "rows are off by a factor, which no eps explains".into()),
         rows => (weight.into(), format!("elements {} differ", Listed(rows))),
     }
@@ -100,8 +117,7 @@ fn gate_and_up(case: &Case, gate: &str, up: &str) -> Blamed {
     if g.unseen.is_empty() && u.unseen.is_empty() {
         return ("activation".into(), "both matrices give the reference's values, their product is another".into());
     }
-    let silu = |x: f32| f64::from(x) / (1.0 + (-f64::from(x)).exp());
-    let swapped = |i: usize| silu(u.rows[i]) * f64::from(g.rows[i]);
+    let swapped = |i: usize| activated(case.spec().activation, u.rows[i].into()) * f64::from(g.rows[i]);
     if (0..case.got.len()).all(|i| (swapped(i) - f64::from(case.expected[i])).abs() <= 2.0 * case.limit(i)) {
         return (format!("{gate}, swapped with {up}"), "each in the other's place gives the reference's values".into());
     }
@@ -109,12 +125,4 @@ fn gate_and_up(case: &Case, gate: &str, up: &str) -> Blamed {
     named.extend((!g.unseen.is_empty()).then_some(gate));
     named.extend((!u.unseen.is_empty()).then_some(up));
     (named.join(" or "), format!("rows {} differ", Listed(&case.rows())))
-}
-
-/// The weight that makes a component.
-pub fn weight_of(component: &Component) -> Option<&str> {
-    match &component.op {
-        Op::Linear { weight, .. } | Op::Rope { weight, .. } => Some(weight),
-        _ => None,
-    }
 }

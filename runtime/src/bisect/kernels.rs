@@ -15,7 +15,8 @@ use crate::cpu::scalar;
 use crate::error::Result;
 use crate::session::Engine;
 use crate::verify::trace;
-use nanoserve_format::{Encoding, NsvFile, PANEL_ROWS};
+use nanoserve_format::schema::LM_HEAD;
+use nanoserve_format::{Activation, Encoding, NsvFile, PANEL_ROWS};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -29,6 +30,9 @@ const QUANTIZE: Kernel = ("quantize", |k, by| k.quantize = by.quantize);
 const RMS_NORM: Kernel = ("rms_norm", |k, by| k.rms_norm = by.rms_norm);
 const ROPE: Kernel = ("rope", |k, by| k.rope = by.rope);
 const SILU_MUL: Kernel = ("silu_mul", |k, by| k.silu_mul = by.silu_mul);
+const GELU_MUL: Kernel = ("gelu_mul", |k, by| k.gelu_mul = by.gelu_mul);
+const SCALE: Kernel = ("scale", |k, by| k.scale = by.scale);
+const SOFTCAP: Kernel = ("softcap", |k, by| k.softcap = by.softcap);
 const ADD: Kernel = ("add", |k, by| k.add = by.add);
 const ATTEND_F32: Kernel = ("attend_f32", |k, by| k.attend_f32 = by.attend_f32);
 const ATTEND_F16: Kernel = ("attend_f16", |k, by| k.attend_f16 = by.attend_f16);
@@ -41,14 +45,21 @@ fn involved(file: &NsvFile, component: &Component, kv: KvType) -> Vec<Kernel> {
         _ => vec![MATRIX_F32, ADD],
     };
     match (&component.op, kv) {
-        (Op::Embed, _) => vec![],
+        (Op::Embed, _) => vec![SCALE],
+        (Op::Head, _) => [matrix(LM_HEAD), vec![SCALE, SOFTCAP]].concat(),
         (Op::Norm { .. }, _) => vec![RMS_NORM],
         (Op::Linear { weight, .. }, _) => matrix(weight),
-        (Op::Gate { gate, .. }, _) => [matrix(gate), vec![SILU_MUL]].concat(),
+        (Op::Gate { gate, .. }, _) => {
+            let activation = match file.spec().activation {
+                Activation::Silu => SILU_MUL,
+                Activation::GeluTanh => GELU_MUL,
+            };
+            [matrix(gate), vec![activation]].concat()
+        }
         (Op::Rope { .. }, _) => vec![ROPE],
         (Op::Attention, KvType::F32) => vec![ATTEND_F32],
         (Op::Attention, KvType::F16) => vec![ATTEND_F16],
-        (Op::Add { .. }, _) => vec![ADD],
+        (Op::Add { .. }, _) => vec![ADD, SCALE],
     }
 }
 
@@ -117,7 +128,8 @@ impl Twin<'_> {
         for chunk in [self.ids.len(), 1] {
             while let Some(found) = self.first(healed, chunk, None)? {
                 let before = findings.len();
-                for (name, replace) in involved(self.file, &Component::of(&found.component), self.kv) {
+                for (name, replace) in involved(self.file, &Component::of(self.file.spec(), &found.component), self.kv)
+                {
                     let mut alone = scalar::KERNELS;
                     replace(&mut alone, &healed);
                     if self.first(alone, chunk, Some(&found.component))?.is_some() {

@@ -2,7 +2,7 @@
 
 use super::Listed;
 use super::component::Component;
-use super::explain::{Blamed, weight_of};
+use super::explain::Blamed;
 use super::noise::SPREADS;
 use super::reference::Case;
 use nanoserve_format::{Shape, panel};
@@ -35,8 +35,8 @@ pub fn explain(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Blamed
 /// What no other fault would look like: another matrix's values, or one difference at every position.
 pub fn certain(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Option<Blamed> {
     if let Some(other) = swapped(case) {
-        let component = Component::of(&other);
-        let theirs = weight_of(&component).expect("what is alike is made by matrices");
+        let component = Component::of(case.spec(), &other);
+        let theirs = component.weight().expect("what is alike is made by matrices");
         return Some((format!("{}, swapped with {theirs}", m.weight), format!("it gives the reference's {other}")));
     }
     if m.bias.is_empty() || !constant(case, m, &difference(got, expected)) {

@@ -13,7 +13,8 @@
 
 use nanoserve_format::q8::Q8_BLOCK;
 use nanoserve_format::schema::EMBED;
-use nanoserve_format::{Encoding, NsvFile, Shape, panel};
+use nanoserve_format::{Activation, Encoding, NsvFile, Shape, panel};
+use std::f64::consts::PI;
 
 /// Spreads that rounding may be off: 2 exp(-8^2 / 2) is 3e-14.
 pub const SPREADS: f64 = 8.0;
@@ -49,15 +50,41 @@ impl Noise {
         }
     }
 
-    /// Of heads that were turned: either of a pair gets from both.
-    pub fn turned(&self, head_dim: usize) -> Noise {
+    /// Of values that were multiplied.
+    pub fn scaled(&self, factor: f64) -> Noise {
         let Noise::Each(squares) = self else { return self.clone() };
-        let pair = |i: usize| if i % head_dim < head_dim / 2 { i + head_dim / 2 } else { i - head_dim / 2 };
-        Noise::Each((0..squares.len()).map(|i| squares[i] + squares[pair(i)]).collect())
+        Noise::Each(squares.iter().map(|square| square * factor * factor).collect())
     }
 
-    /// Of `silu(gate) * up`; the slope of silu is below 1.1.
-    pub fn gated(gate: (&[f32], &Noise), up: (&[f32], &Noise)) -> Noise {
+    /// Of heads whose first `turning` elements were turned: either of a pair gets from both, and is multiplied with it.
+    pub fn turned(&self, head_dim: usize, turning: usize, factor: f64) -> Noise {
+        let Noise::Each(squares) = self else { return self.clone() };
+        let half = turning / 2;
+        let square = |i: usize| match i % head_dim {
+            j if j < half => (squares[i] + squares[i + half]) * factor * factor,
+            j if j < turning => (squares[i] + squares[i - half]) * factor * factor,
+            _ => squares[i],
+        };
+        Noise::Each((0..squares.len()).map(square).collect())
+    }
+
+    /// Of a norm of `x`, part by part: each value's own, and what all of a part do to its mean square.
+    pub fn normed(&self, x: &[f32], weight: &[f32], eps: f64) -> Noise {
+        let Noise::Each(spread) = self else { return self.clone() };
+        let mut out = Vec::with_capacity(x.len());
+        for (x, spread) in x.chunks_exact(weight.len()).zip(spread.chunks_exact(weight.len())) {
+            let mean = squares(x) / x.len() as f64 + eps;
+            let pull: f64 = x.iter().zip(spread).map(|(x, s)| f64::from(*x).powi(2) * s).sum();
+            let pull = pull / (x.len() as f64 * mean).powi(2);
+            let one =
+                |((x, s), w): ((&f32, &f64), &f32)| f64::from(*w).powi(2) / mean * (s + f64::from(*x).powi(2) * pull);
+            out.extend(x.iter().zip(spread).zip(weight).map(one));
+        }
+        Noise::Each(out)
+    }
+
+    /// Of `activation(gate) * up`; the slope of silu and of gelu is below 1.13.
+    pub fn gated(activation: Activation, gate: (&[f32], &Noise), up: (&[f32], &Noise)) -> Noise {
         let ((g, g_noise), (u, u_noise)) = (gate, up);
         match (g_noise, u_noise) {
             (Noise::Unknown, _) | (_, Noise::Unknown) => return Noise::Unknown,
@@ -66,11 +93,19 @@ impl Noise {
         }
         let spread = |i: usize| {
             let (g, u) = (f64::from(g[i]), f64::from(u[i]));
-            let (dg, du) = (1.1 * g_noise.limit(i) / SPREADS, u_noise.limit(i) / SPREADS);
+            let (dg, du) = (1.13 * g_noise.limit(i) / SPREADS, u_noise.limit(i) / SPREADS);
             // The last part counts where both are off far.
-            dg * u.abs() + (g / (1.0 + (-g).exp())).abs() * du + SPREADS * dg * du
+            dg * u.abs() + activated(activation, g).abs() * du + SPREADS * dg * du
         };
         Noise::Each((0..g.len()).map(|i| spread(i).powi(2)).collect())
+    }
+}
+
+/// The gate's activation function.
+pub fn activated(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => x / 2.0 * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
     }
 }
 
@@ -90,6 +125,11 @@ fn largest(block: &[f32]) -> f32 {
 
 fn squares(block: &[f32]) -> f64 {
     block.iter().map(|x| f64::from(*x).powi(2)).sum()
+}
+
+/// The values of a norm's weight.
+pub fn vector<'f>(file: &'f NsvFile, name: &str) -> &'f [f32] {
+    bytemuck::cast_slice(file.tensor(name).expect("a norm of the schema").bytes)
 }
 
 /// Of rows of the embedding, as they were decoded; each is `width` wide.

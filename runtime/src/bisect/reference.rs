@@ -9,9 +9,11 @@ use super::noise::{self, Noise};
 use super::{At, Finding};
 use crate::backend::{Backend, KvType};
 use crate::error::{Result, RuntimeError};
+use crate::rope::attention_factor;
 use crate::session::Engine;
 use crate::verify::Reference;
-use nanoserve_format::NsvFile;
+use nanoserve_format::schema::LM_HEAD;
+use nanoserve_format::{ModelSpec, NsvFile};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -62,6 +64,19 @@ pub(super) struct Case<'c, 'r> {
 }
 
 impl Case<'_, '_> {
+    /// The model's numbers.
+    pub fn spec(&self) -> &ModelSpec {
+        self.file.spec()
+    }
+
+    /// Values that were normed together; of all but norms a row.
+    pub fn unit(&self) -> usize {
+        match &self.component.op {
+            Op::Norm { weight, .. } => noise::vector(self.file, weight).len(),
+            _ => self.width,
+        }
+    }
+
     /// Positions.
     pub fn tokens(&self) -> usize {
         self.got.len() / self.width
@@ -89,10 +104,10 @@ impl Case<'_, '_> {
         off.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// By which factor row `t` is the reference's, as near as one factor can be.
-    pub fn factor(&self, t: usize) -> f64 {
-        let row = t * self.width..(t + 1) * self.width;
-        let (got, expected) = (&self.got[row.clone()], &self.expected[row]);
+    /// By which factor values `first..first + unit` are the reference's, as near as one factor can be.
+    pub fn factor(&self, first: usize, unit: usize) -> f64 {
+        let part = first..first + unit;
+        let (got, expected) = (&self.got[part.clone()], &self.expected[part]);
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         dot(got, expected) / dot(expected, expected)
     }
@@ -103,10 +118,11 @@ impl Case<'_, '_> {
     fn first(&self) -> Option<At> {
         let place = |i: usize| At { position: i / self.width, row: i % self.width };
         let value = (0..self.got.len()).find(|&i| self.off(i)).map(place);
-        let scaled = |t: &usize| (self.factor(*t) - 1.0).abs() > self.tolerance.rtol / 5.0;
+        let unit = self.unit();
+        let scaled = |first: &usize| (self.factor(*first, unit) - 1.0).abs() > self.tolerance.rtol / 5.0;
         let is_norm = matches!(self.component.op, Op::Norm { .. }) && *self.noise == Noise::None;
-        let row = || (0..self.tokens()).filter(|_| is_norm).find(scaled).map(|position| At { position, row: 0 });
-        value.or_else(row)
+        let part = || (0..self.got.len()).step_by(unit).filter(|_| is_norm).find(scaled).map(place);
+        value.or_else(part)
     }
 }
 
@@ -124,26 +140,44 @@ struct Judge<'c, 'r> {
 impl<'r> Judge<'_, 'r> {
     /// What rounding makes of a component's values, given what it reads.
     fn noise(&self, component: &Component, got: &[f32], width: usize) -> Noise {
-        let slot = |name: &str| &self.slots[name];
+        let (slot, spec) = (|name: &str| &self.slots[name], self.file.spec());
         match &component.op {
-            Op::Embed => noise::embed(self.file, got, width),
+            Op::Embed => {
+                // Steps are those of the table's values.
+                let plain: Vec<f32> = got.iter().map(|x| x / spec.embed_scale as f32).collect();
+                noise::embed(self.file, &plain, width).scaled(spec.embed_scale)
+            }
+            // A cap makes differences smaller.
+            Op::Head => {
+                let x = slot("final_norm");
+                noise::linear(self.file, LM_HEAD, &x.rows, &x.noise).scaled(1.0 / spec.logit_divisor)
+            }
             Op::Linear { weight, input, .. } => noise::linear(self.file, weight, &slot(input).rows, &slot(input).noise),
-            Op::Rope { plain, .. } => slot(plain).noise.turned(self.file.spec().head_dim),
-            Op::Add { a, b } => slot(a).noise.both(&slot(b).noise),
-            Op::Gate { gate, up } => {
-                let x = slot("mlp_norm");
+            Op::Rope { plain, .. } => match spec.rope_of(component.layer) {
+                Some(rope) => {
+                    let (turning, factor) = (rope.rotary_dim(spec.head_dim), attention_factor(rope));
+                    slot(plain).noise.turned(spec.head_dim, turning, factor.into())
+                }
+                None => slot(plain).noise.clone(),
+            },
+            Op::Add { a, b } => slot(a).noise.both(&slot(b).noise.scaled(spec.residual_scale)),
+            Op::Gate { gate, up, input } => {
+                let x = slot(input);
                 let noise = |weight: &str| noise::linear(self.file, weight, &x.rows, &x.noise);
                 let (g, u) = (slot("mlp.gate"), slot("mlp.up"));
-                Noise::gated((&g.rows, &noise(gate)), (&u.rows, &noise(up)))
+                Noise::gated(spec.activation, (&g.rows, &noise(gate)), (&u.rows, &noise(up)))
             }
-            Op::Norm { input, .. } if slot(input).noise == Noise::None => Noise::None,
+            Op::Norm { weight, input } => {
+                let weight = noise::vector(self.file, weight);
+                slot(input).noise.normed(&slot(input).rows, weight, spec.norm_eps)
+            }
             Op::Attention if ["attn.q", "attn.k", "attn.v"].iter().all(|s| slot(s).noise == Noise::None) => Noise::None,
-            Op::Norm { .. } | Op::Attention => Noise::Unknown,
+            Op::Attention => Noise::Unknown,
         }
     }
 
     fn see(&mut self, name: &str, got: &[f32]) -> Option<&'r [f32]> {
-        let (reference, component) = (self.reference, Component::of(name));
+        let (reference, component) = (self.reference, Component::of(self.file.spec(), name));
         if self.failed.is_some() {
             return None;
         }
@@ -208,10 +242,17 @@ pub fn reference<B: Backend>(
     // The cache holds keys and values as they are: rounding them is no fault.
     let mut session = engine.session(reference.input_ids.len(), KvType::F32)?;
     session.trace(&reference.input_ids, &mut |name, rows| judge.see(name, rows))?;
-    let unknown = || reference.activations.keys().find(|name| !judge.seen.contains(*name));
-    match (unknown(), judge.failed) {
-        (_, Some(e)) => Err(e),
-        (Some(name), None) => Err(reference.unknown(name)),
-        (None, None) => Ok(judge.judged),
+    if let Some(e) = judge.failed {
+        return Err(e);
     }
+    let mut missing: Vec<Finding> = Vec::new();
+    for name in reference.activations.keys().filter(|name| !judge.seen.contains(*name)) {
+        let blame = Component::switch(name).ok_or_else(|| reference.unknown(name))?;
+        if missing.iter().all(|f| f.blame != blame) {
+            let what = "the reference has this, the model makes nothing of the kind".to_string();
+            missing.push(Finding { component: name.clone(), blame: blame.into(), at: None, path: None, what });
+        }
+    }
+    judge.judged.findings.splice(..0, missing);
+    Ok(judge.judged)
 }

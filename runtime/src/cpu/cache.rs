@@ -21,14 +21,14 @@ struct Line([u8; 64]);
 #[derive(Debug)]
 pub struct KvCache {
     shape: KvShape,
-    /// Of each layer, keys `[n_kv_heads, capacity / 16, head_dim, 16]`.
+    /// Of each layer, keys `[n_kv_heads, positions / 16, head_dim, 16]`.
     keys: Vec<Vec<Line>>,
-    /// Of each layer, values `[n_kv_heads, capacity, head_dim rounded up to 16]`.
+    /// Of each layer, values `[n_kv_heads, positions, head_dim rounded up to 16]`.
     values: Vec<Vec<Line>>,
 }
 
 impl KvCache {
-    /// An empty cache; its capacity is rounded up to whole lanes.
+    /// An empty cache.
     ///
     /// # Errors
     /// When the system gives no memory for it, as under a limit on address space. Where it promises more than it has,
@@ -39,22 +39,22 @@ impl KvCache {
         if bytes > isize::MAX as u128 {
             return Err(refused());
         }
-        let shape = KvShape { capacity: shape.capacity.next_multiple_of(PANEL_ROWS), ..shape };
         let mut cache = KvCache { shape, keys: Vec::new(), values: Vec::new() };
-        let lines = |bytes: usize| {
-            let lines = shape.n_kv_heads * bytes / size_of::<Line>();
-            bytemuck::try_zeroed_vec(lines).map_err(|()| refused())
-        };
-        for _ in 0..shape.n_layers {
-            cache.keys.push(lines(cache.key_bytes())?);
-            cache.values.push(lines(cache.value_bytes())?);
+        for layer in 0..cache.shape.positions.len() {
+            let lines = |bytes: usize| {
+                let lines = cache.shape.n_kv_heads * bytes / size_of::<Line>();
+                bytemuck::try_zeroed_vec(lines).map_err(|()| refused())
+            };
+            let (keys, values) = (lines(cache.key_bytes(layer))?, lines(cache.value_bytes(layer))?);
+            cache.keys.push(keys);
+            cache.values.push(values);
         }
         Ok(cache)
     }
 
     /// Its sizes.
-    pub fn shape(&self) -> KvShape {
-        self.shape
+    pub fn shape(&self) -> &KvShape {
+        &self.shape
     }
 
     fn value_size(&self) -> usize {
@@ -64,19 +64,19 @@ impl KvCache {
         }
     }
 
-    /// Bytes of one head's keys.
-    fn key_bytes(&self) -> usize {
-        self.shape.capacity * self.shape.head_dim * self.value_size()
+    /// Bytes of one head's keys in a layer.
+    fn key_bytes(&self, layer: usize) -> usize {
+        self.shape.positions[layer] * self.shape.head_dim * self.value_size()
     }
 
-    /// Bytes of one head's values.
-    fn value_bytes(&self) -> usize {
-        self.shape.capacity * self.shape.head_dim.next_multiple_of(PANEL_ROWS) * self.value_size()
+    /// Bytes of one head's values in a layer.
+    fn value_bytes(&self, layer: usize) -> usize {
+        self.shape.positions[layer] * self.shape.head_dim.next_multiple_of(PANEL_ROWS) * self.value_size()
     }
 
     /// Keys and values of one head, as a kernel's job takes them.
     pub(super) fn head(&self, layer: usize, head: usize) -> (&[u8], &[u8]) {
-        let (k, v) = (self.key_bytes(), self.value_bytes());
+        let (k, v) = (self.key_bytes(layer), self.value_bytes(layer));
         let (keys, values) = (bytemuck::cast_slice(&self.keys[layer]), bytemuck::cast_slice(&self.values[layer]));
         (&keys[head * k..(head + 1) * k], &values[head * v..(head + 1) * v])
     }
@@ -90,14 +90,15 @@ impl KvCache {
     }
 
     fn put<T: Pod + Send>(&mut self, pool: &Pool, layer: usize, k: Rows, v: Rows, first: usize, narrow: fn(f32) -> T) {
-        let (dim, tokens) = (self.shape.head_dim, k.rows());
-        let (head_keys, head_values) = (self.key_bytes() / size_of::<T>(), self.value_bytes() / size_of::<T>());
-        let stride = head_values / self.shape.capacity;
+        let (dim, tokens, ring) = (self.shape.head_dim, k.rows(), self.shape.positions[layer]);
+        let (head_keys, head_values) = (self.key_bytes(layer), self.value_bytes(layer));
+        let (head_keys, head_values) = (head_keys / size_of::<T>(), head_values / size_of::<T>());
+        let stride = head_values / ring;
         let keys: &mut [T] = bytemuck::cast_slice_mut(&mut self.keys[layer]);
         let values: &mut [T] = bytemuck::cast_slice_mut(&mut self.values[layer]);
         each_row_of_two(pool, (keys, head_keys), (values, head_values), tokens * dim, |head, keys, values| {
             for t in 0..tokens {
-                let (position, own) = (first + t, head * dim..(head + 1) * dim);
+                let (position, own) = ((first + t) % ring, head * dim..(head + 1) * dim);
                 let (panel, lane) = (position / PANEL_ROWS, position % PANEL_ROWS);
                 for (d, (k, v)) in k.row(t)[own.clone()].iter().zip(&v.row(t)[own]).enumerate() {
                     keys[(panel * dim + d) * PANEL_ROWS + lane] = narrow(*k);
@@ -114,9 +115,10 @@ mod tests {
 
     #[test]
     fn it_takes_the_bytes_that_its_shape_says() {
-        for (head_dim, capacity, kv_type) in [(64, 100, KvType::F16), (20, 1, KvType::F32), (128, 4096, KvType::F32)] {
-            let shape = KvShape { n_layers: 3, n_kv_heads: 2, head_dim, capacity, kv_type };
-            let cache = KvCache::new(shape).unwrap();
+        for (head_dim, positions, kv_type) in [(64, 112, KvType::F16), (20, 16, KvType::F32), (128, 4096, KvType::F32)]
+        {
+            let shape = KvShape { positions: vec![positions, 64, positions], n_kv_heads: 2, head_dim, kv_type };
+            let cache = KvCache::new(shape.clone()).unwrap();
             let lines: usize = cache.keys.iter().chain(&cache.values).map(Vec::len).sum();
             assert_eq!((lines * size_of::<Line>()) as u128, shape.bytes(), "{shape:?}");
         }
@@ -125,9 +127,9 @@ mod tests {
     #[test]
     fn what_the_system_does_not_give_is_an_error() {
         // More than an address has bits for, and more than any system maps.
-        for capacity in [usize::MAX, 1 << 45] {
+        for positions in [usize::MAX, 1 << 45] {
             let kv_type = KvType::F16;
-            let shape = KvShape { n_layers: 2, n_kv_heads: 2, head_dim: 64, capacity, kv_type };
+            let shape = KvShape { positions: vec![positions; 2], n_kv_heads: 2, head_dim: 64, kv_type };
             let error = KvCache::new(shape).unwrap_err();
             assert!(matches!(error, RuntimeError::Allocation { .. }), "{error}");
         }

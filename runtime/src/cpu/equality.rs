@@ -178,17 +178,23 @@ fn rows() {
             (scalar::KERNELS.rms_norm)(&x, &y, 1e-5, &mut b);
             same(&a, &b, &format!("{} rms_norm of {n}", kernels.name));
 
-            let (mut a, mut b) = (x.clone(), x.clone());
-            (kernels.add)(&mut a, &y);
-            (scalar::KERNELS.add)(&mut b, &y);
-            same(&a, &b, &format!("{} add of {n}", kernels.name));
-
-            for scale in [1.0, 30.0, 100.0] {
-                let (mut a, mut b) = (x.iter().map(|x| x * scale).collect::<Vec<_>>(), vec![]);
-                b.clone_from(&a);
-                (kernels.silu_mul)(&mut a, &y);
-                (scalar::KERNELS.silu_mul)(&mut b, &y);
-                same(&a, &b, &format!("{} silu_mul of {n}", kernels.name));
+            // All that changes a row in place, at sizes where functions end.
+            type Change = (&'static str, fn(&Kernels, &mut [f32], &[f32]));
+            let changes: [Change; 5] = [
+                ("add", |k, x, y| (k.add)(x, y)),
+                ("silu_mul", |k, x, y| (k.silu_mul)(x, y)),
+                ("gelu_mul", |k, x, y| (k.gelu_mul)(x, y)),
+                ("scale", |k, x, y| (k.scale)(x, y[0])),
+                ("softcap", |k, x, y| (k.softcap)(x, 1.0 + y[0].abs())),
+            ];
+            for (name, change) in changes {
+                for scale in [1e-4, 1.0, 30.0, 100.0] {
+                    let (mut a, mut b) = (x.iter().map(|x| x * scale).collect::<Vec<_>>(), vec![]);
+                    b.clone_from(&a);
+                    change(kernels, &mut a, &y);
+                    change(&scalar::KERNELS, &mut b, &y);
+                    same(&a, &b, &format!("{} {name} of {n}", kernels.name));
+                }
             }
 
             let mut a = r.values(2 * n, 1.0);
@@ -219,15 +225,27 @@ fn attention() {
                 let (keys, values) = (r.values(capacity * dim, 1.0), r.values(capacity * stride, 1.0));
                 let half = |x: &[f32]| x.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>();
                 let (keys_f16, values_f16) = (half(&keys), half(&values));
-                for wide in [true, false] {
+                for (wide, window, softcap) in [
+                    (true, usize::MAX, None),
+                    (false, usize::MAX, None),
+                    (true, 1, None),
+                    (false, 5, Some(2.0)),
+                    (true, 33, None),
+                    (true, usize::MAX, Some(0.5)),
+                    (true, 64, Some(3.0)),
+                    (false, 130, None),
+                ] {
                     let run = |k: &Kernels| {
                         let mut out = vec![f32::NAN; limits.len() * dim];
+                        let (ring, limits, q) = (capacity, &limits, &q);
                         let (keys, values): (&[u8], &[u8]) = if wide {
                             (bytemuck::cast_slice(&keys), bytemuck::cast_slice(&values))
                         } else {
                             (bytemuck::cast_slice(&keys_f16), bytemuck::cast_slice(&values_f16))
                         };
-                        let job = AttendJob { q: &q, limits: &limits, keys, values, head_dim: dim, out: &mut out };
+                        let out_rows = &mut out;
+                        let job =
+                            AttendJob { q, limits, window, softcap, keys, values, ring, head_dim: dim, out: out_rows };
                         if wide {
                             (k.attend_f32)(job)
                         } else {
@@ -235,7 +253,7 @@ fn attention() {
                         }
                         out
                     };
-                    let what = format!("{} attention, head of {dim}, limits {limits:?}", kernels.name);
+                    let what = format!("{} attention, head of {dim}, window {window}, {limits:?}", kernels.name);
                     same(&run(kernels), &run(&scalar::KERNELS), &what);
                 }
             }

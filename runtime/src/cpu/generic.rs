@@ -17,7 +17,7 @@
 //! ```
 
 use super::isa::{AttendJob, BlockScale, FloatTile, MatrixTile, PAIR_ROWS, QuantizedTile};
-use super::math::{EXP_MAX, EXP_MIN, EXP_POLY, LANES, LN2_HI, LN2_LO, LOG2_E, sum_lanes};
+use super::math::{EXP_MAX, EXP_MIN, EXP_POLY, GELU, LANES, LN2_HI, LN2_LO, LOG2_E, TANH_MAX, sum_lanes};
 use super::scalar::{ATTENTION_BLOCK, FLOAT_BLOCK, QUANTIZE_MIN};
 use half::f16;
 use nanoserve_format::PANEL_ROWS;
@@ -96,19 +96,35 @@ impl Stored for f16 {
     }
 }
 
-/// As [`math::exp`](super::math::exp), in every lane.
+/// `(p, 2^n)` with `exp(x) = 2^n (1 + p)`, in every lane.
 #[inline(always)]
-fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+fn exp_parts<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
     let n = s.round(s.mul(x, s.splat(LOG2_E)));
     let r = s.fma(n, s.splat(-LN2_LO), s.fma(n, s.splat(-LN2_HI), x));
     let mut p = s.splat(EXP_POLY[0]);
     for c in &EXP_POLY[1..] {
         p = s.fma(p, r, s.splat(*c));
     }
-    let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
-    let y = s.mul(p, s.pow2(n));
+    (s.fma(p, s.mul(r, r), r), s.pow2(n))
+}
+
+/// As [`math::exp`](super::math::exp), in every lane.
+#[inline(always)]
+fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let (p, power) = exp_parts(s, x);
+    let y = s.mul(s.add(p, s.splat(1.0)), power);
     let y = s.if_less(x, s.splat(EXP_MIN), s.splat(0.0), y);
     s.if_less(s.splat(EXP_MAX), x, s.splat(f32::INFINITY), y)
+}
+
+/// As [`math::tanh`](super::math::tanh), in every lane.
+#[inline(always)]
+fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+    let (y, most) = (s.mul(s.splat(2.0), s.abs(x)), s.splat(TANH_MAX));
+    let (p, power) = exp_parts(s, s.if_less(most, y, most, y));
+    let q = s.fma(p, power, s.add(power, s.splat(-1.0)));
+    let t = s.div(q, s.add(q, s.splat(2.0)));
+    s.if_less(x, s.splat(0.0), s.mul(t, s.splat(-1.0)), t)
 }
 
 /// The first `n` of 16 values, the others zero.
@@ -119,7 +135,7 @@ fn padded(x: &[f32]) -> [f32; LANES] {
     lanes
 }
 
-/// `a = f(a, b)` over whole lanes, the last ones padded. A macro and not a function with a closure: a closure is a
+/// `a = f(a, b)`, or `a = f(a)`, over whole lanes, the last ones padded. A macro and not a function with a closure: a closure is a
 /// function of its own, which the compiler may leave outside the code that has the instruction set's features.
 macro_rules! change {
     ($s:ident, $a:expr, $b:expr, |$x:ident, $y:ident| $f:expr) => {
@@ -131,6 +147,19 @@ macro_rules! change {
         if !a_rest.is_empty() {
             let (mut a, b) = (padded(a_rest), padded(b_rest));
             let ($x, $y) = ($s.load(&a), $s.load(&b));
+            $s.store($f, &mut a);
+            a_rest.copy_from_slice(&a[..a_rest.len()]);
+        }
+    };
+    ($s:ident, $a:expr, |$x:ident| $f:expr) => {
+        let (a, a_rest) = $a.as_chunks_mut::<LANES>();
+        for a in a {
+            let $x = $s.load(a);
+            $s.store($f, a);
+        }
+        if !a_rest.is_empty() {
+            let mut a = padded(a_rest);
+            let $x = $s.load(&a);
             $s.store($f, &mut a);
             a_rest.copy_from_slice(&a[..a_rest.len()]);
         }
@@ -327,6 +356,28 @@ pub fn add<S: Simd>(s: S, x: &mut [f32], y: &[f32]) {
     change!(s, x, y, |x, y| s.add(x, y));
 }
 
+/// See [`scalar`](super::scalar).
+#[inline(always)]
+pub fn gelu_mul<S: Simd>(s: S, gate: &mut [f32], up: &[f32]) {
+    let [c0, c1] = GELU.map(|c| s.splat(c));
+    let one = s.splat(1.0);
+    change!(s, gate, up, |g, u| s.mul(s.div(g, s.add(one, exp(s, s.mul(g, s.fma(c1, s.mul(g, g), c0))))), u));
+}
+
+/// See [`scalar`](super::scalar).
+#[inline(always)]
+pub fn scale<S: Simd>(s: S, x: &mut [f32], factor: f32) {
+    let factor = s.splat(factor);
+    change!(s, x, |x| s.mul(x, factor));
+}
+
+/// See [`scalar`](super::scalar).
+#[inline(always)]
+pub fn softcap<S: Simd>(s: S, x: &mut [f32], cap: f32) {
+    let cap = s.splat(cap);
+    change!(s, x, |x| s.mul(cap, tanh(s, s.div(x, cap))));
+}
+
 /// The softmax of one query row so far.
 #[derive(Clone, Copy)]
 struct RowState {
@@ -345,23 +396,31 @@ pub fn attend<S: Simd, T: Stored, const MAX: usize>(s: S, job: AttendJob) {
     let values: &[[T; LANES]] = bytemuck::cast_slice::<u8, T>(job.values).as_chunks().0;
     let rows = job.limits.len();
     let most = job.limits[rows - 1];
-    assert!(most.div_ceil(LANES) * dim <= keys.len() && most * stride <= values.len() * LANES);
+    let held = most.min(job.ring);
+    assert!(most == held || job.ring.is_multiple_of(ATTENTION_BLOCK));
+    assert!(held.div_ceil(LANES) * dim <= keys.len() && held * stride <= values.len() * LANES);
     assert!(job.q.len() == rows * dim && job.out.len() == rows * dim);
     job.out.fill(0.0);
     let mut states = vec![RowState { max: f32::NEG_INFINITY, total: 0.0 }; rows];
-    for first in (0..most).step_by(ATTENTION_BLOCK) {
-        // Limits ascend: rows before `row` see nothing of this block.
+    let start = |limit: usize| limit.saturating_sub(job.window);
+    for first in (start(job.limits[0]) / ATTENTION_BLOCK * ATTENTION_BLOCK..most).step_by(ATTENTION_BLOCK) {
+        // Limits ascend: rows before `row` see nothing of this block yet, rows from `end` on nothing of it any more.
         let mut row = job.limits.partition_point(|&l| l <= first);
-        while row < rows {
-            let n = ATTENTION_BLOCK.min(job.limits[row] - first);
-            let alike =
-                job.limits[row..].iter().take_while(|&&l| ATTENTION_BLOCK.min(l - first) == n).take(MAX).count();
+        let end = job.limits.partition_point(|&l| start(l) < first + ATTENTION_BLOCK);
+        let at = first % job.ring;
+        // The block's positions that a row sees.
+        let seen = |limit: usize| (start(limit).saturating_sub(first), ATTENTION_BLOCK.min(limit - first));
+        while row < end {
+            let (skip, n) = seen(job.limits[row]);
+            let alike = job.limits[row..end].iter().take_while(|&&l| seen(l) == (skip, n)).take(MAX).count();
             let together = [6, 4, 3, 2].into_iter().find(|&size| size <= alike).unwrap_or(1);
             let block = Block {
                 q: &job.q[row * dim..(row + together) * dim],
-                keys: &keys[first / LANES * dim..][..n.div_ceil(LANES) * dim],
-                values: &values[first * stride / LANES..][..n * stride / LANES],
+                keys: &keys[at / LANES * dim..][..n.div_ceil(LANES) * dim],
+                values: &values[at * stride / LANES..][..n * stride / LANES],
+                skip,
                 n,
+                softcap: job.softcap,
                 dim,
                 states: &mut states[row..row + together],
                 out: &mut job.out[row * dim..(row + together) * dim],
@@ -383,7 +442,7 @@ pub fn attend<S: Simd, T: Stored, const MAX: usize>(s: S, job: AttendJob) {
     }
 }
 
-/// Some rows and the first `n` positions of one block.
+/// Some rows and the positions `skip..n` of one block.
 struct Block<'a, T> {
     /// `[rows, dim]`
     q: &'a [f32],
@@ -391,7 +450,9 @@ struct Block<'a, T> {
     keys: &'a [[T; LANES]],
     /// `[n, dim / 16]` lanes of dimensions
     values: &'a [[T; LANES]],
+    skip: usize,
     n: usize,
+    softcap: Option<f32>,
     dim: usize,
     states: &'a mut [RowState],
     /// `[rows, dim]`
@@ -401,17 +462,26 @@ struct Block<'a, T> {
 /// Adds a block to the softmax and the sums of its `R` rows.
 #[inline(always)]
 fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
-    let Block { q, keys, values, n, dim, states, out } = block;
+    let Block { q, keys, values, skip, n, softcap, dim, states, out } = block;
     const PANELS: usize = ATTENTION_BLOCK / LANES;
     let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * dim..(r + 1) * dim]);
     let mut weights = [[[f32::NEG_INFINITY; LANES]; PANELS]; R];
-    if n == ATTENTION_BLOCK {
+    if skip == 0 && n == ATTENTION_BLOCK {
         scores::<S, T, R, PANELS>(s, q, keys, dim, &mut weights, 0);
     } else {
-        for panel in 0..n.div_ceil(LANES) {
+        for panel in skip / LANES..n.div_ceil(LANES) {
             scores::<S, T, R, 1>(s, q, &keys[panel * dim..], dim, &mut weights, panel);
         }
+    }
+    if let Some(cap) = softcap {
+        let cap = s.splat(cap);
+        for weights in weights.as_flattened_mut() {
+            s.store(s.mul(cap, tanh(s, s.div(s.load(weights), cap))), weights);
+        }
+    }
+    if skip != 0 || n != ATTENTION_BLOCK {
         for weights in &mut weights {
+            weights.as_flattened_mut()[..skip].fill(f32::NEG_INFINITY);
             weights.as_flattened_mut()[n..].fill(f32::NEG_INFINITY);
         }
     }
@@ -432,7 +502,8 @@ fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
         states[r] = RowState { max, total: states[r].total.mul_add(keep[r], sum_lanes(sums)) };
     }
     let stride = dim.div_ceil(LANES);
-    let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r].as_flattened()[..n]);
+    let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r].as_flattened()[skip..n]);
+    let values = &values[skip * stride..];
     let mut at = 0;
     while at < stride {
         if at + 4 <= stride {

@@ -39,8 +39,14 @@ pub struct Kernels {
     pub rope: fn(&mut [f32], &[f32], &[f32]),
     /// `(gate, up)`: the result is in gate.
     pub silu_mul: fn(&mut [f32], &[f32]),
+    /// As `silu_mul`, with gelu in its tanh form.
+    pub gelu_mul: fn(&mut [f32], &[f32]),
     /// `x += y`.
     pub add: fn(&mut [f32], &[f32]),
+    /// `x *= factor`.
+    pub scale: fn(&mut [f32], f32),
+    /// `x = cap * tanh(x / cap)`.
+    pub softcap: fn(&mut [f32], f32),
     /// Attention over an f32 cache.
     pub attend_f32: fn(AttendJob),
     /// Attention over an f16 cache.
@@ -85,6 +91,11 @@ impl<'a> Rows<'a> {
     pub fn row(&self, t: usize) -> &'a [f32] {
         &self.data[t * self.width..(t + 1) * self.width]
     }
+
+    /// Some of them.
+    pub fn part(&self, rows: std::ops::Range<usize>) -> Rows<'a> {
+        Rows { data: &self.data[rows.start * self.width..rows.end * self.width], width: self.width }
+    }
 }
 
 /// The scale of 32 activations.
@@ -121,14 +132,20 @@ pub struct FloatTile<'a> {
 /// Attention of some query rows over one head's keys and values.
 #[derive(Debug)]
 pub struct AttendJob<'a> {
-    /// `[rows, head_dim]`, already divided by the root of head_dim.
+    /// `[rows, head_dim]`, already scaled.
     pub q: &'a [f32],
-    /// Positions that each row sees, at least one; ascending.
+    /// One more than the last position that each row sees; ascending, at least one.
     pub limits: &'a [usize],
-    /// `[positions / 16, head_dim, 16]` in the cache's type: lanes are positions.
+    /// Positions that a row sees at most, its last ones; `usize::MAX` where it sees all.
+    pub window: usize,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// `[ring / 16, head_dim, 16]` in the cache's type: lanes are positions.
     pub keys: &'a [u8],
-    /// `[positions, value_stride]` in the cache's type: lanes are dimensions.
+    /// `[ring, value_stride]` in the cache's type: lanes are dimensions.
     pub values: &'a [u8],
+    /// Position p is at p modulo this: a multiple of the softmax's blocks where any limit is above it.
+    pub ring: usize,
     /// Width of a head.
     pub head_dim: usize,
     /// `[rows, head_dim]`
@@ -163,7 +180,10 @@ macro_rules! entry_points {
             rms_norm: |x, weight, eps, out| $crate::cpu::isa::entry_points!(@call features::rms_norm(x, weight, eps, out)),
             rope: |head, cos, sin| $crate::cpu::isa::entry_points!(@call features::rope(head, cos, sin)),
             silu_mul: |gate, up| $crate::cpu::isa::entry_points!(@call features::silu_mul(gate, up)),
+            gelu_mul: |gate, up| $crate::cpu::isa::entry_points!(@call features::gelu_mul(gate, up)),
             add: |x, y| $crate::cpu::isa::entry_points!(@call features::add(x, y)),
+            scale: |x, factor| $crate::cpu::isa::entry_points!(@call features::scale(x, factor)),
+            softcap: |x, cap| $crate::cpu::isa::entry_points!(@call features::softcap(x, cap)),
             attend_f32: |job| $crate::cpu::isa::entry_points!(@call features::attend::<f32>(job)),
             attend_f16: |job| $crate::cpu::isa::entry_points!(@call features::attend::<f16>(job)),
             rates: Some($crate::cpu::isa::Rates {
@@ -217,8 +237,23 @@ macro_rules! entry_points {
             }
 
             #[target_feature(enable = $features)]
+            pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+                generic::gelu_mul(S, gate, up);
+            }
+
+            #[target_feature(enable = $features)]
             pub fn add(x: &mut [f32], y: &[f32]) {
                 generic::add(S, x, y);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn scale(x: &mut [f32], factor: f32) {
+                generic::scale(S, x, factor);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn softcap(x: &mut [f32], cap: f32) {
+                generic::softcap(S, x, cap);
             }
 
             #[target_feature(enable = $features)]

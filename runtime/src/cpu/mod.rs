@@ -31,13 +31,13 @@ pub mod threads;
 
 pub use cache::KvCache;
 
-use crate::backend::{Backend, KvShape, Linear};
+use crate::backend::{Attention, Backend, KvShape, Linear};
 use crate::error::{Result, RuntimeError};
 use crate::rope::RopeTable;
 use disjoint::each_row;
 use isa::{Kernels, PAIR_ROWS, Rows};
 use matrix::{Input, Output, multiply};
-use nanoserve_format::{Encoding, NsvFile, PANEL_ROWS, Shape, panel};
+use nanoserve_format::{Activation, Encoding, NsvFile, PANEL_ROWS, Shape, panel};
 use pool::Pool;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -172,6 +172,16 @@ impl Backend for CpuBackend {
         });
     }
 
+    fn norm_parts(&mut self, x: &mut Buffer, weight: &CpuWeight, eps: f32) {
+        let (width, weight) = (x.width, weight.vector());
+        each_row(&self.pool, &mut x.data, width, |_, row| {
+            let before = row.to_vec();
+            for (x, out) in before.chunks_exact(weight.len()).zip(row.chunks_exact_mut(weight.len())) {
+                (self.kernels.rms_norm)(x, weight, eps, out);
+            }
+        });
+    }
+
     fn linear(&mut self, x: &Buffer, parts: &mut [(&Linear<CpuWeight>, &mut Buffer)]) {
         self.input.fill(self.kernels, &self.pool, x.rows(), parts.iter().map(|(l, _)| l.weight.encoding));
         let (mut outputs, mut linears, mut pair) = (Vec::new(), Vec::new(), 0);
@@ -192,7 +202,11 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn gated(&mut self, x: &Buffer, gate: &Linear<CpuWeight>, up: &Linear<CpuWeight>, out: &mut Buffer) {
+    fn gated(&mut self, x: &Buffer, [gate, up]: [&Linear<CpuWeight>; 2], activation: Activation, out: &mut Buffer) {
+        let activate = match activation {
+            Activation::Silu => self.kernels.silu_mul,
+            Activation::GeluTanh => self.kernels.gelu_mul,
+        };
         let encodings = [gate.weight.encoding, up.weight.encoding];
         self.input.fill(self.kernels, &self.pool, x.rows(), encodings.into_iter());
         let width = out.width;
@@ -205,7 +219,7 @@ impl Backend for CpuBackend {
             out.copy_from_slice(&tile[..out.len()]);
             self.add_bias(&gate.bias, row, out);
             self.add_bias(&up.bias, row, up_values);
-            (self.kernels.silu_mul)(out, up_values);
+            activate(out, up_values);
         });
     }
 
@@ -214,18 +228,32 @@ impl Backend for CpuBackend {
         each_row(&self.pool, &mut x.data, width, |t, row| {
             let (cos, sin) = table.at(first + t);
             for head in row.chunks_exact_mut(head_dim) {
-                (self.kernels.rope)(head, cos, sin);
+                (self.kernels.rope)(&mut head[..2 * cos.len()], cos, sin);
             }
         });
     }
 
-    fn store(&mut self, cache: &mut KvCache, layer: usize, k: &Buffer, v: &Buffer, first: usize) {
-        cache.store(&self.pool, layer, k.rows(), v.rows(), first);
+    fn attention(
+        &mut self,
+        qkv: [&Buffer; 3],
+        cache: (&mut KvCache, usize),
+        first: usize,
+        how: &Attention,
+        out: &mut Buffer,
+    ) {
+        let qkv = qkv.map(Buffer::rows);
+        let out = out.resize(qkv[0].rows());
+        attention::store_and_attend((self.kernels, &self.pool), qkv, cache, first, how, out);
     }
 
-    fn attention(&mut self, q: &Buffer, cache: &KvCache, layer: usize, first: usize, out: &mut Buffer) {
-        let out = out.resize(q.rows().rows());
-        attention::attend(self.kernels, &self.pool, q.rows(), cache, layer, first, out);
+    fn scale(&mut self, x: &mut Buffer, factor: f32) {
+        let width = x.width;
+        each_row(&self.pool, &mut x.data, width, |_, x| (self.kernels.scale)(x, factor));
+    }
+
+    fn softcap(&mut self, x: &mut Buffer, cap: f32) {
+        let width = x.width;
+        each_row(&self.pool, &mut x.data, width, |_, x| (self.kernels.softcap)(x, cap));
     }
 
     fn add(&mut self, x: &mut Buffer, y: &Buffer) {
@@ -233,8 +261,8 @@ impl Backend for CpuBackend {
         each_row(&self.pool, &mut x.data, width, |t, x| (self.kernels.add)(x, y.row(t)));
     }
 
-    fn keep_last(&mut self, x: &mut Buffer) {
-        let last = x.data.len() - x.width;
+    fn keep_last(&mut self, x: &mut Buffer, rows: usize) {
+        let last = x.data.len() - rows * x.width;
         x.data.drain(..last);
     }
 }

@@ -3,16 +3,14 @@
 //! `docs/arithmetic.md` says the same in words. This file is never tuned; every faster kernel equals it bit for bit.
 
 use super::isa::{AttendJob, BlockScale, FloatTile, Kernels, MatrixTile, PAIR_ROWS, QuantizedTile};
-use super::math::{LANES, exp, sum_lanes};
+use super::math::{LANES, exp, gelu, sum_lanes, tanh};
+pub use crate::backend::ATTENTION_BLOCK;
 use half::f16;
 use nanoserve_format::PANEL_ROWS;
 use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
 
 /// Columns of f32 and f16 weights that are summed by themselves.
 pub const FLOAT_BLOCK: usize = 256;
-
-/// Positions whose softmax is taken together; blocks begin at multiples of it.
-pub const ATTENTION_BLOCK: usize = 64;
 
 /// Activations below this magnitude quantize to zero: their scale's inverse would overflow.
 pub const QUANTIZE_MIN: f32 = 1e-30;
@@ -29,7 +27,10 @@ pub static KERNELS: Kernels = Kernels {
     rms_norm,
     rope,
     silu_mul,
+    gelu_mul,
     add,
+    scale,
+    softcap,
     attend_f32: |job| attend(job, |k: f32| k),
     attend_f16: |job| attend(job, f16::to_f32),
     rates: None,
@@ -135,6 +136,27 @@ fn silu_mul(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// `gate = gate / (1 + exp(gate * (c0 + c1 * gate^2))) * up`: gelu in its tanh form.
+fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = gelu(*gate) * up;
+    }
+}
+
+/// `x *= factor`.
+fn scale(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+
+/// `x = cap * tanh(x / cap)`.
+fn softcap(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = cap * tanh(*x / cap);
+    }
+}
+
 /// `x += y`.
 fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
@@ -142,9 +164,9 @@ fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// Softmax attention of each query over the positions before its limit, in blocks of 64 positions.
+/// Softmax attention of each query over the positions before its limit, or the last of them, in blocks of 64 positions.
 ///
-/// For each block: scores are chains of fused multiply-adds over the head's dimensions; with `m` the largest score so
+/// For each block that the query sees something of: scores are chains of fused multiply-adds over the head's dimensions; with `m` the largest score so
 /// far, the block's weights are `exp(score - m)`, their sum is taken in 16 lanes (lane = position modulo 16), and what
 /// was summed before is scaled by `exp(old m - m)` in the rounding that adds the block's own part.
 fn attend<T: bytemuck::Pod>(job: AttendJob, widen: fn(T) -> f32) {
@@ -156,16 +178,18 @@ fn attend<T: bytemuck::Pod>(job: AttendJob, widen: fn(T) -> f32) {
         let out = &mut job.out[row * dim..(row + 1) * dim];
         let (mut max, mut total) = (f32::NEG_INFINITY, 0f32);
         out.fill(0.0);
-        for first in (0..limit).step_by(ATTENTION_BLOCK) {
-            let n = ATTENTION_BLOCK.min(limit - first);
+        let start = limit.saturating_sub(job.window);
+        for first in (start / ATTENTION_BLOCK * ATTENTION_BLOCK..limit).step_by(ATTENTION_BLOCK) {
+            // The block's positions that are seen, and where the block is kept.
+            let (seen, at) = (start.saturating_sub(first)..ATTENTION_BLOCK.min(limit - first), first % job.ring);
             let mut weights = [f32::NEG_INFINITY; ATTENTION_BLOCK];
-            for (i, score) in weights[..n].iter_mut().enumerate() {
-                let (panel, lane) = ((first + i) / LANES, (first + i) % LANES);
+            for i in seen.clone() {
+                let (panel, lane) = ((at + i) / LANES, (at + i) % LANES);
                 let mut sum = 0f32;
                 for (d, q) in q.iter().enumerate() {
                     sum = q.mul_add(widen(keys[(panel * dim + d) * LANES + lane]), sum);
                 }
-                *score = sum;
+                weights[i] = job.softcap.map_or(sum, |cap| cap * tanh(sum / cap));
             }
             let new_max = weights.iter().fold(max, |m, s| m.max(*s));
             let keep = exp(max - new_max);
@@ -177,8 +201,8 @@ fn attend<T: bytemuck::Pod>(job: AttendJob, widen: fn(T) -> f32) {
             total = total.mul_add(keep, sum_lanes(lanes));
             for (d, out) in out.iter_mut().enumerate() {
                 let mut sum = 0f32;
-                for (i, weight) in weights[..n].iter().enumerate() {
-                    sum = weight.mul_add(widen(values[(first + i) * stride + d]), sum);
+                for i in seen.clone() {
+                    sum = weights[i].mul_add(widen(values[(at + i) * stride + d]), sum);
                 }
                 *out = out.mul_add(keep, sum);
             }

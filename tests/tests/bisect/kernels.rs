@@ -1,10 +1,11 @@
 //! Kernels with one broken lane: found, named, and told from each other.
 
 use super::{Mutant, pool};
-use nanoserve_format::{Encoding, NsvFile};
+use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, Window};
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::bisect::{self, At, Finding};
 use nanoserve_runtime::cpu::isa::{self, AttendJob, Kernels};
+use nanoserve_tests::{random_tensors, write_tensors};
 use std::sync::Arc;
 
 /// The table that is broken; its twin, the plain one, where the machine has no other.
@@ -17,8 +18,8 @@ fn touch(x: &mut f32) {
 }
 
 fn attend_and_touch(kernel: fn(AttendJob), job: AttendJob) {
-    let AttendJob { q, limits, keys, values, head_dim, out } = job;
-    kernel(AttendJob { q, limits, keys, values, head_dim, out: &mut *out });
+    let AttendJob { out, head_dim, .. } = job;
+    kernel(AttendJob { out: &mut *out, ..job });
     touch(&mut out[head_dim - 1]);
 }
 
@@ -122,6 +123,66 @@ const BROKEN_F32: [Broken; 2] = [
     ),
     ("attend_f32", |k| k.attend_f32 = |job| attend_and_touch(fast().attend_f32, job), "layers.0.attn.mix", 15),
 ];
+
+/// Kernels that models of other switches have.
+const BROKEN_OTHERS: [Broken; 3] = [
+    (
+        "scale",
+        |k| {
+            k.scale = |x, factor| {
+                (fast().scale)(x, factor);
+                touch(&mut x[8]);
+            }
+        },
+        "embed",
+        8,
+    ),
+    (
+        "gelu_mul",
+        |k| {
+            k.gelu_mul = |gate, up| {
+                (fast().gelu_mul)(gate, up);
+                touch(&mut gate[5]);
+            }
+        },
+        "layers.0.mlp.gated",
+        5,
+    ),
+    (
+        "softcap",
+        |k| {
+            k.softcap = |x, cap| {
+                (fast().softcap)(x, cap);
+                touch(&mut x[90]);
+            }
+        },
+        "logits",
+        90,
+    ),
+];
+
+#[test]
+fn a_broken_lane_of_what_other_models_need() {
+    let spec = ModelSpec {
+        activation: Activation::GeluTanh,
+        embed_scale: 3.5,
+        logit_softcap: Some(20.0),
+        window: Some(Window { size: 9, layers: vec![0], rope: None }),
+        ..super::switches::base()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_tensors(&spec, &random_tensors(&spec), Encoding::Q8, folder.path());
+    let file = Arc::new(NsvFile::open(path).unwrap());
+    let ids = bisect::some_ids(&spec);
+    assert_eq!(bisect::kernels(&file, &pool(), &isa::available(), KvType::F16, &ids).unwrap(), []);
+    for (name, break_it, component, row) in BROKEN_OTHERS {
+        let mut kernels = *fast();
+        break_it(&mut kernels);
+        let found = bisect::kernels(&file, &pool(), &[&kernels], KvType::F16, &ids).unwrap();
+        let [f] = found.as_slice() else { panic!("{name}: {found:?}") };
+        assert_eq!((f.blame.as_str(), f.component.as_str(), f.at.unwrap().row), (name, component, row));
+    }
+}
 
 /// What is found with these kernels in a file of `encoding`.
 fn searched(encoding: Encoding, kv: KvType, kernels: &Kernels) -> Vec<Finding> {

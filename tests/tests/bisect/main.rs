@@ -2,6 +2,7 @@
 //! nothing.
 
 mod kernels;
+mod switches;
 
 use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::bisect::{self, At, Judged, Tolerance};

@@ -16,6 +16,7 @@ mod provenance;
 mod repair;
 mod show;
 mod sign;
+mod switches;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,8 +1,8 @@
 //! What a file holds, whether its bytes are intact, and who signed it.
 
 use crate::provenance::{self, Part};
-use crate::{cli, damage_lines, hex, open, print};
-use anyhow::{Context, Result, bail};
+use crate::{cli, damage_lines, hex, open, print, switches};
+use anyhow::{Result, bail};
 use clap::Args;
 use nanoserve_format::{Damage, NsvFile, PublicKey, SectionKind};
 use nanoserve_runtime::RuntimeError;
@@ -120,7 +120,7 @@ fn describe(text: &mut String, a: &Show, file: &NsvFile) -> Result<()> {
         spec.vocab_size,
         spec.context_length
     )?;
-    writeln!(text, "switches    {}", serde_json::to_string(spec).context("a spec is plain data")?)?;
+    writeln!(text, "switches    {}", switches::words(spec).join("\n            "))?;
     for s in &layout.sections {
         let name = SectionKind::from_code(s.code).map_or(format!("unknown kind {}", s.code), |k| k.to_string());
         writeln!(text, "section     {name:<14} {:>10} bytes at {}", s.range.len(), s.range.start)?;

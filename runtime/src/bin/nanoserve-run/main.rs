@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
+use nanoserve_runtime::rope::unstretched;
 use nanoserve_runtime::{EngineOptions, GenerateOptions, Generation, RuntimeError, StopReason};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
@@ -47,7 +48,8 @@ struct Arguments {
     machine: cli::Machine,
     #[command(flatten)]
     trust: cli::Trust,
-    /// Positions of the context, prompt and answer together [default: 4096, or what they need]
+    /// Positions of the context, prompt and answer together [default: 4096, or what they need]; where the model's RoPE goes
+    /// by a text's length, that is it, and the default no more than the model was first trained on
     #[arg(long, value_name = "N")]
     ctx: Option<usize>,
     /// Tokens of the prompt that are run together
@@ -162,7 +164,8 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     }
     let limit = engine.file().spec().context_length;
     let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
-    let capacity = a.ctx.unwrap_or(wanted.max(DEFAULT_CONTEXT).min(limit));
+    let usual = unstretched(&engine.file().spec().rope).map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT));
+    let capacity = a.ctx.unwrap_or(wanted.max(usual).min(limit));
     let kv_type = a.machine.how.kv_type(engine.file());
     let mut session = engine.session(capacity, kv_type)?;
     let load_s = start.elapsed().as_secs_f64();

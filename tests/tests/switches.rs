@@ -1,0 +1,266 @@
+//! Every switch of a model's description against the plain twin, bit for bit: on every way through the model, in contexts
+//! that wind around a window's ring more than once.
+
+use nanoserve_format::{Activation, Encoding, ModelSpec, QkNorm, Rope, RopeScaling, Window};
+use nanoserve_runtime::KvType;
+use nanoserve_runtime::backend::{KvShape, WINDOW_STEP};
+use nanoserve_runtime::verify::trace;
+use nanoserve_tests::{SplitMix64, Twin, engine, for_each_isa, random_tensors, write_tensors};
+use std::path::Path;
+
+/// Tokens: two rings of the smallest windows, and some.
+const TOKENS: usize = 660;
+
+fn base() -> ModelSpec {
+    ModelSpec {
+        hidden_size: 24,
+        intermediate_size: 40,
+        n_layers: 3,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 12,
+        vocab_size: 50,
+        context_length: 1 << 12,
+        ..ModelSpec::default()
+    }
+}
+
+fn rope(theta: f64, rotary_dim: Option<usize>, scaling: RopeScaling) -> Rope {
+    Rope { theta, rotary_dim, scaling }
+}
+
+fn window(size: usize, layers: &[usize], rope: Option<Rope>) -> Option<Window> {
+    Some(Window { size, layers: layers.to_vec(), rope })
+}
+
+/// Each switch at least once, alone or with what it is found with.
+fn specs() -> Vec<(&'static str, ModelSpec)> {
+    let yarn = RopeScaling::Yarn {
+        factor: 4.0,
+        original_context: 200,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate: true,
+        attention_factor: 1.138_629_436_111_989,
+    };
+    let long = RopeScaling::LongRope {
+        short_factor: vec![1.0, 1.1, 1.2],
+        long_factor: vec![1.0, 2.5, 7.0],
+        original_context: 100,
+        attention_factor: 1.19,
+    };
+    let dynamic = RopeScaling::Dynamic { factor: 2.0, original_context: 300 };
+    vec![
+        ("a window in every layer", ModelSpec { window: window(5, &[0, 1, 2], None), ..base() }),
+        (
+            "caps, norms on both sides, scales, gelu, a window in some layers",
+            ModelSpec {
+                window: window(16, &[0, 2], None),
+                post_norm: true,
+                attn_softcap: Some(2.0),
+                logit_softcap: Some(3.0),
+                attn_scale: Some(0.4),
+                embed_scale: 4.898_979_485_566_356,
+                activation: Activation::GeluTanh,
+                tied_lm_head: true,
+                ..base()
+            },
+        ),
+        (
+            "windows with their own rotation, norms of heads",
+            ModelSpec {
+                window: window(33, &[0, 1], Some(rope(10000.0, None, RopeScaling::Default {}))),
+                rope: rope(1e6, None, RopeScaling::Linear { factor: 8.0 }),
+                qk_norm: QkNorm::Head,
+                post_norm: true,
+                qkv_bias: true,
+                ..base()
+            },
+        ),
+        (
+            "norms behind blocks alone, and of whole projections",
+            ModelSpec { pre_norm: false, post_norm: true, qk_norm: QkNorm::Projection, ..base() },
+        ),
+        ("multipliers", ModelSpec { residual_scale: 0.22, embed_scale: 12.0, logit_divisor: 8.0, ..base() }),
+        ("layers without rotation", ModelSpec { no_rope_layers: vec![1], rope: rope(1e4, None, yarn), ..base() }),
+        (
+            "a rotation of half a head, by the session's length",
+            ModelSpec { rope: rope(1e4, Some(6), long), window: window(64, &[1], None), ..base() },
+        ),
+        ("a rotation stretched by the session's length", ModelSpec { rope: rope(1e4, None, dynamic), ..base() }),
+    ]
+}
+
+fn ids(vocab_size: usize) -> Vec<u32> {
+    let mut random = SplitMix64::new(3);
+    (0..TOKENS).map(|_| random.below(vocab_size) as u32).collect()
+}
+
+fn bits(row: &[f32]) -> Vec<u32> {
+    row.iter().map(|x| x.to_bits()).collect()
+}
+
+#[track_caller]
+fn same(got: &[f32], expected: &[f32], what: &str) {
+    let first = got.iter().zip(expected).position(|(a, b)| a.to_bits() != b.to_bits());
+    assert_eq!((got.len(), first), (expected.len(), None), "{what}");
+}
+
+/// All rows in one step, then chunks of every size, on every instruction set and some threads.
+fn every_way(what: &str, path: &Path, ids: &[u32], kv: KvType, expected: &[f32]) {
+    let vocab = expected.len() / ids.len();
+    let row = |position: usize| &expected[position * vocab..(position + 1) * vocab];
+    for_each_isa(|kernels| {
+        for threads in [1, 3] {
+            let what = format!("{what}, kv {}, {}, {threads} threads", kv.name(), kernels.name);
+            let mut engine = engine(path, kernels, threads);
+            let all = trace(&mut engine, ids, kv).unwrap().pop().expect("logits come last").1;
+            same(&all, expected, &format!("{what}: one step"));
+            let mut session = engine.session(ids.len(), kv).unwrap();
+            // Threads have little to do with chunks of so few tokens.
+            let chunks: &[usize] = if threads == 1 { &[1, 7, 64, 512] } else { &[64] };
+            for &chunk in chunks {
+                assert_eq!(session.truncate(0), 0);
+                for (i, part) in ids.chunks(chunk).enumerate() {
+                    let last = i * chunk + part.len() - 1;
+                    let got = session.feed(part, chunk).unwrap();
+                    same(&got, row(last), &format!("{what}: chunks of {chunk}, position {last}"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_switch_is_the_plain_twins() {
+    let folder = tempfile::tempdir().unwrap();
+    for (what, spec) in specs() {
+        spec.check().unwrap();
+        let tensors = random_tensors(&spec);
+        let path = write_tensors(&spec, &tensors, Encoding::F32, folder.path());
+        let ids = ids(spec.vocab_size);
+        for (_, kv) in KvType::ALL {
+            let expected = Twin { spec: &spec, tensors: &tensors }.logits(&ids, ids.len(), kv);
+            assert!(expected.iter().all(|x| x.is_finite()), "{what}");
+            every_way(what, &path, &ids, kv, &expected);
+        }
+    }
+}
+
+#[test]
+fn rounded_weights_give_the_same_bits_on_every_way() {
+    let folder = tempfile::tempdir().unwrap();
+    for (what, spec) in specs().into_iter().take(4) {
+        for encoding in [Encoding::F16, Encoding::Q8] {
+            let path = write_tensors(&spec, &random_tensors(&spec), encoding, folder.path());
+            let ids = ids(spec.vocab_size);
+            let mut plain = engine(&path, nanoserve_runtime::cpu::isa::available()[0], 1);
+            let expected = trace(&mut plain, &ids, KvType::F16).unwrap().pop().unwrap().1;
+            every_way(&format!("{what}, {encoding}"), &path, &ids, KvType::F16, &expected);
+        }
+    }
+}
+
+/// Each switch changes the answer: none is passed over.
+#[test]
+fn no_switch_is_without_effect() {
+    let ids = &ids(base().vocab_size)[..320];
+    let plain = |spec: &ModelSpec| {
+        // Of both, so that weights agree where both have them.
+        let mut all = random_tensors(&ModelSpec { post_norm: true, qk_norm: QkNorm::Head, ..spec.clone() });
+        all.retain(|name, _| nanoserve_format::schema::tensors(spec).iter().any(|(n, _)| n == name));
+        Twin { spec, tensors: &all }.logits(ids, ids.len(), KvType::F32)
+    };
+    let of = |change: fn(&mut ModelSpec)| {
+        let mut spec = base();
+        change(&mut spec);
+        spec.check().unwrap();
+        plain(&spec)
+    };
+    let dynamic = RopeScaling::Dynamic { factor: 2.0, original_context: 100 };
+    assert_ne!(plain(&ModelSpec { rope: rope(1e4, None, dynamic), ..base() }), plain(&base()));
+    let changes: [fn(&mut ModelSpec); 13] = [
+        |_| {},
+        |s| s.window = window(300, &[1], None),
+        |s| s.window = window(301, &[1], None),
+        |s| s.window = window(301, &[2], None),
+        |s| s.window = window(301, &[2], Some(rope(1e3, None, RopeScaling::Default {}))),
+        |s| s.no_rope_layers = vec![0],
+        |s| s.post_norm = true,
+        |s| s.qk_norm = QkNorm::Head,
+        |s| s.attn_softcap = Some(5.0),
+        |s| s.logit_softcap = Some(5.0),
+        |s| s.residual_scale = 0.5,
+        |s| s.embed_scale = 2.0,
+        |s| s.rope.rotary_dim = Some(6),
+    ];
+    let all: Vec<Vec<u32>> = changes.into_iter().map(|change| bits(&of(change))).collect();
+    for (i, a) in all.iter().enumerate() {
+        assert!(all[..i].iter().all(|b| a != b), "change {i}");
+    }
+}
+
+#[test]
+fn a_ring_says_when_it_has_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, spec) = specs().swap_remove(0);
+    let (ids, other) = (ids(spec.vocab_size), vec![9u32; TOKENS]);
+    let path = write_tensors(&spec, &random_tensors(&spec), Encoding::F32, folder.path());
+    let mut engine = engine(&path, nanoserve_runtime::cpu::isa::available()[0], 1);
+    let expected = trace(&mut engine, &ids, KvType::F32).unwrap().pop().unwrap().1;
+    let last = bits(&expected[expected.len() - spec.vocab_size..]);
+    let ring = KvShape::new(&spec, TOKENS, KvType::F32).positions[0];
+    assert_eq!(ring, 320);
+
+    let mut session = engine.session(TOKENS, KvType::F32).unwrap();
+    session.feed(&ids, 256).unwrap();
+    // As far back as the ring goes: the first token after it sees the window's other positions.
+    let furthest = TOKENS - ring + spec.window.as_ref().unwrap().size - 1;
+    assert!(furthest <= TOKENS - WINDOW_STEP);
+    for len in [TOKENS, TOKENS - 1, 600, TOKENS - WINDOW_STEP, furthest] {
+        // Something else there, and back: it goes no further than before.
+        assert_eq!(session.truncate(len), len);
+        if len + 3 <= TOKENS {
+            session.feed(&other[..3], 1).unwrap();
+            assert_eq!(session.truncate(len), len);
+        }
+        if len < TOKENS {
+            assert_eq!(bits(&session.feed(&ids[len..], 64).unwrap()), last, "back to {len}");
+        }
+    }
+    assert_eq!(session.truncate(TOKENS + 5), TOKENS);
+    assert_eq!(session.truncate(furthest - 1), 0);
+    assert_eq!(session.state().len(), 0);
+    assert_eq!(bits(&session.feed(&ids, 7).unwrap()), last);
+
+    // What never went around is all there.
+    assert_eq!(session.truncate(0), 0);
+    session.feed(&ids[..ring], 64).unwrap();
+    for len in [3, 0] {
+        assert_eq!(session.truncate(len), len);
+        assert_eq!(
+            bits(&session.feed(&ids[len..ring], 5).unwrap()),
+            bits(&expected[(ring - 1) * spec.vocab_size..][..spec.vocab_size])
+        );
+    }
+    // Without windows one can always go back.
+    let path = write_tensors(&base(), &random_tensors(&base()), Encoding::F32, folder.path());
+    let mut engine = nanoserve_tests::engine(&path, nanoserve_runtime::cpu::isa::available()[0], 1);
+    let mut session = engine.session(TOKENS, KvType::F32).unwrap();
+    session.feed(&ids, 256).unwrap();
+    assert_eq!((session.truncate(1), session.truncate(9)), (1, 1));
+}
+
+/// A window's layer takes memory for its ring, not for the context.
+#[test]
+fn a_ring_is_as_long_as_its_window_needs() {
+    let spec = ModelSpec { window: window(512, &[0, 2], None), ..base() };
+    let shape = KvShape::new(&spec, 32768, KvType::F16);
+    assert_eq!(shape.positions, [768, 32768, 768]);
+    // Keys of 12 and values of 16 numbers, of two heads.
+    assert_eq!(shape.bytes(), (768 + 32768 + 768) * 2 * (12 + 16) * 2);
+    assert_eq!(KvShape::new(&spec, 100, KvType::F16).positions, [112, 112, 112]);
+    let full = KvShape::new(&base(), 32768, KvType::F16).bytes();
+    let said = |spec: &ModelSpec| nanoserve_runtime::memory::session_bytes(spec, 32768, KvType::F16);
+    assert_eq!(said(&base()) - said(&spec), full - shape.bytes());
+}
