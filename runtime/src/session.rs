@@ -14,6 +14,7 @@ use crate::selftest;
 use crate::stream::StopMatcher;
 use crate::tokenizer::{TextStream, Tokenizer};
 use nanoserve_format::{GenerationDefaults, NsvFile, SectionKind};
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ impl<B: Backend> Engine<B> {
     pub fn session(&mut self, capacity: usize, kv_type: KvType) -> Result<Session<'_, B>> {
         memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.room())?;
         let state = State::new(&mut self.backend, &self.model, capacity, kv_type)?;
-        Ok(Session { engine: self, state })
+        Ok(Session { engine: self, state, ids: Vec::new() })
     }
 }
 
@@ -184,7 +185,7 @@ impl fmt::Display for StopReason {
 pub struct Timings {
     /// From the call to the first token.
     pub first_token_s: f64,
-    /// Tokens of the prompt over the time they took.
+    /// Tokens of the prompt that had to run over the time they took.
     pub prompt_tok_s: f64,
     /// Tokens after the first over the time they took; 0 when there is none.
     pub generate_tok_s: f64,
@@ -193,6 +194,8 @@ pub struct Timings {
 /// What came of a prompt.
 #[derive(Clone, Debug)]
 pub struct Generation {
+    /// Tokens of the prompt that the cache already held.
+    pub reused: usize,
     /// Every token that was chosen, the one that ended it included.
     pub ids: Vec<u32>,
     /// Their text, up to a stop text; empty without a tokenizer.
@@ -210,6 +213,8 @@ pub struct Generation {
 pub struct Session<'e, B: Backend> {
     engine: &'e mut Engine<B>,
     state: State<B>,
+    /// The tokens that the state holds: `[state.len()]`.
+    ids: Vec<u32>,
 }
 
 impl<B: Backend> Session<'_, B> {
@@ -223,9 +228,31 @@ impl<B: Backend> Session<'_, B> {
         &self.state
     }
 
+    /// The tokens that the cache holds, in order.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     /// Forgets all but the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
         self.state.truncate(len);
+        self.ids.truncate(self.state.len());
+    }
+
+    /// Keeps what the cache shares with the beginning of `prompt`, its last token apart, which must run again for its
+    /// logits; the rest of the cache is forgotten. How many tokens of the prompt need not run.
+    fn reuse(&mut self, prompt: &[u32]) -> usize {
+        let common = self.ids.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        self.truncate(common.min(prompt.len().saturating_sub(1)));
+        self.ids.len()
+    }
+
+    /// One step of the model, remembering its tokens.
+    fn step(&mut self, ids: &[u32], rows: Rows, tap: Option<Tap<'_, '_>>) -> Result<Cow<'_, [f32]>> {
+        let Engine { backend, model, .. } = &mut *self.engine;
+        let logits = forward(backend, model, &mut self.state, ids, rows, tap)?;
+        self.ids.extend_from_slice(ids);
+        Ok(logits)
     }
 
     /// Runs tokens in steps of `chunk` and returns the logits of the last: `[vocab_size]`.
@@ -250,7 +277,7 @@ impl<B: Backend> Session<'_, B> {
         if let Some(&got) = ids.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(RuntimeError::TokenId { got, vocab_size });
         }
-        let Engine { backend, model, .. } = &mut *self.engine;
+        let Engine { backend, model, .. } = &*self.engine;
         // A session was admitted with steps of the usual size.
         if chunk.min(ids.len()) > DEFAULT_CHUNK {
             memory::admit_step(&model.spec, chunk.min(ids.len()), Rows::Last, backend.room())?;
@@ -260,12 +287,12 @@ impl<B: Backend> Session<'_, B> {
             if !go_on() {
                 return Ok(None);
             }
-            forward(backend, model, &mut self.state, ids, Rows::None, None)?;
+            self.step(ids, Rows::None, None)?;
         }
         if !go_on() {
             return Ok(None);
         }
-        Ok(Some(forward(backend, model, &mut self.state, last, Rows::Last, None)?.into_owned()))
+        Ok(Some(self.step(last, Rows::Last, None)?.into_owned()))
     }
 
     /// Runs tokens in one step, showing every operation's result to `tap`, which may put other rows in its place; logits
@@ -274,12 +301,13 @@ impl<B: Backend> Session<'_, B> {
     /// # Errors
     /// As [`Session::feed`].
     pub fn trace(&mut self, ids: &[u32], tap: Tap<'_, '_>) -> Result<Vec<f32>> {
-        let Engine { backend, model, .. } = &mut *self.engine;
+        let Engine { backend, model, .. } = &*self.engine;
         memory::admit_step(&model.spec, ids.len(), Rows::All, backend.room())?;
-        Ok(forward(backend, model, &mut self.state, ids, Rows::All, Some(tap))?.into_owned())
+        Ok(self.step(ids, Rows::All, Some(tap))?.into_owned())
     }
 
-    /// Continues a prompt. `on_text` gets text as it is made, whole characters only, and answers whether to go on; it is
+    /// Continues a prompt, all of it given; what the cache holds of its beginning does not run again, and what else it
+    /// holds is forgotten. The bits are those of an empty session. `on_text` gets text as it is made, whole characters only, and answers whether to go on; it is
     /// also called, with nothing, between the prompt's steps. Without a tokenizer it gets no text.
     ///
     /// # Errors
@@ -300,7 +328,8 @@ impl<B: Backend> Session<'_, B> {
         let mut history = prompt.to_vec();
         let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
 
-        let mut logits = self.feed_while(prompt, options.chunk, &mut || on_text(""))?;
+        let reused = self.reuse(prompt);
+        let mut logits = self.feed_while(&prompt[reused..], options.chunk, &mut || on_text(""))?;
         let prompt_s = start.elapsed().as_secs_f64();
         let mut first_token_s = prompt_s;
         let stop_reason = loop {
@@ -354,9 +383,10 @@ impl<B: Backend> Session<'_, B> {
         let more = ids.len().saturating_sub(1) as f64;
         let timings = Timings {
             first_token_s,
-            prompt_tok_s: prompt.len() as f64 / prompt_s,
+            prompt_tok_s: (prompt.len() - reused) as f64 / prompt_s,
             generate_tok_s: if more > 0.0 { more / (start.elapsed().as_secs_f64() - first_token_s) } else { 0.0 },
         };
-        Ok(Generation { ids, text, stop_reason, logits_hash: hash.finalize().to_hex().to_string(), timings })
+        let logits_hash = hash.finalize().to_hex().to_string();
+        Ok(Generation { reused, ids, text, stop_reason, logits_hash, timings })
     }
 }

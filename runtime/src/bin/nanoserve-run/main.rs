@@ -221,6 +221,7 @@ fn report(prompt: &[u32], g: &Generation, seed: u64, load_s: f64) -> serde_json:
     let t = &g.timings;
     serde_json::json!({
         "prompt_ids": prompt,
+        "prompt_reused": g.reused,
         "ids": g.ids,
         "text": g.text,
         "stop_reason": g.stop_reason.to_string(),
