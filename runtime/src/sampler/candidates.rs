@@ -22,7 +22,7 @@ impl Candidate {
     }
 }
 
-/// Candidates, none of them with a logit of minus infinity.
+/// Candidates. Those of a whole vocabulary have no logit of minus infinity.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
@@ -105,7 +105,6 @@ impl Candidates {
                 *candidate = Candidate::new(candidate.id, new(candidate.id, candidate.logit));
             }
         }
-        self.drop_never();
         if self.ranked {
             self.list.sort_unstable_by(Candidate::order);
         }
@@ -233,10 +232,10 @@ mod tests {
             if ranked {
                 candidates.rank();
             }
-            candidates.change(&[1, 3, 4], |id, logit| if id == 3 { f64::NEG_INFINITY } else { logit - 2.5 });
+            candidates.change(&[1, 3, 4], |id, logit| if id == 3 { 1.75 } else { logit - 2.5 });
             candidates.rank();
             let ids: Vec<u32> = candidates.list().iter().map(|c| c.id).collect();
-            assert_eq!(ids, [2, 1, 0], "ranked {ranked}");
+            assert_eq!(ids, [2, 3, 1, 0], "ranked {ranked}");
         }
     }
 }

@@ -222,6 +222,7 @@ impl Sampler {
         match rest {
             _ if temperature == 0.0 && rest.contains(&Step::Temperature) && rest.iter().all(keeps_first) => {
                 candidates.add_top(logits, 1);
+                candidates.keep(0..1);
                 return Ok(());
             }
             [Step::TopK, ..] => candidates.add_top(logits, top_k),
