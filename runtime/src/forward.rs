@@ -104,6 +104,19 @@ impl<B: Backend> State<B> {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
+
+    /// Keys and values of the tokens seen so far.
+    pub(crate) fn cached<'a>(&'a self, backend: &'a B) -> Vec<&'a [u8]> {
+        backend.cache_bytes(&self.cache, self.len)
+    }
+
+    /// Takes `len` tokens as seen whose keys and values [`State::cached`] gave; false, and nothing seen, where it would not
+    /// have given so many bytes.
+    pub(crate) fn restore(&mut self, backend: &mut B, len: usize, kv: &[u8]) -> bool {
+        let fits = backend.set_cache_bytes(&mut self.cache, len, kv);
+        self.len = if fits { len } else { 0 };
+        fits
+    }
 }
 
 /// Runs tokens `ids` after those seen so far and returns their logits, `[T, 1 or 0, vocab_size]`.

@@ -81,6 +81,43 @@ impl KvCache {
         (&keys[head * k..(head + 1) * k], &values[head * v..(head + 1) * v])
     }
 
+    /// Of each layer and head, the bytes of keys and values that `len` positions take, keys in whole lanes.
+    pub(super) fn parts(&self, len: usize) -> Vec<&[u8]> {
+        let [k, v] = self.part_bytes(len);
+        let heads =
+            (0..self.shape.n_layers).flat_map(|layer| (0..self.shape.n_kv_heads).map(move |head| (layer, head)));
+        heads
+            .map(|(layer, head)| self.head(layer, head))
+            .flat_map(|(keys, values)| [&keys[..k], &values[..v]])
+            .collect()
+    }
+
+    /// Puts back what [`KvCache::parts`] gave; false where that would have been more or fewer bytes.
+    pub(super) fn set_parts(&mut self, len: usize, mut bytes: &[u8]) -> bool {
+        let ([k, v], heads) = (self.part_bytes(len), self.shape.n_layers * self.shape.n_kv_heads);
+        let (head_keys, head_values) = (self.key_bytes(), self.value_bytes());
+        if len > self.shape.capacity || bytes.len() != heads * (k + v) {
+            return false;
+        }
+        for (keys, values) in self.keys.iter_mut().zip(&mut self.values) {
+            let (keys, values) = (bytemuck::cast_slice_mut::<_, u8>(keys), bytemuck::cast_slice_mut::<_, u8>(values));
+            for (keys, values) in keys.chunks_exact_mut(head_keys).zip(values.chunks_exact_mut(head_values)) {
+                for part in [&mut keys[..k], &mut values[..v]] {
+                    let (own, rest) = bytes.split_at(part.len());
+                    part.copy_from_slice(own);
+                    bytes = rest;
+                }
+            }
+        }
+        true
+    }
+
+    /// Bytes of one head's keys and of its values that `len` positions take.
+    fn part_bytes(&self, len: usize) -> [usize; 2] {
+        let of = |all: usize, positions: usize| all / self.shape.capacity * positions;
+        [of(self.key_bytes(), len.next_multiple_of(PANEL_ROWS)), of(self.value_bytes(), len)]
+    }
+
     /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) at positions from `first` on.
     pub(super) fn store(&mut self, pool: &Pool, layer: usize, k: Rows, v: Rows, first: usize) {
         match self.shape.kv_type {
