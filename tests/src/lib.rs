@@ -13,6 +13,7 @@ pub mod mutate;
 pub mod parts;
 mod programs;
 mod random;
+pub mod schema;
 pub mod targets;
 
 pub use checkpoint::{Source, SourceType, Tiny, TinyRope};
