@@ -246,7 +246,7 @@ impl Tokenizer {
         let (mut lead, mut before) = (Vec::new(), String::new());
         if self.pieces != Pieces::ByteLevel {
             for id in 0..count as u32 {
-                if self.shown(id, true).is_some_and(|piece| is_word(piece)) {
+                if self.shown(id, true).is_some_and(is_word) {
                     (lead, before) = (vec![id], self.decode(&[id], true)?);
                     break;
                 }

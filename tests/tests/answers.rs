@@ -99,7 +99,7 @@ fn a_seed_gives_one_text_however_it_is_computed() {
     let mirostat = ["-p", "The harbour", "-n", "40", "--seed", "3", "--mirostat", "2", "--mirostat-ent", "3"];
     for args in [&every[..], &mirostat] {
         let expected = model.json(args);
-        assert_eq!(expected["ids"].as_array().unwrap().contains(&6.into()), false);
+        assert!(!expected["ids"].as_array().unwrap().contains(&6.into()));
         for more in [&["-t", "1"][..], &["-t", "3", "--chunk", "2"], &["--isa", "scalar"], &["--lookup"]] {
             assert_eq!(answer(&model.json(&[args, more].concat())), answer(&expected), "{more:?}");
         }

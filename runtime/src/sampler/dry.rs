@@ -14,6 +14,7 @@
 use super::candidates::Candidates;
 use super::options::SamplingOptions;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// The exponent is cut where the penalty would leave f32.
 const LN_F32_MAX: f64 = 88.722_839_1;
@@ -107,12 +108,12 @@ pub fn breakers<'t, E>(
             }
             for taken in (1..text.len()).filter(|&i| text.is_char_boundary(i)) {
                 if bytes.ends_with(&text.as_bytes()[..taken]) {
-                    if !rests.contains_key(&taken) {
-                        let mut rest = encode(&text[taken..])?;
-                        rest.truncate(MAX_BREAKER.0);
-                        rests.insert(taken, rest);
-                    }
-                    all.push([&[id], &rests[&taken][..]].concat());
+                    let rest = match rests.entry(taken) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => new.insert(encode(&text[taken..])?),
+                    };
+                    rest.truncate(MAX_BREAKER.0);
+                    all.push([&[id], &rest[..]].concat());
                 }
             }
         }
