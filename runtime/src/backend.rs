@@ -120,6 +120,14 @@ pub trait Backend {
     /// When the system gives no memory for it.
     fn cache(&mut self, shape: KvShape) -> Result<Self::Cache>;
 
+    /// Keys and values of the first `len` positions, in parts, as they are kept: for files that this kind of backend reads
+    /// back.
+    fn cache_bytes<'a>(&'a self, cache: &'a Self::Cache, len: usize) -> Vec<&'a [u8]>;
+
+    /// Puts back what [`Backend::cache_bytes`] gave for `len` positions; false, and nothing is changed, where it would not
+    /// have given so many bytes.
+    fn set_cache_bytes(&mut self, cache: &mut Self::Cache, len: usize, bytes: &[u8]) -> bool;
+
     /// What memory a session can get; None where nobody says.
     fn room(&self) -> Option<Room> {
         Room::now()

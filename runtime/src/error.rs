@@ -21,6 +21,12 @@ pub enum RuntimeError {
     /// A stop string is no use.
     #[error(transparent)]
     Stop(#[from] crate::stream::StopError),
+    /// A grammar is no use, or cannot be followed.
+    #[error(transparent)]
+    Grammar(#[from] crate::grammar::GrammarError),
+    /// A prompt cache is no use.
+    #[error(transparent)]
+    PromptCache(#[from] crate::prompt_cache::PromptCacheError),
     /// A tensor of the schema is not in the file.
     #[error("tensor '{tensor}' is missing")]
     MissingTensor {
@@ -65,6 +71,16 @@ pub enum RuntimeError {
         got: usize,
         /// Positions of the model.
         expected: usize,
+    },
+    /// A text has no window that could be scored.
+    #[error(
+        "the text has {got} tokens, windows of {ctx} need at least that many, and at least 4: give a longer text, or another --ctx"
+    )]
+    TextTooShort {
+        /// Tokens of the text.
+        got: usize,
+        /// Tokens of a window.
+        ctx: usize,
     },
     /// A token id is not in the vocabulary.
     #[error("token id {got} is not in the vocabulary of {vocab_size}")]

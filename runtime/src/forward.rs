@@ -120,6 +120,24 @@ impl<B: Backend> State<B> {
         }
         self.len
     }
+
+    /// Keys and values of the tokens seen so far.
+    pub(crate) fn cached<'a>(&'a self, backend: &'a B) -> Vec<&'a [u8]> {
+        backend.cache_bytes(&self.cache, self.len)
+    }
+
+    /// The most tokens seen since it was empty.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Takes `len` tokens, of `most` that there were, as seen whose keys and values [`State::cached`] gave; false, and
+    /// nothing seen, where it would not have given so many bytes.
+    pub(crate) fn restore(&mut self, backend: &mut B, (len, most): (usize, usize), kv: &[u8]) -> bool {
+        let fits = len <= most && len <= self.capacity && backend.set_cache_bytes(&mut self.cache, len, kv);
+        (self.len, self.most) = if fits { (len, most) } else { (0, 0) };
+        fits
+    }
 }
 
 /// Runs tokens `ids` after those seen so far and returns their logits, `[T, 1 or 0, vocab_size]`.

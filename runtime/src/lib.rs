@@ -17,8 +17,8 @@
 //! ```
 //!
 //! The layers, each knowing only those before it: [`cpu`] has kernels and knows no model; [`backend`] is what a device
-//! must do; [`model`] binds a file's tensors; [`forward`] is one step, written once for every device; [`session`] turns
-//! steps into text. The order of every sum is fixed in `docs/arithmetic.md`: results do not depend on the instruction
+//! must do; [`model`] binds a file's tensors; [`forward`] is one step, written once for every device; [`session`]
+//! strings steps together, [`generate`] turns them into text. The order of every sum is fixed in `docs/arithmetic.md`: results do not depend on the instruction
 //! set, on the number of threads, or on how a prompt is cut into steps.
 
 pub mod backend;
@@ -26,10 +26,16 @@ pub mod bisect;
 pub mod cpu;
 mod error;
 pub mod forward;
+pub mod generate;
+pub mod grammar;
 pub mod limits;
 pub mod load;
+pub mod logprobs;
+mod lookup;
 pub mod memory;
 pub mod model;
+pub mod perplexity;
+pub mod prompt_cache;
 pub mod rope;
 pub mod sampler;
 pub mod selftest;
@@ -40,6 +46,7 @@ pub mod verify;
 
 pub use backend::KvType;
 pub use error::{Result, RuntimeError};
+pub use generate::{GenerateOptions, Generation, StopReason, Timings};
 pub use sampler::SamplingOptions;
-pub use session::{Engine, EngineOptions, GenerateOptions, Generation, Session, StopReason, Timings};
+pub use session::{Engine, EngineOptions, Session};
 pub use tokenizer::Tokenizer;

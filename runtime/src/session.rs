@@ -1,4 +1,4 @@
-//! From an open file to text: the engine, a session's prompt and loop, its stops and its statistics.
+//! From an open file to logits: the engine, and a session, which knows what its cache holds.
 
 use crate::backend::{Backend, KvType};
 use crate::cpu::pool::Pool;
@@ -9,15 +9,12 @@ use crate::forward::{Rows, State, Tap, forward};
 use crate::load::{self, Load};
 use crate::memory;
 use crate::model::Model;
-use crate::sampler::{Sampler, SamplingOptions};
 use crate::selftest;
-use crate::stream::StopMatcher;
-use crate::tokenizer::{TextStream, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use nanoserve_format::{GenerationDefaults, NsvFile, SectionKind};
-use std::fmt;
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Tokens of a prompt that go through the model in one step, unless asked otherwise.
 pub const DEFAULT_CHUNK: usize = 256;
@@ -102,107 +99,8 @@ impl<B: Backend> Engine<B> {
     pub fn session(&mut self, capacity: usize, kv_type: KvType) -> Result<Session<'_, B>> {
         memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.room())?;
         let state = State::new(&mut self.backend, &self.model, capacity, kv_type)?;
-        Ok(Session { engine: self, state })
+        Ok(Session { engine: self, state, ids: Vec::new() })
     }
-}
-
-/// How to continue a prompt.
-#[derive(Clone, Debug)]
-pub struct GenerateOptions {
-    /// Tokens to make at most; None is until the context's end.
-    pub max_tokens: Option<usize>,
-    /// How a token is chosen.
-    pub sampling: SamplingOptions,
-    /// Texts that end generation; not part of the result.
-    pub stops: Vec<String>,
-    /// Tokens that end generation.
-    pub eos_ids: Vec<u32>,
-    /// Never choose an end token.
-    pub ignore_eos: bool,
-    /// Tokens of the prompt in one step.
-    pub chunk: usize,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        GenerateOptions {
-            max_tokens: Some(128),
-            sampling: SamplingOptions::default(),
-            stops: Vec::new(),
-            eos_ids: Vec::new(),
-            ignore_eos: false,
-            chunk: DEFAULT_CHUNK,
-        }
-    }
-}
-
-impl GenerateOptions {
-    /// What a file's makers meant, over our own defaults.
-    pub fn from_defaults(file: &GenerationDefaults) -> Self {
-        let ours = SamplingOptions::default();
-        let sampling = SamplingOptions {
-            temperature: file.temperature.map_or(ours.temperature, |x| x as f32),
-            top_k: file.top_k.map_or(ours.top_k, |x| x as usize),
-            top_p: file.top_p.map_or(ours.top_p, |x| x as f32),
-            min_p: file.min_p.map_or(ours.min_p, |x| x as f32),
-            repeat_penalty: file.repeat_penalty.map_or(ours.repeat_penalty, |x| x as f32),
-            ..ours
-        };
-        GenerateOptions { sampling, eos_ids: file.eos_ids.clone(), ..Self::default() }
-    }
-}
-
-/// Why generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// An end token was chosen.
-    Eos,
-    /// A stop text appeared.
-    Stop,
-    /// As many tokens as were asked for.
-    Length,
-    /// The context is full.
-    Context,
-    /// The caller wanted no more.
-    Cancelled,
-}
-
-impl fmt::Display for StopReason {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(match self {
-            StopReason::Eos => "eos",
-            StopReason::Stop => "stop",
-            StopReason::Length => "length",
-            StopReason::Context => "context",
-            StopReason::Cancelled => "cancelled",
-        })
-    }
-}
-
-/// How long things took, in seconds and tokens a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Timings {
-    /// From the call to the first token.
-    pub first_token_s: f64,
-    /// Tokens of the prompt over the time they took.
-    pub prompt_tok_s: f64,
-    /// Tokens after the first over the time they took; 0 when there is none.
-    pub generate_tok_s: f64,
-}
-
-/// What came of a prompt.
-#[derive(Clone, Debug)]
-pub struct Generation {
-    /// Every token that was chosen, the one that ended it included.
-    pub ids: Vec<u32>,
-    /// Their text, up to a stop text; empty without a tokenizer.
-    pub text: String,
-    /// Why it ended.
-    pub stop_reason: StopReason,
-    /// BLAKE3, hex, of the f32 bits of every row of logits that a token was chosen from, in order.
-    pub logits_hash: String,
-    /// How long it took.
-    pub timings: Timings,
 }
 
 /// A sequence of tokens on an engine, with its cache.
@@ -210,6 +108,8 @@ pub struct Generation {
 pub struct Session<'e, B: Backend> {
     engine: &'e mut Engine<B>,
     state: State<B>,
+    /// The tokens that the state holds: `[state.len()]`.
+    ids: Vec<u32>,
 }
 
 impl<B: Backend> Session<'_, B> {
@@ -223,10 +123,50 @@ impl<B: Backend> Session<'_, B> {
         &self.state
     }
 
+    /// The tokens that the cache holds, in order.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     /// Forgets all but the first `len` tokens; how many are left: see [`State::truncate`].
-    #[must_use = "where nothing is left, all tokens must be fed again"]
     pub fn truncate(&mut self, len: usize) -> usize {
-        self.state.truncate(len)
+        let left = self.state.truncate(len);
+        self.ids.truncate(left);
+        left
+    }
+
+    /// Keeps what the cache shares with the beginning of `prompt`, its last token apart, which must run again for its
+    /// logits; the rest of the cache is forgotten. How many tokens of the prompt need not run.
+    pub(crate) fn reuse(&mut self, prompt: &[u32]) -> usize {
+        self.forget_other(&prompt[..prompt.len().saturating_sub(1)]);
+        self.ids.len()
+    }
+
+    /// Forgets all behind what the cache shares with the beginning of `ids`.
+    pub(crate) fn forget_other(&mut self, ids: &[u32]) {
+        let common = self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        self.truncate(common);
+    }
+
+    /// Keys and values of the tokens that the cache holds, in parts whose sizes follow from their number.
+    pub(crate) fn cached(&self) -> Vec<&[u8]> {
+        self.state.cached(&self.engine.backend)
+    }
+
+    /// Takes back what [`Session::cached`] gave for these tokens, of `most` that there had been; false, and an empty session,
+    /// where the sizes are others.
+    pub(crate) fn restore(&mut self, ids: &[u32], most: usize, kv: &[u8]) -> bool {
+        let fits = self.state.restore(&mut self.engine.backend, (ids.len(), most), kv);
+        self.ids = if fits { ids.to_vec() } else { Vec::new() };
+        fits
+    }
+
+    /// One step of the model, remembering its tokens.
+    fn step(&mut self, ids: &[u32], rows: Rows, tap: Option<Tap<'_, '_>>) -> Result<Cow<'_, [f32]>> {
+        let Engine { backend, model, .. } = &mut *self.engine;
+        let logits = forward(backend, model, &mut self.state, ids, rows, tap)?;
+        self.ids.extend_from_slice(ids);
+        Ok(logits)
     }
 
     /// Runs tokens in steps of `chunk` and returns the logits of the last: `[vocab_size]`.
@@ -239,7 +179,12 @@ impl<B: Backend> Session<'_, B> {
     }
 
     /// As [`Session::feed`], asking before each step whether to go on; None when the answer was no.
-    fn feed_while(&mut self, ids: &[u32], chunk: usize, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Vec<f32>>> {
+    pub(crate) fn feed_while(
+        &mut self,
+        ids: &[u32],
+        chunk: usize,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Vec<f32>>> {
         let room = self.state.capacity() - self.state.len();
         if ids.is_empty() {
             return Err(RuntimeError::EmptyPrompt);
@@ -251,7 +196,7 @@ impl<B: Backend> Session<'_, B> {
         if let Some(&got) = ids.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(RuntimeError::TokenId { got, vocab_size });
         }
-        let Engine { backend, model, .. } = &mut *self.engine;
+        let Engine { backend, model, .. } = &*self.engine;
         // A session was admitted with steps of the usual size.
         if chunk.min(ids.len()) > DEFAULT_CHUNK {
             memory::admit_step(&model.spec, chunk.min(ids.len()), Rows::Last, backend.room())?;
@@ -261,12 +206,43 @@ impl<B: Backend> Session<'_, B> {
             if !go_on() {
                 return Ok(None);
             }
-            forward(backend, model, &mut self.state, ids, Rows::None, None)?;
+            self.step(ids, Rows::None, None)?;
         }
         if !go_on() {
             return Ok(None);
         }
-        Ok(Some(forward(backend, model, &mut self.state, last, Rows::Last, None)?.into_owned()))
+        Ok(Some(self.step(last, Rows::Last, None)?.into_owned()))
+    }
+
+    /// Runs tokens in one step; logits of all: `[ids, vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn feed_all(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.admit_all(ids.len())?;
+        self.feed_admitted(ids)
+    }
+
+    /// Ok where there is memory for a step of so many tokens with the logits of all.
+    pub(crate) fn admit_all(&self, tokens: usize) -> Result<()> {
+        let Engine { backend, model, .. } = &*self.engine;
+        memory::admit_step(&model.spec, tokens, Rows::All, backend.room())
+    }
+
+    /// As [`Session::feed_all`], of no more tokens than were admitted: to ask takes longer than a small step.
+    pub(crate) fn feed_admitted(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        Ok(self.step(ids, Rows::All, None)?.into_owned())
+    }
+
+    /// Runs tokens in steps of `chunk` for the cache alone.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn feed_quietly(&mut self, ids: &[u32], chunk: usize) -> Result<()> {
+        for ids in ids.chunks(chunk.max(1)) {
+            self.step(ids, Rows::None, None)?;
+        }
+        Ok(())
     }
 
     /// Runs tokens in one step, showing every operation's result to `tap`, which may put other rows in its place; logits
@@ -275,89 +251,7 @@ impl<B: Backend> Session<'_, B> {
     /// # Errors
     /// As [`Session::feed`].
     pub fn trace(&mut self, ids: &[u32], tap: Tap<'_, '_>) -> Result<Vec<f32>> {
-        let Engine { backend, model, .. } = &mut *self.engine;
-        memory::admit_step(&model.spec, ids.len(), Rows::All, backend.room())?;
-        Ok(forward(backend, model, &mut self.state, ids, Rows::All, Some(tap))?.into_owned())
-    }
-
-    /// Continues a prompt. `on_text` gets text as it is made, whole characters only, and answers whether to go on; it is
-    /// also called, with nothing, between the prompt's steps. Without a tokenizer it gets no text.
-    ///
-    /// # Errors
-    /// When the prompt does not fit, an option is out of range, or the model's logits are not numbers.
-    pub fn generate(
-        &mut self,
-        prompt: &[u32],
-        options: &GenerateOptions,
-        tokenizer: Option<&Tokenizer>,
-        on_text: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<Generation> {
-        let start = Instant::now();
-        let mut sampler = Sampler::new(options.sampling.clone())?;
-        let mut matcher = StopMatcher::new(options.stops.clone())?;
-        let mut stream = tokenizer.map(|t| TextStream::after(t, prompt, true)).transpose()?;
-        let mut hash = blake3::Hasher::new();
-        let (mut ids, mut text) = (Vec::new(), String::new());
-        let mut history = prompt.to_vec();
-        let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
-
-        let mut logits = self.feed_while(prompt, options.chunk, &mut || on_text(""))?;
-        let prompt_s = start.elapsed().as_secs_f64();
-        let mut first_token_s = prompt_s;
-        let stop_reason = loop {
-            let Some(row) = &mut logits else { break StopReason::Cancelled };
-            if ids.len() >= max_tokens {
-                break StopReason::Length;
-            }
-            hash.update(bytemuck::cast_slice(row));
-            if options.ignore_eos {
-                for &eos in &options.eos_ids {
-                    if let Some(logit) = row.get_mut(eos as usize) {
-                        *logit = f32::NEG_INFINITY;
-                    }
-                }
-            }
-            let id = sampler.sample(row, &history)?;
-            ids.push(id);
-            history.push(id);
-            if ids.len() == 1 {
-                first_token_s = start.elapsed().as_secs_f64();
-            }
-            if options.eos_ids.contains(&id) {
-                break StopReason::Eos;
-            }
-            let new = stream.as_mut().map_or(Ok(String::new()), |s| s.push(id))?;
-            let (emit, stopped) = matcher.push(&new);
-            text.push_str(&emit);
-            let go_on = on_text(&emit);
-            if stopped.is_some() {
-                break StopReason::Stop;
-            }
-            if !go_on {
-                break StopReason::Cancelled;
-            }
-            if ids.len() >= max_tokens {
-                break StopReason::Length;
-            }
-            if self.state.len() == self.state.capacity() {
-                break StopReason::Context;
-            }
-            logits = Some(self.feed(&[id], 1)?);
-        };
-        if stop_reason != StopReason::Stop {
-            let (mut rest, stopped) = matcher.push(&stream.map_or(String::new(), |mut s| s.finish()));
-            if stopped.is_none() {
-                rest.push_str(&matcher.flush());
-            }
-            text.push_str(&rest);
-            on_text(&rest);
-        }
-        let more = ids.len().saturating_sub(1) as f64;
-        let timings = Timings {
-            first_token_s,
-            prompt_tok_s: prompt.len() as f64 / prompt_s,
-            generate_tok_s: if more > 0.0 { more / (start.elapsed().as_secs_f64() - first_token_s) } else { 0.0 },
-        };
-        Ok(Generation { ids, text, stop_reason, logits_hash: hash.finalize().to_hex().to_string(), timings })
+        self.admit_all(ids.len())?;
+        Ok(self.step(ids, Rows::All, Some(tap))?.into_owned())
     }
 }

@@ -238,6 +238,38 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes that each of the ids below `count` adds to a text that goes on; none for those without text, special
+    /// tokens among them. A byte-fallback token is its byte, whatever stands around it.
+    pub fn token_bytes(&self, count: usize) -> Result<Vec<Vec<u8>>> {
+        // Decoded behind a token that certainly is text: some decoders drop what begins a text.
+        let is_word = |text: String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        let (mut lead, mut before) = (Vec::new(), String::new());
+        if self.pieces != Pieces::ByteLevel {
+            for id in 0..count as u32 {
+                if self.shown(id, true).is_some_and(is_word) {
+                    (lead, before) = (vec![id], self.decode(&[id], true)?);
+                    break;
+                }
+            }
+        }
+        let bytes_of = |id: u32| -> Result<Vec<u8>> {
+            let Some(piece) = self.shown(id, true) else { return Ok(Vec::new()) };
+            let mut bytes = Vec::new();
+            match self.pieces {
+                Pieces::ByteLevel => push_piece_bytes(&piece, &mut bytes),
+                Pieces::Text { byte_fallback } => match fallback_byte(&piece).filter(|_| byte_fallback) {
+                    Some(byte) => bytes.push(byte),
+                    None => {
+                        let both = self.decode(&[&lead[..], &[id]].concat(), true)?;
+                        bytes.extend_from_slice(&both.as_bytes()[common_prefix(&before, &both)..]);
+                    }
+                },
+            }
+            Ok(bytes)
+        };
+        (0..count as u32).map(bytes_of).collect()
+    }
+
     /// Whether an id is a special token, one that belongs to the format and not to the text.
     pub fn is_special(&self, id: u32) -> bool {
         match &self.form {

@@ -5,8 +5,9 @@
 
 use crate::backend::{Backend, KvType};
 use crate::error::{Result, RuntimeError};
+use crate::generate::GenerateOptions;
 use crate::sampler::SamplingOptions;
-use crate::session::{Engine, GenerateOptions};
+use crate::session::Engine;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;

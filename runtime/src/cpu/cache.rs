@@ -81,6 +81,50 @@ impl KvCache {
         (&keys[head * k..(head + 1) * k], &values[head * v..(head + 1) * v])
     }
 
+    /// Of each layer and head, the bytes of keys and values that `len` positions take, keys in whole lanes; all of a ring
+    /// that has fewer.
+    pub(super) fn parts(&self, len: usize) -> Vec<&[u8]> {
+        let mut parts = Vec::new();
+        for layer in 0..self.shape.positions.len() {
+            let [k, v] = self.part_bytes(layer, len);
+            for head in 0..self.shape.n_kv_heads {
+                let (keys, values) = self.head(layer, head);
+                parts.extend([&keys[..k], &values[..v]]);
+            }
+        }
+        parts
+    }
+
+    /// Puts back what [`KvCache::parts`] gave; false where that would have been more or fewer bytes.
+    pub(super) fn set_parts(&mut self, len: usize, mut bytes: &[u8]) -> bool {
+        let layers = 0..self.shape.positions.len();
+        let per_head: usize = layers.clone().map(|layer| self.part_bytes(layer, len).iter().sum::<usize>()).sum();
+        if bytes.len() != per_head * self.shape.n_kv_heads {
+            return false;
+        }
+        for layer in layers {
+            let [k, v] = self.part_bytes(layer, len);
+            let (head_keys, head_values) = (self.key_bytes(layer), self.value_bytes(layer));
+            let keys = bytemuck::cast_slice_mut::<_, u8>(&mut self.keys[layer]);
+            let values = bytemuck::cast_slice_mut::<_, u8>(&mut self.values[layer]);
+            for (keys, values) in keys.chunks_exact_mut(head_keys).zip(values.chunks_exact_mut(head_values)) {
+                for part in [&mut keys[..k], &mut values[..v]] {
+                    let (own, rest) = bytes.split_at(part.len());
+                    part.copy_from_slice(own);
+                    bytes = rest;
+                }
+            }
+        }
+        true
+    }
+
+    /// Bytes of one head's keys and of its values that `len` positions of a layer take.
+    fn part_bytes(&self, layer: usize, len: usize) -> [usize; 2] {
+        let positions = self.shape.positions[layer];
+        let of = |all: usize, len: usize| all / positions * len.min(positions);
+        [of(self.key_bytes(layer), len.next_multiple_of(PANEL_ROWS)), of(self.value_bytes(layer), len)]
+    }
+
     /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) at positions from `first` on.
     pub(super) fn store(&mut self, pool: &Pool, layer: usize, k: Rows, v: Rows, first: usize) {
         match self.shape.kv_type {

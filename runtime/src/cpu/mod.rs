@@ -150,6 +150,14 @@ impl Backend for CpuBackend {
         KvCache::new(shape)
     }
 
+    fn cache_bytes<'a>(&'a self, cache: &'a KvCache, len: usize) -> Vec<&'a [u8]> {
+        cache.parts(len)
+    }
+
+    fn set_cache_bytes(&mut self, cache: &mut KvCache, len: usize, bytes: &[u8]) -> bool {
+        cache.set_parts(len, bytes)
+    }
+
     fn read<'a>(&mut self, buffer: &'a Buffer) -> Cow<'a, [f32]> {
         Cow::Borrowed(&buffer.data)
     }

@@ -1,10 +1,9 @@
 //! Runs a model: a prompt in, text out as it is made.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Parser};
 use nanoserve_runtime::rope::unstretched;
-use nanoserve_runtime::{EngineOptions, GenerateOptions, Generation, RuntimeError, StopReason};
-use std::hash::{BuildHasher, RandomState};
+use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+mod cache;
 #[path = "../../cli.rs"]
 mod cli;
+mod perplexity;
+mod report;
+mod sampling;
 mod selftest;
 
 /// Positions reserved when --ctx is not given, unless prompt and answer need more.
@@ -24,11 +27,18 @@ Examples:
   nanoserve-run model.nsv -p \"Once upon a time\"
   nanoserve-run model.nsv -f prompt.txt -n 200 --temperature 0
   cat prompt.txt | nanoserve-run model.nsv -f - --json
+  nanoserve-run model.nsv -p \"A cat as JSON: \" --json-schema '{\"type\": \"object\", \"properties\": {\"name\": {\"type\":
+      \"string\"}}, \"required\": [\"name\"], \"additionalProperties\": false}'
+  nanoserve-run model.nsv -p \"Yes or no? \" --grammar answer.lark       where answer.lark is   start: \"yes\" | \"no\"
+  nanoserve-run model.nsv -f long.txt --prompt-cache long.kv --lookup
+  nanoserve-run model.nsv --perplexity text.txt --ctx 512
   nanoserve-run model.nsv --self-test
   nanoserve-run model.nsv --require-signer key.pub.pem -p \"Once upon a time\"
 
 Standard output is the continuation alone, as it is made; the prompt is not repeated. It is plain completion: the text
 goes to the model as it is. Sampling options that are not given are the file's own, and where it has none those shown.
+A grammar is written in Lark, as llguidance reads it: rules 'name: ...' in lower case, terminals in capitals, texts in
+quotes, expressions in slashes; 'start' is where it begins. Of GBNF, 'root ::= x' is 'start: x'.
 Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this machine computes something else
 (--self-test); 2 the input or the command line is wrong, or
 the file is not signed as --require-signer asks; 130 stopped with Ctrl-C.";
@@ -39,58 +49,35 @@ the file is not signed as --require-signer asks; 130 stopped with Ctrl-C.";
 struct Arguments {
     /// The model file
     model: PathBuf,
-    #[command(flatten)]
-    prompt: Prompt,
-    /// Tokens to make at most; -1 goes on to the context's end
-    #[arg(short = 'n', long = "n-predict", default_value_t = 128, allow_negative_numbers = true, value_name = "N")]
-    n_predict: i64,
-    #[command(flatten)]
-    machine: cli::Machine,
-    #[command(flatten)]
-    trust: cli::Trust,
-    /// Positions of the context, prompt and answer together [default: 4096, or what they need]; where the model's RoPE goes
-    /// by a text's length, that is it, and the default no more than the model was first trained on
-    #[arg(long, value_name = "N")]
-    ctx: Option<usize>,
-    /// Tokens of the prompt that are run together
-    #[arg(long, default_value_t = nanoserve_runtime::session::DEFAULT_CHUNK, value_name = "N")]
-    chunk: usize,
-    /// Divides the logits; 0 is greedy [default: 0.8]
-    #[arg(long, value_name = "X")]
-    temperature: Option<f32>,
-    /// Keep the N likeliest tokens; 0 keeps all [default: 40]
-    #[arg(long, value_name = "N")]
-    top_k: Option<usize>,
-    /// Keep the likeliest tokens of this probability together [default: 0.95]
-    #[arg(long, value_name = "X")]
-    top_p: Option<f32>,
-    /// Keep tokens of at least this share of the likeliest one's probability [default: 0.05]
-    #[arg(long, value_name = "X")]
-    min_p: Option<f32>,
-    /// Divides the logits of tokens seen before; 1 is off [default: 1.0]
-    #[arg(long, value_name = "X")]
-    repeat_penalty: Option<f32>,
-    /// How many of the last tokens count as seen before [default: 64]
-    #[arg(long, value_name = "N")]
-    repeat_last_n: Option<usize>,
-    /// Where the sampler starts; the same seed gives the same text on every machine [default: a new one each run]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Stop at this text, and do not print it; may be given several times
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
-    /// Never choose an end token
-    #[arg(long)]
-    ignore_eos: bool,
     /// Print the text alone, no statistics
     #[arg(short, long)]
     quiet: bool,
     /// Print one JSON object when done, instead of text as it is made
     #[arg(long)]
     json: bool,
+    /// Positions of the context, prompt and answer together [default: 4096, or what they need; --perplexity: 512]; where the
+    /// model's RoPE goes by a text's length, that is it, and the default no more than the model was first trained on
+    #[arg(long, value_name = "N")]
+    ctx: Option<usize>,
+    /// Tokens of the prompt that are run together
+    #[arg(long, default_value_t = nanoserve_runtime::session::DEFAULT_CHUNK, value_name = "N")]
+    chunk: usize,
+    #[command(flatten)]
+    prompt: Prompt,
+    #[command(flatten)]
+    cache: cache::Cache,
+    #[command(flatten)]
+    answer: sampling::Answer,
+    #[command(flatten)]
+    sampling: sampling::Sampling,
+    #[command(flatten, next_help_heading = "The machine")]
+    machine: cli::Machine,
+    #[command(flatten)]
+    trust: cli::Trust,
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "The prompt, or what to do in its place")]
 #[group(required = true, multiple = false)]
 struct Prompt {
     /// The prompt
@@ -102,14 +89,18 @@ struct Prompt {
     /// The prompt as token ids, with commas; nothing is added to them
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     ids: Option<Vec<u32>>,
-    /// In place of a prompt: replay the answers that the file keeps on every kernel path of this machine, bit for bit
+    /// Score this text (- is standard input): exp of the mean -ln(probability) of its tokens, in windows of --ctx tokens, the
+    /// second half of each
+    #[arg(long, value_name = "FILE")]
+    perplexity: Option<PathBuf>,
+    /// Replay the answers that the file keeps on every kernel path of this machine, bit for bit
     #[arg(long)]
     self_test: bool,
 }
 
 impl Prompt {
     fn text(&self) -> Result<Option<String>> {
-        let Some(file) = &self.file else { return Ok(self.prompt.clone()) };
+        let Some(file) = self.file.as_ref().or(self.perplexity.as_ref()) else { return Ok(self.prompt.clone()) };
         let mut text = Vec::new();
         if file.as_os_str() == "-" {
             std::io::stdin().read_to_end(&mut text).context("cannot read the prompt from standard input")?;
@@ -133,43 +124,6 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     if a.prompt.self_test {
         return selftest::run(&engine, a);
     }
-    let defaults = engine.file().generation().map_err(RuntimeError::from)?;
-    let mut options = GenerateOptions::from_defaults(&defaults);
-    let s = &mut options.sampling;
-    s.temperature = a.temperature.unwrap_or(s.temperature);
-    s.top_k = a.top_k.unwrap_or(s.top_k);
-    s.top_p = a.top_p.unwrap_or(s.top_p);
-    s.min_p = a.min_p.unwrap_or(s.min_p);
-    s.repeat_penalty = a.repeat_penalty.unwrap_or(s.repeat_penalty);
-    s.repeat_last_n = a.repeat_last_n.unwrap_or(s.repeat_last_n);
-    s.seed = a.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32);
-    options.stops.clone_from(&a.stop);
-    options.ignore_eos = a.ignore_eos;
-    options.chunk = a.chunk;
-    options.max_tokens = usize::try_from(a.n_predict).ok();
-    let seed = options.sampling.seed;
-
-    let text = a.prompt.text()?;
-    let tokenizer = match engine.tokenizer() {
-        Ok(tokenizer) => Some(tokenizer),
-        Err(RuntimeError::NoTokenizer) if text.is_none() => None,
-        Err(e) => return Err(e.into()),
-    };
-    let prompt = match (text, &tokenizer) {
-        (Some(text), Some(tokenizer)) => tokenizer.encode(&text, true).map_err(RuntimeError::from)?,
-        _ => a.prompt.ids.clone().unwrap_or_default(),
-    };
-    if tokenizer.is_none() && !a.stop.is_empty() {
-        bail!("--stop needs a tokenizer, and the file holds none");
-    }
-    let limit = engine.file().spec().context_length;
-    let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
-    let usual = unstretched(&engine.file().spec().rope).map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT));
-    let capacity = a.ctx.unwrap_or(wanted.max(usual).min(limit));
-    let kv_type = a.machine.how.kv_type(engine.file());
-    let mut session = engine.session(capacity, kv_type)?;
-    let load_s = start.elapsed().as_secs_f64();
-
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
     // The first Ctrl-C ends the text in good order; the second ends the program.
@@ -178,62 +132,88 @@ fn run(a: &Arguments) -> Result<ExitCode> {
             std::process::exit(130);
         }
     })?;
+    let text = a.prompt.text()?;
+    if let (Some(_), Some(text)) = (&a.prompt.perplexity, &text) {
+        return perplexity::run(&mut engine, a, text, &interrupted);
+    }
+    let tokenizer = match engine.tokenizer() {
+        Ok(tokenizer) => Some(tokenizer),
+        Err(RuntimeError::NoTokenizer) if text.is_none() => None,
+        Err(e) => return Err(e.into()),
+    };
+    let tokenizer = tokenizer.as_ref();
+    let prompt = match (text, tokenizer) {
+        (Some(text), Some(tokenizer)) => tokenizer.encode(&text, true).map_err(RuntimeError::from)?,
+        _ => a.prompt.ids.clone().unwrap_or_default(),
+    };
+    let (limit, vocab_size) = (engine.file().spec().context_length, engine.file().spec().vocab_size);
+    let defaults = engine.file().generation().map_err(RuntimeError::from)?;
+    let mut options = sampling::options(&defaults, &a.sampling, &a.answer, tokenizer, vocab_size)?;
+    options.chunk = a.chunk;
+    let seed = options.sampling.seed;
+    let kv_type = a.machine.how.kv_type(engine.file());
+    let cached = a.cache.read(engine.file(), kv_type)?;
+    let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
+    let wanted = wanted.max(cached.as_ref().map_or(0, |c| c.ids().len()));
+    let usual = unstretched(&engine.file().spec().rope).map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT));
+    let capacity = a.ctx.unwrap_or(wanted.max(usual).min(limit));
+    let mut session = engine.session(capacity, kv_type)?;
+    if let Some(cached) = &cached {
+        cached.restore(&mut session).map_err(RuntimeError::from)?;
+    }
+    let load_s = start.elapsed().as_secs_f64();
+
     let mut out = std::io::stdout().lock();
     let mut broken = None;
-    let generation = session.generate(&prompt, &options, tokenizer.as_ref(), &mut |text| {
-        if !a.json && !text.is_empty() {
-            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            broken = broken.take().or(written.err());
-        }
-        broken.is_none() && !interrupted.load(Ordering::SeqCst)
-    })?;
-    if let Some(e) = broken {
-        return cli::broken_pipe(e);
-    }
-    let written = if a.json {
-        let report = report(&prompt, &generation, seed, load_s);
-        writeln!(out, "{report}")
-    } else if tokenizer.is_none() {
-        let ids: Vec<String> = generation.ids.iter().map(u32::to_string).collect();
-        writeln!(out, "{}", ids.join(","))
-    } else {
-        writeln!(out)
+    let ran = session.prompt(&prompt, options.chunk, &mut || !interrupted.load(Ordering::SeqCst))?;
+    let mut saved = match ran.is_complete() {
+        true => a.cache.save(cache::When::Prompt, &session, cached.as_ref(), kv_type)?,
+        false => None,
     };
-    if let Err(e) = written {
-        return cli::broken_pipe(e);
+    let mut generations = Vec::new();
+    let samples = a.answer.n_samples.unwrap_or(1);
+    for sample in 0..samples {
+        options.sampling.seed = seed.wrapping_add(sample);
+        if sample > 0 && !a.json && broken.is_none() {
+            let number = sample + 1;
+            broken = writeln!(out, "--- {number} of {samples}, seed {} ---", options.sampling.seed).err();
+        }
+        let generation = session.generate_after(&ran, &options, tokenizer, &mut |text| {
+            if !a.json && !text.is_empty() {
+                let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                broken = broken.take().or(written.err());
+            }
+            broken.is_none() && !interrupted.load(Ordering::SeqCst)
+        })?;
+        if broken.is_none() && !a.json {
+            let ids = || generation.ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+            broken = writeln!(out, "{}", if tokenizer.is_none() { ids() } else { String::new() }).err();
+        }
+        if let Some(e) = broken {
+            return cli::broken_pipe(e);
+        }
+        if !a.quiet && !a.json {
+            report::tell(&ran, &generation, load_s, options.sampling.seed, &session, kv_type);
+        }
+        let cancelled = generation.stop_reason == StopReason::Cancelled;
+        generations.push(report::json(&ran, generation, options.sampling.seed, load_s, tokenizer)?);
+        if cancelled {
+            break;
+        }
     }
-    if !a.quiet && !a.json {
-        let Generation { ids, stop_reason, timings: t, .. } = &generation;
-        cli::tell(format_args!(
-            "\nprompt {} tokens, {:.1} tok/s | generated {}, {:.1} tok/s | first token {:.3} s, load {load_s:.3} s | \
-             stopped: {stop_reason} | seed {seed} | {} kv {}",
-            prompt.len(),
-            t.prompt_tok_s,
-            ids.len(),
-            t.generate_tok_s,
-            t.first_token_s,
-            session.engine().backend().kernels().name,
-            kv_type.name(),
-        ));
+    saved = saved.or(a.cache.save(cache::When::Answer, &session, cached.as_ref(), kv_type)?);
+    if let (Some((bytes, tokens)), false, false) = (saved, a.quiet, a.json) {
+        cli::tell(format_args!("prompt cache: {tokens} tokens, {:.2} MB", bytes as f64 / 1e6));
     }
-    let cancelled = generation.stop_reason == StopReason::Cancelled;
-    Ok(if cancelled { ExitCode::from(130) } else { ExitCode::SUCCESS })
-}
-
-fn report(prompt: &[u32], g: &Generation, seed: u64, load_s: f64) -> serde_json::Value {
-    let t = &g.timings;
-    serde_json::json!({
-        "prompt_ids": prompt,
-        "ids": g.ids,
-        "text": g.text,
-        "stop_reason": g.stop_reason.to_string(),
-        "logits_hash": g.logits_hash,
-        "seed": seed,
-        "timings": {
-            "load_s": load_s,
-            "first_token_s": t.first_token_s,
-            "prompt_tok_s": t.prompt_tok_s,
-            "generate_tok_s": t.generate_tok_s,
-        },
-    })
+    if a.json {
+        let report = match a.answer.n_samples {
+            Some(_) => serde_json::Value::Array(generations),
+            None => generations.pop().unwrap_or_default(),
+        };
+        if let Err(e) = writeln!(out, "{report}") {
+            return cli::broken_pipe(e);
+        }
+    }
+    let interrupted = interrupted.load(Ordering::SeqCst);
+    Ok(if interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
 }

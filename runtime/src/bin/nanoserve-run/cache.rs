@@ -1,0 +1,57 @@
+//! `--prompt-cache`: what a run leaves for the next.
+
+use anyhow::Result;
+use clap::Args;
+use nanoserve_format::NsvFile;
+use nanoserve_runtime::backend::Backend;
+use nanoserve_runtime::prompt_cache::{PromptCache, save};
+use nanoserve_runtime::{KvType, RuntimeError, Session};
+use std::path::PathBuf;
+
+/// Where a prompt's keys and values are kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The prompt's cache")]
+pub struct Cache {
+    /// Keep the prompt's keys and values in FILE; the next run computes only what its prompt does not share with this one
+    #[arg(long, value_name = "FILE")]
+    prompt_cache: Option<PathBuf>,
+    /// Keep the answer's as well
+    #[arg(long, requires = "prompt_cache")]
+    prompt_cache_all: bool,
+    /// Use the file and do not write it
+    #[arg(long, requires = "prompt_cache", conflicts_with = "prompt_cache_all")]
+    prompt_cache_ro: bool,
+}
+
+/// When a session is saved.
+#[derive(Clone, Copy, PartialEq)]
+pub enum When {
+    /// The prompt has run.
+    Prompt,
+    /// The answer is there.
+    Answer,
+}
+
+impl Cache {
+    /// The file's contents, if there are any.
+    pub fn read(&self, model: &NsvFile, kv_type: KvType) -> Result<Option<PromptCache>> {
+        let Some(path) = &self.prompt_cache else { return Ok(None) };
+        Ok(PromptCache::read(path, &model.layout().root, kv_type).map_err(RuntimeError::from)?)
+    }
+
+    /// Writes what the session holds, if it is time, and not there already; bytes and tokens written.
+    pub fn save<B: Backend>(
+        &self,
+        when: When,
+        session: &Session<B>,
+        before: Option<&PromptCache>,
+        kv_type: KvType,
+    ) -> Result<Option<(usize, usize)>> {
+        let Some(path) = self.prompt_cache.as_ref().filter(|_| !self.prompt_cache_ro) else { return Ok(None) };
+        let due = (when == When::Answer) == self.prompt_cache_all;
+        if !due || before.is_some_and(|before| before.ids() == session.ids()) {
+            return Ok(None);
+        }
+        Ok(Some((save(session, path, kv_type)?, session.ids().len())))
+    }
+}

@@ -1,0 +1,74 @@
+//! `--perplexity`: how well a model foretells a text.
+
+use crate::{Arguments, cli};
+use anyhow::{Result, bail};
+use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_runtime::perplexity::{Perplexity, perplexity, windows};
+use nanoserve_runtime::{Engine, RuntimeError};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Tokens of a window, unless asked otherwise.
+const DEFAULT_WINDOW: usize = 512;
+
+/// Scores the text of the prompt options.
+pub fn run(engine: &mut Engine<CpuBackend>, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
+    let tokenizer = engine.tokenizer()?;
+    let tokens = tokenizer.encode(text, true).map_err(RuntimeError::from)?;
+    if a.chunk == 0 {
+        bail!("--chunk is 0, expected at least 1");
+    }
+    let ctx = a.ctx.unwrap_or(DEFAULT_WINDOW.min(engine.file().spec().context_length));
+    let count = windows(tokens.len(), ctx)?;
+    // What every prompt begins with, where that is one token.
+    let bos = match tokenizer.encode("", true).map_err(RuntimeError::from)?[..] {
+        [bos] => Some(bos),
+        _ => None,
+    };
+    let kv_type = a.machine.how.kv_type(engine.file());
+    let encoding = engine.file().layout().tensors[0].encoding;
+    let mut session = engine.session(ctx, kv_type)?;
+    let start = Instant::now();
+    let speed = |p: &Perplexity| (p.windows * ctx) as f64 / start.elapsed().as_secs_f64();
+    let done = perplexity(&mut session, &tokens, ctx, a.chunk, bos, &mut |p| {
+        if !a.quiet {
+            let (windows, value, speed) = (p.windows, p.value(), speed(p));
+            cli::tell(format_args!("window {windows} of {count}: perplexity {value:.4}, {speed:.1} tok/s"));
+        }
+        !interrupted.load(Ordering::SeqCst)
+    })?;
+    let (value, error, speed) = (done.value(), done.error(), speed(&done));
+    let mut out = std::io::stdout().lock();
+    let written = if a.json {
+        let report = serde_json::json!({
+            "model": a.model,
+            "encoding": encoding.name(),
+            "kv": kv_type.name(),
+            "perplexity": value,
+            "standard_error": error,
+            "nats_per_token": done.mean(),
+            "tokens": tokens.len(),
+            "scored": done.scored,
+            "windows": done.windows,
+            "ctx": ctx,
+            "bos": bos,
+            "tok_s": speed,
+        });
+        writeln!(out, "{report}")
+    } else {
+        // A row of a table, so that several models make one.
+        let (model, encoding, kv) = (a.model.display(), encoding.name(), kv_type.name());
+        writeln!(
+            out,
+            "| {model} | {encoding} | kv {kv} | perplexity {value:.4} | +- {error:.4} | {} tokens in {} windows of {ctx} | \
+             {speed:.1} tok/s |",
+            done.scored, done.windows,
+        )
+    };
+    if let Err(e) = written {
+        return cli::broken_pipe(e);
+    }
+    Ok(if interrupted.load(Ordering::SeqCst) { ExitCode::from(130) } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,268 @@
+//! What an answer must be: a JSON schema, or a grammar. Tokens that cannot lead there are never chosen.
+//!
+//! The `llguidance` crate keeps the parser's state and says which tokens may follow; of the tokenizer it knows the bytes of
+//! each token alone. The trap: a token's text can depend on its neighbours, so the bytes are those that it adds to a text
+//! that goes on ([`Tokenizer::token_bytes`]).
+
+use crate::error::Result;
+use crate::tokenizer::Tokenizer;
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
+use serde_json::Value;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Between the parts of JSON: nothing, a space, or one or two line ends and some indentation. Not more: a model that has
+/// lost its way writes spaces for ever.
+const WHITESPACE: &str = r"\x20|\x0A{1,2}[\x20\x09]{0,20}";
+
+/// llguidance's tables hold fewer tokens than this, and no longer ones.
+const MAX_VOCABULARY: usize = 1 << 21;
+const MAX_TOKEN: usize = 1000;
+
+/// Keywords of a schema that answers are held to and that hold no schema.
+const KEYWORDS: [&str; 18] = [
+    "$ref",
+    "const",
+    "enum",
+    "type",
+    "minItems",
+    "maxItems",
+    "required",
+    "minProperties",
+    "maxProperties",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+];
+/// Those that hold a schema, or a list of them.
+const WITH_SCHEMAS: [&str; 7] =
+    ["anyOf", "oneOf", "allOf", "items", "additionalItems", "prefixItems", "additionalProperties"];
+/// Those that hold schemas by names.
+const WITH_NAMED_SCHEMAS: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
+/// Those that ask nothing of a value.
+const ANNOTATIONS: [&str; 14] = [
+    "$anchor",
+    "$schema",
+    "$id",
+    "id",
+    "$comment",
+    "title",
+    "description",
+    "default",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "examples",
+    "contentMediaType",
+    "contentEncoding",
+];
+
+/// Why a grammar is no use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrammarError {
+    /// The schema is no JSON.
+    #[error("the JSON schema is no JSON: {cause}")]
+    Json {
+        /// What the parser says.
+        cause: String,
+    },
+    /// The schema asks for what nobody here would hold the answer to.
+    #[error("the JSON schema has keywords that are not supported: {}; supported are {}", found.join(", "), supported())]
+    Keywords {
+        /// Each with its place.
+        found: Vec<String>,
+    },
+    /// The grammar is in another notation.
+    #[error(
+        "the grammar looks like GBNF; write it as Lark: 'name: ...' for 'name ::= ...', 'start' for 'root', /[0-9]+/ for \
+         [0-9]+"
+    )]
+    Gbnf,
+    /// It cannot be used.
+    #[error("the {what} cannot be used: {cause}")]
+    Refused {
+        /// Which kind it is.
+        what: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// It could not be followed any further.
+    #[error("the grammar cannot be followed after {tokens} tokens: {cause}")]
+    Step {
+        /// Tokens so far.
+        tokens: usize,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+fn supported() -> String {
+    [&KEYWORDS[..], &WITH_SCHEMAS, &WITH_NAMED_SCHEMAS].concat().join(", ")
+}
+
+/// A grammar, and how far an answer has followed it.
+#[derive(Clone)]
+pub struct Grammar {
+    matcher: Matcher,
+    /// Whether an end token can be chosen where the answer may end.
+    has_end: bool,
+    tokens: usize,
+}
+
+/// The tokens of a model, as grammars need them. Making it takes a moment: the bytes of every token are sorted.
+pub struct Vocabulary {
+    factory: ParserFactory,
+    has_end: bool,
+}
+
+impl Vocabulary {
+    /// Of a tokenizer whose model has `vocab_size` rows of logits; an answer may end with one of `eos_ids`.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be read.
+    pub fn new(tokenizer: &Tokenizer, vocab_size: usize, eos_ids: &[u32]) -> Result<Self> {
+        if vocab_size >= MAX_VOCABULARY {
+            let cause = format!("{vocab_size} tokens, at most {MAX_VOCABULARY} are possible");
+            return Err(GrammarError::Refused { what: "tokenizer", cause }.into());
+        }
+        let mut words = tokenizer.token_bytes(vocab_size)?;
+        // No grammar needs them, and llguidance's tables have no room for them.
+        words.iter_mut().filter(|word| word.len() > MAX_TOKEN).for_each(Vec::clear);
+        let ends: Vec<u32> = eos_ids.iter().copied().filter(|id| (*id as usize) < vocab_size).collect();
+        let no_token = llguidance::toktrie::INVALID_TOKEN;
+        let info = TokRxInfo::new(vocab_size as u32, ends.first().copied().unwrap_or(no_token));
+        let factory = caught("tokenizer", || {
+            let trie = TokTrie::from(&info, &words);
+            let trie = if ends.is_empty() { trie } else { trie.with_eos_tokens(&ends) };
+            let tokens: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+            ParserFactory::new(&tokens, InferenceCapabilities::default(), &SlicedBiasComputer::json_slices())
+        });
+        let mut factory = factory?;
+        factory.quiet().limits_mut().verbose_errors = false;
+        Ok(Vocabulary { factory, has_end: !ends.is_empty() })
+    }
+
+    /// The grammar of a JSON schema's values.
+    ///
+    /// # Errors
+    /// When the text is no JSON, or a keyword is not supported.
+    pub fn json_schema(&self, text: &str) -> Result<Grammar> {
+        let schema: Value = serde_json::from_str(text).map_err(|e| GrammarError::Json { cause: e.to_string() })?;
+        let mut found = Vec::new();
+        unsupported(&schema, "#", &mut found);
+        if !found.is_empty() {
+            return Err(GrammarError::Keywords { found }.into());
+        }
+        // A schema that is true or false has no room for the options.
+        let mut schema = if schema.is_object() { schema } else { serde_json::json!({"allOf": [schema]}) };
+        JsonCompileOptions { whitespace_pattern: Some(WHITESPACE.into()), ..Default::default() }.apply_to(&mut schema);
+        self.compile("JSON schema", GrammarWithLexer::from_json_schema(schema))
+    }
+
+    /// The grammar of a text in the Lark notation, as llguidance reads it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn lark(&self, text: &str) -> Result<Grammar> {
+        if text.contains("::=") {
+            return Err(GrammarError::Gbnf.into());
+        }
+        self.compile("grammar", GrammarWithLexer::from_lark(text.to_owned()))
+    }
+
+    fn compile(&self, what: &'static str, grammar: GrammarWithLexer) -> Result<Grammar> {
+        let grammar = TopLevelGrammar::from_grammar(grammar);
+        let parser = caught(what, || self.factory.create_parser(grammar))?;
+        Ok(Grammar { matcher: Matcher::new(Ok(parser)), has_end: self.has_end, tokens: 0 })
+    }
+}
+
+/// Calls llguidance, which was made for good input; a panic becomes an error, its message is on standard error.
+fn caught<T>(what: &'static str, work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, GrammarError> {
+    let refused = |cause| GrammarError::Refused { what, cause };
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|e| refused(format!("{e:#}"))),
+        Err(_) => Err(refused("the grammar library panicked".into())),
+    }
+}
+
+impl fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Vocabulary").field("has_end", &self.has_end).finish_non_exhaustive()
+    }
+}
+
+impl Grammar {
+    /// The same, at its beginning.
+    pub(crate) fn restarted(&self) -> Grammar {
+        let mut matcher = self.matcher.deep_clone();
+        // A failure shows at the first mask.
+        let _ = matcher.reset();
+        Grammar { matcher, has_end: self.has_end, tokens: 0 }
+    }
+
+    /// Sets the logits of tokens that cannot follow to minus infinity.
+    pub(crate) fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
+        let mask = self.matcher.compute_mask_or_eos().map_err(|e| self.failed(&e))?;
+        for (logits, word) in logits.chunks_mut(32).zip(mask.as_slice()) {
+            if *word == u32::MAX {
+                continue;
+            }
+            for (bit, logit) in logits.iter_mut().enumerate() {
+                if word >> bit & 1 == 0 {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a token that is no end token; whether the answer is complete and nothing may follow. Where no token can end an
+    /// answer, it ends as soon as it is complete.
+    pub(crate) fn push(&mut self, id: u32) -> Result<bool> {
+        self.matcher.consume_token(id).map_err(|e| self.failed(&e))?;
+        self.tokens += 1;
+        Ok(self.matcher.is_stopped() || (!self.has_end && self.matcher.is_accepting().map_err(|e| self.failed(&e))?))
+    }
+
+    fn failed(&self, cause: &anyhow::Error) -> GrammarError {
+        GrammarError::Step { tokens: self.tokens, cause: cause.to_string() }
+    }
+}
+
+impl fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Grammar").field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}
+
+/// Keywords of a schema that nobody would hold the answer to, with their places.
+fn unsupported(schema: &Value, place: &str, found: &mut Vec<String>) {
+    let Some(schema) = schema.as_object() else { return };
+    for (key, value) in schema {
+        let place = format!("{place}/{key}");
+        match key.as_str() {
+            k if WITH_SCHEMAS.contains(&k) => match value.as_array() {
+                Some(all) => all.iter().enumerate().for_each(|(i, s)| unsupported(s, &format!("{place}/{i}"), found)),
+                None => unsupported(value, &place, found),
+            },
+            k if WITH_NAMED_SCHEMAS.contains(&k) => {
+                for (name, value) in value.as_object().into_iter().flatten() {
+                    unsupported(value, &format!("{place}/{name}"), found);
+                }
+            }
+            k if KEYWORDS.contains(&k) || ANNOTATIONS.contains(&k) || k.starts_with("x-") => {}
+            k => found.push(format!("{k:?} at {place}")),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Prompt lookup (Saxena 2023): what followed the text's last tokens before may follow them again.
+//!
+//! The guess is run together with the last token, in one step, for little more than one token's time where weights are
+//! what takes time. Whether it was right is for the model to say, so the text is the same; a wrong guess costs time. So
+//! time is what decides whether to guess: a step's time less that of its tokens one by one is a debt, and while the debt
+//! is more than a small share of all the time so far, nothing is guessed.
+
+use std::time::Instant;
+
+/// The longest end of the text that is looked for, and the shortest.
+const NGRAM: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// The share of the time that may be lost by guessing.
+const MAX_LOSS: f64 = 0.02;
+
+/// Gains are counted up to so many tokens' time: they are no licence to lose them all again.
+const MAX_GAIN: f64 = 4.0;
+
+/// Guesses, and learns what they bring.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    /// Tokens of a guess, at most; 0 is never.
+    most: usize,
+    /// Tokens of the next guess.
+    size: usize,
+    /// When the step under way began.
+    step: Instant,
+    /// Time of all steps.
+    total_s: f64,
+    /// Time of a step without a guess; None before the first.
+    plain_s: Option<f64>,
+    /// What guessing has cost so far, in seconds; negative where it has gained.
+    debt_s: f64,
+    guessed: [usize; 2],
+}
+
+impl Lookup {
+    pub fn new(most: usize) -> Self {
+        let guessed = [0; 2];
+        Lookup { most, size: most.min(4), step: Instant::now(), total_s: 0.0, plain_s: None, debt_s: 0.0, guessed }
+    }
+
+    /// Tokens that were guessed, and how many of them were right.
+    pub fn guessed(&self) -> [usize; 2] {
+        self.guessed
+    }
+
+    /// Takes how many of the proposed tokens were right: at the end of the step that [`Lookup::propose`] began.
+    pub fn learn(&mut self, proposed: usize, right: usize) {
+        let step_s = self.step.elapsed().as_secs_f64();
+        self.took(proposed, right, step_s);
+    }
+
+    fn took(&mut self, proposed: usize, right: usize, step_s: f64) {
+        if self.most == 0 {
+            return;
+        }
+        self.total_s += step_s;
+        self.guessed[0] += proposed;
+        self.guessed[1] += right;
+        if proposed == 0 {
+            // The latest counts a quarter: one step that was held up does not decide.
+            self.plain_s = Some(self.plain_s.map_or(step_s, |before| 0.75 * before + 0.25 * step_s));
+            return;
+        }
+        let plain_s = self.plain_s.unwrap_or(step_s);
+        self.debt_s = (self.debt_s + step_s - (right + 1) as f64 * plain_s).max(-MAX_GAIN * plain_s);
+        self.size = if right == proposed { (2 * proposed).min(self.most) } else { right.max(1) };
+    }
+
+    /// Tokens that may follow `history`, `room` at most. The step begins here.
+    pub fn propose(&mut self, history: &[u32], room: usize) -> Vec<u32> {
+        self.step = Instant::now();
+        // Nothing is known of a step's time before the second.
+        let affordable = self.plain_s.is_some() && self.debt_s <= MAX_LOSS * self.total_s;
+        if self.most == 0 || !affordable {
+            return Vec::new();
+        }
+        continuation(history, self.size.min(room)).to_vec()
+    }
+}
+
+/// What followed the longest end of `history`, of [`NGRAM`] tokens, that is there once more; the latest of equal ones.
+fn continuation(history: &[u32], size: usize) -> &[u32] {
+    let n = history.len();
+    let (mut best, mut at) = (0, n);
+    for end in (1..n).rev() {
+        // The place before `end` ends as the whole does, so many tokens long.
+        if history[end - 1] != history[n - 1] {
+            continue;
+        }
+        let same = (0..end.min(*NGRAM.end())).take_while(|i| history[end - 1 - i] == history[n - 1 - i]).count();
+        if same > best {
+            (best, at) = (same, end);
+            if best == *NGRAM.end() {
+                break;
+            }
+        }
+    }
+    if best < *NGRAM.start() { &[] } else { &history[at..n.min(at + size)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_match_is_continued() {
+        assert_eq!(continuation(&[1, 2, 3, 4, 1, 2], 8), [3, 4, 1, 2]);
+        assert_eq!(continuation(&[1, 2, 3, 4, 1, 2], 1), [3]);
+        // One token is not enough.
+        assert!(continuation(&[2, 3, 4, 1, 2], 8).is_empty());
+        // Three beat two, though two were there later.
+        assert_eq!(continuation(&[7, 1, 2, 5, 9, 1, 2, 6, 7, 1, 2], 1), [5]);
+        // Of equal ones the latest.
+        assert_eq!(continuation(&[1, 2, 5, 1, 2, 6, 1, 2], 1), [6]);
+        assert_eq!(continuation(&[1, 1, 1, 1], 4), [1]);
+        assert!(continuation(&[], 4).is_empty());
+        assert!(continuation(&[1], 4).is_empty());
+    }
+
+    #[test]
+    fn wrong_guesses_stop_and_right_ones_grow() {
+        let history = [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2];
+        let mut lookup = Lookup::new(16);
+        // The first step teaches what a token takes.
+        assert!(lookup.propose(&history, 99).is_empty());
+        lookup.took(0, 0, 1.0);
+        assert_eq!(lookup.propose(&history, 99).len(), 3);
+        for (proposed, next) in [(4, 8), (8, 16), (16, 16)] {
+            lookup.took(proposed, proposed, 1.5);
+            assert_eq!(lookup.size, next);
+        }
+        assert_eq!(lookup.propose(&history, 2).len(), 2);
+        // Twice the time for one token: what was gained is soon gone.
+        let mut bad = 0;
+        while !lookup.propose(&history, 99).is_empty() {
+            lookup.took(lookup.size, 0, 2.0);
+            bad += 1;
+        }
+        assert!((3..=6).contains(&bad), "{bad}");
+        // Now and then, within the share that may be lost.
+        let (mut steps, mut tries) = (0.0f64, 0.0f64);
+        for _ in 0..10_000 {
+            if lookup.propose(&history, 99).is_empty() {
+                lookup.took(0, 0, 1.0);
+                steps += 1.0;
+            } else {
+                lookup.took(lookup.size, 0, 2.0);
+                tries += 1.0;
+            }
+        }
+        assert!(tries > 50.0 && tries / (steps + 2.0 * tries) <= MAX_LOSS, "{tries} of {steps}");
+        assert!(Lookup::new(0).propose(&history, 99).is_empty());
+    }
+}

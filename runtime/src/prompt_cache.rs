@@ -1,0 +1,212 @@
+//! A prompt's keys and values in a file, so that the next run need not compute them.
+//!
+//! ```text
+//! 0    8   magic: one byte above 0x7f, then NSVKV, CR, LF
+//! 8    4   version, 1                                all numbers little-endian
+//! 12   4   how keys and values are kept: 0 f32, 1 f16
+//! 16   32  root hash of the model's file
+//! 48   8   tokens
+//! 56   8   bytes of keys and values
+//! 64   8   the most tokens there had been: what a ring has lost follows from it
+//! 72   8   the session's length, where the rotation of tokens goes by it; else 0
+//! 80       tokens, 4 bytes each
+//!          keys and values, as the backend keeps them: see Backend::cache_bytes
+//!      32  BLAKE3 of all before
+//! ```
+//!
+//! The root hash covers every byte of the model's file, so what is reused is what the same weights and tokens gave, bit for
+//! bit. The file appears whole or not at all.
+
+use crate::backend::{Backend, KvType};
+use crate::error::Result;
+use crate::rope::unstretched;
+use crate::session::Session;
+use nanoserve_format::{Hash, replace};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+const MAGIC: [u8; 8] = *b"\x8bNSVKV\r\n";
+const VERSION: u32 = 1;
+const HEADER: usize = 80;
+const HASH: usize = 32;
+
+/// Why a prompt cache is no use.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptCacheError {
+    /// The system did not give it.
+    #[error("cannot read the prompt cache {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file is something else, or of another version.
+    #[error("{} is no prompt cache of this version: give another name, or remove it", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its bytes are not those that were written.
+    #[error("the prompt cache {} is damaged: {cause}; remove it, and it is made again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What shows it.
+        cause: String,
+    },
+    /// It was made with another model or another kind of cache.
+    #[error("the prompt cache {} is of {what} {got}, this is {expected}: give another name, or remove it", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the file says.
+        got: String,
+        /// What is running.
+        expected: String,
+    },
+    /// It holds more tokens than there is room for.
+    #[error("the prompt cache {} holds {got} tokens, the context has room for {room}: give a larger --ctx", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its tokens.
+        got: usize,
+        /// Positions there are.
+        room: usize,
+    },
+}
+
+/// A prompt cache that was read: whole, and of this model.
+#[derive(Debug)]
+pub struct PromptCache {
+    path: PathBuf,
+    ids: Vec<u32>,
+    most: usize,
+    stretch: u64,
+    /// The file's bytes; keys and values are all behind the tokens.
+    bytes: Vec<u8>,
+}
+
+fn kv_code(kv_type: KvType) -> u32 {
+    match kv_type {
+        KvType::F32 => 0,
+        KvType::F16 => 1,
+    }
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
+
+impl PromptCache {
+    /// Reads one made with this model (its file's root hash) and kind of cache; None where there is no such file.
+    ///
+    /// # Errors
+    /// When it is damaged, of another model or kind, or cannot be read.
+    pub fn read(path: &Path, root: &Hash, kv_type: KvType) -> Result<Option<PromptCache>, PromptCacheError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(PromptCacheError::Read { path: path.into(), source }),
+        };
+        let path = path.to_path_buf();
+        if bytes.len() < MAGIC.len() || bytes[..8] != MAGIC {
+            return Err(PromptCacheError::Other { path });
+        }
+        let damaged = |cause: String| PromptCacheError::Damaged { path: path.clone(), cause };
+        let size = bytes.len();
+        if size < HEADER + HASH {
+            return Err(damaged(format!("it ends after {size} bytes")));
+        }
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let words = |at: usize| bytes[at..].chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let version = words(8).next();
+        if version != Some(VERSION) {
+            return Err(PromptCacheError::Other { path });
+        }
+        let [count, kv_bytes, most, stretch] = [48, 56, 64, 72].map(number);
+        let expected = count.checked_mul(4).and_then(|n| n.checked_add(kv_bytes)?.checked_add((HEADER + HASH) as u64));
+        if expected != Some(size as u64) {
+            return Err(damaged(format!("it has {size} bytes, its header says {count} tokens and {kv_bytes} more")));
+        }
+        if blake3::hash(&bytes[..size - HASH]) != bytes[size - HASH..][..HASH] {
+            return Err(damaged("its hash is not that of its bytes".into()));
+        }
+        if bytes[16..48] != root[..] {
+            let (what, got, expected) = ("the model with root", hex(&bytes[16..48]), hex(root));
+            return Err(PromptCacheError::Mismatch { path, what, got, expected });
+        }
+        if words(12).next() != Some(kv_code(kv_type)) {
+            let other = KvType::ALL.into_iter().find(|(_, kv)| *kv != kv_type).map_or("?", |(name, _)| name);
+            let (what, got, expected) = ("keys and values in", other.to_owned(), kv_type.name().to_owned());
+            return Err(PromptCacheError::Mismatch { path, what, got, expected });
+        }
+        let ids = words(HEADER).take(count as usize).collect();
+        Ok(Some(PromptCache { path, ids, most: usize::try_from(most).unwrap_or(usize::MAX), stretch, bytes }))
+    }
+
+    /// The tokens whose keys and values it holds.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Bytes of the file.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Puts it in the place of what a session holds.
+    ///
+    /// # Errors
+    /// When the session has too few positions.
+    pub fn restore<B: Backend>(&self, session: &mut Session<B>) -> Result<(), PromptCacheError> {
+        let (got, room, path) = (self.ids.len(), session.state().capacity(), self.path.clone());
+        if got > room {
+            return Err(PromptCacheError::TooLong { path, got, room });
+        }
+        let own = stretch(session);
+        if self.stretch != own {
+            let (what, got, expected) = ("a session's length of", self.stretch.to_string(), own.to_string());
+            return Err(PromptCacheError::Mismatch { path, what, got, expected });
+        }
+        let kv = &self.bytes[HEADER + 4 * got..self.bytes.len() - HASH];
+        if !session.restore(&self.ids, self.most, kv) {
+            let cause = format!("{} bytes of keys and values for {got} tokens", kv.len());
+            return Err(PromptCacheError::Damaged { path, cause });
+        }
+        Ok(())
+    }
+}
+
+/// The session's length where the model's rotary embedding is stretched by it, else 0.
+fn stretch<B: Backend>(session: &Session<B>) -> u64 {
+    let (spec, capacity) = (session.engine().file().spec(), session.state().capacity());
+    let ropes = [Some(&spec.rope), spec.window.as_ref().and_then(|w| w.rope.as_ref())];
+    let stretched = ropes.into_iter().flatten().filter_map(unstretched).any(|n| capacity > n);
+    if stretched { capacity as u64 } else { 0 }
+}
+
+/// Writes what a session holds; bytes of the file.
+///
+/// # Errors
+/// When the system fails.
+pub fn save<B: Backend>(session: &Session<B>, path: &Path, kv_type: KvType) -> Result<usize> {
+    let root = session.engine().file().layout().root;
+    let (ids, kv) = (session.ids(), session.cached());
+    let kv_bytes: usize = kv.iter().map(|part| part.len()).sum();
+    let mut bytes = Vec::with_capacity(HEADER + 4 * ids.len() + kv_bytes + HASH);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend([VERSION, kv_code(kv_type)].iter().flat_map(|n| n.to_le_bytes()));
+    bytes.extend_from_slice(&root);
+    let numbers = [ids.len() as u64, kv_bytes as u64, session.state().most() as u64, stretch(session)];
+    bytes.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
+    bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+    kv.iter().for_each(|part| bytes.extend_from_slice(part));
+    let hash = blake3::hash(&bytes);
+    bytes.extend_from_slice(hash.as_bytes());
+    replace(path, &bytes)?;
+    Ok(bytes.len())
+}

@@ -1,0 +1,178 @@
+//! DRY, "Don't Repeat Yourself" (p-e-w 2024): whatever token would continue a sequence that was there before becomes less
+//! likely, the more so the longer the sequence.
+//!
+//! ```text
+//! window    the last tokens
+//! limit     how far back from the end the window has no sequence breaker
+//! n(t)      the longest end of the window, limit tokens at most, that is followed by t somewhere before
+//! logit(t) -= multiplier * base^(n(t) - allowed_length)          where n(t) >= allowed_length
+//! ```
+//!
+//! A breaker is a text, such as a line's end. One token can hold it, or a token can end in its beginning and others
+//! continue it: [`breakers`] finds the sequences of tokens.
+
+use super::candidates::Candidates;
+use super::options::SamplingOptions;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// The exponent is cut where the penalty would leave f32.
+const LN_F32_MAX: f64 = 88.722_839_1;
+
+/// A breaker is cut to so many tokens and bytes.
+const MAX_BREAKER: (usize, usize) = (20, 40);
+
+/// What to take from the logit of each token that would continue a repetition, by ids.
+pub(super) fn penalties(history: &[u32], options: &SamplingOptions) -> BTreeMap<u32, f64> {
+    let allowed = options.dry_allowed_length;
+    let window = super::penalties::last(history, options.dry_penalty_last_n);
+    // From the end.
+    let back: Vec<u32> = window.iter().rev().copied().collect();
+    let limit = limit(&back, &options.dry_breakers);
+    let mut longest = BTreeMap::new();
+    if back.len() <= allowed || limit < allowed {
+        return longest;
+    }
+    for (at, repeated) in common_beginnings(&back).into_iter().enumerate().skip(1) {
+        let repeated = repeated.min(limit);
+        if repeated >= allowed {
+            // back[at..] begins as the window's end does, and back[at - 1] came after it.
+            let so_far = longest.entry(back[at - 1]).or_insert(0.0);
+            *so_far = (repeated as f64).max(*so_far);
+        }
+    }
+    let base = f64::from(options.dry_base);
+    let most = if base > 1.000_001 { LN_F32_MAX / libm::log(base) } else { f64::INFINITY };
+    for amount in longest.values_mut() {
+        let exponent = (*amount - allowed as f64).min(most);
+        *amount = f64::from(options.dry_multiplier) * libm::pow(base, exponent);
+    }
+    longest
+}
+
+/// Takes the penalties away from the logits.
+pub(super) fn apply(candidates: &mut Candidates, penalties: &BTreeMap<u32, f64>) {
+    let ids: Vec<u32> = penalties.keys().copied().collect();
+    candidates.change(&ids, |id, logit| logit - penalties[&id]);
+}
+
+/// How many tokens from the end come after the last breaker.
+fn limit(back: &[u32], breakers: &[Vec<u32>]) -> usize {
+    // A breaker's first token stands at `at`; the rest of it nearer to the end.
+    let ends_at = |at: usize| {
+        let tails = breakers.iter().filter_map(|b| b.split_first().filter(|(head, _)| **head == back[at]));
+        let fits = |tail: &[u32]| tail.len() <= at && tail.iter().zip(back[..at].iter().rev()).all(|(a, b)| a == b);
+        tails.map(|(_, tail)| tail).filter(|tail| fits(tail)).map(<[u32]>::len).max()
+    };
+    (0..back.len()).find_map(|at| ends_at(at).map(|tail| at - tail)).unwrap_or(back.len())
+}
+
+/// For each place of `text`, how many tokens from there on are those of its beginning: the Z function, in linear time.
+fn common_beginnings(text: &[u32]) -> Vec<usize> {
+    let mut z = vec![0; text.len()];
+    // The match that reaches furthest, as a range.
+    let (mut start, mut end) = (0, 0);
+    for i in 1..text.len() {
+        let mut n = if i < end { z[i - start].min(end - i) } else { 0 };
+        while i + n < text.len() && text[n] == text[i + n] {
+            n += 1;
+        }
+        if i + n > end {
+            (start, end) = (i, i + n);
+        }
+        z[i] = n;
+    }
+    z
+}
+
+/// The sequences of tokens that hold a breaker: for each token that has it whole, that token; for each that ends in a
+/// beginning of it, that token and those of the rest. `tokens` gives every token's bytes, `encode` the ids of a text.
+///
+/// # Errors
+/// Those of `encode`.
+pub fn breakers<'t, E>(
+    texts: &[String],
+    tokens: impl Iterator<Item = (u32, &'t [u8])> + Clone,
+    encode: impl Fn(&str) -> Result<Vec<u32>, E>,
+) -> Result<Vec<Vec<u32>>, E> {
+    let mut all = Vec::new();
+    for text in texts {
+        let cut = (0..=MAX_BREAKER.1.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        let text = &text[..cut];
+        // The ids of each rest are asked for once.
+        let mut rests: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for (id, bytes) in tokens.clone() {
+            if bytes.windows(text.len().max(1)).any(|part| part == text.as_bytes()) {
+                all.push(vec![id]);
+                continue;
+            }
+            for taken in (1..text.len()).filter(|&i| text.is_char_boundary(i)) {
+                if bytes.ends_with(&text.as_bytes()[..taken]) {
+                    let rest = match rests.entry(taken) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => new.insert(encode(&text[taken..])?),
+                    };
+                    rest.truncate(MAX_BREAKER.0);
+                    all.push([&[id], &rest[..]].concat());
+                }
+            }
+        }
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::random::SplitMix64;
+    use super::*;
+
+    #[test]
+    fn common_beginnings_are_those_of_the_definition() {
+        let mut random = SplitMix64::new(5);
+        for length in 0..60 {
+            let text: Vec<u32> = (0..length).map(|_| (random.next() % 2) as u32).collect();
+            let plain = |i: usize| text.iter().zip(&text[i..]).take_while(|(a, b)| a == b).count();
+            let z = common_beginnings(&text);
+            assert!((1..text.len()).all(|i| z[i] == plain(i)), "{text:?}: {z:?}");
+        }
+    }
+
+    #[test]
+    fn what_continues_a_repetition_is_penalised() {
+        let options = |allowed| SamplingOptions {
+            dry_multiplier: 1.0,
+            dry_base: 2.0,
+            dry_allowed_length: allowed,
+            ..SamplingOptions::default()
+        };
+        // 1 2 3 came before 4 and, with one more, before 5; the end is 9 1 2 3.
+        let history = [1, 2, 3, 4, 9, 1, 2, 3, 5, 9, 1, 2, 3];
+        assert_eq!(penalties(&history, &options(2)), BTreeMap::from([(4, 2.0), (5, 4.0)]));
+        assert_eq!(penalties(&history, &options(4)), BTreeMap::from([(5, 1.0)]));
+        assert_eq!(penalties(&history, &options(5)), BTreeMap::new());
+        // Nothing is repeated across a breaker: 1 ends what counts.
+        let broken = SamplingOptions { dry_breakers: vec![vec![1]], ..options(2) };
+        assert_eq!(penalties(&history, &broken), BTreeMap::from([(4, 1.0), (5, 1.0)]));
+        let longer = SamplingOptions { dry_breakers: vec![vec![1, 2]], ..options(1) };
+        assert_eq!(penalties(&history, &longer), BTreeMap::from([(4, 1.0), (5, 1.0)]));
+        let unlike = SamplingOptions { dry_breakers: vec![vec![1, 3]], ..options(4) };
+        assert_eq!(penalties(&history, &unlike), BTreeMap::from([(5, 1.0)]));
+        // The window ends before the first.
+        let short = SamplingOptions { dry_penalty_last_n: 8, ..options(2) };
+        assert_eq!(penalties(&history, &short), BTreeMap::from([(5, 2.0)]));
+    }
+
+    #[test]
+    fn breakers_are_found_in_tokens_and_across_them() {
+        let tokens: [&[u8]; 6] = [b"a", b"\n", b".\n", b"x\n\n", b"User", b"\nUs"];
+        let encode = |text: &str| Ok::<_, ()>(text.bytes().map(u32::from).collect());
+        let ids = || (0u32..).zip(tokens);
+        assert_eq!(breakers(&["\n".into()], ids(), encode), Ok(vec![vec![1], vec![2], vec![3], vec![5]]));
+        let two = breakers(&["\n\nU".into()], ids(), encode).unwrap();
+        let rest = |id: u32, text: &str| [&[id][..], &encode(text).unwrap()].concat();
+        // A token that ends in two of the beginnings is there twice.
+        assert_eq!(two, [rest(1, "\nU"), rest(2, "\nU"), rest(3, "\nU"), rest(3, "U")]);
+    }
+}

@@ -1,0 +1,278 @@
+//! Logits to a token id: a chain of steps over candidates, then one draw.
+//!
+//! The steps are those of llama.cpp, in its order, so that the same settings mean the same thing. The order is
+//! [`SamplingOptions::chain`]; a step whose numbers change nothing is not taken.
+//!
+//! ```text
+//! candidates   every id with its logit, the bias added
+//! penalties    a logit seen in the last repeat_last_n ids of the history: / repeat if positive, * repeat if not, then
+//!              - count * frequency - presence
+//! dry          - multiplier * base^(length - allowed_length) where a token continues a repeated sequence of that length
+//! top_n_sigma  those at most n standard deviations below the largest logit
+//! top_k        the k largest, in order (logit descending, id ascending)
+//! typ_p        those whose surprise is nearest to the expected one, until their share exceeds p
+//! top_p        the shortest beginning of that order whose share of the probability is at least p
+//! min_p        those whose probability is at least p times the largest one
+//! xtc          by chance: not the likeliest ones, but the last of them that reaches the threshold and all behind it
+//! temperature  logit / temperature; 0 is greedy: the largest logit, the lowest id among equals
+//! draw         one uniform number against the running sum of exp(logit - largest)
+//! ```
+//!
+//! With Mirostat 2 (Basu et al. 2021) the chain is bias, temperature, and then those whose surprise, -log2(probability),
+//! is at most mu, one at least. mu begins at 2 tau, and the surprise s of each choice among those that were left moves
+//! it: mu -= eta (s - tau).
+//!
+//! The same seed, options, logits and histories give the same ids on every machine. That is why the platform's own
+//! `exp` and a generator of a library are not used: arithmetic is f64 with [`libm`]'s pure-Rust functions, sums go in one
+//! order, the order of the candidates is total, and the generator is SplitMix64, spelled out below. Every draw takes
+//! exactly one number of it, also when a single candidate is left, so that the n-th token always sees the n-th number;
+//! XTC, where it is on, takes one more in its turn. A greedy choice takes none.
+//!
+//! ```
+//! use nanoserve_runtime::sampler::{Sampler, SamplingOptions};
+//!
+//! let mut sampler = Sampler::new(SamplingOptions { temperature: 0.0, ..Default::default() })?;
+//! assert_eq!(sampler.sample(&[0.5, 2.0, 2.0, -1.0], &[])?, 1);
+//! # Ok::<(), nanoserve_runtime::sampler::SamplingError>(())
+//! ```
+//!
+//! The trap: the filters look at probabilities *before* the temperature. Transformers divides first, so there a high
+//! temperature lets more tokens through top_p than here.
+
+mod candidates;
+mod dry;
+mod filters;
+mod options;
+mod penalties;
+mod random;
+
+use candidates::{Candidate, Candidates};
+use random::SplitMix64;
+use std::collections::BTreeMap;
+
+pub use dry::breakers;
+pub use options::{Mirostat, SamplingOptions, Step};
+
+/// Why no token was chosen.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SamplingError {
+    /// An option outside its range.
+    #[error("sampling option {field} is {got}, expected {expected}")]
+    Option {
+        /// The option's name, a field of [`SamplingOptions`].
+        field: &'static str,
+        /// What it was set to.
+        got: f32,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A step of the chain that there is not.
+    #[error("there is no sampler {got:?}; there are {}", Step::names())]
+    UnknownStep {
+        /// The name.
+        got: String,
+    },
+    /// A step that is in the chain already.
+    #[error("the sampler {got:?} is there twice; each of {} may be there once", Step::names())]
+    StepTwice {
+        /// The name.
+        got: String,
+    },
+    /// A bias for a token that has no logit.
+    #[error("a logit bias is for token {got}, but there are {expected} tokens")]
+    Bias {
+        /// The id.
+        got: u32,
+        /// How many logits there are.
+        expected: usize,
+    },
+    /// A logit that cannot be ranked: not a number, or plus infinity.
+    #[error("the logit of token {id} is {got}, expected a finite number (or -inf for never)")]
+    Logit {
+        /// The first such token.
+        id: u32,
+        /// Its logit.
+        got: f32,
+    },
+    /// A token seen before that has no logit.
+    #[error("token {got} was seen before, but there are logits for {expected} tokens only")]
+    History {
+        /// The id in the history.
+        got: u32,
+        /// How many logits there are.
+        expected: usize,
+    },
+    /// Every logit is minus infinity, or there is none at all.
+    #[error("none of {got} tokens may be chosen, expected at least one finite logit")]
+    NoCandidate {
+        /// How many logits there are.
+        got: usize,
+    },
+}
+
+/// Chooses tokens. Holds the options, the state of the generator and the space the candidates live in.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    options: SamplingOptions,
+    /// The steps that do anything, in order.
+    chain: Vec<Step>,
+    random: SplitMix64,
+    candidates: Candidates,
+    /// Mirostat's bound on the surprise, in bits.
+    mu: f64,
+}
+
+impl Sampler {
+    /// A sampler at the beginning of the sequence that `options.seed` names.
+    ///
+    /// # Errors
+    /// When an option is out of its range.
+    pub fn new(options: SamplingOptions) -> Result<Self, SamplingError> {
+        options.check()?;
+        let chain = match options.mirostat {
+            Some(_) => vec![Step::Temperature],
+            None => options.chain.iter().copied().filter(|step| options.is_on(*step)).collect(),
+        };
+        let random = SplitMix64::new(options.seed);
+        let mu = 2.0 * options.mirostat.map_or(0.0, |m| f64::from(m.tau));
+        Ok(Self { chain, random, candidates: Candidates::default(), mu, options })
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &SamplingOptions {
+        &self.options
+    }
+
+    /// The id of the next token. `logits[id]` is that of token `id`; `history` is every token so far, prompt included,
+    /// the latest last.
+    ///
+    /// # Errors
+    /// When a logit is not a number or plus infinity, a token of the history or of the bias has no logit, or none may be
+    /// chosen.
+    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, SamplingError> {
+        self.filter(logits, history)?;
+        let first = self.candidates.first().ok_or(SamplingError::NoCandidate { got: logits.len() })?;
+        if self.is_greedy() {
+            return Ok(first.id);
+        }
+        let unit = self.random.next_unit();
+        let (id, share) = draw(&self.candidates, unit);
+        if let Some(m) = self.options.mirostat {
+            self.mu -= f64::from(m.eta) * (-libm::log2(share) - f64::from(m.tau));
+        }
+        Ok(id)
+    }
+
+    /// What the next token would be drawn from: ids in order with their probabilities. Takes what chance the steps
+    /// before the draw take, and not the draw's.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn distribution(&mut self, logits: &[f32], history: &[u32]) -> Result<Vec<(u32, f64)>, SamplingError> {
+        self.filter(logits, history)?;
+        self.candidates.rank();
+        let sum: f64 = self.candidates.weights().sum();
+        Ok(self.candidates.list().iter().zip(self.candidates.weights()).map(|(c, w)| (c.id, w / sum)).collect())
+    }
+
+    /// Whether the likeliest candidate is the one that is chosen.
+    fn is_greedy(&self) -> bool {
+        self.options.temperature == 0.0 && self.chain.contains(&Step::Temperature)
+    }
+
+    /// Leaves the candidates that may be chosen, ranked where anything is drawn.
+    fn filter(&mut self, logits: &[f32], history: &[u32]) -> Result<(), SamplingError> {
+        candidates::check(logits)?;
+        let SamplingOptions { temperature, top_k, repeat_last_n, .. } = self.options;
+        // Steps that change logits, first in the chain, need the changed ones alone.
+        let changes = self.chain.iter().take_while(|step| matches!(step, Step::Penalties | Step::Dry)).count();
+        let rest = &self.chain[changes..];
+        let window = penalties::last(history, repeat_last_n);
+        let dry = match self.chain.contains(&Step::Dry) {
+            true => dry::penalties(history, &self.options),
+            false => BTreeMap::new(),
+        };
+        let seen = if self.chain.contains(&Step::Penalties) { window } else { &[] };
+        if let Some(&got) = seen.iter().chain(dry.keys()).find(|id| **id as usize >= logits.len()) {
+            return Err(SamplingError::History { got, expected: logits.len() });
+        }
+        let bias = &self.options.logit_bias;
+        if let Some(&(got, _)) = bias.iter().find(|(id, _)| *id as usize >= logits.len()) {
+            return Err(SamplingError::Bias { got, expected: logits.len() });
+        }
+
+        let mut touched: Vec<u32> = bias.iter().map(|(id, _)| *id).collect();
+        if changes > 0 {
+            touched.extend(seen.iter().chain(dry.keys()));
+        }
+        let biased = |id: u32| -> f64 {
+            let bias: f64 = bias.iter().filter(|(of, _)| *of == id).map(|(_, bias)| f64::from(*bias)).sum();
+            f64::from(logits[id as usize]) + bias
+        };
+        let candidates = &mut self.candidates;
+        candidates.set(penalties::distinct(&touched).into_iter().map(|id| Candidate::new(id, biased(id))));
+        let change = |candidates: &mut Candidates, step: Step| match step {
+            Step::Dry => dry::apply(candidates, &dry),
+            _ => penalties::penalties(candidates, window, &self.options),
+        };
+        for step in &self.chain[..changes] {
+            change(candidates, *step);
+        }
+        let keeps_first = |step: &Step| !matches!(step, Step::Typical | Step::Xtc | Step::Penalties | Step::Dry);
+        match rest {
+            _ if temperature == 0.0 && rest.contains(&Step::Temperature) && rest.iter().all(keeps_first) => {
+                candidates.add_top(logits, 1);
+                candidates.keep(0..1);
+                return Ok(());
+            }
+            [Step::TopK, ..] => candidates.add_top(logits, top_k),
+            _ => candidates.add_all(logits),
+        }
+        for step in rest {
+            match step {
+                Step::Penalties | Step::Dry => change(candidates, *step),
+                Step::TopNSigma => filters::top_n_sigma(candidates, self.options.top_n_sigma.into()),
+                Step::TopK => candidates.keep(0..top_k),
+                Step::Typical => filters::typical(candidates, self.options.typical_p.into()),
+                Step::TopP => filters::top_p(candidates, self.options.top_p.into()),
+                Step::MinP => filters::min_p(candidates, self.options.min_p.into()),
+                Step::Xtc => {
+                    // One number each time, so that the next token's does not depend on this one's candidates.
+                    if self.random.next_unit() <= f64::from(self.options.xtc_probability) {
+                        filters::xtc(candidates, self.options.xtc_threshold.into());
+                    }
+                }
+                Step::Temperature => filters::temperature(candidates, temperature.into()),
+            }
+        }
+        candidates.rank();
+        if self.options.mirostat.is_some() {
+            let sum: f64 = candidates.weights().sum();
+            let kept = candidates.weights().take_while(|w| -libm::log2(w / sum) <= self.mu).count();
+            candidates.keep(0..kept.max(1));
+        }
+        Ok(())
+    }
+}
+
+/// The candidate at which the running sum of weights passes `unit` (0 to below 1) of the whole, and its probability. At
+/// least one candidate, ranked.
+fn draw(candidates: &Candidates, unit: f64) -> (u32, f64) {
+    let total: f64 = candidates.weights().sum();
+    let target = unit * total;
+    let mut sum = 0.0;
+    let mut chosen = (0, 0.0);
+    for (candidate, w) in candidates.list().iter().zip(candidates.weights()) {
+        if w > 0.0 {
+            chosen = (candidate.id, w / total); // also the answer when rounding has put the target at the very end
+        }
+        sum += w;
+        if sum > target {
+            break;
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+use super::filters::{min_p, top_p};
+use super::*;
+
+/// Nothing but the draw.
+fn plain() -> SamplingOptions {
+    SamplingOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 7, ..SamplingOptions::default() }
+}
+
+fn sampler(options: SamplingOptions) -> Sampler {
+    Sampler::new(options).expect("options in range")
+}
+
+fn greedy_with(penalty: f32, last_n: usize) -> Sampler {
+    sampler(SamplingOptions { temperature: 0.0, repeat_penalty: penalty, repeat_last_n: last_n, ..plain() })
+}
+
+/// Logits whose softmax is `shares`.
+fn logits(shares: &[f64]) -> Vec<f32> {
+    shares.iter().map(|p| p.ln() as f32).collect()
+}
+
+fn sorted(shares: &[f64]) -> Candidates {
+    let mut candidates = Candidates::default();
+    candidates.add_all(&logits(shares));
+    candidates.rank();
+    candidates
+}
+
+fn ids(candidates: &Candidates) -> Vec<u32> {
+    candidates.list().iter().map(|c| c.id).collect()
+}
+
+#[test]
+fn defaults_are_in_range_and_others_are_named() {
+    assert_eq!(SamplingOptions::default().check(), Ok(()));
+    let bad = |field, options: SamplingOptions| match Sampler::new(options).map(|_| ()) {
+        Err(SamplingError::Option { field: named, .. }) => assert_eq!(named, field),
+        other => panic!("{field}: {other:?}"),
+    };
+    for value in [-0.1, f32::NAN, f32::INFINITY] {
+        bad("temperature", SamplingOptions { temperature: value, ..plain() });
+    }
+    for value in [-0.1, 1.1, f32::NAN] {
+        bad("top_p", SamplingOptions { top_p: value, ..plain() });
+        bad("min_p", SamplingOptions { min_p: value, ..plain() });
+    }
+    for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        bad("repeat_penalty", SamplingOptions { repeat_penalty: value, ..plain() });
+    }
+    let error = Sampler::new(SamplingOptions { top_p: 1.5, ..plain() }).expect_err("out of range");
+    assert_eq!(error.to_string(), "sampling option top_p is 1.5, expected 0 to 1");
+}
+
+#[test]
+fn greedy_takes_the_lowest_id_of_equals() {
+    let mut sampler = greedy_with(1.0, 64);
+    assert_eq!(sampler.sample(&[1.0, 3.0, 3.0, 2.0], &[]), Ok(1));
+    assert_eq!(sampler.sample(&[-0.0, 0.0], &[]), Ok(0));
+    assert_eq!(sampler.sample(&[0.0, -0.0], &[]), Ok(0));
+    assert_eq!(sampler.sample(&[f32::NEG_INFINITY, -1e30], &[]), Ok(1));
+    assert_eq!(sampler.sample(&[f32::MIN, f32::MAX], &[]), Ok(1));
+}
+
+#[test]
+fn penalty_comes_before_the_greedy_choice() {
+    assert_eq!(greedy_with(2.0, 64).sample(&[3.0, 2.0, 1.0], &[0]), Ok(1));
+    // Once for each token, however often it was seen: 3 / 2 = 1.5 > 1.4.
+    assert_eq!(greedy_with(2.0, 64).sample(&[3.0, 1.4], &[0, 0, 0]), Ok(0));
+    // Negative logits are multiplied: -1 * 2 = -2 < -1.5.
+    assert_eq!(greedy_with(2.0, 64).sample(&[-1.0, -1.5], &[0]), Ok(1));
+    // A penalised zero stays equal to another zero; -inf stays never.
+    assert_eq!(greedy_with(2.0, 64).sample(&[-0.0, 0.0], &[0, 1]), Ok(0));
+    assert_eq!(greedy_with(2.0, 64).sample(&[f32::NEG_INFINITY, -9.0], &[0]), Ok(1));
+}
+
+#[test]
+fn penalty_looks_back_only_so_far() {
+    assert_eq!(greedy_with(2.0, 2).sample(&[3.0, 2.0, 1.0], &[0, 2, 2]), Ok(0));
+    assert_eq!(greedy_with(2.0, 3).sample(&[3.0, 2.0, 1.0], &[0, 2, 2]), Ok(1));
+    assert_eq!(greedy_with(2.0, 0).sample(&[3.0, 2.0, 1.0], &[0]), Ok(0));
+    assert_eq!(greedy_with(2.0, usize::MAX).sample(&[3.0, 2.0, 1.0], &[0, 2, 2]), Ok(1));
+}
+
+#[test]
+fn unusable_logits_and_ids_are_named() {
+    let mut greedy = greedy_with(2.0, 64);
+    let mut drawn = sampler(plain());
+    for sampler in [&mut greedy, &mut drawn] {
+        match sampler.sample(&[0.0, 1.0, f32::NAN, f32::NAN], &[]) {
+            Err(SamplingError::Logit { id: 2, got }) => assert!(got.is_nan()),
+            other => panic!("{other:?}"),
+        }
+        let error = SamplingError::Logit { id: 1, got: f32::INFINITY };
+        assert_eq!(sampler.sample(&[0.0, f32::INFINITY], &[]), Err(error));
+        assert_eq!(sampler.sample(&[], &[]), Err(SamplingError::NoCandidate { got: 0 }));
+        assert_eq!(sampler.sample(&[f32::NEG_INFINITY; 3], &[]), Err(SamplingError::NoCandidate { got: 3 }));
+    }
+    assert_eq!(greedy.sample(&[0.0, 1.0], &[2]), Err(SamplingError::History { got: 2, expected: 2 }));
+}
+
+#[test]
+fn top_p_keeps_the_shortest_sufficient_beginning() {
+    let shares = [0.1, 0.5, 0.15, 0.25]; // in order: 1 (0.5), 3 (0.75), 2 (0.9), 0 (1)
+    for (p, kept) in [
+        (0.0, &[1][..]),
+        (0.49, &[1]),
+        (0.51, &[1, 3]),
+        (0.74, &[1, 3]),
+        (0.76, &[1, 3, 2]),
+        (0.91, &[1, 3, 2, 0]),
+        (1.0, &[1, 3, 2, 0]),
+    ] {
+        let mut candidates = sorted(&shares);
+        top_p(&mut candidates, p);
+        assert_eq!(ids(&candidates), kept, "p {p}");
+    }
+}
+
+#[test]
+fn min_p_compares_with_the_largest() {
+    let shares = [0.1, 0.5, 0.15, 0.25]; // of the largest: 0.2, 1, 0.3, 0.5
+    for (p, kept) in [
+        (0.0, &[1, 3, 2, 0][..]),
+        (0.19, &[1, 3, 2, 0]),
+        (0.21, &[1, 3, 2]),
+        (0.31, &[1, 3]),
+        (0.51, &[1]),
+        (1.0, &[1]),
+    ] {
+        let mut candidates = sorted(&shares);
+        min_p(&mut candidates, p);
+        assert_eq!(ids(&candidates), kept, "p {p}");
+    }
+}
+
+#[test]
+fn draw_walks_the_running_sum() {
+    let candidates = sorted(&[0.25, 0.5, 0.25]); // in order: 1, 0, 2
+    for (unit, id) in [(0.0, 1), (0.49, 1), (0.51, 0), (0.74, 0), (0.76, 2), (1.0, 2)] {
+        assert_eq!(draw(&candidates, unit).0, id, "unit {unit}");
+    }
+    // A candidate too unlikely for f64 is not what rounding falls back to.
+    let mut candidates = Candidates::default();
+    candidates.add_all(&[f32::NEG_INFINITY, 0.0, -1e6]);
+    assert_eq!(draw(&candidates, 1.0), (1, 1.0));
+}
+
+#[test]
+fn filters_come_before_the_temperature() {
+    // At temperature 100 all four are about as likely; top_p 0.7 still keeps the first two alone.
+    let options = SamplingOptions { temperature: 100.0, top_p: 0.7, ..plain() };
+    let mut sampler = sampler(options);
+    let logits = logits(&[0.1, 0.5, 0.15, 0.25]);
+    let mut counts = [0; 4];
+    for _ in 0..1000 {
+        counts[sampler.sample(&logits, &[]).expect("a token") as usize] += 1;
+    }
+    assert_eq!((counts[0], counts[2]), (0, 0));
+    assert!(counts[1] > 400 && counts[3] > 400, "{counts:?}");
+}
+
+#[test]
+fn counts_follow_the_probabilities() {
+    let n = 100_000;
+    let shares = [0.4, 0.3, 0.2, 0.08, 0.02, 0.0];
+    for (temperature, expected) in [(1.0f32, shares), (0.5, shares.map(|p| p * p / 0.2968))] {
+        let mut sampler = sampler(SamplingOptions { temperature, ..plain() });
+        let mut counts = [0u32; 6];
+        for _ in 0..n {
+            counts[sampler.sample(&logits(&shares), &[]).expect("a token") as usize] += 1;
+        }
+        for (count, p) in counts.into_iter().zip(expected) {
+            let sigma = (f64::from(n) * p * (1.0 - p)).sqrt();
+            assert!((f64::from(count) - f64::from(n) * p).abs() <= 4.0 * sigma, "{temperature}: {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_names_one_sequence() {
+    let logits: Vec<f32> = (0..64u32).map(|i| (i * 37 % 64) as f32 / 16.0 - 2.0).collect();
+    let run = |seed| {
+        let options = SamplingOptions { seed, repeat_penalty: 1.1, ..SamplingOptions::default() };
+        let mut sampler = sampler(options);
+        let mut history = vec![5];
+        for _ in 0..16 {
+            history.push(sampler.sample(&logits, &history).expect("a token"));
+        }
+        history.split_off(1)
+    };
+    assert_eq!(run(42), run(42));
+    assert_ne!(run(42), run(43));
+    assert_eq!(run(42), [29, 57, 31, 31, 19, 34, 57, 22, 31, 36, 12, 5, 5, 5, 36, 57]);
+}
