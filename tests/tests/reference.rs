@@ -183,15 +183,16 @@ fn every_way_gives_the_same_bits_in_q8() {
 /// the square of an error. Measured over the 26 fixtures, mean over positions and the largest:
 ///
 /// - f16 weights with an f32 cache: the bits of the rounded weights in f32; nothing is added.
-/// - An f16 cache adds up to 4.1e-7 and 4.6e-6, at f16 weights.
-/// - q8 rounds activations as finely as weights, so twice the divergence is to be expected: it is 1.38 to 2.35 times
-///   (mean) and up to 4.1 times (largest). One bit less of an activation would make it five times.
+/// - An f16 cache adds up to 4.1e-7 and 4.6e-6, at f16 weights; where these are rounded too, 1.06 to 1.38 times (mean) and
+///   up to 1.94 times (largest).
+/// - q8 rounds activations as finely as weights, so twice the divergence is to be expected: it is 1.45 to 2.34 times
+///   (mean) and up to 4.01 times (largest, at one of the positions), with an f16 cache 1.38 to 2.05 and up to 3.1.
 /// - Of 32 to 110 positions, at most two more have another first token than the rounded weights have.
 fn check(what: &str, encoding: Encoding, kv: KvType, got: Divergence, explained: Divergence) {
     let cache = if kv == KvType::F16 { 1e-6 } else { 1e-9 };
     let (mean, max) = match encoding {
-        Encoding::Q8 => (3.0, 6.0),
-        _ => (1.5, 1.5),
+        Encoding::Q8 => (2.5, 6.0),
+        _ => (2.0, 3.0),
     };
     assert!(got.mean <= mean * explained.mean + cache, "{what}: {got:?} of {explained:?}");
     assert!(got.max <= max * explained.max + 6.0 * cache, "{what}: {got:?} of {explained:?}");

@@ -67,7 +67,7 @@ fn other_spec() -> impl Strategy<Value = ModelSpec> {
     (spec(), norms, qk_norm, numbers, window, gelu, rope, any::<bool>()).prop_map(
         |(spec, (pre_norm, post_norm), qk_norm, numbers, window, gelu, rope, still)| {
             let (attn_scale, attn_softcap, logit_softcap, embed_scale, residual_scale, logit_divisor) = numbers;
-            let rotary_dim = (spec.head_dim > 4).then_some(spec.head_dim - 4);
+            let rotary_dim = (spec.head_dim > 4).then(|| spec.head_dim - 4);
             let pairs = rotary_dim.unwrap_or(spec.head_dim) / 2;
             let (factor, original_context, attention_factor) = (embed_scale + 1.0, 1 + pairs * 7, residual_scale);
             let scaling = match rope {
