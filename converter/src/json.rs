@@ -32,6 +32,11 @@ impl<'a> Fields<'a> {
         self.map.get(field).filter(|v| !v.is_null())
     }
 
+    /// All of them.
+    pub fn entries(&self) -> &'a Map<String, Value> {
+        self.map
+    }
+
     /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()

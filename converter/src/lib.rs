@@ -43,6 +43,7 @@ mod report;
 mod shard;
 mod sidecars;
 mod source;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod vocab;
