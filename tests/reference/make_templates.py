@@ -17,6 +17,7 @@ os.environ["TZ"] = "UTC"
 HERE = Path(__file__).parent / "templates"
 sys.path.insert(0, str(HERE))
 
+import conversations
 import features
 from transformers.utils import chat_template_utils
 
@@ -68,6 +69,24 @@ def split(text):
             yield from ("{{" + part + "}}" for part in line[2:-2].split("}}|{{"))
 
 
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def conversation_cases():
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="a")), **TOKENS)
+    for name, template in conversations.TEMPLATES.items():
+        for title, conversation in conversations.CONVERSATIONS.items():
+            def render():
+                given = {"add_generation_prompt": True, **conversation}
+                messages = given.pop("messages")
+                return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **given)
+            yield {"template": name, "conversation": title, **outcome(render)}
+
+
 def write(name, value):
     text = json.dumps(value, ensure_ascii=False, indent=1)
     (HERE / name).write_text(text + "\n", encoding="utf-8")
@@ -76,3 +95,5 @@ def write(name, value):
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     write("features.json", {"now": NOW, "variables": features.VARIABLES, "cases": list(feature_cases())})
+    write("conversations.json", {"now": NOW, "special_tokens": TOKENS, "templates": conversations.TEMPLATES,
+                                 "conversations": conversations.CONVERSATIONS, "cases": list(conversation_cases())})

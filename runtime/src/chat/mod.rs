@@ -69,6 +69,11 @@ impl ChatTemplate {
         Ok(ChatTemplate { special_tokens: self.special_tokens, ..Self::new(source)? })
     }
 
+    /// The same template with these special tokens, by the names that it has for them.
+    pub fn with_special_tokens(self, special_tokens: BTreeMap<String, String>) -> ChatTemplate {
+        ChatTemplate { special_tokens, ..self }
+    }
+
     /// Whether there is no template for a conversation without tools.
     pub fn is_empty(&self) -> bool {
         self.usual.is_none()

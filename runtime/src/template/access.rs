@@ -202,7 +202,8 @@ pub(super) fn length(value: &Value) -> Outcome<usize> {
 pub(super) fn is_sequence(value: &Value) -> bool {
     match kind(value) {
         Kind::Run(run) => run.name == "range",
-        Kind::Undefined | Kind::Str(_) | Kind::List | Kind::Tuple | Kind::Dict => !matches!(kind(value), Kind::Undefined),
+        // An undefined value has a length, 0, and says so.
+        Kind::Undefined | Kind::Str(_) | Kind::List | Kind::Tuple | Kind::Dict => true,
         _ => false,
     }
 }
@@ -319,7 +320,11 @@ pub(super) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) ->
             return Ok(Missing::value("UndefinedError", message));
         }
     };
-    let bound = |v: &Value| if v.is_none() { Ok(None) } else { index(v).map(Some) };
+    let bound = |v: &Value| match kind(v) {
+        Kind::None => Ok(None),
+        Kind::Int(_) | Kind::Bool(_) => index(v).map(Some),
+        _ => type_error("slice indices must be integers or None or have an __index__ method"),
+    };
     let (start, stop, step) = (bound(start)?, bound(stop)?, bound(step)?.unwrap_or(1));
     if step == 0 {
         return value_error("slice step cannot be zero");

@@ -1,7 +1,7 @@
 //! The arguments of a call: by place or by name, as Python has them.
 
 use super::error::{Outcome, type_error};
-use super::value::{Kind, index, kind, text};
+use super::value::{index, text};
 use minijinja::Value;
 use minijinja::value::Kwargs;
 

@@ -72,7 +72,7 @@ pub(super) const ALL: [(&str, Filter); 57] = [
     ("xmlattr", xml_attributes),
     // Names that only the engine's own code writes.
     ("$iter", |v, _| Ok(Value::from(access::items(v)?))),
-    ("$new", |v, _| shallow(v.clone())),
+    ("$new", |v, _| new(v)),
     ("$neg", |v, _| value::negative(v)),
 ];
 
@@ -83,6 +83,18 @@ pub(super) fn find(name: &str) -> Option<Filter> {
 
 fn need(name: &str) -> Outcome<Filter> {
     find(name).map_or_else(|| raise("TemplateRuntimeError", format!("No filter named '{name}'.")), Ok)
+}
+
+/// A list, tuple or dict that a template has written down.
+fn new(v: &Value) -> Outcome<Value> {
+    if let Kind::Dict = kind(v) {
+        for (key, _) in access::pairs(v)? {
+            if matches!(kind(&key), Kind::List | Kind::Dict) {
+                return type_error(format!("unhashable type: '{}'", type_name(&key)));
+            }
+        }
+    }
+    shallow(v.clone())
 }
 
 /// What filters that make their items one by one give.
@@ -97,7 +109,6 @@ fn abs(v: &Value, _: &Args) -> Outcome<Value> {
         Kind::Int(i) => Ok(int(i.saturating_abs())),
         Kind::Bool(yes) => Ok(int(yes.into())),
         Kind::Float(x) => Ok(Value::from(x.abs())),
-        Kind::Undefined => access::undefined(v),
         _ => type_error(format!("bad operand type for abs(): '{}'", type_name(v))),
     }
 }
@@ -159,7 +170,7 @@ fn folded(v: &Value, sensitive: bool) -> Outcome<Value> {
 fn dict_sort(v: &Value, a: &Args) -> Outcome<Value> {
     a.only("do_dictsort", &["case_sensitive", "by", "reverse"])?;
     if !matches!(kind(v), Kind::Dict) {
-        return type_error(format!("'{}' object has no items to sort", type_name(v)));
+        return raise("AttributeError", format!("'{}' object has no attribute 'items'", type_name(v)));
     }
     let by = a.str(1, "by", "key")?;
     let place = match by.as_str() {
@@ -418,7 +429,6 @@ fn round(v: &Value, a: &Args) -> Outcome<Value> {
     let precision = a.int(0, "precision", 0)?.clamp(-300, 300) as i32;
     let method = a.str(1, "method", "common")?;
     let x = match kind(v) {
-        Kind::Undefined => return access::undefined(v),
         Kind::Int(i) if method == "common" && precision >= 0 => return Ok(int(i)),
         Kind::Int(i) => i as f64,
         Kind::Bool(yes) => f64::from(u8::from(yes)),

@@ -39,13 +39,7 @@ pub(super) fn add(env: &mut Environment, clock: Clock) {
         for (name, _) in &all {
             let name = text(name)?;
             if name.starts_with('_') {
-                return Ok(raise(
-                    "SecurityError",
-                    format!(
-                        "Chat templates cannot store underscore-prefixed attributes on a namespace, but got '{name}'. \
-                         Please rename the attribute."
-                    ),
-                )?);
+                return Ok(private(&name)?);
             }
         }
         let start = ValueOrKwargs::from(shallow(Value::from_pairs(all))?);
@@ -56,6 +50,17 @@ pub(super) fn add(env: &mut Environment, clock: Clock) {
         let args = Args::of(&args.into_values())?;
         Ok(Value::from(clock.format(&text(args.need(0, "format")?)?)?))
     });
+}
+
+/// The error of a namespace's attribute that begins with an underscore.
+pub(super) fn private<T>(name: &str) -> Outcome<T> {
+    raise(
+        "SecurityError",
+        format!(
+            "Chat templates cannot store underscore-prefixed attributes on a namespace, but got '{name}'. Please rename \
+             the attribute."
+        ),
+    )
 }
 
 fn raise_exception(args: &Args) -> Outcome<Value> {

@@ -159,6 +159,7 @@ fn environment(clock: Clock) -> Environment<'static> {
         let what = format!("the inline if-expression on line {line} evaluated to false and no else section was defined.");
         access::Missing::nothing(&what)
     });
+    env.add_filter("$private", |name: String| -> Result<Value, Error> { Ok(globals::private(&name)?) });
     env.add_filter("$lonely", |_: Value| -> Result<Value, Error> {
         Ok(raise("TypeError", "no loader for this environment specified")?)
     });
@@ -195,6 +196,10 @@ fn told(error: Error) -> TemplateError {
             TemplateError::Failed { kind: "TemplateAssertionError", message: format!("No {what} named '{name}'.") }
         }
         _ if detail.contains("recursion limit") => limits::exceeded("calls within calls", 500).0,
+        _ if detail.starts_with("can only assign to namespaces") => TemplateError::Failed {
+            kind: "TemplateRuntimeError",
+            message: "cannot assign attribute on non-namespace object".into(),
+        },
         ErrorKind::TooManyArguments | ErrorKind::MissingArgument | ErrorKind::CannotUnpack => {
             TemplateError::Failed { kind: "TypeError", message: format!("{}: {detail}", error.kind()) }
         }

@@ -96,11 +96,22 @@ fn stmt<'t>(of: &Stmt<'t>) -> Read<Stmt<'t>> {
             Stmt::IfCond(Spanned::new(node, s.span()))
         }
         Stmt::WithBlock(s) => {
-            let assignments =
-                s.assignments.iter().map(|(to, from)| Ok((target(to)?, expr(from)?))).collect::<Read<_>>()?;
+            // Every value is worked out before any name has one.
+            let (names, values): (Vec<_>, Vec<_>) = s.assignments.iter().map(|(to, from)| (target(to), expr(from))).unzip();
+            let (items, values) = (names.into_iter().collect::<Read<_>>()?, values.into_iter().collect::<Read<_>>()?);
+            let to = Expr::List(Spanned::new(ast::List { items }, s.span()));
+            let from = Expr::Tuple(Spanned::new(ast::Tuple { items: values }, s.span()));
+            let assignments = if s.assignments.is_empty() { Vec::new() } else { vec![(to, from)] };
             Stmt::WithBlock(Spanned::new(ast::WithBlock { assignments, body: stmts(&s.body)? }, s.span()))
         }
         Stmt::Set(s) => {
+            if let Expr::GetAttr(e) = &s.target
+                && e.name.starts_with('_')
+            {
+                let to = constant(e.name, s.span());
+                let expr = filter("$private", to, vec![], s.span());
+                return Ok(Stmt::EmitExpr(Spanned::new(ast::EmitExpr { expr }, s.span())));
+            }
             let unpacks = matches!(s.target, Expr::List(_));
             let from = expr(&s.expr)?;
             let from = if unpacks { filter("$iter", from, vec![], s.span()) } else { from };
@@ -160,10 +171,6 @@ fn target<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
             Expr::List(Spanned::new(ast::List { items }, e.span()))
         }
         Expr::GetAttr(e) => {
-            if e.name.starts_with('_') {
-                let cause = "Chat templates cannot store underscore-prefixed attributes on a namespace";
-                return refuse(e.span(), cause);
-            }
             Expr::GetAttr(Spanned::new(ast::GetAttr { expr: target(&e.expr)?, name: e.name }, e.span()))
         }
         other => return refuse(other.span(), "cannot assign to an expression"),

@@ -436,7 +436,11 @@ pub(super) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
         ("-", Numbers::Ints(a, b)) => checked(a.checked_sub(b)),
         ("*", Numbers::Ints(a, b)) => checked(a.checked_mul(b)),
         ("/" | "//" | "%", Numbers::Ints(_, 0)) => {
-            zero(if op == "/" { "division by zero" } else { "integer division or modulo by zero" })
+            zero(match op {
+                "/" => "division by zero",
+                "//" => "integer division or modulo by zero",
+                _ => "integer modulo by zero",
+            })
         }
         ("/", Numbers::Ints(a, b)) => Ok(Value::from(a as f64 / b as f64)),
         ("//", Numbers::Ints(a, b)) => checked(floor_div(a, b)),

@@ -1,7 +1,9 @@
 //! Runs a model: a prompt in, text out as it is made.
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use nanoserve_runtime::{EngineOptions, GenerateOptions, Generation, RuntimeError, StopReason};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
@@ -11,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+mod chat;
 #[path = "../../cli.rs"]
 mod cli;
 mod selftest;
@@ -23,11 +26,17 @@ Examples:
   nanoserve-run model.nsv -p \"Once upon a time\"
   nanoserve-run model.nsv -f prompt.txt -n 200 --temperature 0
   cat prompt.txt | nanoserve-run model.nsv -f - --json
+  nanoserve-run model.nsv --chat --system \"Answer in one sentence.\"
+  nanoserve-run model.nsv --chat --single-turn -p \"Why is the sky blue?\"
+  nanoserve-run model.nsv --messages conversation.json --render
   nanoserve-run model.nsv --self-test
   nanoserve-run model.nsv --require-signer key.pub.pem -p \"Once upon a time\"
 
-Standard output is the continuation alone, as it is made; the prompt is not repeated. It is plain completion: the text
-goes to the model as it is. Sampling options that are not given are the file's own, and where it has none those shown.
+Standard output is the continuation alone, as it is made; the prompt is not repeated. Without --chat it is plain
+completion, whatever the model: the text goes to it as it is. With --chat the text is a message: the model's own template
+makes a prompt of it. --chat goes on with messages from the terminal, or, where standard input is none, with one message
+a line; with -p and no terminal, or with --single-turn, it ends after the answer. An answer ends by itself (-n bounds it).
+Sampling options that are not given are the file's own, and where it has none those shown.
 Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this machine computes something else
 (--self-test); 2 the input or the command line is wrong, or
 the file is not signed as --require-signer asks; 130 stopped with Ctrl-C.";
@@ -40,6 +49,8 @@ struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     prompt: Prompt,
+    #[command(flatten)]
+    chat: chat::ChatArgs,
     /// Tokens to make at most; -1 goes on to the context's end
     #[arg(short = 'n', long = "n-predict", default_value_t = 128, allow_negative_numbers = true, value_name = "N")]
     n_predict: i64,
@@ -89,7 +100,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct Prompt {
     /// The prompt
     #[arg(short, long, value_name = "TEXT")]
@@ -106,6 +117,11 @@ struct Prompt {
 }
 
 impl Prompt {
+    /// Whether one was given.
+    fn is_given(&self) -> bool {
+        self.prompt.is_some() || self.file.is_some() || self.ids.is_some() || self.self_test
+    }
+
     fn text(&self) -> Result<Option<String>> {
         let Some(file) = &self.file else { return Ok(self.prompt.clone()) };
         let mut text = Vec::new();
@@ -120,7 +136,13 @@ impl Prompt {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = Arguments::command().get_matches();
+    let mut arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    arguments.chat.n_given = matches.value_source("n_predict") == Some(ValueSource::CommandLine);
+    if !arguments.prompt.is_given() && !arguments.chat.is_on() {
+        let what = "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE or --self-test";
+        Arguments::command().error(ErrorKind::MissingRequiredArgument, what).exit();
+    }
     cli::begin(&arguments.model);
     cli::exit(run(&arguments))
 }
@@ -147,7 +169,18 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     options.max_tokens = usize::try_from(a.n_predict).ok();
     let seed = options.sampling.seed;
 
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    // The first Ctrl-C ends the text in good order; the second ends the program.
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    })?;
     let text = a.prompt.text()?;
+    if a.chat.is_on() {
+        return chat::run(&mut engine, a, text, &options, &interrupted);
+    }
     let tokenizer = match engine.tokenizer() {
         Ok(tokenizer) => Some(tokenizer),
         Err(RuntimeError::NoTokenizer) if text.is_none() => None,
@@ -167,14 +200,6 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     let mut session = engine.session(capacity, kv_type)?;
     let load_s = start.elapsed().as_secs_f64();
 
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = interrupted.clone();
-    // The first Ctrl-C ends the text in good order; the second ends the program.
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    })?;
     let mut out = std::io::stdout().lock();
     let mut broken = None;
     let generation = session.generate(&prompt, &options, tokenizer.as_ref(), &mut |text| {
