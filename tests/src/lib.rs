@@ -14,6 +14,8 @@ pub mod parts;
 mod programs;
 mod random;
 pub mod targets;
+#[allow(unsafe_code)]
+mod terminal;
 
 pub use checkpoint::{Source, SourceType, Tiny, TinyRope};
 pub use files::{decoded_f32, read_values, write_file};
@@ -21,3 +23,4 @@ pub use fixtures::{Fixture, convert, convert_with, copy_folder, engine, fixture,
 pub use measure::{Divergence, argmax, divergence, kl, max_abs_diff};
 pub use programs::{Run, command, nanoserve, program};
 pub use random::SplitMix64;
+pub use terminal::Terminal;

@@ -91,8 +91,6 @@ impl<'c> Chat<'c> {
         if prompt.len() + self.least() > capacity {
             return Ok(Answered::Full { prompt: prompt.len(), capacity });
         }
-        let common = self.session.ids().iter().zip(&prompt).take_while(|(a, b)| a == b).count();
-        let reused = common.min(prompt.len() - 1);
         let (interrupted, mut broken) = (self.interrupted, None);
         interrupted.store(false, Ordering::SeqCst);
         let generation = self.session.generate(&prompt, &self.options, Some(self.tokenizer), &mut |text| {
@@ -103,9 +101,10 @@ impl<'c> Chat<'c> {
             broken.is_none() && !interrupted.load(Ordering::SeqCst)
         })?;
         interrupted.store(false, Ordering::SeqCst);
+        let run = prompt.len() - generation.reused;
         self.last = Some(Turn {
             prompt: prompt.len(),
-            run: prompt.len() - reused,
+            run,
             generated: generation.ids.len(),
             first_token_s: generation.timings.first_token_s,
             seconds: start.elapsed().as_secs_f64(),
@@ -116,7 +115,7 @@ impl<'c> Chat<'c> {
                 out,
                 "{}",
                 serde_json::json!({
-                    "prompt_ids": prompt, "ids": generation.ids, "text": generation.text, "prompt_run": prompt.len() - reused,
+                    "prompt_ids": prompt, "ids": generation.ids, "text": generation.text, "prompt_run": run,
                     "stop_reason": generation.stop_reason.to_string(), "logits_hash": generation.logits_hash,
                     "seed": self.options.sampling.seed,
                     "timings": {
