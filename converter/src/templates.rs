@@ -32,8 +32,9 @@ impl Templates {
         if named.is_empty() {
             named = match tokens.get(FIELD) {
                 Some(Value::Array(all)) => {
-                    let pair =
-                        |v: &Value| Some((v.get("name")?.as_str()?.to_string(), v.get("template")?.as_str()?.to_string()));
+                    let pair = |v: &Value| {
+                        Some((v.get("name")?.as_str()?.to_string(), v.get("template")?.as_str()?.to_string()))
+                    };
                     all.iter().map(pair).collect::<Option<_>>().unwrap_or_else(|| {
                         tokens.wrong(FIELD, "a list of something else", "a text, or a list of {name, template}");
                         BTreeMap::new()

@@ -243,7 +243,8 @@ fn from_a_pipe_every_line_is_a_message() {
     child.stdin.take().unwrap().write_all(b"one\ntwo\\\nlines\n\n/stats\nthree").unwrap();
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
-    let answers: Vec<Value> = String::from_utf8(out.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let answers: Vec<Value> =
+        String::from_utf8(out.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(answers.len(), 3);
     let count = |answer: &Value, name: &str| answer[name].as_array().unwrap().len() as u64;
     let kept = count(&answers[0], "prompt_ids") + count(&answers[0], "ids") - 1;
@@ -266,14 +267,24 @@ fn a_file_of_messages_is_answered_or_rendered() {
     let answer = scene.run(&["--messages", &file, "-n", "8", "--json"]).expect(0).json();
     assert_eq!(answer["prompt_ids"], rendered["prompt_ids"]);
     assert_eq!(scene.run(&["--chat", "-p", "Hi", "-n", "8", "--json"]).expect(0).json()["ids"], answer["ids"]);
-    assert_eq!(scene.run(&["--chat", "--single-turn", "-p", "Hi", "-n", "8"]).expect(0).stdout.trim_end_matches('\n'), answer["text"]);
+    assert_eq!(
+        scene.run(&["--chat", "--single-turn", "-p", "Hi", "-n", "8"]).expect(0).stdout.trim_end_matches('\n'),
+        answer["text"]
+    );
     // Without --chat the same words are a plain prompt.
     let plain = scene.run(&["-p", "Hi", "-n", "8", "--json"]).expect(0).json();
     assert_ne!(plain["prompt_ids"], answer["prompt_ids"]);
     let system = scene.run(&["--chat", "--system", "S", "-p", "Hi", "--render"]).expect(0).stdout;
     assert_eq!(system, "<|begin_of_text|>SYSTEM:S<|end_of_text|>USER:Hi<|end_of_text|>ASSISTANT:");
-    fs::write(&file, json!({"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": false}).to_string()).unwrap();
-    assert_eq!(scene.run(&["--messages", &file, "--render"]).expect(0).stdout, "<|begin_of_text|>USER:Hi<|end_of_text|>");
+    fs::write(
+        &file,
+        json!({"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": false}).to_string(),
+    )
+    .unwrap();
+    assert_eq!(
+        scene.run(&["--messages", &file, "--render"]).expect(0).stdout,
+        "<|begin_of_text|>USER:Hi<|end_of_text|>"
+    );
 }
 
 #[test]
@@ -297,7 +308,13 @@ fn what_cannot_be_rendered_is_said() {
     let model = scene.model();
     let none = nanoserve("run", [model.as_str(), "--chat", "-p", "Hi"]).expect(2);
     assert!(none.stderr.contains("has no chat template: give one with --chat-template FILE"), "{}", none.stderr);
-    for arguments in [&["--chat", "--ids", "1"][..], &["--messages", "x", "-p", "y"], &["--now", "noon", "--chat"], &["--system", "x"], &[]] {
+    for arguments in [
+        &["--chat", "--ids", "1"][..],
+        &["--messages", "x", "-p", "y"],
+        &["--now", "noon", "--chat"],
+        &["--system", "x"],
+        &[],
+    ] {
         nanoserve("run", [&[model.as_str()], arguments].concat()).expect(2);
     }
     fs::write(scene.file("bad.jinja"), "{% if %}").unwrap();

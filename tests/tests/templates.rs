@@ -255,10 +255,14 @@ fn hostile_templates_end_soon() {
         let shown: String = template.chars().take(90).collect();
         let panicked = matches!(&got, Err(TemplateError::Failed { kind: "panic", .. }));
         assert!(!panicked, "{shown}");
-        println!("{:6.2} s {shown}: {}", start.elapsed().as_secs_f64(), match &got {
-            Ok(text) => format!("{} bytes", text.len()),
-            Err(e) => e.to_string(),
-        });
+        println!(
+            "{:6.2} s {shown}: {}",
+            start.elapsed().as_secs_f64(),
+            match &got {
+                Ok(text) => format!("{} bytes", text.len()),
+                Err(e) => e.to_string(),
+            }
+        );
         let text = got.unwrap_or_default();
         assert!(text.len() < 1 << 20 && !text.contains("subclass") && !text.contains("<class"), "{shown}");
     }

@@ -377,11 +377,7 @@ impl Object for Group {
 }
 
 /// Values in ascending order of a key; equal ones stay as they are.
-pub(super) fn sorted(
-    items: Vec<Value>,
-    key: impl Fn(&Value) -> Outcome<Value>,
-    reverse: bool,
-) -> Outcome<Vec<Value>> {
+pub(super) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, reverse: bool) -> Outcome<Vec<Value>> {
     let mut keyed = items.into_iter().map(|item| Ok((key(&item)?, item))).collect::<Outcome<Vec<_>>>()?;
     let mut failed = None;
     pay_items(keyed.len() * (usize::BITS - keyed.len().leading_zeros()) as usize)?;

@@ -83,5 +83,4 @@ impl Args {
     pub fn flag(&self, place: usize, name: &str, default: bool) -> bool {
         self.get(place, name).map_or(default, Value::is_true)
     }
-
 }

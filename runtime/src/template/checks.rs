@@ -29,10 +29,7 @@ pub(super) const ALL: [(&str, Check); 39] = [
     ("in", |v, a| contains(a.need(0, "seq")?, v)),
     ("integer", |v, _| Ok(matches!(kind(v), Kind::Int(_)))),
     ("iterable", |v, _| {
-        Ok(matches!(
-            kind(v),
-            Kind::Undefined | Kind::Str(_) | Kind::List | Kind::Tuple | Kind::Dict | Kind::Run(_)
-        ))
+        Ok(matches!(kind(v), Kind::Undefined | Kind::Str(_) | Kind::List | Kind::Tuple | Kind::Dict | Kind::Run(_)))
     }),
     ("le", |v, a| ordered("<=", v, a)),
     ("lessthan", |v, a| ordered("<", v, a)),

@@ -63,6 +63,8 @@ impl FromStr for Clock {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Clock, String> {
-        text.parse().map(Clock).map_err(|e: jiff::Error| format!("'{text}' is no time, expected 2026-01-15T12:00:00: {e}"))
+        text.parse()
+            .map(Clock)
+            .map_err(|e: jiff::Error| format!("'{text}' is no time, expected 2026-01-15T12:00:00: {e}"))
     }
 }

@@ -400,7 +400,8 @@ fn extreme(v: &Value, a: &Args, wanted: Ordering) -> Outcome<Value> {
             compare(op, &key, b)?;
         }
     }
-    Ok(best.map_or_else(|| super::access::Missing::nothing("No aggregated item, sequence was empty."), |(_, item)| item))
+    Ok(best
+        .map_or_else(|| super::access::Missing::nothing("No aggregated item, sequence was empty."), |(_, item)| item))
 }
 
 fn replace(v: &Value, a: &Args) -> Outcome<Value> {

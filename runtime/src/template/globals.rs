@@ -9,8 +9,8 @@ use super::limits::{pay_items, shallow};
 use super::value::{Kind, int, kind, text};
 use minijinja::value::{Object, ObjectRepr, Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Items of a `range`, as Jinja's sandbox allows.
 const RANGE: i128 = 100_000;
@@ -81,7 +81,10 @@ fn range(args: &Args) -> Outcome<Value> {
     let span = if step > 0 { stop.saturating_sub(start) } else { start.saturating_sub(stop) };
     let count = if span <= 0 { 0 } else { (span - 1) / step.saturating_abs() + 1 };
     if count > RANGE {
-        return raise("OverflowError", format!("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({RANGE})."));
+        return raise(
+            "OverflowError",
+            format!("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({RANGE})."),
+        );
     }
     pay_items(count as usize)?;
     let shown = if numbers.len() == 3 && step != 1 {

@@ -34,7 +34,8 @@ pub(super) fn to_json(value: &Value, args: &Args) -> Outcome<Value> {
         let [a, b] = &both[..] else { return type_error("separators must be two texts") };
         (item, key) = (text(a)?, text(b)?);
     }
-    let style = Style { ascii: args.flag(0, "ensure_ascii", false), indent, item, key, sort: args.flag(3, "sort_keys", false) };
+    let style =
+        Style { ascii: args.flag(0, "ensure_ascii", false), indent, item, key, sort: args.flag(3, "sort_keys", false) };
     let mut out = String::new();
     write(&mut out, value, &style, 0)?;
     Ok(Value::from(out))

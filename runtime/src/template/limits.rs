@@ -1,7 +1,7 @@
 //! What a template may use up: a template comes with a model from anywhere, and may be made to hang or to fill memory.
 //!
 //! The engine counts its own instructions. What one instruction can do is counted here: a byte that is made or looked at
-//! costs 1, an item of a list [`ITEM`]. A rendering has its thread for itself, so its counter is the thread's.
+//! costs 1, an item of a list [`ITEM`], a comparison half of that. A rendering has its thread for itself, so its counter is the thread's.
 
 use super::error::{Outcome, Raise, TemplateError};
 use minijinja::Value;

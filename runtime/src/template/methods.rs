@@ -4,16 +4,55 @@ use super::access::{self, Run};
 use super::calls::Args;
 use super::error::{Outcome, type_error, value_error};
 use super::limits::{pay, pay_items, shallow};
-use super::value::{Kind, escaped, equal, index, int, kind, same_markup, text, type_name};
+use super::value::{Kind, equal, escaped, index, int, kind, same_markup, text, type_name};
 use minijinja::Value;
 use minijinja::value::Tuple;
 
 const STR: [&str; 44] = [
-    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "format_map", "index",
-    "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable",
-    "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix",
-    "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith",
-    "strip", "swapcase", "title", "upper", "zfill",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
+    "zfill",
 ];
 const LIST: [&str; 3] = ["copy", "count", "index"];
 const LIST_CHANGES: [&str; 8] = ["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"];
@@ -85,12 +124,14 @@ fn list_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
 }
 
 fn dict_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
-    let pairs = |shape: fn((Value, Value)) -> Value| Ok(access::pairs(value)?.into_iter().map(shape).collect::<Vec<_>>());
+    let pairs =
+        |shape: fn((Value, Value)) -> Value| Ok(access::pairs(value)?.into_iter().map(shape).collect::<Vec<_>>());
     match name {
         "get" => {
             args.only("get", &["key", "default"])?;
             let none = Value::from(());
-            Ok(access::entry(value, args.need(0, "key")?).unwrap_or_else(|| args.get(1, "default").unwrap_or(&none).clone()))
+            Ok(access::entry(value, args.need(0, "key")?)
+                .unwrap_or_else(|| args.get(1, "default").unwrap_or(&none).clone()))
         }
         "items" => Ok(Run::value("dict_items", pairs(|(k, v)| Value::from(Tuple::from([k, v])))?)),
         "keys" => Ok(Run::value("dict_keys", pairs(|(k, _)| k)?)),
@@ -320,7 +361,8 @@ fn split_lines(s: &str, keep: bool) -> Vec<String> {
     let ends = |c| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
     while !rest.is_empty() {
         let end = rest.find(ends).unwrap_or(rest.len());
-        let mark = if rest[end..].starts_with("\r\n") { 2 } else { rest[end..].chars().next().map_or(0, char::len_utf8) };
+        let mark =
+            if rest[end..].starts_with("\r\n") { 2 } else { rest[end..].chars().next().map_or(0, char::len_utf8) };
         lines.push(rest[..if keep { end + mark } else { end }].to_string());
         rest = &rest[end + mark..];
     }

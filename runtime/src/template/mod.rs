@@ -96,7 +96,8 @@ fn on_thread<T: Send>(work: impl FnOnce() -> Result<T, TemplateError> + Send) ->
     let failed = |e: io::Error| TemplateError::Thread { cause: e.to_string() };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("template".into()).stack_size(limits::STACK);
-        let panicked = |_| TemplateError::Failed { kind: "panic", message: "the engine cannot bear this template".into() };
+        let panicked =
+            |_| TemplateError::Failed { kind: "panic", message: "the engine cannot bear this template".into() };
         thread.spawn_scoped(scope, work).map_err(failed)?.join().map_err(panicked)?
     })
 }
@@ -141,10 +142,15 @@ fn environment(clock: Clock) -> Environment<'static> {
         }
         Ok(true)
     });
-    env.add_filter("$name", |value: Value, name: String| {
-        if value.is_undefined() { access::Missing::variable(&name) } else { value }
+    env.add_filter(
+        "$name",
+        |value: Value, name: String| {
+            if value.is_undefined() { access::Missing::variable(&name) } else { value }
+        },
+    );
+    env.add_filter("$attr", |value: Value, name: String| -> Result<Value, Error> {
+        Ok(access::attribute(&value, &name)?)
     });
-    env.add_filter("$attr", |value: Value, name: String| -> Result<Value, Error> { Ok(access::attribute(&value, &name)?) });
     env.add_filter("$item", |value: Value, key: Value| -> Result<Value, Error> { Ok(access::item(&value, &key)?) });
     env.add_filter("$slice", |value: Value, start: Value, stop: Value, step: Value| -> Result<Value, Error> {
         Ok(access::slice(&value, &start, &stop, &step)?)
@@ -156,7 +162,8 @@ fn environment(clock: Clock) -> Environment<'static> {
         },
     );
     env.add_filter("$else", |line: u32| {
-        let what = format!("the inline if-expression on line {line} evaluated to false and no else section was defined.");
+        let what =
+            format!("the inline if-expression on line {line} evaluated to false and no else section was defined.");
         access::Missing::nothing(&what)
     });
     env.add_filter("$private", |name: String| -> Result<Value, Error> { Ok(globals::private(&name)?) });

@@ -73,9 +73,7 @@ fn stmt<'t>(of: &Stmt<'t>) -> Read<Stmt<'t>> {
     Ok(match of {
         Stmt::Template(s) => Stmt::Template(Spanned::new(ast::Template { children: stmts(&s.children)? }, s.span())),
         Stmt::EmitExpr(s) => Stmt::EmitExpr(Spanned::new(ast::EmitExpr { expr: expr(&s.expr)? }, s.span())),
-        Stmt::EmitRaw(s) => {
-            Stmt::EmitExpr(Spanned::new(ast::EmitExpr { expr: constant(s.raw, s.span()) }, s.span()))
-        }
+        Stmt::EmitRaw(s) => Stmt::EmitExpr(Spanned::new(ast::EmitExpr { expr: constant(s.raw, s.span()) }, s.span())),
         Stmt::ForLoop(s) => {
             let node = ast::ForLoop {
                 target: target(&s.target)?,
@@ -97,7 +95,8 @@ fn stmt<'t>(of: &Stmt<'t>) -> Read<Stmt<'t>> {
         }
         Stmt::WithBlock(s) => {
             // Every value is worked out before any name has one.
-            let (names, values): (Vec<_>, Vec<_>) = s.assignments.iter().map(|(to, from)| (target(to), expr(from))).unzip();
+            let (names, values): (Vec<_>, Vec<_>) =
+                s.assignments.iter().map(|(to, from)| (target(to), expr(from))).unzip();
             let (items, values) = (names.into_iter().collect::<Read<_>>()?, values.into_iter().collect::<Read<_>>()?);
             let to = Expr::List(Spanned::new(ast::List { items }, s.span()));
             let from = Expr::Tuple(Spanned::new(ast::Tuple { items: values }, s.span()));
@@ -136,7 +135,8 @@ fn stmt<'t>(of: &Stmt<'t>) -> Read<Stmt<'t>> {
         }
         Stmt::Macro(s) => Stmt::Macro(macro_of(s)?),
         Stmt::CallBlock(s) => {
-            let call = Spanned::new(ast::Call { expr: callee(&s.call.expr)?, args: args(&s.call.args)? }, s.call.span());
+            let call =
+                Spanned::new(ast::Call { expr: callee(&s.call.expr)?, args: args(&s.call.args)? }, s.call.span());
             let node = ast::CallBlock { call, macro_decl: macro_of(&s.macro_decl)? };
             Stmt::CallBlock(Spanned::new(node, s.span()))
         }

@@ -205,7 +205,12 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_spelt_anew() {
-        let same = ["a {{ b }} {% if c %}d{% endif %}", "{# {% generation %} #}", "{% raw %}{% generation %}{% endraw %}", "{"];
+        let same = [
+            "a {{ b }} {% if c %}d{% endif %}",
+            "{# {% generation %} #}",
+            "{% raw %}{% generation %}{% endraw %}",
+            "{",
+        ];
         for text in same {
             assert_eq!(spell(text), text);
         }

@@ -5,7 +5,7 @@
 
 use super::access::{self, Bound, Group, Missing, Run};
 use super::error::{Outcome, raise, type_error, value_error};
-use super::limits::{DEPTH, exceeded, pay, pay_items, shallow};
+use super::limits::{DEPTH, ITEM, exceeded, pay, pay_items, shallow};
 use minijinja::Value;
 use minijinja::value::{Tuple, ValueKind};
 use std::cmp::Ordering;
@@ -257,7 +257,7 @@ fn same(a: &Value, b: &Value, left: usize) -> Outcome<bool> {
     if left == 0 {
         return Err(exceeded("lists within lists", DEPTH as u64));
     }
-    pay(1)?;
+    pay(ITEM / 2)?;
     if let Some(numbers) = numbers(a, b) {
         return Ok(match numbers {
             Numbers::Ints(a, b) => a == b,
@@ -315,11 +315,7 @@ pub(super) fn compare(op: &str, a: &Value, b: &Value) -> Outcome<Option<Ordering
         }
         (Kind::Undefined, _) => access::undefined(a),
         (_, Kind::Undefined) => access::undefined(b),
-        _ => type_error(format!(
-            "'{op}' not supported between instances of '{}' and '{}'",
-            type_name(a),
-            type_name(b)
-        )),
+        _ => type_error(format!("'{op}' not supported between instances of '{}' and '{}'", type_name(a), type_name(b))),
     }
 }
 
@@ -435,13 +431,11 @@ pub(super) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
         ("+", Numbers::Ints(a, b)) => checked(a.checked_add(b)),
         ("-", Numbers::Ints(a, b)) => checked(a.checked_sub(b)),
         ("*", Numbers::Ints(a, b)) => checked(a.checked_mul(b)),
-        ("/" | "//" | "%", Numbers::Ints(_, 0)) => {
-            zero(match op {
-                "/" => "division by zero",
-                "//" => "integer division or modulo by zero",
-                _ => "integer modulo by zero",
-            })
-        }
+        ("/" | "//" | "%", Numbers::Ints(_, 0)) => zero(match op {
+            "/" => "division by zero",
+            "//" => "integer division or modulo by zero",
+            _ => "integer modulo by zero",
+        }),
         ("/", Numbers::Ints(a, b)) => Ok(Value::from(a as f64 / b as f64)),
         ("//", Numbers::Ints(a, b)) => checked(floor_div(a, b)),
         ("%", Numbers::Ints(a, b)) => checked(floor_div(a, b).map(|q| a - q * b)),

@@ -140,7 +140,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     arguments.chat.n_given = matches.value_source("n_predict") == Some(ValueSource::CommandLine);
     if !arguments.prompt.is_given() && !arguments.chat.is_on() {
-        let what = "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE or --self-test";
+        let what =
+            "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE or --self-test";
         Arguments::command().error(ErrorKind::MissingRequiredArgument, what).exit();
     }
     cli::begin(&arguments.model);

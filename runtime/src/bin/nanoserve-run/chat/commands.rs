@@ -4,6 +4,7 @@ use super::lines::{Line, Lines};
 use super::turns::{Answered, Chat};
 use crate::cli;
 use anyhow::{Context, Result};
+use nanoserve_runtime::StopReason;
 use nanoserve_runtime::chat::Conversation;
 use std::process::ExitCode;
 
@@ -47,8 +48,8 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
                 let said = escaped.unwrap_or(&text);
                 chat.conversation.push("user", said);
                 match answer(chat, lines) {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(ExitCode::SUCCESS),
+                    Ok(None) => {}
+                    Ok(Some(code)) => return Ok(code),
                     // Nothing was answered: the message is taken back, the conversation is as it was.
                     Err(e) if lines.is_terminal() => {
                         chat.conversation.pop();
@@ -61,16 +62,20 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
     }
 }
 
-/// One answer; false when nobody reads it.
-fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<bool> {
+/// One answer; the exit code where it is the last: nobody reads it, or Ctrl-C came where nobody can go on.
+fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
     let mut out = std::io::stdout().lock();
     if !lines.is_terminal() {
-        return Ok(!matches!(chat.answer(&mut out)?, Answered::Gone));
+        return Ok(match chat.answer(&mut out)? {
+            Answered::Gone => Some(ExitCode::SUCCESS),
+            Answered::Done(StopReason::Cancelled) => Some(ExitCode::from(130)),
+            _ => None,
+        });
     }
     loop {
         match chat.try_answer(&mut out)? {
-            Answered::Done(_) => return Ok(true),
-            Answered::Gone => return Ok(false),
+            Answered::Done(_) => return Ok(None),
+            Answered::Gone => return Ok(Some(ExitCode::SUCCESS)),
             Answered::Full { prompt, capacity } => {
                 cli::tell(format_args!(
                     "The conversation has {prompt} tokens and the context {capacity}: too little is left for an answer."
@@ -82,8 +87,10 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<bool> {
                 if dropped == 0 {
                     chat.conversation.pop();
                     let why = if yes { "there is no turn left to drop; " } else { "" };
-                    cli::tell(format_args!("{why}the message was not sent: /reset, /drop, or start again with a larger --ctx"));
-                    return Ok(true);
+                    cli::tell(format_args!(
+                        "{why}the message was not sent: /reset, /drop, or start again with a larger --ctx"
+                    ));
+                    return Ok(None);
                 }
                 cli::tell(format_args!("[{dropped} turn{} dropped]", if dropped == 1 { "" } else { "s" }));
             }
