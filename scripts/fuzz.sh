@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-120}
 shift || true
 doors=("$@")
-[ ${#doors[@]} -gt 0 ] || doors=(nsv safetensors config vocabulary tokenizer)
+[ ${#doors[@]} -gt 0 ] || doors=(nsv safetensors config vocabulary tokenizer template)
 command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 2; }
 
 failed=()

@@ -38,6 +38,11 @@ impl<'a> Fields<'a> {
         self.map.get(field).is_some_and(Value::is_null)
     }
 
+    /// All of them.
+    pub fn entries(&self) -> &'a Map<String, Value> {
+        self.map
+    }
+
     /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()

@@ -46,6 +46,7 @@ mod rope;
 mod shard;
 mod sidecars;
 mod source;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod vocab;

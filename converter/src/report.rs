@@ -176,7 +176,7 @@ impl fmt::Display for Warning {
             Warning::IndexIgnored => f.write_str("model.safetensors is read, the index beside it is not"),
             Warning::NoEos => f.write_str("no eos_token_id: generation will not end by itself"),
             Warning::NoDefaultTemplate { names } => {
-                write!(f, "chat templates {} are ignored: none is named default", names.join(", "))
+                write!(f, "chat templates {}, but none is named default: chat needs --chat-template", names.join(", "))
             }
             Warning::LongLicence { name, most } => write!(f, "{name} has more than {most} bytes and is not kept"),
             Warning::VocabularyDiffers { text } => {

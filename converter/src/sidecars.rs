@@ -5,16 +5,16 @@ use crate::config::Config;
 use crate::error::{Problems, Result, What};
 use crate::json::{self, Fields};
 use crate::report::{Warning, Watch};
+use crate::templates::{self, Templates};
 use crate::vocab::{self, Compiled};
 use nanoserve_format::{GenerationDefaults, ModelSpec, Plan, Provenance, SectionKind, SourceFile, TokenizerVectors};
-use serde_json::{Map, Value};
+use serde_json::Map;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use tokenizers::Tokenizer;
 
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const TEMPLATE: &str = "chat_template.jinja";
 const GENERATION: &str = "generation_config.json";
 /// Bytes hashed between two looks at the cancel flag.
 const HASH_CHUNK: usize = 32 << 20;
@@ -24,8 +24,8 @@ const HASH_CHUNK: usize = 32 << 20;
 pub(crate) struct Sidecars {
     /// tokenizer.json as it was, and what the tokenizers library made of it.
     pub tokenizer: Option<(Vec<u8>, Tokenizer)>,
-    /// The chat template.
-    pub template: Option<String>,
+    /// The chat templates.
+    pub templates: Templates,
     /// How to generate.
     pub generation: GenerationDefaults,
 }
@@ -47,9 +47,10 @@ impl Sidecars {
         let generation = Fields::new(GENERATION, generation.as_ref().unwrap_or(&empty), problems);
         let config = config.map(|c| c.fields(problems));
         let tokenizer = tokenizer(folder, vocab_size, problems, warnings);
-        let template = template(folder, tokens, problems, warnings);
-        let generation = defaults(generation, config, tokens, vocab_size, warnings);
-        Sidecars { tokenizer, template, generation }
+        let templates = Templates::read(folder, tokens, problems, warnings);
+        let mut generation = defaults(generation, config, tokens, vocab_size, warnings);
+        generation.special_tokens = templates::special_tokens(folder, tokens, problems);
+        Sidecars { tokenizer, templates, generation }
     }
 
     /// Adds all that need not be worked out to a file's plan, and the room for what does.
@@ -59,8 +60,11 @@ impl Sidecars {
             // Its compiled form has about half of its bytes.
             plan.expect_bytes(json.len() as u64);
         }
-        if let Some(template) = &self.template {
+        if let Some(template) = &self.templates.default {
             plan.section(SectionKind::ChatTemplate, template.clone().into_bytes());
+        }
+        if !self.templates.named.is_empty() {
+            plan.json(SectionKind::NamedTemplates, &self.templates.named);
         }
         plan.json(SectionKind::Generation, &self.generation);
     }
@@ -112,33 +116,6 @@ fn tokenizer(
     Some((bytes, loaded))
 }
 
-/// The chat template: the file of that name, else the field of tokenizer_config.json, the one named `default` where
-/// there are several.
-fn template(folder: &Folder, tokens: Fields, problems: &Problems, warnings: &mut Vec<Warning>) -> Option<String> {
-    const FIELD: &str = "chat_template";
-    if let Some(bytes) = folder.read(TEMPLATE, problems) {
-        return match String::from_utf8(bytes) {
-            Ok(text) => Some(text),
-            Err(e) => {
-                let (field, got) = ("the template".to_string(), format!("no UTF-8 ({})", e.utf8_error()));
-                problems.file(TEMPLATE, What::Field { field, got, expected: "text".into() });
-                None
-            }
-        };
-    }
-    let Some(Value::Array(all)) = tokens.get(FIELD) else { return tokens.text(FIELD).map(str::to_string) };
-    let pair = |v: &Value| Some((v.get("name")?.as_str()?.to_string(), v.get("template")?.as_str()?.to_string()));
-    let Some(named) = all.iter().map(pair).collect::<Option<Vec<_>>>() else {
-        tokens.wrong(FIELD, "a list of something else", "a text, or a list of {name, template}");
-        return None;
-    };
-    let default = named.iter().find(|(name, _)| name == "default").map(|(_, template)| template.clone());
-    if default.is_none() && !named.is_empty() {
-        warnings.push(Warning::NoDefaultTemplate { names: named.into_iter().map(|(name, _)| name).collect() });
-    }
-    default
-}
-
 /// Generation defaults: generation_config.json first, for the token ids config.json where it is silent, and the text model in
 /// it where that is too.
 fn defaults(
@@ -183,6 +160,7 @@ fn defaults(
         top_p: ranged("top_p", "above 0 and at most 1", |x| x > 0.0 && x <= 1.0),
         min_p: ranged("min_p", "0 to 1", |x| (0.0..=1.0).contains(&x)),
         repeat_penalty: ranged("repetition_penalty", "above 0", |x| x > 0.0),
+        ..GenerationDefaults::default()
     }
 }
 

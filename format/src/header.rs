@@ -66,11 +66,13 @@ pub enum SectionKind {
     Reference,
     /// What the source's tokenizer made of some texts: [`TokenizerVectors`](crate::TokenizerVectors), JSON.
     TokenizerVectors,
+    /// Chat templates beside the usual one, by name: JSON.
+    NamedTemplates,
 }
 
 impl SectionKind {
     /// Every kind of this format version, in the file's order.
-    pub const ALL: [SectionKind; 11] = [
+    pub const ALL: [SectionKind; 12] = [
         SectionKind::Spec,
         SectionKind::Directory,
         SectionKind::Tokenizer,
@@ -82,6 +84,7 @@ impl SectionKind {
         SectionKind::Golden,
         SectionKind::Reference,
         SectionKind::TokenizerVectors,
+        SectionKind::NamedTemplates,
     ];
 
     /// The number that stands for it in the section table.
@@ -98,6 +101,7 @@ impl SectionKind {
             SectionKind::Golden => 9,
             SectionKind::Reference => 10,
             SectionKind::TokenizerVectors => 11,
+            SectionKind::NamedTemplates => 12,
         }
     }
 
@@ -126,6 +130,7 @@ impl fmt::Display for SectionKind {
             SectionKind::Golden => "golden",
             SectionKind::Reference => "reference",
             SectionKind::TokenizerVectors => "tokenizer_vectors",
+            SectionKind::NamedTemplates => "named_templates",
         })
     }
 }

@@ -8,6 +8,7 @@ use crate::reader::{Damage, Layout, TensorView, parse};
 use crate::sign::SIGNATURE_PLACE;
 use crate::spec::ModelSpec;
 use memmap2::{Mmap, MmapMut};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -140,6 +141,17 @@ impl NsvFile {
     /// When the section is damaged.
     pub fn generation(&self) -> Result<GenerationDefaults> {
         Ok(self.layout.json(&self.map, SectionKind::Generation)?.unwrap_or_default())
+    }
+
+    /// The chat template, and those beside it by name: `tool_use`, for one, is meant for conversations with tools.
+    ///
+    /// # Errors
+    /// When a section is damaged, or the template is no text.
+    pub fn chat_templates(&self) -> Result<(Option<&str>, BTreeMap<String, String>)> {
+        let kind = SectionKind::ChatTemplate;
+        let damaged = |e: std::str::Utf8Error| FormatError::SectionText { kind, cause: e.to_string() };
+        let usual = self.section(kind)?.map(std::str::from_utf8).transpose().map_err(damaged)?;
+        Ok((usual, self.layout.json(&self.map, SectionKind::NamedTemplates)?.unwrap_or_default()))
     }
 
     /// Where the file came from.

@@ -1,6 +1,7 @@
 //! What a file holds beside the model: how to generate from it, and where it came from.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How its makers meant the model to be sampled, and the tokens that begin and end a text. Absent values are the
 /// runtime's to choose.
@@ -30,6 +31,9 @@ pub struct GenerationDefaults {
     /// Divides positive and multiplies negative logits of tokens seen before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeat_penalty: Option<f64>,
+    /// Texts of special tokens, by the names that chat templates have for them: `bos_token` and its likes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub special_tokens: BTreeMap<String, String>,
 }
 
 /// Where a file came from. Holds no time, no path and no host: the same sources give the same bytes.

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use nanoserve_format::{Damage, Encoding, FormatError, KeyError, NsvFile, PublicKey};
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::load::Load;
+use nanoserve_runtime::template::TemplateError;
 use nanoserve_runtime::{Engine, EngineOptions, KvType, RuntimeError};
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -197,8 +198,11 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
         KeyError::Write { source, .. } => !matches!(source.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound),
         other => matches!(other, KeyError::Random(_)),
     };
-    let failed =
-        error.is::<Damaged>() || error.downcast_ref().is_some_and(machine) || error.downcast_ref().is_some_and(key);
+    let thread = |e: &TemplateError| matches!(e, TemplateError::Thread { .. });
+    let failed = error.downcast_ref().is_some_and(thread)
+        || error.is::<Damaged>()
+        || error.downcast_ref().is_some_and(machine)
+        || error.downcast_ref().is_some_and(key);
     // 1 is a check's answer or the machine's fault, 2 the input's.
     ExitCode::from(if failed { 1 } else { 2 })
 }

@@ -23,6 +23,7 @@
 
 pub mod backend;
 pub mod bisect;
+pub mod chat;
 pub mod cpu;
 mod error;
 pub mod forward;
@@ -41,6 +42,7 @@ pub mod sampler;
 pub mod selftest;
 pub mod session;
 pub mod stream;
+pub mod template;
 pub mod tokenizer;
 pub mod verify;
 

@@ -15,6 +15,8 @@ mod programs;
 mod random;
 pub mod schema;
 pub mod targets;
+#[allow(unsafe_code)]
+mod terminal;
 mod twin;
 
 pub use checkpoint::{Source, SourceType, Tiny, TinyRope};
@@ -23,4 +25,5 @@ pub use fixtures::{Fixture, convert, convert_with, copy_folder, engine, fixture,
 pub use measure::{Divergence, argmax, divergence, kl, max_abs_diff};
 pub use programs::{Run, command, nanoserve, program};
 pub use random::SplitMix64;
+pub use terminal::Terminal;
 pub use twin::{Tensors, Twin, random_tensors, write_tensors};

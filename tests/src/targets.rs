@@ -11,6 +11,7 @@ use nanoserve_format::vocab::{Splitter, Vocabulary};
 use nanoserve_format::{Layout, ModelSpec, NsvFile, SectionKind, parse};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, isa};
+use nanoserve_runtime::template::{Clock, Template, TemplateError};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError, Tokenizer};
 use std::sync::Arc;
 
@@ -18,12 +19,13 @@ use std::sync::Arc;
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// Every door. The answer is whether the bytes were taken for good ones.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("nsv", nsv),
     ("safetensors", safetensors),
     ("config", config),
     ("vocabulary", vocabulary),
     ("tokenizer", tokenizer),
+    ("template", template),
 ];
 
 /// Texts that tokenizers are tried on: several scripts, spaces, an added token, and rows of one character.
@@ -204,4 +206,23 @@ pub fn tokenizer(bytes: &[u8]) -> bool {
         assert!(Tokenizer::from_section(section, Some(1), None).is_ok(), "what was compiled is read");
     }
     true
+}
+
+/// What templates are rendered with: messages of every kind, tools, and values of every type.
+const VARIABLES: &str = r#"{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " Hi, Ünï 😀 "},
+    {"role": "assistant", "content": "<think>hm</think> Yes", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+    {"role": "tool", "content": "2"}, {"role": "user", "content": "Bye"}], "tools": [{"type": "function", "function": {"name": "f",
+    "parameters": {"type": "object", "properties": {"a": {"type": ["integer", "null"]}}}}}], "documents": null,
+    "add_generation_prompt": true, "bos_token": "<s>", "eos_token": "</s>", "n": 7, "f": 2.5, "l": [3, 1, 2], "d": {"b": 1, "a": [1.5]},
+    "words": ["pear", "Apple", "fig"], "people": [{"name": "Ada", "age": 36}, {"name": "bob", "age": 25}], "t": true, "z": null,
+    "s": "a,b,,c", "html": "<a>1 & 2</a>", "text": "The quick brown fox jumps over the lazy dog.", "e": "", "neg": -7}"#;
+
+/// A chat template.
+pub fn template(bytes: &[u8]) -> bool {
+    let clock: Clock = "2026-01-15T12:00:00".parse().expect("a time");
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let rendered = Template::new(text).and_then(|template| template.render_json(VARIABLES, clock));
+    // A panic stays on the rendering's own thread, and would be taken for an error.
+    assert!(!matches!(rendered, Err(TemplateError::Failed { kind: "panic", .. })), "{text}");
+    rendered.is_ok()
 }

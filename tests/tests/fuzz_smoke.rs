@@ -115,6 +115,11 @@ fn tokenizer() {
     smoke("tokenizer", 20_000);
 }
 
+#[test]
+fn templates() {
+    smoke("template", 4_000);
+}
+
 /// A byte-level vocabulary of few merges, and one of the text family.
 fn vocabularies() -> [Contents; 2] {
     let mut bytes = Contents::new(Family::ByteLevel);
@@ -290,4 +295,16 @@ fn write_the_seeds() {
         "pad_type_id": 0, "pad_token": "a"});
     let truncation = json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
     put("tokenizer", "good-padding", &tokenizer_json(&[("/padding", padding), ("/truncation", truncation)]));
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference/templates");
+    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(reference.join(name)).unwrap()).unwrap() };
+    for (name, template) in read("conversations.json")["templates"].as_object().unwrap() {
+        put("template", &format!("good-{name}"), template.as_str().unwrap().as_bytes());
+    }
+    for group in ["print", "logic", "slices", "methods", "filters", "json", "tests", "generators", "tags"] {
+        let features = read("features.json");
+        let cases = features["cases"].as_array().unwrap().iter();
+        let of_group = cases.filter(|c| c["name"].as_str().unwrap().starts_with(group) && c["text"].is_string());
+        let templates: Vec<&str> = of_group.map(|c| c["template"].as_str().unwrap()).collect();
+        put("template", &format!("good-{group}"), templates.join("\n").as_bytes());
+    }
 }

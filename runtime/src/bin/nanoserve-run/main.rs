@@ -1,7 +1,9 @@
 //! Runs a model: a prompt in, text out as it is made.
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser};
+use nanoserve_format::ModelSpec;
 use nanoserve_runtime::rope::unstretched;
 use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
 use std::io::{Read, Write};
@@ -12,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 mod cache;
+mod chat;
 #[path = "../../cli.rs"]
 mod cli;
 mod perplexity;
@@ -32,11 +35,17 @@ Examples:
   nanoserve-run model.nsv -p \"Yes or no? \" --grammar answer.lark       where answer.lark is   start: \"yes\" | \"no\"
   nanoserve-run model.nsv -f long.txt --prompt-cache long.kv --lookup
   nanoserve-run model.nsv --perplexity text.txt --ctx 512
+  nanoserve-run model.nsv --chat --system \"Answer in one sentence.\"
+  nanoserve-run model.nsv --chat --single-turn -p \"Why is the sky blue?\"
+  nanoserve-run model.nsv --messages conversation.json --render
   nanoserve-run model.nsv --self-test
   nanoserve-run model.nsv --require-signer key.pub.pem -p \"Once upon a time\"
 
-Standard output is the continuation alone, as it is made; the prompt is not repeated. It is plain completion: the text
-goes to the model as it is. Sampling options that are not given are the file's own, and where it has none those shown.
+Standard output is the continuation alone, as it is made; the prompt is not repeated. Without --chat it is plain
+completion, whatever the model: the text goes to it as it is. With --chat the text is a message: the model's own template
+makes a prompt of it. --chat goes on with messages from the terminal, or, where standard input is none, with one message
+a line; with -p and no terminal, or with --single-turn, it ends after the answer. An answer ends by itself (-n bounds it).
+Sampling options that are not given are the file's own, and where it has none those shown.
 A grammar is written in Lark, as llguidance reads it: rules 'name: ...' in lower case, terminals in capitals, texts in
 quotes, expressions in slashes; 'start' is where it begins. Of GBNF, 'root ::= x' is 'start: x'.
 Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this machine computes something else
@@ -65,6 +74,8 @@ struct Arguments {
     #[command(flatten)]
     prompt: Prompt,
     #[command(flatten)]
+    chat: chat::ChatArgs,
+    #[command(flatten)]
     cache: cache::Cache,
     #[command(flatten)]
     answer: sampling::Answer,
@@ -78,7 +89,7 @@ struct Arguments {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The prompt, or what to do in its place")]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct Prompt {
     /// The prompt
     #[arg(short, long, value_name = "TEXT")]
@@ -99,6 +110,15 @@ struct Prompt {
 }
 
 impl Prompt {
+    /// Whether one was given.
+    fn is_given(&self) -> bool {
+        self.prompt.is_some()
+            || self.file.is_some()
+            || self.ids.is_some()
+            || self.perplexity.is_some()
+            || self.self_test
+    }
+
     fn text(&self) -> Result<Option<String>> {
         let Some(file) = self.file.as_ref().or(self.perplexity.as_ref()) else { return Ok(self.prompt.clone()) };
         let mut text = Vec::new();
@@ -112,8 +132,21 @@ impl Prompt {
     }
 }
 
+impl Arguments {
+    /// Positions of a session that is to hold so many at least.
+    fn capacity(&self, spec: &ModelSpec, wanted: usize) -> usize {
+        let usual = unstretched(&spec.rope).map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT));
+        self.ctx.unwrap_or(wanted.max(usual).min(spec.context_length))
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if !arguments.prompt.is_given() && !arguments.chat.is_on() {
+        let what = "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, --perplexity FILE \
+                    or --self-test";
+        Arguments::command().error(ErrorKind::MissingRequiredArgument, what).exit();
+    }
     cli::begin(&arguments.model);
     cli::exit(run(&arguments))
 }
@@ -142,21 +175,24 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         Err(e) => return Err(e.into()),
     };
     let tokenizer = tokenizer.as_ref();
+    let vocab_size = engine.file().spec().vocab_size;
+    let defaults = engine.file().generation().map_err(RuntimeError::from)?;
+    let mut options = sampling::options(&defaults, &a.sampling, &a.answer, tokenizer, vocab_size)?;
+    options.chunk = a.chunk;
+    if a.chat.is_on() {
+        let tokenizer = tokenizer.ok_or(RuntimeError::NoTokenizer)?;
+        return chat::run(&mut engine, a, text, tokenizer, options, &interrupted);
+    }
     let prompt = match (text, tokenizer) {
         (Some(text), Some(tokenizer)) => tokenizer.encode(&text, true).map_err(RuntimeError::from)?,
         _ => a.prompt.ids.clone().unwrap_or_default(),
     };
-    let (limit, vocab_size) = (engine.file().spec().context_length, engine.file().spec().vocab_size);
-    let defaults = engine.file().generation().map_err(RuntimeError::from)?;
-    let mut options = sampling::options(&defaults, &a.sampling, &a.answer, tokenizer, vocab_size)?;
-    options.chunk = a.chunk;
     let seed = options.sampling.seed;
     let kv_type = a.machine.how.kv_type(engine.file());
     let cached = a.cache.read(engine.file(), kv_type)?;
     let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
     let wanted = wanted.max(cached.as_ref().map_or(0, |c| c.ids().len()));
-    let usual = unstretched(&engine.file().spec().rope).map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT));
-    let capacity = a.ctx.unwrap_or(wanted.max(usual).min(limit));
+    let capacity = a.capacity(engine.file().spec(), wanted);
     let mut session = engine.session(capacity, kv_type)?;
     if let Some(cached) = &cached {
         cached.restore(&mut session).map_err(RuntimeError::from)?;

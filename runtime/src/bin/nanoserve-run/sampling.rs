@@ -108,9 +108,9 @@ fn bias(text: &str) -> Result<(u32, f32), String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The answer")]
 pub struct Answer {
-    /// Tokens to make at most; -1 goes on to the context's end
-    #[arg(short = 'n', long = "n-predict", default_value_t = 128, allow_negative_numbers = true, value_name = "N")]
-    n_predict: i64,
+    /// Tokens to make at most; -1 goes on to the context's end [default: 128; in a conversation -1]
+    #[arg(short = 'n', long = "n-predict", allow_negative_numbers = true, value_name = "N")]
+    pub n_predict: Option<i64>,
     /// Stop at this text, and do not print it; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
@@ -210,7 +210,7 @@ pub fn options(
     }
     options.stops.clone_from(&answer.stop);
     options.ignore_eos = answer.ignore_eos;
-    options.max_tokens = usize::try_from(answer.n_predict).ok();
+    options.max_tokens = answer.n_predict.map_or(options.max_tokens, |n| usize::try_from(n).ok());
     options.logprobs = answer.logprobs;
     options.lookup = answer.lookup.unwrap_or(0);
     options.grammar = grammar(answer, &options.eos_ids, tokenizer, vocab_size)?;

@@ -1,0 +1,100 @@
+//! Chat templates, and the special tokens that they know by name.
+
+use crate::checkpoint::Folder;
+use crate::error::{Problems, What};
+use crate::json::{self, Fields};
+use crate::report::Warning;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fs;
+
+const FILE: &str = "chat_template.jinja";
+const MORE: &str = "additional_chat_templates";
+const FIELD: &str = "chat_template";
+const DEFAULT: &str = "default";
+const TOKENS: &str = "special_tokens_map.json";
+/// The tokens that have a name for every model; others have one for theirs.
+const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// The chat templates of a checkpoint.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Templates {
+    /// The one for every conversation.
+    pub default: Option<String>,
+    /// Those beside it, such as `tool_use` and `rag`.
+    pub named: BTreeMap<String, String>,
+}
+
+impl Templates {
+    /// The files, where there is one; else the field of tokenizer_config.json: a text, or a list of named ones.
+    pub fn read(folder: &Folder, tokens: Fields, problems: &Problems, warnings: &mut Vec<Warning>) -> Templates {
+        let mut named = files(folder, problems);
+        if named.is_empty() {
+            named = match tokens.get(FIELD) {
+                Some(Value::Array(all)) => {
+                    let pair = |v: &Value| {
+                        Some((v.get("name")?.as_str()?.to_string(), v.get("template")?.as_str()?.to_string()))
+                    };
+                    all.iter().map(pair).collect::<Option<_>>().unwrap_or_else(|| {
+                        tokens.wrong(FIELD, "a list of something else", "a text, or a list of {name, template}");
+                        BTreeMap::new()
+                    })
+                }
+                _ => tokens.text(FIELD).map(|text| (DEFAULT.to_string(), text.to_string())).into_iter().collect(),
+            };
+        }
+        let default = named.remove(DEFAULT);
+        if default.is_none() && !named.is_empty() {
+            warnings.push(Warning::NoDefaultTemplate { names: named.keys().cloned().collect() });
+        }
+        Templates { default, named }
+    }
+}
+
+/// chat_template.jinja, and every file of the folder for more of them, by name.
+fn files(folder: &Folder, problems: &Problems) -> BTreeMap<String, String> {
+    let more = fs::read_dir(folder.path.join(MORE)).into_iter().flatten().flatten();
+    let more = more.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        Some((name.strip_suffix(".jinja")?.to_string(), format!("{MORE}/{name}")))
+    });
+    let all = more.chain([(DEFAULT.to_string(), FILE.to_string())]);
+    let read = all.filter_map(|(name, path)| {
+        let bytes = folder.read(&path, problems)?;
+        match String::from_utf8(bytes) {
+            Ok(text) => Some((name, text)),
+            Err(e) => {
+                let (field, got) = ("the template".to_string(), format!("no UTF-8 ({})", e.utf8_error()));
+                problems.file(path, What::Field { field, got, expected: "text".into() });
+                None
+            }
+        }
+    });
+    read.collect()
+}
+
+/// The texts of the tokens that templates know by name. A tokenizer_config.json of before `added_tokens_decoder` leaves
+/// the last word to special_tokens_map.json.
+pub(crate) fn special_tokens(folder: &Folder, tokens: Fields, problems: &Problems) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    add(&mut all, tokens.entries());
+    if let Some(more) = tokens.get("extra_special_tokens").and_then(Value::as_object) {
+        more.iter().for_each(|(name, token)| all.extend(text(token).map(|text| (name.clone(), text))));
+    }
+    if tokens.get("added_tokens_decoder").is_none()
+        && let Some(map) = folder.read(TOKENS, problems).and_then(|bytes| json::object(TOKENS, &bytes, problems))
+    {
+        add(&mut all, &map);
+    }
+    all
+}
+
+fn add(all: &mut BTreeMap<String, String>, fields: &Map<String, Value>) {
+    let named = fields.iter().filter(|(name, _)| NAMES.contains(&name.as_str()) || name.ends_with("_token"));
+    all.extend(named.filter_map(|(name, token)| Some((name.clone(), text(token)?))));
+}
+
+/// A token as it is written: a text, or an object with its text.
+fn text(token: &Value) -> Option<String> {
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_string)
+}

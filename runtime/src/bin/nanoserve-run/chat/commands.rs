@@ -1,0 +1,144 @@
+//! The conversation with whoever sits there: messages, and commands that begin with a slash.
+
+use super::lines::{Line, Lines};
+use super::turns::{Answered, Chat};
+use crate::cli;
+use anyhow::{Context, Result};
+use nanoserve_runtime::StopReason;
+use nanoserve_runtime::chat::Conversation;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+/reset        forget the conversation, but for the system message
+/system TEXT  tell the model this before the conversation; alone, shows what it is told; /system - takes it away
+/save FILE    write the conversation as JSON, as --messages reads it
+/load FILE    go on from such a file
+/drop         forget the oldest turn
+/stats        tokens and times of the last turn
+/help         this
+/quit         leave, as Ctrl-D does
+A message that begins with \"\"\" goes on until the next \"\"\"; a line that ends in \\ goes on in the next. Ctrl-C stops an
+answer, what was said of it stays; arrows bring earlier messages back. // begins a message with a slash.";
+
+/// Takes messages and commands until the end of the input.
+pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
+    loop {
+        let text = match lines.next()? {
+            Line::Text(text) if text.trim().is_empty() => continue,
+            Line::Text(text) => text,
+            Line::Interrupted => {
+                cli::tell("Ctrl-D or /quit leaves.");
+                continue;
+            }
+            Line::End => return Ok(ExitCode::SUCCESS),
+        };
+        match text.strip_prefix('/') {
+            Some(rest) if !rest.starts_with('/') => {
+                let (name, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                if name == "quit" || name == "exit" {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                match command(chat, name, argument.trim()) {
+                    Ok(told) => cli::tell(told),
+                    Err(e) if lines.is_terminal() => cli::tell(format_args!("error: {e:#}")),
+                    Err(e) => return Err(e),
+                }
+            }
+            escaped => {
+                let said = escaped.unwrap_or(&text);
+                chat.conversation.push("user", said);
+                match answer(chat, lines) {
+                    Ok(None) => {}
+                    Ok(Some(code)) => return Ok(code),
+                    // Nothing was answered: the message is taken back, the conversation is as it was.
+                    Err(e) if lines.is_terminal() => {
+                        chat.conversation.pop();
+                        cli::tell(format_args!("error: {e:#}"));
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+    }
+}
+
+/// One answer; the exit code where it is the last: nobody reads it, or Ctrl-C came where nobody can go on.
+fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
+    let mut out = std::io::stdout().lock();
+    if !lines.is_terminal() {
+        return Ok(match chat.answer(&mut out)? {
+            Answered::Gone => Some(ExitCode::SUCCESS),
+            Answered::Done(StopReason::Cancelled) => Some(ExitCode::from(130)),
+            _ => None,
+        });
+    }
+    loop {
+        match chat.try_answer(&mut out)? {
+            Answered::Done(_) => return Ok(None),
+            Answered::Gone => return Ok(Some(ExitCode::SUCCESS)),
+            Answered::Full { prompt, capacity } => {
+                cli::tell(format_args!(
+                    "The conversation has {prompt} tokens and the context {capacity}: too little is left for an answer."
+                ));
+                drop(out);
+                let yes = lines.ask("Drop the oldest turns? [Y/n] ")?.unwrap_or(false);
+                out = std::io::stdout().lock();
+                let dropped = if yes { chat.make_room()? } else { 0 };
+                if dropped == 0 {
+                    chat.conversation.pop();
+                    let why = if yes { "there is no turn left to drop; " } else { "" };
+                    cli::tell(format_args!(
+                        "{why}the message was not sent: /reset, /drop, or start again with a larger --ctx"
+                    ));
+                    return Ok(None);
+                }
+                cli::tell(format_args!("[{dropped} turn{} dropped]", if dropped == 1 { "" } else { "s" }));
+            }
+        }
+    }
+}
+
+/// Does what a command says; the answer is for the user.
+fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
+    let file = || match argument {
+        "" => Err(anyhow::anyhow!("/{name} needs the name of a file")),
+        name => Ok(name),
+    };
+    Ok(match name {
+        "help" | "?" => HELP.to_string(),
+        "stats" => chat.stats(),
+        "reset" => {
+            chat.reset();
+            "[the conversation begins anew]".to_string()
+        }
+        "drop" => match chat.conversation.drop_oldest() {
+            true => "[the oldest turn was dropped]".to_string(),
+            false => "there is no turn before the last".to_string(),
+        },
+        "system" => match argument {
+            "" => chat.conversation.system().unwrap_or_else(|| "there is no system message".to_string()),
+            "-" => {
+                chat.conversation.set_system(None);
+                "[no system message from here on]".to_string()
+            }
+            text => {
+                chat.conversation.set_system(Some(text));
+                "[the system message holds from the next answer on]".to_string()
+            }
+        },
+        "save" => {
+            let path = file()?;
+            std::fs::write(path, chat.conversation.to_json() + "\n").with_context(|| format!("cannot write {path}"))?;
+            format!("[{} messages saved to {path}]", chat.conversation.len())
+        }
+        "load" => {
+            let path = file()?;
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+            let conversation = Conversation::from_json(&text).with_context(|| path.to_string())?;
+            let count = conversation.len();
+            chat.take(conversation);
+            format!("[{count} messages loaded from {path}]")
+        }
+        other => format!("there is no command /{other}; /help lists them, // begins a message with a slash"),
+    })
+}

@@ -1,0 +1,191 @@
+//! Messages, tools and whatever else a template is given.
+
+use crate::template::TemplateError;
+use minijinja::Value;
+use minijinja::value::ValueKind;
+use std::collections::BTreeMap;
+
+/// The names that models' makers have for what a model thought before it answered; the first is what templates read.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// What is said, and with what.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conversation {
+    messages: Vec<Value>,
+    /// Tools, documents, and a template's own variables, in the order given.
+    variables: Vec<(String, Value)>,
+}
+
+fn wrong<T>(cause: impl Into<String>) -> Result<T, TemplateError> {
+    Err(TemplateError::Conversation { cause: cause.into() })
+}
+
+fn is_object(value: &Value) -> bool {
+    value.kind() == ValueKind::Map
+}
+
+fn pairs(value: &Value) -> Vec<(Value, Value)> {
+    value.as_object().and_then(|o| o.try_iter_pairs()).map_or_else(Vec::new, Iterator::collect)
+}
+
+impl Conversation {
+    /// Reads a JSON array of messages, or an object of `messages` and further variables: `tools`, `documents`,
+    /// `add_generation_prompt`, and the template's own, such as `enable_thinking`.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn from_json(text: &str) -> Result<Conversation, TemplateError> {
+        let json: Value = match serde_json::from_str(text) {
+            Ok(json) => json,
+            Err(e) => return wrong(format!("it is no JSON: {e}")),
+        };
+        let (messages, variables) = match json.kind() {
+            ValueKind::Seq => (json, Vec::new()),
+            ValueKind::Map => {
+                let (mut messages, mut variables) = (None, Vec::new());
+                for (name, value) in pairs(&json) {
+                    match name.as_str() {
+                        Some("messages") => messages = Some(value),
+                        Some(name) => variables.push((name.to_string(), value)),
+                        None => {}
+                    }
+                }
+                let Some(messages) = messages.filter(|m| m.kind() == ValueKind::Seq) else {
+                    return wrong("the object has no array `messages`");
+                };
+                (messages, variables)
+            }
+            _ => return wrong("it is neither an array of messages nor an object with `messages`"),
+        };
+        let messages: Vec<Value> = messages.try_iter().map(Iterator::collect).unwrap_or_default();
+        if let Some(at) = messages.iter().position(|message| !is_object(message)) {
+            return wrong(format!("message {} is no object, expected {{\"role\": ..., \"content\": ...}}", at + 1));
+        }
+        let list = |name: &str| match variables.iter().find(|(n, _)| n == name).map(|(_, value)| value) {
+            Some(value) if value.is_none() => Ok(()),
+            Some(value) if value.kind() != ValueKind::Seq => wrong(format!("`{name}` is no array")),
+            Some(value) if value.try_iter().is_ok_and(|mut all| !all.all(|one| is_object(&one))) => {
+                wrong(format!("`{name}` has an item that is no object"))
+            }
+            _ => Ok(()),
+        };
+        list("tools")?;
+        list("documents")?;
+        Ok(Conversation { messages, variables })
+    }
+
+    /// The conversation as [`Self::from_json`] reads it.
+    pub fn to_json(&self) -> String {
+        let mut all = vec![("messages".to_string(), Value::from(self.messages.clone()))];
+        all.extend(self.variables.iter().cloned());
+        serde_json::to_string_pretty(&Value::from_pairs(all)).unwrap_or_default()
+    }
+
+    /// Adds a message.
+    pub fn push(&mut self, role: &str, content: &str) {
+        self.messages.push(Value::from_pairs([("role", role), ("content", content)]));
+    }
+
+    /// Takes the last message away.
+    pub fn pop(&mut self) {
+        self.messages.pop();
+    }
+
+    /// How many messages there are.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The last message's role.
+    pub fn last_role(&self) -> Option<String> {
+        self.messages.last().and_then(role)
+    }
+
+    /// The system message, if the conversation begins with one.
+    pub fn system(&self) -> Option<String> {
+        let first = self.messages.first().filter(|m| role(m).as_deref() == Some("system"))?;
+        first.get_attr("content").ok().map(|content| content.to_string())
+    }
+
+    /// Puts a system message at the beginning, in place of the one there; None takes it away.
+    pub fn set_system(&mut self, content: Option<&str>) {
+        if self.system().is_some() {
+            self.messages.remove(0);
+        }
+        if let Some(content) = content {
+            self.messages.insert(0, Value::from_pairs([("role", "system"), ("content", content)]));
+        }
+    }
+
+    /// Forgets every message but the system's.
+    pub fn clear(&mut self) {
+        self.messages.truncate(usize::from(self.system().is_some()));
+    }
+
+    /// Forgets the oldest turn: a user's message and all up to the next one. False where there is but one turn left.
+    pub fn drop_oldest(&mut self) -> bool {
+        let start = usize::from(self.system().is_some());
+        let is_user = |message: &Value| role(message).as_deref() == Some("user");
+        match self.messages.iter().skip(start + 1).position(is_user) {
+            Some(next) => {
+                self.messages.drain(start..start + 1 + next);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether there are tools.
+    pub(super) fn has_tools(&self) -> bool {
+        self.variables.iter().any(|(name, value)| name == "tools" && !value.is_none())
+    }
+
+    /// Gives a variable a value.
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_string(), value));
+    }
+
+    /// All that a template sees. Fields of a message that are null are left away, and what a model thought goes under
+    /// each of its names.
+    pub(super) fn variables(&self, special_tokens: &BTreeMap<String, String>) -> Result<Value, TemplateError> {
+        if self.messages.is_empty() {
+            return wrong("it is empty: at least one message is needed");
+        }
+        let messages: Vec<Value> = self.messages.iter().map(message).collect();
+        let mut all: Vec<(String, Value)> = vec![
+            ("messages".into(), Value::from(messages)),
+            ("tools".into(), Value::from(())),
+            ("documents".into(), Value::from(())),
+            ("add_generation_prompt".into(), Value::from(true)),
+        ];
+        all.extend(special_tokens.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))));
+        all.extend(self.variables.iter().cloned());
+        Ok(Value::from_pairs(all))
+    }
+}
+
+fn role(message: &Value) -> Option<String> {
+    message.get_attr("role").ok().and_then(|role| role.as_str().map(str::to_string))
+}
+
+fn message(message: &Value) -> Value {
+    let mut fields: Vec<(Value, Value)> = pairs(message).into_iter().filter(|(_, value)| !value.is_none()).collect();
+    let of = |fields: &[(Value, Value)], name: &str| fields.iter().find(|(n, _)| n.as_str() == Some(name)).cloned();
+    let Some((_, thought)) = REASONING.iter().find_map(|name| of(&fields, name)) else {
+        return Value::from_pairs(fields);
+    };
+    if of(&fields, "thinking").is_none() {
+        fields.insert(0, (Value::from("thinking"), thought.clone()));
+    } else if let Some(at) = fields.iter().position(|(n, _)| n.as_str() == Some("thinking")) {
+        let thinking = fields.remove(at);
+        fields.insert(0, thinking);
+    }
+    fields.push((Value::from("reasoning_content"), thought));
+    Value::from_pairs(fields)
+}

@@ -1,0 +1,152 @@
+//! Conversations: messages in, the ids of a prompt out, and the tokens of earlier turns kept.
+//!
+//! A prompt is the whole conversation, rendered anew by the model's template each turn: only so do templates work that
+//! drop what a model thought in earlier turns. That costs no time, for the session runs only what differs from what it
+//! holds. [`Prompter`] sees to it that this is little: text that the model itself made keeps the tokens it was made of,
+//! which another tokenization of the same text need not have.
+//!
+//! ```
+//! use nanoserve_runtime::chat::{ChatTemplate, Conversation};
+//! use nanoserve_runtime::template::Clock;
+//!
+//! let template = ChatTemplate::new("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>")?;
+//! let mut conversation = Conversation::default();
+//! conversation.push("user", "Hello!");
+//! assert_eq!(template.render(&conversation, Clock::now())?, "<user>Hello!<assistant>");
+//! # Ok::<(), nanoserve_runtime::template::TemplateError>(())
+//! ```
+//!
+//! The trap: the rendered text holds the BOS token where the template wants one. It is encoded without another.
+
+mod conversation;
+
+pub use conversation::Conversation;
+
+use crate::template::{Clock, Template, TemplateError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use minijinja::Value;
+use nanoserve_format::{NsvFile, Result as FormatResult};
+use std::collections::BTreeMap;
+
+/// The name of the template for conversations with tools.
+const TOOL_USE: &str = "tool_use";
+
+/// A model's templates, and the special tokens that they know by name.
+#[derive(Clone, Debug, Default)]
+pub struct ChatTemplate {
+    /// Read when they are used: a model may have a good one for chats and a bad one for tools.
+    sources: BTreeMap<String, String>,
+    usual: Option<String>,
+    special_tokens: BTreeMap<String, String>,
+}
+
+impl ChatTemplate {
+    /// A template of a text, without special tokens.
+    ///
+    /// # Errors
+    /// When it is not well formed, or beyond all bounds.
+    pub fn new(source: &str) -> Result<ChatTemplate, TemplateError> {
+        Template::new(source)?;
+        Ok(ChatTemplate { usual: Some(source.to_string()), ..ChatTemplate::default() })
+    }
+
+    /// The templates of a file, and its special tokens; without any template it renders nothing, see
+    /// [`Self::is_empty`].
+    ///
+    /// # Errors
+    /// When a section of the file is damaged.
+    pub fn of_file(file: &NsvFile) -> FormatResult<ChatTemplate> {
+        let (usual, sources) = file.chat_templates()?;
+        let special_tokens = file.generation()?.special_tokens;
+        Ok(ChatTemplate { sources, usual: usual.map(str::to_string), special_tokens })
+    }
+
+    /// The same special tokens with another template.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_source(self, source: &str) -> Result<ChatTemplate, TemplateError> {
+        Ok(ChatTemplate { special_tokens: self.special_tokens, ..Self::new(source)? })
+    }
+
+    /// The same template with these special tokens, by the names that it has for them.
+    pub fn with_special_tokens(self, special_tokens: BTreeMap<String, String>) -> ChatTemplate {
+        ChatTemplate { special_tokens, ..self }
+    }
+
+    /// Whether there is no template for a conversation without tools.
+    pub fn is_empty(&self) -> bool {
+        self.usual.is_none()
+    }
+
+    /// The names of the templates that need to be asked for.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.sources.keys().map(String::as_str)
+    }
+
+    /// The text of a prompt.
+    ///
+    /// # Errors
+    /// When the template refuses the conversation, fails on it, or is stopped; when there is none.
+    pub fn render(&self, conversation: &Conversation, clock: Clock) -> Result<String, TemplateError> {
+        let for_tools = self.sources.get(TOOL_USE).filter(|_| conversation.has_tools());
+        let Some(source) = for_tools.or(self.usual.as_ref()) else {
+            return Err(TemplateError::Conversation { cause: "there is no chat template".into() });
+        };
+        Template::new(source)?.render(conversation.variables(&self.special_tokens)?, clock)
+    }
+
+    /// The ids of the special tokens that the template itself puts behind an answer: they end one, whether or not the
+    /// model's makers have listed them.
+    pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        // Letters that no template changes, and no template has.
+        const ANSWER: &str = "qzxjanswerqzxj";
+        let mut conversation = Conversation::default();
+        conversation.push("user", "a");
+        conversation.push("assistant", ANSWER);
+        conversation.set("add_generation_prompt", Value::from(false));
+        let text = self.render(&conversation, Clock::now()).ok()?;
+        let (_, behind) = text.rsplit_once(ANSWER)?;
+        let first = *tokenizer.encode(behind, false).ok()?.first()?;
+        tokenizer.is_special(first).then_some(first)
+    }
+}
+
+/// Makes the ids of one prompt after another, of a conversation that grows.
+#[derive(Clone, Debug, Default)]
+pub struct Prompter {
+    /// What was rendered and made so far.
+    text: String,
+    /// The ids that it was made of.
+    ids: Vec<u32>,
+}
+
+impl Prompter {
+    /// The ids of a rendered text. Where it begins with all that was said before and goes on with a special token, the
+    /// ids of before stay as they are; else everything is encoded anew.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn ids(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+        if let Some(new) = text.strip_prefix(&self.text)
+            && !self.text.is_empty()
+        {
+            let new = tokenizer.encode(new, false)?;
+            if new.first().is_some_and(|&id| tokenizer.is_special(id)) {
+                return Ok([&self.ids[..], &new].concat());
+            }
+        }
+        tokenizer.encode(text, false)
+    }
+
+    /// Remembers a prompt and the answer to it: `ids` without the token that ended it.
+    pub fn answered(&mut self, prompt: &str, prompt_ids: &[u32], answer: &str, ids: &[u32]) {
+        self.text = [prompt, answer].concat();
+        self.ids = [prompt_ids, ids].concat();
+    }
+
+    /// Forgets all.
+    pub fn reset(&mut self) {
+        *self = Prompter::default();
+    }
+}

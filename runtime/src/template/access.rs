@@ -1,0 +1,410 @@
+//! Getting at parts of values: attributes, items, slices, iteration, and what there is where nothing is.
+//!
+//! Jinja looks for `a.b` among a value's methods first and its items second, for `a['b']` the other way round, and gives
+//! an undefined value where there is neither: it is false, empty and prints nothing, but whoever asks it for more is told
+//! what was missing. That is why it is an object here ([`Missing`]): it remembers its name.
+
+use super::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
+use super::limits::{pay, pay_items};
+use super::methods;
+use super::value::{Kind, compare, index, int, kind, repr, same_markup, type_name};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple};
+use minijinja::{Error, State, Value};
+use std::sync::{Arc, Mutex};
+
+/// A value that is not there.
+#[derive(Clone, Debug)]
+pub(super) struct Missing {
+    /// The error that using it raises.
+    raise: Raise,
+}
+
+impl Missing {
+    fn value(kind: &'static str, message: String) -> Value {
+        Value::from_object(Missing { raise: Raise(TemplateError::Failed { kind, message }) })
+    }
+
+    /// A variable without a value.
+    pub fn variable(name: &str) -> Value {
+        Self::value("UndefinedError", format!("'{name}' is undefined"))
+    }
+
+    /// What there is none of, in these words.
+    pub fn nothing(message: &str) -> Value {
+        Self::value("UndefinedError", message.to_string())
+    }
+
+    fn attribute(of: &Value, name: &str) -> Value {
+        let of = match kind(of) {
+            Kind::None => "None".to_string(),
+            _ => format!("{} object", type_name(of)),
+        };
+        Self::value("UndefinedError", format!("'{of}' has no attribute '{name}'"))
+    }
+
+    fn unsafe_attribute(of: &Value, name: &str) -> Value {
+        let message = format!("access to attribute '{name}' of '{}' object is unsafe.", type_name(of));
+        Self::value("SecurityError", message)
+    }
+}
+
+impl Object for Missing {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Empty
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        false
+    }
+
+    fn call(self: &Arc<Self>, _: &mut State, _: &[Value]) -> Result<Value, Error> {
+        Err(self.raise.clone().into())
+    }
+}
+
+/// The error that an undefined value raises when something is asked of it.
+pub(super) fn undefined<T>(value: &Value) -> Outcome<T> {
+    match value.downcast_object_ref::<Missing>() {
+        Some(missing) => Err(missing.raise.clone()),
+        None => raise("UndefinedError", "the value is undefined"),
+    }
+}
+
+/// A method that was looked up and not called yet.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub value: Value,
+    pub name: String,
+}
+
+impl Object for Bound {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State, args: &[Value]) -> Result<Value, Error> {
+        call_method(state, &self.value, &self.name, args)
+    }
+}
+
+/// Values in a row that are no list: what Python makes lazily.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Its type's name in Python.
+    pub name: &'static str,
+    /// How it prints, for ranges.
+    pub shown: String,
+    items: Mutex<Vec<Value>>,
+}
+
+impl Run {
+    pub fn value(name: &'static str, items: Vec<Value>) -> Value {
+        Self::range(name, String::new(), items)
+    }
+
+    pub fn range(name: &'static str, shown: String, items: Vec<Value>) -> Value {
+        Value::from_object(Run { name, shown, items: Mutex::new(items) })
+    }
+
+    /// Whether it can be gone over once only.
+    fn is_once(&self) -> bool {
+        self.name == "generator" || self.name.ends_with("iterator")
+    }
+
+    /// What is in it; a generator is empty afterwards.
+    pub fn all(&self) -> Vec<Value> {
+        let mut items = self.items.lock().unwrap_or_else(|e| e.into_inner());
+        if self.is_once() { std::mem::take(&mut items) } else { items.clone() }
+    }
+}
+
+impl Object for Run {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.all())
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        self.is_once() || !self.all().is_empty()
+    }
+}
+
+/// Whether a map is a dict, and not one of the engine's objects that look like one.
+pub(super) fn is_dict(value: &Value) -> bool {
+    let engine = |name: &str| ["Namespace", "Loop", "Macro", "Module"].iter().any(|own| name.ends_with(own));
+    value.as_object().is_some_and(|object| !engine(object.type_name()))
+}
+
+/// The name of what is neither data nor undefined.
+pub(super) fn object_name(value: &Value) -> &'static str {
+    let name = value.as_object().map_or("", |object| object.type_name());
+    match name.rsplit("::").next() {
+        Some("Namespace") => "Namespace",
+        Some("Loop") => "LoopContext",
+        Some("Macro") => "Macro",
+        Some("Bound") => "builtin_function_or_method",
+        _ => "function",
+    }
+}
+
+/// What iterating a value gives.
+pub(super) fn items(value: &Value) -> Outcome<Vec<Value>> {
+    let items: Vec<Value> = match kind(value) {
+        Kind::Undefined => Vec::new(),
+        Kind::Str(s) => {
+            pay(s.len())?;
+            s.chars().map(|c| same_markup(value, c.to_string())).collect()
+        }
+        Kind::List | Kind::Tuple | Kind::Dict => {
+            value.as_object().and_then(|o| o.try_iter()).map_or_else(Vec::new, Iterator::collect)
+        }
+        Kind::Run(run) => run.all(),
+        _ => return type_error(format!("'{}' object is not iterable", type_name(value))),
+    };
+    pay_items(items.len())?;
+    Ok(items)
+}
+
+/// A dict's keys and values.
+pub(super) fn pairs(value: &Value) -> Outcome<Vec<(Value, Value)>> {
+    let pairs: Vec<_> = value.as_object().and_then(|o| o.try_iter_pairs()).map_or_else(Vec::new, Iterator::collect);
+    pay_items(2 * pairs.len())?;
+    Ok(pairs)
+}
+
+/// A dict's value of a key.
+pub(super) fn entry(dict: &Value, key: &Value) -> Option<Value> {
+    dict.as_object()?.get_value(key)
+}
+
+/// `len(value)`.
+pub(super) fn length(value: &Value) -> Outcome<usize> {
+    match kind(value) {
+        Kind::Undefined => Ok(0),
+        Kind::Str(s) => {
+            pay(s.len())?;
+            Ok(s.chars().count())
+        }
+        Kind::List | Kind::Tuple | Kind::Dict => Ok(value.len().unwrap_or(0)),
+        Kind::Run(run) if !run.is_once() => Ok(run.all().len()),
+        _ => type_error(format!("object of type '{}' has no len()", type_name(value))),
+    }
+}
+
+/// Whether a value has a length and items that can be asked for, as Jinja's `sequence` test wants.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    match kind(value) {
+        Kind::Run(run) => run.name == "range",
+        // An undefined value has a length, 0, and says so.
+        Kind::Undefined | Kind::Str(_) | Kind::List | Kind::Tuple | Kind::Dict => true,
+        _ => false,
+    }
+}
+
+/// `value.name`.
+pub(super) fn attribute(value: &Value, name: &str) -> Outcome<Value> {
+    if let Some(method) = method(value, name)? {
+        return Ok(method);
+    }
+    Ok(named(value, name).unwrap_or_else(|| Missing::attribute(value, name)))
+}
+
+/// `value[key]`.
+pub(super) fn item(value: &Value, key: &Value) -> Outcome<Value> {
+    let found = match (kind(value), kind(key)) {
+        (Kind::Undefined, _) => return undefined(value),
+        (_, Kind::Undefined) => None,
+        (Kind::Dict, _) => entry(value, key),
+        (Kind::Str(s), Kind::Int(_) | Kind::Bool(_)) => {
+            pay(s.len())?;
+            let count = s.chars().count();
+            let at = place(index(key)?, count);
+            at.and_then(|at| s.chars().nth(at)).map(|c| same_markup(value, c.to_string()))
+        }
+        (Kind::List | Kind::Tuple, Kind::Int(_) | Kind::Bool(_)) => {
+            let count = value.len().unwrap_or(0);
+            place(index(key)?, count).and_then(|at| value.get_item_by_index(at).ok())
+        }
+        (Kind::Run(run), Kind::Int(_) | Kind::Bool(_)) if run.name == "range" => {
+            let all = run.all();
+            place(index(key)?, all.len()).map(|at| all[at].clone())
+        }
+        (Kind::Object, Kind::Str(name)) => named(value, name),
+        _ => None,
+    };
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    match kind(key) {
+        Kind::Str(name) => Ok(method(value, name)?.unwrap_or_else(|| Missing::attribute(value, name))),
+        _ => {
+            let of = if value.is_none() { "None".to_string() } else { format!("{} object", type_name(value)) };
+            Ok(Missing::value("UndefinedError", format!("{of} has no element {}", repr(key)?)))
+        }
+    }
+}
+
+/// What a value has under a name, methods aside.
+fn named(value: &Value, name: &str) -> Option<Value> {
+    match kind(value) {
+        Kind::Dict => entry(value, &Value::from(name)),
+        Kind::Tuple if value.downcast_object_ref::<Group>().is_some() => entry(value, &Value::from(name)),
+        Kind::Object => value.get_attr(name).ok().filter(|found| !found.is_undefined()),
+        _ => None,
+    }
+}
+
+/// A method of a value, unless that would change it or reach into Python.
+fn method(value: &Value, name: &str) -> Outcome<Option<Value>> {
+    if matches!(kind(value), Kind::Undefined) {
+        return undefined(value);
+    }
+    if (name.starts_with("__") && name.ends_with("__") && name.len() > 4) || methods::changes(value, name) {
+        return Ok(Some(Missing::unsafe_attribute(value, name)));
+    }
+    let bound = || Value::from_object(Bound { value: value.clone(), name: name.to_string() });
+    Ok(methods::has(value, name).then(bound))
+}
+
+/// `value.name(...)`.
+pub(super) fn call_method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    if matches!(kind(value), Kind::Undefined) {
+        return Ok(undefined(value)?);
+    }
+    if methods::has(value, name) {
+        return Ok(methods::call(value, name, &super::calls::Args::of(args)?)?);
+    }
+    if matches!(kind(value), Kind::Object) && value.downcast_object_ref::<Bound>().is_none() {
+        if name == "cycle" && args.is_empty() {
+            return Ok(type_error("no items for cycling given")?);
+        }
+        if let Ok(found) = value.get_attr(name)
+            && !found.is_undefined()
+        {
+            return found.call(state, args);
+        }
+        return value.call_method(state, name, args);
+    }
+    let found = attribute(value, name)?;
+    if found.as_object().is_none() || matches!(kind(&found), Kind::Dict | Kind::List | Kind::Tuple | Kind::Run(_)) {
+        return Ok(type_error(format!("'{}' object is not callable", type_name(&found)))?);
+    }
+    found.call(state, args)
+}
+
+/// Where an index points in so many items, counted from the end where it is negative.
+fn place(index: i128, count: usize) -> Option<usize> {
+    let at = if index < 0 { index + count as i128 } else { index };
+    usize::try_from(at).ok().filter(|&at| at < count)
+}
+
+/// `value[start:stop:step]`.
+pub(super) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) -> Outcome<Value> {
+    if matches!(kind(value), Kind::Undefined) {
+        return undefined(value);
+    }
+    let items = match kind(value) {
+        Kind::Str(_) | Kind::List | Kind::Tuple => items(value)?,
+        Kind::Run(run) if run.name == "range" => run.all(),
+        _ => {
+            let show = |v: &Value| repr(v);
+            let of = if value.is_none() { "None".to_string() } else { format!("{} object", type_name(value)) };
+            let message = format!("{of} has no element slice({}, {}, {})", show(start)?, show(stop)?, show(step)?);
+            return Ok(Missing::value("UndefinedError", message));
+        }
+    };
+    let bound = |v: &Value| match kind(v) {
+        Kind::None => Ok(None),
+        Kind::Int(_) | Kind::Bool(_) => index(v).map(Some),
+        _ => type_error("slice indices must be integers or None or have an __index__ method"),
+    };
+    let (start, stop, step) = (bound(start)?, bound(stop)?, bound(step)?.unwrap_or(1));
+    if step == 0 {
+        return value_error("slice step cannot be zero");
+    }
+    let count = items.len() as i128;
+    let (low, high) = if step < 0 { (-1, count - 1) } else { (0, count) };
+    let clamp = |at: i128| (if at < 0 { at.saturating_add(count) } else { at }).clamp(low, high);
+    let (mut at, stop) = match step < 0 {
+        true => (start.map_or(high, clamp), stop.map_or(low, clamp)),
+        false => (start.map_or(low, clamp), stop.map_or(high, clamp)),
+    };
+    let mut chosen = Vec::new();
+    while if step < 0 { at > stop } else { at < stop } {
+        chosen.extend(usize::try_from(at).ok().and_then(|at| items.get(at)).cloned());
+        at = at.saturating_add(step);
+    }
+    Ok(match kind(value) {
+        Kind::Str(_) => same_markup(value, chosen.iter().filter_map(Value::as_str).collect()),
+        Kind::Tuple => Value::from(Tuple::from(chosen)),
+        _ => Value::from(chosen),
+    })
+}
+
+/// A group of `groupby`: a pair, whose parts also have names.
+pub(super) fn group(grouper: Value, list: Vec<Value>) -> Value {
+    Value::from_object(Group(Tuple::from([grouper, Value::from(list)])))
+}
+
+#[derive(Debug)]
+pub(super) struct Group(Tuple);
+
+impl Object for Group {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let place = match key.as_str() {
+            Some("grouper") => 0,
+            Some("list") => 1,
+            Some(_) => return None,
+            None => key.as_usize()?,
+        };
+        self.0.get(place).cloned()
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(2)
+    }
+}
+
+/// Values in ascending order of a key; equal ones stay as they are.
+pub(super) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, reverse: bool) -> Outcome<Vec<Value>> {
+    let mut keyed = items.into_iter().map(|item| Ok((key(&item)?, item))).collect::<Outcome<Vec<_>>>()?;
+    let mut failed = None;
+    pay_items(keyed.len() * (usize::BITS - keyed.len().leading_zeros()) as usize)?;
+    if reverse {
+        keyed.reverse();
+    }
+    keyed.sort_by(|(a, _), (b, _)| match compare("<", a, b) {
+        Ok(order) => order.unwrap_or(std::cmp::Ordering::Equal),
+        Err(e) => {
+            failed.get_or_insert(e);
+            std::cmp::Ordering::Equal
+        }
+    });
+    if reverse {
+        keyed.reverse();
+    }
+    match failed {
+        Some(e) => Err(e),
+        None => Ok(keyed.into_iter().map(|(_, item)| item).collect()),
+    }
+}
+
+/// What `a.b.0` leads to from a value, as the `attribute` of filters has it.
+pub(super) fn path(value: &Value, path: &Value) -> Outcome<Value> {
+    let Kind::Str(path) = kind(path) else { return item(value, path) };
+    path.split('.').try_fold(value.clone(), |at, part| match part.parse::<u32>() {
+        Ok(number) => item(&at, &int(number.into())),
+        Err(_) => item(&at, &Value::from(part)),
+    })
+}

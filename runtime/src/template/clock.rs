@@ -1,0 +1,70 @@
+//! What `strftime_now` sees: the time of the place, or a fixed one.
+
+use super::error::{Outcome, value_error};
+use super::limits::pay;
+use jiff::Zoned;
+use jiff::civil::DateTime;
+use std::str::FromStr;
+
+/// A moment, without a zone, as `datetime.now()` gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock(DateTime);
+
+impl Clock {
+    /// Now, where the machine stands.
+    pub fn now() -> Clock {
+        Clock(Zoned::now().datetime())
+    }
+
+    /// `strftime` as C has it in its own language.
+    pub(super) fn format(self, format: &str) -> Outcome<String> {
+        pay(32usize.saturating_mul(format.len()))?;
+        let mut out = String::new();
+        let mut chars = format.chars();
+        while let Some(c) = chars.next() {
+            if c != '%' {
+                out.push(c);
+                continue;
+            }
+            let mut directive = String::from("%");
+            for c in chars.by_ref() {
+                directive.push(c);
+                if !"-_0^#".contains(c) {
+                    break;
+                }
+            }
+            let spelt = match directive.as_str() {
+                "%c" => "%a %b %e %H:%M:%S %Y",
+                "%x" | "%D" => "%m/%d/%y",
+                "%X" => "%H:%M:%S",
+                "%r" => "%I:%M:%S %p",
+                "%h" => "%b",
+                "%f" => {
+                    out.push_str(&format!("{:06}", self.0.subsec_nanosecond() / 1000));
+                    continue;
+                }
+                // Without a zone there is nothing to say of it.
+                "%z" | "%Z" => continue,
+                other => other,
+            };
+            match jiff::fmt::strtime::format(spelt, self.0) {
+                Ok(text) => out.push_str(&text),
+                // C leaves what it does not know.
+                Err(_) if directive.len() > 1 => out.push_str(&directive),
+                Err(_) => return value_error("stray % in format string"),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// `2026-01-15T12:00:00`, `2026-01-15 12:00`, `2026-01-15`.
+impl FromStr for Clock {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Clock, String> {
+        text.parse()
+            .map(Clock)
+            .map_err(|e: jiff::Error| format!("'{text}' is no time, expected 2026-01-15T12:00:00: {e}"))
+    }
+}

@@ -1,0 +1,86 @@
+//! Why a conversation could not be rendered.
+
+use std::fmt;
+
+/// What is wrong with a template, or with a conversation for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The template is not what its language allows.
+    #[error("the chat template cannot be read: line {line}: {cause}")]
+    Syntax {
+        /// Where, counted from 1.
+        line: usize,
+        /// What the parser says.
+        cause: String,
+    },
+    /// The template itself refuses the conversation, in its own words.
+    #[error("the chat template refuses this conversation: {message}")]
+    Refused {
+        /// The template's words.
+        message: String,
+    },
+    /// The template does what cannot be done: it asks for what is not there, or adds what cannot be added.
+    #[error("the chat template fails on this conversation: {kind}: {message}")]
+    Failed {
+        /// The kind of error, by the name that Python and Jinja have for it.
+        kind: &'static str,
+        /// What happened.
+        message: String,
+    },
+    /// The template wants more time, memory or depth than any honest one needs.
+    #[error("the chat template was stopped: it needs more than {limit} {what}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How much it may have.
+        limit: u64,
+    },
+    /// The conversation is none.
+    #[error("the conversation cannot be rendered: {cause}")]
+    Conversation {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The system has no thread to run the template on.
+    #[error("cannot start the thread that renders the chat template: {cause}")]
+    Thread {
+        /// The system's answer.
+        cause: String,
+    },
+}
+
+/// An error on its way out of a template: it travels as the source of the engine's own.
+#[derive(Clone, Debug)]
+pub(super) struct Raise(pub TemplateError);
+
+impl fmt::Display for Raise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Raise {}
+
+impl From<Raise> for minijinja::Error {
+    fn from(raise: Raise) -> Self {
+        minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, raise.to_string()).with_source(raise)
+    }
+}
+
+/// What a template's operation comes to.
+pub(super) type Outcome<T> = Result<T, Raise>;
+
+/// An error of the kind that Python or Jinja calls `kind`.
+pub(super) fn raise<T>(kind: &'static str, message: impl Into<String>) -> Outcome<T> {
+    Err(Raise(TemplateError::Failed { kind, message: message.into() }))
+}
+
+/// A value of the wrong type.
+pub(super) fn type_error<T>(message: impl Into<String>) -> Outcome<T> {
+    raise("TypeError", message)
+}
+
+/// A value of the right type that will not do.
+pub(super) fn value_error<T>(message: impl Into<String>) -> Outcome<T> {
+    raise("ValueError", message)
+}

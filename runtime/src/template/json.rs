@@ -1,0 +1,134 @@
+//! The `tojson` filter as transformers has it: Python's `json.dumps`.
+
+use super::access;
+use super::calls::Args;
+use super::error::{Outcome, type_error};
+use super::limits::{DEPTH, exceeded, pay};
+use super::value::{Kind, float_text, kind, text, type_name};
+use minijinja::Value;
+use std::fmt::Write;
+
+struct Style {
+    ascii: bool,
+    indent: Option<String>,
+    item: String,
+    key: String,
+    sort: bool,
+}
+
+/// `tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
+pub(super) fn to_json(value: &Value, args: &Args) -> Outcome<Value> {
+    args.only("tojson", &["ensure_ascii", "indent", "separators", "sort_keys"])?;
+    let indent = match args.get(1, "indent").map(|v| (kind(v), v)) {
+        None | Some((Kind::None, _)) => None,
+        Some((Kind::Str(s), _)) => Some(s.to_string()),
+        Some((_, v)) => {
+            let spaces = usize::try_from(super::value::index(v)?).unwrap_or(0);
+            pay(spaces)?;
+            Some(" ".repeat(spaces))
+        }
+    };
+    let (mut item, mut key) = (if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string());
+    if let Some(separators) = args.get(2, "separators").filter(|v| !v.is_none()) {
+        let both = access::items(separators)?;
+        let [a, b] = &both[..] else { return type_error("separators must be two texts") };
+        (item, key) = (text(a)?, text(b)?);
+    }
+    let style =
+        Style { ascii: args.flag(0, "ensure_ascii", false), indent, item, key, sort: args.flag(3, "sort_keys", false) };
+    let mut out = String::new();
+    write(&mut out, value, &style, 0)?;
+    Ok(Value::from(out))
+}
+
+fn write(out: &mut String, value: &Value, style: &Style, depth: usize) -> Outcome<()> {
+    if depth > DEPTH {
+        return Err(exceeded("lists within lists", DEPTH as u64));
+    }
+    let before = out.len();
+    let line = |out: &mut String, depth: usize| {
+        let Some(indent) = &style.indent else { return Ok(()) };
+        pay(depth.saturating_mul(indent.len()))?;
+        out.push('\n');
+        (0..depth).for_each(|_| out.push_str(indent));
+        Ok(())
+    };
+    match kind(value) {
+        Kind::None => out.push_str("null"),
+        Kind::Bool(yes) => out.push_str(if yes { "true" } else { "false" }),
+        Kind::Int(i) => out.push_str(&i.to_string()),
+        Kind::Float(x) if x.is_nan() => out.push_str("NaN"),
+        Kind::Float(x) if x.is_infinite() => out.push_str(if x > 0.0 { "Infinity" } else { "-Infinity" }),
+        Kind::Float(x) => out.push_str(&float_text(x)),
+        Kind::Str(s) => write_str(out, s, style.ascii),
+        Kind::List | Kind::Tuple => {
+            let items = access::items(value)?;
+            out.push('[');
+            for (at, item) in items.iter().enumerate() {
+                out.push_str(if at == 0 { "" } else { &style.item });
+                line(out, depth + 1)?;
+                write(out, item, style, depth + 1)?;
+            }
+            if !items.is_empty() {
+                line(out, depth)?;
+            }
+            out.push(']');
+        }
+        Kind::Dict => {
+            let mut pairs = Vec::new();
+            for (key, item) in access::pairs(value)? {
+                pairs.push((key_text(&key)?, item));
+            }
+            if style.sort {
+                pairs.sort_by(|a, b| a.0.cmp(&b.0));
+            }
+            out.push('{');
+            for (at, (key, item)) in pairs.iter().enumerate() {
+                out.push_str(if at == 0 { "" } else { &style.item });
+                line(out, depth + 1)?;
+                write_str(out, key, style.ascii);
+                out.push_str(&style.key);
+                write(out, item, style, depth + 1)?;
+            }
+            if !pairs.is_empty() {
+                line(out, depth)?;
+            }
+            out.push('}');
+        }
+        _ => return type_error(format!("Object of type {} is not JSON serializable", type_name(value))),
+    }
+    pay(1 + out.len() - before)
+}
+
+fn key_text(key: &Value) -> Outcome<String> {
+    Ok(match kind(key) {
+        Kind::None => "null".into(),
+        Kind::Bool(yes) => if yes { "true" } else { "false" }.into(),
+        Kind::Str(_) | Kind::Int(_) | Kind::Float(_) => text(key)?,
+        _ => {
+            return type_error(format!("keys must be str, int, float, bool or None, not {}", type_name(key)));
+        }
+    })
+}
+
+fn write_str(out: &mut String, s: &str, ascii: bool) {
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            _ if (c as u32) < 0x20 || (ascii && !(' '..='~').contains(&c)) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            _ => out.push(c),
+        }
+    }
+    out.push('"');
+}

@@ -1,0 +1,325 @@
+//! Conversations as a user has them: on a terminal, from a pipe, from a file.
+
+use nanoserve_tests::{Terminal, command, nanoserve};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+/// The demo, converted, and a template for it.
+struct Scene {
+    folder: TempDir,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn scene() -> &'static Scene {
+    static SCENE: OnceLock<Scene> = OnceLock::new();
+    SCENE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("demo.nsv");
+        nanoserve("convert", [root().join("weights/demo"), model, "-q".into()]).expect(0);
+        Scene { folder }
+    })
+}
+
+impl Scene {
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn model(&self) -> String {
+        self.file("demo.nsv").display().to_string()
+    }
+
+    /// nanoserve-run with the demo and its template.
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
+        let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
+        let own = [&self.model(), "--chat-template", &template, "-t", "1", "--temperature", "0"].map(str::to_string);
+        own.into_iter().chain(more.iter().map(|s| s.to_string())).collect()
+    }
+
+    fn run(&self, more: &[&str]) -> nanoserve_tests::Run {
+        nanoserve("run", self.arguments(more))
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        command("nanoserve-run", self.arguments(more))
+    }
+
+    /// A conversation on a terminal, at its first prompt.
+    fn terminal(&self, columns: u16, more: &[&str]) -> Terminal {
+        let mut terminal = Terminal::start(self.command(&[&["--chat"], more].concat()), columns);
+        terminal.expect("leaves.");
+        terminal.expect("> ");
+        terminal
+    }
+
+    /// The messages that a conversation has saved: role and content.
+    fn saved(&self, name: &str) -> Vec<(String, String)> {
+        let saved: Value = serde_json::from_slice(&fs::read(self.file(name)).unwrap()).unwrap();
+        let part = |message: &Value, name: &str| message[name].as_str().unwrap().to_string();
+        saved["messages"].as_array().unwrap().iter().map(|m| (part(m, "role"), part(m, "content"))).collect()
+    }
+}
+
+/// Says something and waits until it is answered; what was answered.
+fn say(terminal: &mut Terminal, text: &str) -> String {
+    terminal.send(&format!("{text}\r"));
+    terminal.expect("\n");
+    let mut answer = terminal.expect("\n> ");
+    answer.truncate(answer.len() - "\n> ".len());
+    answer
+}
+
+/// Gives a command and waits for its answer.
+fn ask(terminal: &mut Terminal, text: &str, answer: &str) -> String {
+    terminal.send(&format!("{text}\r"));
+    let told = terminal.expect(answer);
+    terminal.expect("> ");
+    told
+}
+
+/// Prompt, run, kept and generated tokens, as `/stats` tells them.
+fn stats(terminal: &mut Terminal) -> [usize; 4] {
+    let told = ask(terminal, "/stats", "stopped:");
+    let told = told.split_once("last turn: ").expect("a turn").1;
+    let numbers: Vec<usize> = told.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    numbers[..4].try_into().unwrap()
+}
+
+fn leave(mut terminal: Terminal) {
+    terminal.send("\x04");
+    assert_eq!(terminal.wait().code(), Some(0), "{}", terminal.all());
+    assert!(terminal.is_sane());
+    assert!(!terminal.all().contains("panicked"), "{}", terminal.all());
+}
+
+#[test]
+fn only_the_new_tokens_of_a_turn_run() {
+    let mut terminal = scene().terminal(80, &["-n", "12", "--ignore-eos"]);
+    say(&mut terminal, "Good morrow, cousin.");
+    let first = stats(&mut terminal);
+    assert_eq!((first[1], first[2], first[3]), (first[0], 0, 12), "nothing was there before");
+    say(&mut terminal, "What news?");
+    let second = stats(&mut terminal);
+    // The last token of an answer was chosen and not run.
+    assert_eq!(second[2], first[0] + first[3] - 1, "{first:?} {second:?}");
+    assert_eq!(second[1], second[0] - second[2]);
+    assert!(second[1] < 20, "{second:?}");
+    leave(terminal);
+}
+
+#[test]
+fn a_conversation_is_saved_loaded_and_begun_anew() {
+    let scene = scene();
+    let (a, b) = (scene.file("a.json"), scene.file("b.json"));
+    let mut terminal = scene.terminal(80, &["-n", "8", "--system", "Speak."]);
+    let answer = say(&mut terminal, "Who is there?");
+    ask(&mut terminal, &format!("/save {}", a.display()), "3 messages saved");
+    let saved = scene.saved("a.json");
+    assert_eq!(saved[0], ("system".into(), "Speak.".into()));
+    assert_eq!(saved[1], ("user".into(), "Who is there?".into()));
+    assert_eq!((saved[2].0.as_str(), saved[2].1.trim()), ("assistant", answer.trim()));
+    ask(&mut terminal, "/reset", "begins anew");
+    ask(&mut terminal, "/system", "Speak.");
+    assert_eq!(say(&mut terminal, "Who is there?"), answer, "the same again");
+    ask(&mut terminal, "/system Be still.", "holds");
+    ask(&mut terminal, &format!("/load {}", a.display()), "3 messages loaded");
+    say(&mut terminal, "Who else?");
+    ask(&mut terminal, &format!("/save {}", b.display()), "5 messages saved");
+    assert_eq!(scene.saved("b.json")[..3], saved);
+    ask(&mut terminal, "/load nothing-there.json", "error: cannot read nothing-there.json");
+    ask(&mut terminal, "/nonsense", "no command /nonsense");
+    ask(&mut terminal, "/help", "brings earlier".strip_prefix("brings ").unwrap());
+    terminal.send("/quit\r");
+    assert_eq!(terminal.wait().code(), Some(0));
+    assert!(terminal.is_sane());
+}
+
+#[test]
+fn the_editor_has_history_and_several_lines() {
+    let scene = scene();
+    let mut terminal = scene.terminal(80, &["-n", "4"]);
+    say(&mut terminal, "one");
+    say(&mut terminal, "\x1b[A!"); // the arrow upwards
+    terminal.send("two\\\rlines\r");
+    terminal.expect("lines");
+    terminal.expect("\n> ");
+    terminal.send("\"\"\"three\r\rlines\"\"\"\r");
+    terminal.expect("lines\"\"\"");
+    terminal.expect("\n> ");
+    say(&mut terminal, "//not a command");
+    terminal.send("never sent\x03"); // Ctrl-C
+    terminal.expect("leaves.");
+    ask(&mut terminal, &format!("/save {}", scene.file("lines.json").display()), "messages saved");
+    let said = scene.saved("lines.json");
+    let said: Vec<&str> = said.iter().filter(|(role, _)| role == "user").map(|(_, text)| text.as_str()).collect();
+    assert_eq!(said, ["one", "one!", "two\nlines", "three\n\nlines", "/not a command"]);
+    leave(terminal);
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_keeps_the_conversation() {
+    let scene = scene();
+    let mut terminal = scene.terminal(80, &["--ignore-eos", "--ctx", "1024"]);
+    terminal.send("Speak at length.\r");
+    terminal.expect("length.\n");
+    terminal.expect(" "); // it has begun
+    terminal.send("\x03");
+    terminal.expect("\n> ");
+    ask(&mut terminal, "/stats", "stopped: cancelled");
+    ask(&mut terminal, &format!("/save {}", scene.file("stopped.json").display()), "2 messages saved");
+    let saved = scene.saved("stopped.json");
+    assert_eq!(saved[1].0, "assistant");
+    assert!(!saved[1].1.is_empty(), "what was said of it stays");
+    leave(terminal);
+}
+
+#[test]
+fn a_narrow_terminal_takes_long_lines() {
+    let scene = scene();
+    let mut terminal = scene.terminal(20, &["-n", "4"]);
+    let long = "This is a message that is much longer than the terminal is wide, and it has é, 日本 and 😀 in it.";
+    terminal.send(long);
+    terminal.send("\x01\x05\x1b[D\x1b[C"); // home, end, left, right
+    terminal.send("\r");
+    terminal.expect("\n> ");
+    // Its own echo has line breaks too: wait for the answer by asking.
+    terminal.send(&format!("/save {}\r", scene.file("narrow.json").display()));
+    terminal.expect("saved");
+    assert_eq!(scene.saved("narrow.json")[0].1, long);
+    leave(terminal);
+}
+
+#[test]
+fn a_full_context_lets_one_drop_the_oldest_turns() {
+    let scene = scene();
+    let mut terminal = scene.terminal(80, &["-n", "16", "--ctx", "64", "--ignore-eos"]);
+    for turn in 0.. {
+        assert!(turn < 10, "the context is never full: {}", terminal.all());
+        terminal.send(&format!("turn {turn}\r"));
+        terminal.expect("\n");
+        let came = terminal.expect("> ");
+        if came.contains("too little is left") {
+            break;
+        }
+        if terminal.all().contains("too little is left") {
+            break;
+        }
+    }
+    terminal.expect("[Y/n] ");
+    terminal.send("y\r");
+    terminal.expect("dropped]");
+    terminal.expect("\n> ");
+    ask(&mut terminal, "/stats", "stopped: length");
+    ask(&mut terminal, &format!("/save {}", scene.file("dropped.json").display()), "messages saved");
+    let saved = scene.saved("dropped.json");
+    assert_ne!(saved[0].1, "turn 0");
+    assert_eq!(saved[0].0, "user");
+    leave(terminal);
+}
+
+#[test]
+fn a_refused_message_is_taken_back() {
+    let scene = scene();
+    fs::write(scene.file("odd.json"), r#"[{"role": "narrator", "content": "Once."}]"#).unwrap();
+    let mut terminal = scene.terminal(80, &["-n", "4"]);
+    ask(&mut terminal, &format!("/load {}", scene.file("odd.json").display()), "1 messages loaded");
+    ask(&mut terminal, "Hello", "error: the chat template refuses this conversation: Nobody narrates here.");
+    ask(&mut terminal, "/reset", "begins anew");
+    say(&mut terminal, "Hello");
+    leave(terminal);
+}
+
+#[test]
+fn from_a_pipe_every_line_is_a_message() {
+    let mut child = scene().command(&["--chat", "-n", "4", "--json", "-q"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"one\ntwo\\\nlines\n\n/stats\nthree").unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let answers: Vec<Value> =
+        String::from_utf8(out.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(answers.len(), 3);
+    let count = |answer: &Value, name: &str| answer[name].as_array().unwrap().len() as u64;
+    let kept = count(&answers[0], "prompt_ids") + count(&answers[0], "ids") - 1;
+    assert_eq!(answers[1]["prompt_run"].as_u64().unwrap(), count(&answers[1], "prompt_ids") - kept);
+}
+
+#[test]
+fn a_file_of_messages_is_answered_or_rendered() {
+    let scene = scene();
+    let file = scene.file("messages.json").display().to_string();
+    fs::write(&file, r#"{"messages": [{"role": "user", "content": "Hi"}], "unused": true}"#).unwrap();
+    let run = scene.run(&["--messages", &file, "--render"]).expect(0);
+    assert_eq!(run.stdout, "<|begin_of_text|>USER:Hi<|end_of_text|>ASSISTANT:");
+    let rendered = scene.run(&["--messages", &file, "--render", "--json"]).expect(0).json();
+    assert_eq!(rendered["prompt"], run.stdout.as_str());
+    let ids: Vec<u64> = rendered["prompt_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+    assert_eq!(ids.iter().filter(|&&id| id == 0).count(), 1, "one BOS");
+    assert_eq!(ids[0], 0);
+    let answer = scene.run(&["--messages", &file, "-n", "8", "--json"]).expect(0).json();
+    assert_eq!(answer["prompt_ids"], rendered["prompt_ids"]);
+    assert_eq!(scene.run(&["--chat", "-p", "Hi", "-n", "8", "--json"]).expect(0).json()["ids"], answer["ids"]);
+    assert_eq!(
+        scene.run(&["--chat", "--single-turn", "-p", "Hi", "-n", "8"]).expect(0).stdout.trim_end_matches('\n'),
+        answer["text"]
+    );
+    // Without --chat the same words are a plain prompt.
+    let plain = scene.run(&["-p", "Hi", "-n", "8", "--json"]).expect(0).json();
+    assert_ne!(plain["prompt_ids"], answer["prompt_ids"]);
+    let system = scene.run(&["--chat", "--system", "S", "-p", "Hi", "--render"]).expect(0).stdout;
+    assert_eq!(system, "<|begin_of_text|>SYSTEM:S<|end_of_text|>USER:Hi<|end_of_text|>ASSISTANT:");
+    fs::write(
+        &file,
+        json!({"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": false}).to_string(),
+    )
+    .unwrap();
+    assert_eq!(
+        scene.run(&["--messages", &file, "--render"]).expect(0).stdout,
+        "<|begin_of_text|>USER:Hi<|end_of_text|>"
+    );
+}
+
+#[test]
+fn what_cannot_be_rendered_is_said() {
+    let scene = scene();
+    let file = scene.file("bad.json").display().to_string();
+    for (messages, told) in [
+        ("[", "it is no JSON"),
+        ("5", "neither an array of messages nor an object"),
+        ("{}", "has no array `messages`"),
+        ("[]", "at least one message is needed"),
+        ("[1]", "message 1 is no object"),
+        (r#"{"messages": [{}], "tools": 5}"#, "`tools` is no array"),
+        (r#"[{"role": "narrator", "content": "x"}]"#, "refuses this conversation: Nobody narrates here."),
+        (r#"[{"role": "user"}]"#, "UndefinedError: 'dict object' has no attribute 'content'"),
+    ] {
+        fs::write(&file, messages).unwrap();
+        let run = scene.run(&["--messages", &file, "--render"]).expect(2);
+        assert!(run.stderr.contains(told), "{messages}: {}", run.stderr);
+    }
+    let model = scene.model();
+    let none = nanoserve("run", [model.as_str(), "--chat", "-p", "Hi"]).expect(2);
+    assert!(none.stderr.contains("has no chat template: give one with --chat-template FILE"), "{}", none.stderr);
+    for arguments in [
+        &["--chat", "--ids", "1"][..],
+        &["--messages", "x", "-p", "y"],
+        &["--now", "noon", "--chat"],
+        &["--system", "x"],
+        &[],
+    ] {
+        nanoserve("run", [&[model.as_str()], arguments].concat()).expect(2);
+    }
+    fs::write(scene.file("bad.jinja"), "{% if %}").unwrap();
+    let template = scene.file("bad.jinja").display().to_string();
+    let bad = nanoserve("run", [&model, "--chat", "-p", "Hi", "--chat-template", &template]).expect(2);
+    assert!(bad.stderr.contains("bad.jinja: the chat template cannot be read: line 1"), "{}", bad.stderr);
+    let full = scene.run(&["--chat", "-p", "Hi", "--ctx", "8"]).expect(2);
+    assert!(full.stderr.contains("too little is left for an answer"), "{}", full.stderr);
+}
