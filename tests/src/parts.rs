@@ -24,7 +24,7 @@ pub fn put(b: &mut [u8], at: usize, value: &[u8]) {
 pub type Section = (u32, u32, Vec<u8>);
 
 /// The writer leaves room for so many entries of the section table.
-const ENTRIES: usize = 11;
+const ENTRIES: usize = 12;
 
 /// A file in parts: sections, and the tensors, from byte 65536 on.
 #[derive(Clone, Debug)]

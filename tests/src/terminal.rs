@@ -74,18 +74,27 @@ impl Terminal {
     /// # Panics
     /// When it does not come.
     pub fn expect(&mut self, text: &str) -> String {
+        self.expect_one(&[text])
+    }
+
+    /// As [`Terminal::expect`], for the first of several texts.
+    ///
+    /// # Panics
+    /// When none of them comes.
+    pub fn expect_one(&mut self, texts: &[&str]) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
             let (all, from) = &self.seen;
-            if let Some(at) = all[*from..].find(text) {
-                let until = from + at + text.len();
+            let ends = texts.iter().filter_map(|text| all[*from..].find(text).map(|at| at + text.len()));
+            if let Some(len) = ends.min() {
+                let until = from + len;
                 let came = all[*from..until].to_string();
                 self.seen.1 = until;
                 return came;
             }
             match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.seen.0 += &plain(&String::from_utf8_lossy(&bytes)),
-                Err(e) => panic!("{e}: no {text:?} in {:?}", &self.seen.0[self.seen.1..]),
+                Err(e) => panic!("{e}: no {texts:?} in {:?}", &self.seen.0[self.seen.1..]),
             }
         }
     }

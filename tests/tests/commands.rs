@@ -272,7 +272,7 @@ fn a_wrong_command_line_exits_with_2() {
         (&["--ids", "331"], &["331"]),
         (&["--ids", ""], &[]),
         (&["--ids", "a,b"], &["--ids"]),
-        (&[], &["--prompt"]),
+        (&[], &["-p TEXT", "--chat"]),
         (&["--ids", "1", "-p", "x"], &["--prompt"]),
         (&["--ids", "1", "--no-such-option"], &["--no-such-option"]),
         (&["--ids", "1", "--isa", "bogus"], &["bogus", "scalar"]),

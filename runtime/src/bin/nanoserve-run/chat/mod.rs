@@ -103,7 +103,7 @@ pub fn run(
         );
     }
     if a.chat.render {
-        if conversation.is_empty() {
+        if a.chat.messages.is_none() && conversation.is_empty() {
             bail!("--render needs a conversation: give --messages FILE, or --chat -p TEXT");
         }
         let text = template.render(&conversation, a.chat.now.unwrap_or_else(Clock::now))?;
