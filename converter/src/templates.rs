@@ -13,8 +13,8 @@ const MORE: &str = "additional_chat_templates";
 const FIELD: &str = "chat_template";
 const DEFAULT: &str = "default";
 const TOKENS: &str = "special_tokens_map.json";
-/// The tokens that have a name for every model; others have one for theirs.
-const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+/// Tokens that have a name for some models only.
+const EXTRA: &str = "extra_special_tokens";
 
 /// The chat templates of a checkpoint.
 #[derive(Debug, Default, PartialEq)]
@@ -58,7 +58,8 @@ fn files(folder: &Folder, problems: &Problems) -> BTreeMap<String, String> {
         let name = entry.file_name().into_string().ok()?;
         Some((name.strip_suffix(".jinja")?.to_string(), format!("{MORE}/{name}")))
     });
-    let all = more.chain([(DEFAULT.to_string(), FILE.to_string())]);
+    // One of the folder that is named default comes last, and is the one.
+    let all = [(DEFAULT.to_string(), FILE.to_string())].into_iter().chain(more);
     let read = all.filter_map(|(name, path)| {
         let bytes = folder.read(&path, problems)?;
         match String::from_utf8(bytes) {
@@ -78,9 +79,6 @@ fn files(folder: &Folder, problems: &Problems) -> BTreeMap<String, String> {
 pub(crate) fn special_tokens(folder: &Folder, tokens: Fields, problems: &Problems) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     add(&mut all, tokens.entries());
-    if let Some(more) = tokens.get("extra_special_tokens").and_then(Value::as_object) {
-        more.iter().for_each(|(name, token)| all.extend(text(token).map(|text| (name.clone(), text))));
-    }
     if tokens.get("added_tokens_decoder").is_none()
         && let Some(map) = folder.read(TOKENS, problems).and_then(|bytes| json::object(TOKENS, &bytes, problems))
     {
@@ -89,9 +87,16 @@ pub(crate) fn special_tokens(folder: &Folder, tokens: Fields, problems: &Problem
     all
 }
 
+/// Puts in what a file has, and takes out what it has none of: null.
 fn add(all: &mut BTreeMap<String, String>, fields: &Map<String, Value>) {
-    let named = fields.iter().filter(|(name, _)| NAMES.contains(&name.as_str()) || name.ends_with("_token"));
-    all.extend(named.filter_map(|(name, token)| Some((name.clone(), text(token)?))));
+    let extra = fields.get(EXTRA).and_then(Value::as_object).into_iter().flatten();
+    for (name, token) in fields.iter().filter(|(name, _)| name.ends_with("_token")).chain(extra) {
+        match text(token) {
+            Some(text) => _ = all.insert(name.clone(), text),
+            None if token.is_null() => _ = all.remove(name),
+            None => {}
+        }
+    }
 }
 
 /// A token as it is written: a text, or an object with its text.

@@ -1,15 +1,18 @@
-"""Makes tests/reference/templates/*.json: what transformers renders of templates, or the error it raises.
+"""Makes tests/reference/templates/*.json: what transformers renders of templates, or the error it raises; and the ids of it.
 
     python make_templates.py
 
 Needs transformers (VERSIONS has the one it was run with). The templates are ours: features.py tries one thing of the
-language each, conversations.py has templates in the manner of well-known models.
+language each, conversations.py has templates in the manner of well-known models. ids.json is of the tokenizers of two
+fixtures, which both put a BOS in front of a text.
 """
 
 import datetime
 import json
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -87,6 +90,56 @@ def conversation_cases():
             yield {"template": name, "conversation": title, **outcome(render)}
 
 
+# Checkpoints: a fixture, the tokenizer_config.json that it is given, if any, and what templates write in place of their marks.
+CHECKPOINTS = {
+    "byte-level": ("tied-llama3", {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+                   ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]),
+    # Its marks take spaces along; a token is an object.
+    "pieces": ("untied-mha", {"bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": False,
+                                            "rstrip": False, "single_word": False, "special": True}, "eos_token": "</s>"},
+               ["<|user|>", "<|assistant|>", "<|end|>"]),
+    # Templates do not know its BOS: no id has it.
+    "nameless": ("untied-mha", None, ["<|user|>", "<|assistant|>", "<|end|>"]),
+}
+MARKS = {"headers": ["<|head|>", "<|head_end|>", "<|turn_end|>"], "markup": ["<|im_start|>", None, "<|im_end|>"],
+         "turns": ["<start>", None, "<end>"]}
+SAID = ["one", "system", "turns", "no prompt", "tools", "tool turn", "marks"]
+
+
+def id_cases(checkpoints):
+    """Ids by apply_chat_template; what a template refuses has none."""
+    from transformers import PreTrainedTokenizerFast
+
+    for name, (fixture, config, marks) in CHECKPOINTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(Path(__file__).parent / fixture / "tokenizer.json", folder)
+            if config is not None:
+                Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        templates = {}
+        for template, theirs in MARKS.items():
+            templates[template] = conversations.TEMPLATES[template]
+            for old, new in zip(theirs, marks):
+                templates[template] = templates[template].replace(old or new, new)
+        bos = tokenizer("")["input_ids"]
+        assert len(bos) == 1
+        checkpoints[name] = {"fixture": fixture, "tokenizer_config": config, "templates": templates, "bos": bos[0]}
+        for template, source in templates.items():
+            for title in SAID:
+                given = {"add_generation_prompt": True, **conversations.CONVERSATIONS[title]}
+                messages = given.pop("messages")
+
+                def apply(tokenize):
+                    return tokenizer.apply_chat_template(messages, chat_template=source, tokenize=tokenize, **given)
+                text = outcome(lambda: apply(False))
+                if "text" in text:
+                    ids = apply(True)["input_ids"]
+                    # Encoded as any other text it would get another BOS.
+                    assert tokenizer(text["text"])["input_ids"] == bos + ids
+                    text["ids"] = " ".join(map(str, ids))
+                yield {"checkpoint": name, "template": template, "conversation": title, **text}
+
+
 def write(name, value):
     text = json.dumps(value, ensure_ascii=False, indent=1)
     (HERE / name).write_text(text + "\n", encoding="utf-8")
@@ -97,3 +150,7 @@ if __name__ == "__main__":
     write("features.json", {"now": NOW, "variables": features.VARIABLES, "cases": list(feature_cases())})
     write("conversations.json", {"now": NOW, "special_tokens": TOKENS, "templates": conversations.TEMPLATES,
                                  "conversations": conversations.CONVERSATIONS, "cases": list(conversation_cases())})
+    checkpoints = {}
+    cases = list(id_cases(checkpoints))
+    said = {title: conversations.CONVERSATIONS[title] for title in SAID}
+    write("ids.json", {"now": NOW, "checkpoints": checkpoints, "conversations": said, "cases": cases})

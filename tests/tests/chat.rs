@@ -1,6 +1,6 @@
 //! Conversations as a user has them: on a terminal, from a pipe, from a file.
 
-use nanoserve_tests::{Terminal, command, nanoserve};
+use nanoserve_tests::{Terminal, command, copy_folder, nanoserve};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -279,6 +279,52 @@ fn a_file_of_messages_is_answered_or_rendered() {
         scene.run(&["--messages", &file, "--render"]).expect(0).stdout,
         "<|begin_of_text|>USER:Hi<|end_of_text|>"
     );
+}
+
+#[test]
+fn with_tools_the_template_for_tools_is_taken() {
+    let scene = scene();
+    let source = scene.file("named");
+    copy_folder(&root().join("weights/demo"), &source);
+    let (plain, tools, none) = (scene.file("plain.json"), scene.file("tools.json"), scene.file("no-tools.json"));
+    let write = |path: &Path, tools: Value| {
+        fs::write(path, json!({"messages": [{"role": "user", "content": "Hi"}], "tools": tools}).to_string()).unwrap();
+    };
+    write(&plain, Value::Null);
+    write(&none, json!([]));
+    write(&tools, json!([{"type": "function", "function": {"name": "f"}}]));
+    let render = |messages: &Path, code| {
+        let model = scene.file("named.nsv");
+        let run = nanoserve("run", [&model, Path::new("--messages"), messages, Path::new("--render")]).expect(code);
+        run.stdout + &run.stderr
+    };
+    for default in [true, false] {
+        let mut all = vec![json!({"name": "tool_use", "template": "T{{ bos_token }}"})];
+        all.extend(default.then(|| json!({"name": "default", "template": "D{{ bos_token }}"})));
+        let config = json!({"bos_token": {"content": "<|begin_of_text|>"}, "chat_template": all});
+        fs::write(source.join("tokenizer_config.json"), config.to_string()).unwrap();
+        nanoserve("convert", [source.clone(), scene.file("named.nsv"), "-q".into()]).expect(0);
+        assert_eq!(render(&tools, 0), "T<|begin_of_text|>");
+        assert_eq!(render(&none, 0), "T<|begin_of_text|>", "no tool is a list of tools");
+        if default {
+            assert_eq!(render(&plain, 0), "D<|begin_of_text|>");
+        } else {
+            assert!(render(&plain, 2).contains("has no chat template but those named tool_use"));
+        }
+    }
+}
+
+/// Files of format 1.0 of before there were special tokens in them.
+#[test]
+fn a_file_without_special_tokens_chats_by_its_own_template() {
+    let model = root().join("tests/format-1.0/f16.nsv").display().to_string();
+    let said = [&model, "--chat", "--system", "S", "-p", "Hi"];
+    let run = nanoserve("run", [&said[..], &["--render"]].concat()).expect(0);
+    assert_eq!(run.stdout, "<|system|> S<|end|>\n<|user|> Hi<|end|>\n<|assistant|>");
+    let answer = nanoserve("run", [&said[..], &["-n", "4", "--json", "-t", "1"]].concat()).expect(0).json();
+    assert!(!answer["ids"].as_array().unwrap().is_empty(), "{answer}");
+    let none = root().join("tests/format-1.0/f32.nsv").display().to_string();
+    assert!(!nanoserve("run", [&none, "--chat", "-p", "Hi"]).expect(2).stderr.is_empty());
 }
 
 #[test]

@@ -1,10 +1,13 @@
-//! Chat templates rendered as transformers renders them: text, and the error where it raises one.
+//! Chat templates rendered as transformers renders them: text, the ids of it, and the error where it raises one.
 
+use nanoserve_format::Encoding;
 use nanoserve_runtime::chat::{ChatTemplate, Conversation};
 use nanoserve_runtime::template::{Clock, Template, TemplateError};
+use nanoserve_tests::{convert, copy_folder, fixture, nanoserve};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -63,6 +66,36 @@ struct ConversationCase {
     expected: Expected,
 }
 
+/// `tests/reference/templates/ids.json`.
+#[derive(Deserialize)]
+struct Ids {
+    now: String,
+    checkpoints: BTreeMap<String, IdCheckpoint>,
+    conversations: BTreeMap<String, Box<RawValue>>,
+    cases: Vec<IdCase>,
+}
+
+/// A fixture, with what stands beside its tokenizer.
+#[derive(Deserialize)]
+struct IdCheckpoint {
+    fixture: String,
+    tokenizer_config: Option<Box<RawValue>>,
+    templates: BTreeMap<String, String>,
+    bos: u32,
+}
+
+#[derive(Deserialize)]
+struct IdCase {
+    checkpoint: String,
+    conversation: String,
+    template: String,
+    #[serde(flatten)]
+    expected: Expected,
+    /// Apart by spaces.
+    #[serde(default)]
+    ids: String,
+}
+
 /// A case of `../shared/templates`.
 #[derive(Deserialize)]
 struct SharedCase {
@@ -119,7 +152,7 @@ fn difference(got: &Result<String, TemplateError>, expected: &Expected) -> Optio
 
 #[test]
 fn every_feature_is_as_in_jinja() {
-    let features: Features = serde_json::from_slice(&std::fs::read(reference("features.json")).unwrap()).unwrap();
+    let features: Features = serde_json::from_slice(&fs::read(reference("features.json")).unwrap()).unwrap();
     let clock: Clock = features.now.parse().unwrap();
     let mut wrong = Vec::new();
     for Case { name, template, expected } in &features.cases {
@@ -141,7 +174,7 @@ fn every_feature_is_as_in_jinja() {
 
 #[test]
 fn conversations_are_rendered_as_by_transformers() {
-    let all: Conversations = serde_json::from_slice(&std::fs::read(reference("conversations.json")).unwrap()).unwrap();
+    let all: Conversations = serde_json::from_slice(&fs::read(reference("conversations.json")).unwrap()).unwrap();
     let clock: Clock = all.now.parse().unwrap();
     let mut wrong = Vec::new();
     for case in &all.cases {
@@ -155,17 +188,66 @@ fn conversations_are_rendered_as_by_transformers() {
     assert_eq!(all.cases.len(), all.templates.len() * all.conversations.len());
 }
 
+/// From a checkpoint on disk to the ids that the program prints: those of `apply_chat_template(tokenize=True)`.
+#[test]
+fn the_ids_of_conversations_are_those_of_transformers() {
+    let all: Ids = serde_json::from_slice(&fs::read(reference("ids.json")).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (title, conversation) in &all.conversations {
+        fs::write(path(&format!("{title}.json")), conversation.get()).unwrap();
+    }
+    for (name, checkpoint) in &all.checkpoints {
+        let source = path(name);
+        copy_folder(&fixture(&checkpoint.fixture).path, &source);
+        let config = source.join("tokenizer_config.json");
+        match &checkpoint.tokenizer_config {
+            Some(json) => fs::write(config, json.get()).unwrap(),
+            None => assert!(!config.exists()),
+        }
+        for (template, text) in &checkpoint.templates {
+            fs::write(source.join("chat_template.jinja"), text).unwrap();
+            convert(&source, Encoding::Q8, &path(&format!("{name} {template}.nsv")));
+        }
+    }
+    let (mut wrong, mut begun) = (Vec::new(), 0);
+    for case in &all.cases {
+        let IdCase { checkpoint: name, conversation, template, expected, ids } = case;
+        let (model, messages) = (path(&format!("{name} {template}.nsv")), path(&format!("{conversation}.json")));
+        let [model, messages] = [&model, &messages].map(|p| p.to_str().unwrap());
+        let run = nanoserve("run", [model, "--messages", messages, "--render", "--json", "--now", &all.now]);
+        let Some(text) = &expected.text else {
+            assert!(run.expect(2).stderr.contains("refuses this conversation"), "{name}, {template}, {conversation}");
+            continue;
+        };
+        let got = run.expect(0).json();
+        let got_ids: Vec<u64> = got["prompt_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+        let want: Vec<u64> = ids.split(' ').map(|id| id.parse().unwrap()).collect();
+        if got["prompt"] != text.as_str() || got_ids != want {
+            wrong.push(format!("{name}, {template}, {conversation}\n   got  {got}\n   want {text:?} {want:?}"));
+        }
+        // These tokenizers put a BOS in front of any other text.
+        let bos = all.checkpoints[name].bos.into();
+        assert!(!got_ids.starts_with(&[bos, bos]), "{name}, {template}, {conversation}");
+        begun += usize::from(got_ids[0] == bos);
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), all.cases.len(), wrong.join("\n"));
+    let templates: usize = all.checkpoints.values().map(|c| c.templates.len()).sum();
+    assert_eq!(all.cases.len(), templates * all.conversations.len());
+    assert!(0 < begun && begun < all.cases.len());
+}
+
 #[test]
 fn templates_of_real_models_are_rendered_as_by_transformers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/templates");
-    let Ok(files) = std::fs::read_dir(&folder) else {
+    let Ok(files) = fs::read_dir(&folder) else {
         eprintln!("skipped: {} is absent", folder.display());
         return;
     };
     let (mut wrong, mut count) = (Vec::new(), 0);
     for path in files.map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "jinja")) {
-        let template = ChatTemplate::new(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let cases = std::fs::read(path.with_extension("cases.json")).unwrap();
+        let template = ChatTemplate::new(&fs::read_to_string(&path).unwrap()).unwrap();
+        let cases = fs::read(path.with_extension("cases.json")).unwrap();
         for case in serde_json::from_slice::<Vec<SharedCase>>(&cases).unwrap() {
             let tools = case.tools.as_ref().map_or("null", |tools| tools.get());
             let json = format!(

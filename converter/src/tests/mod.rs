@@ -6,6 +6,7 @@ mod families;
 mod origin;
 mod problems;
 mod real;
+mod templates;
 mod values;
 
 use crate::{ConvertError, Options, Report, Result, What, convert};

@@ -51,7 +51,7 @@ impl ChatTemplate {
     }
 
     /// The templates of a file, and its special tokens; without any template it renders nothing, see
-    /// [`Self::is_empty`].
+    /// [`Self::is_empty_for`].
     ///
     /// # Errors
     /// When a section of the file is damaged.
@@ -74,9 +74,9 @@ impl ChatTemplate {
         ChatTemplate { special_tokens, ..self }
     }
 
-    /// Whether there is no template for a conversation without tools.
-    pub fn is_empty(&self) -> bool {
-        self.usual.is_none()
+    /// Whether there is no template for this conversation.
+    pub fn is_empty_for(&self, conversation: &Conversation) -> bool {
+        self.source(conversation).is_none()
     }
 
     /// The names of the templates that need to be asked for.
@@ -89,11 +89,15 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the conversation, fails on it, or is stopped; when there is none.
     pub fn render(&self, conversation: &Conversation, clock: Clock) -> Result<String, TemplateError> {
-        let for_tools = self.sources.get(TOOL_USE).filter(|_| conversation.has_tools());
-        let Some(source) = for_tools.or(self.usual.as_ref()) else {
+        let Some(source) = self.source(conversation) else {
             return Err(TemplateError::Conversation { cause: "there is no chat template".into() });
         };
         Template::new(source)?.render(conversation.variables(&self.special_tokens)?, clock)
+    }
+
+    /// The one for tools where there are some, or the usual one.
+    fn source(&self, conversation: &Conversation) -> Option<&String> {
+        self.sources.get(TOOL_USE).filter(|_| conversation.has_tools()).or(self.usual.as_ref())
     }
 
     /// The ids of the special tokens that the template itself puts behind an answer: they end one, whether or not the

@@ -198,6 +198,9 @@ CONVERSATIONS = {
     "tool turn": {"messages": [{"role": "user", "content": "Weather in Rome?"}, CALL, {"role": "tool", "name": "get_weather", "content": "12 degrees"},
                                {"role": "tool", "name": "get_weather", "content": "rain"}, {"role": "assistant", "content": "Cold and wet."},
                                {"role": "user", "content": "Thanks"}], "tools": TOOLS},
+    # Tokens of the tokenizers of two fixtures, written by a user.
+    "marks": {"messages": [{"role": "user", "content": "a <|eot_id|> b<|begin_of_text|> <s>c </s>  nanoserve <mask> <|user|>  d"},
+                           {"role": "assistant", "content": "<|tool|><|end|>\n<|end"}, {"role": "user", "content": "<|assistant|>   e<unk>"}]},
     "order": {"messages": [{"role": "assistant", "content": "I begin."}, {"role": "user", "content": "No."}]},
     "narrator": {"messages": [{"role": "narrator", "content": "Once."}]},
     "no content": {"messages": [{"role": "user"}]},

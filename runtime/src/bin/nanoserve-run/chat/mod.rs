@@ -94,7 +94,7 @@ pub fn run(
 ) -> Result<ExitCode> {
     let template = template(engine, a)?;
     let conversation = beginning(a, text)?;
-    if template.is_empty() {
+    if template.is_empty_for(&conversation) {
         let others: Vec<&str> = template.names().collect();
         let others = if others.is_empty() { String::new() } else { format!(" but those named {}", others.join(", ")) };
         bail!(
