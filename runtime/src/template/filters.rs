@@ -469,19 +469,45 @@ fn sort(v: &Value, a: &Args) -> Outcome<Value> {
 }
 
 fn strip_tags(s: &str) -> String {
-    let mut plain = s.to_string();
-    while let Some(start) = plain.find("<!--") {
-        let Some(end) = plain[start..].find("-->") else { break };
-        plain.replace_range(start..start + end + 3, "");
+    let s = without_comments(s);
+    let (mut plain, mut rest) = (String::new(), &s[..]);
+    while let Some((before, tag)) = rest.split_once('<') {
+        let Some((_, after)) = tag.split_once('>') else { break };
+        plain += before;
+        rest = after;
     }
-    let mut from = 0;
-    while let Some(start) = plain[from..].find('<').map(|at| at + from) {
-        let Some(end) = plain[start..].find('>') else { break };
-        plain.replace_range(start..=start + end, "");
-        from = start;
-    }
+    plain += rest;
     let words: Vec<&str> = plain.split(methods::is_space).filter(|word| !word.is_empty()).collect();
     unescape(&words.join(" "))
+}
+
+/// Takes the first comment away until there is none: what stood before one and after it may be the beginning of another.
+fn without_comments(s: &str) -> String {
+    const OPEN: &str = "<!--";
+    let (mut plain, mut rest) = (String::new(), s);
+    loop {
+        let seam = (1..OPEN.len()).rev().find(|&k| plain.ends_with(&OPEN[..k]) && rest.starts_with(&OPEN[k..]));
+        // Bytes of plain that stay, of rest that go before the comment, and where the comment goes on behind its opening.
+        let (keep, before, inner) = match (seam, rest.find(OPEN)) {
+            (Some(k), _) => (plain.len() - k, 0, OPEN.len() - k),
+            (None, Some(at)) => (plain.len(), at, at + OPEN.len()),
+            (None, None) => return plain + rest,
+        };
+        // The dashes of the opening may be those of the end.
+        let inside = &rest[inner..];
+        let end = if inside.starts_with('>') {
+            1
+        } else if inside.starts_with("->") {
+            2
+        } else if let Some(at) = inside.find("-->") {
+            at + 3
+        } else {
+            return plain + rest;
+        };
+        plain.truncate(keep);
+        plain += &rest[..before];
+        rest = &inside[end..];
+    }
 }
 
 fn unescape(s: &str) -> String {
@@ -643,4 +669,32 @@ fn xml_attributes(v: &Value, a: &Args) -> Outcome<Value> {
     let joined = parts.join(" ");
     let space = if a.flag(0, "autospace", true) && !joined.is_empty() { " " } else { "" };
     Ok(Value::from_safe_string(space.to_string() + &joined))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As markupsafe does it: from the beginning again after each.
+    fn plainly(s: &str) -> String {
+        let mut s = s.to_string();
+        for (open, close) in [("<!--", "-->"), ("<", ">")] {
+            while let Some(start) = s.find(open) {
+                let Some(end) = s[start..].find(close) else { break };
+                s.replace_range(start..start + end + close.len(), "");
+            }
+        }
+        s
+    }
+
+    #[test]
+    fn tags_go_as_if_one_after_the_other() {
+        // All texts of up to six parts.
+        let parts = ["<", "!", "-", ">", "<!--", "-->", "a"];
+        let mut all = vec![String::new()];
+        for _ in 0..6 {
+            all = all.iter().flat_map(|s| parts.map(|part| s.clone() + part)).collect();
+            all.iter().for_each(|s| assert_eq!(strip_tags(s), plainly(s), "{s}"));
+        }
+    }
 }
