@@ -34,7 +34,7 @@ fn named_templates() {
     type Case<'c> = (&'c [(&'static str, String)], Option<&'c str>, &'c [(&'c str, &'c str)]);
     let cases: [Case; 9] = [
         (&[], None, &[]),
-        (&[field.clone()], Some("field"), &[]),
+        (std::slice::from_ref(&field), Some("field"), &[]),
         (
             &[list(&["default", "tool_use", "rag"])],
             Some("list default"),
