@@ -45,7 +45,7 @@ fn named_templates() {
         (&[list(&["default", "tool_use"]), single.clone()], Some(&single.1), &[]),
         (&[field.clone(), tools.clone()], None, &[("tool_use", &tools.1)]),
         (
-            &[field, tools.clone(), single.clone(), one("additional_chat_templates/notes.txt")],
+            &[field.clone(), tools.clone(), single.clone(), one("additional_chat_templates/notes.txt")],
             Some(&single.1),
             &[("tool_use", &tools.1)],
         ),
