@@ -193,6 +193,7 @@ fn a_narrow_terminal_takes_long_lines() {
     // Its own echo has line breaks too: wait for the answer by asking.
     terminal.send(&format!("/save {}\r", scene.file("narrow.json").display()));
     terminal.expect("saved");
+    terminal.expect("> ");
     assert_eq!(scene.saved("narrow.json")[0].1, long);
     leave(terminal);
 }
