@@ -110,15 +110,6 @@ pub enum Warning {
         /// The first by name.
         first: String,
     },
-    /// Special tokens whose ids the model does not have.
-    TokensBeyond {
-        /// How many.
-        count: usize,
-        /// The first of them.
-        first: String,
-        /// Its id.
-        id: u32,
-    },
     /// There are both one whole file and an index.
     IndexIgnored,
     /// No token ends a text.
@@ -164,14 +155,6 @@ impl fmt::Display for Warning {
                     plural(*count)
                 )?;
                 if *count > 1 { f.write_str(", ...") } else { Ok(()) }
-            }
-            Warning::TokensBeyond { count, first, id } => {
-                let s = plural(*count);
-                write!(
-                    f,
-                    "{count} special token{s} beyond the model's vocabulary, '{first}' with id {id}: a prompt with "
-                )?;
-                write!(f, "{} is refused", if *count == 1 { "it" } else { "one of them" })
             }
             Warning::IndexIgnored => f.write_str("model.safetensors is read, the index beside it is not"),
             Warning::NoEos => f.write_str("no eos_token_id: generation will not end by itself"),

@@ -79,8 +79,7 @@ impl Sidecars {
 }
 
 /// The tokenizer, once it loads and none of its ids is beyond the vocabulary. It may well have fewer ids than the model:
-/// many vocabularies are padded. Special tokens alone may be beyond it, as the one for images in a model without eyes: only
-/// who writes it gets it, and is then refused.
+/// many vocabularies are padded.
 fn tokenizer(
     folder: &Folder,
     vocab_size: Option<usize>,
@@ -100,18 +99,11 @@ fn tokenizer(
             return None;
         }
     };
-    let mut beyond: Vec<(u32, String)> = loaded.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
-    beyond.retain(|(id, _)| vocab_size.is_some_and(|n| *id as usize >= n));
-    beyond.sort();
-    let special = loaded.get_added_tokens_decoder();
-    if let (Some((got, token)), Some(vocab_size)) = (beyond.last(), vocab_size) {
-        if beyond.iter().all(|(id, _)| special.get(id).is_some_and(|added| added.special)) {
-            let (id, token) = &beyond[0];
-            warnings.push(Warning::TokensBeyond { count: beyond.len(), first: token.clone(), id: *id });
-        } else {
-            let field = format!("the id of token '{token}'");
-            problems.file(TOKENIZER, What::TokenId { field, got: *got, vocab_size });
-        }
+    let last = loaded.get_vocab(true).into_iter().max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+    if let (Some((token, got)), Some(vocab_size)) = (last, vocab_size)
+        && got as usize >= vocab_size
+    {
+        problems.file(TOKENIZER, What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
     }
     Some((bytes, loaded))
 }
