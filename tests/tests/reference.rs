@@ -38,6 +38,19 @@ const FIXTURES: [(&str, bool, Extra); 26] = [
     ("yarn", false, LLAMA),
 ];
 
+/// Models with Llama's switches and ropes, which lose less to rounding than some others.
+const LLAMAS: [&str; 9] = [
+    "biases",
+    "head-dim",
+    "linear-rope",
+    "no-prefix",
+    "odd-sizes",
+    "sharded",
+    "tied-extra-head",
+    "tied-llama3",
+    "untied-mha",
+];
+
 /// Parts that some models have.
 #[derive(Clone, Copy)]
 struct Extra {
@@ -190,12 +203,15 @@ fn every_way_gives_the_same_bits_in_q8() {
 /// - Of 32 to 110 positions, at most two more have another first token than the rounded weights have.
 fn check(what: &str, encoding: Encoding, kv: KvType, got: Divergence, explained: Divergence) {
     let cache = if kv == KvType::F16 { 1e-6 } else { 1e-9 };
-    let (mean, max) = match encoding {
-        Encoding::Q8 => (2.5, 6.0),
-        _ => (2.0, 3.0),
+    let llama = LLAMAS.iter().any(|name| what.split(' ').next() == Some(name));
+    let (mean, max, caches) = match (encoding, llama) {
+        (Encoding::Q8, true) => (2.5, 4.0, 2.0),
+        (Encoding::Q8, false) => (2.5, 6.0, 6.0),
+        (_, true) => (1.5, 1.5, 2.0),
+        (_, false) => (2.0, 3.0, 6.0),
     };
     assert!(got.mean <= mean * explained.mean + cache, "{what}: {got:?} of {explained:?}");
-    assert!(got.max <= max * explained.max + 6.0 * cache, "{what}: {got:?} of {explained:?}");
+    assert!(got.max <= max * explained.max + caches * cache, "{what}: {got:?} of {explained:?}");
     assert!(got.other_top <= explained.other_top + 2, "{what}: {got:?} of {explained:?}");
 }
 
