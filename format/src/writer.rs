@@ -17,24 +17,21 @@ use crate::signal;
 use crate::spec::ModelSpec;
 use crate::tree;
 use rayon::prelude::*;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use tempfile::NamedTempFile;
 
-/// Encoded bytes that one thread holds at a time.
+/// Encoded bytes of one job.
 const JOB_BYTES: usize = 1 << 20;
+/// Jobs that may wait to be written before threads wait too.
+const QUEUE_JOBS: usize = 4;
 /// Bytes written between two syncs.
 const SYNC_BYTES: u64 = 128 << 20;
-
-thread_local! {
-    /// A job's bytes, kept from job to job.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// What a file is to hold, all but the weights' values.
 #[derive(Clone, Debug)]
@@ -109,7 +106,53 @@ pub struct Writer {
     tensors_end: u64,
     written: Vec<bool>,
     hashed: bool,
+    queue: Queue,
     ahead: SyncAhead,
+}
+
+/// Encoded bytes on their way into the file. A system lets one thread at a time write to a file, and others that try burn
+/// their time: here they leave their bytes to the one that writes, and go on encoding.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Vec<(u64, Vec<u8>)>>,
+    /// Held by the thread that writes.
+    turn: Mutex<()>,
+    /// Buffers to be used again.
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Queue {
+    /// A buffer to fill.
+    fn buffer(&self) -> Vec<u8> {
+        locked(&self.spare).pop().unwrap_or_default()
+    }
+
+    /// Writes `bytes` at `at`, or leaves it to the thread that is writing.
+    fn write(&self, file: &File, at: u64, bytes: Vec<u8>) -> std::io::Result<()> {
+        let full = {
+            let mut waiting = locked(&self.waiting);
+            waiting.push((at, bytes));
+            waiting.len() > QUEUE_JOBS
+        };
+        let mut turn = if full { Some(locked(&self.turn)) } else { self.turn.try_lock().ok() };
+        while turn.is_some() {
+            loop {
+                let Some((at, bytes)) = locked(&self.waiting).pop() else { break };
+                file.write_all_at(&bytes, at)?;
+                locked(&self.spare).push(bytes);
+            }
+            drop(turn.take());
+            // Whoever came between the last look and the end of this turn has left: nobody's bytes may be left waiting.
+            if !locked(&self.waiting).is_empty() {
+                turn = self.turn.try_lock().ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds this")
 }
 
 /// What was written goes to the disk while the next is encoded, so that the last sync finds little to do.
@@ -197,6 +240,7 @@ impl Writer {
             spec,
             sections,
             written,
+            queue: Queue::default(),
             ahead: SyncAhead::default(),
         };
         writer.reserve(writer.file_len() + later)?;
@@ -271,15 +315,14 @@ impl Writer {
         let pieces = self.shapes[index].0.pieces();
         let piece_bytes = len as usize / pieces;
         let per_job = (JOB_BYTES / piece_bytes).max(1);
-        let (file, failed) = (self.temp.as_file(), self.failed("write"));
+        let (file, queue, failed) = (self.temp.as_file(), &self.queue, self.failed("write"));
         (0..pieces.div_ceil(per_job)).into_par_iter().try_for_each(|job| {
             let range = job * per_job..((job + 1) * per_job).min(pieces);
-            BUFFER.with_borrow_mut(|buffer| {
-                buffer.resize(range.len() * piece_bytes, 0);
-                let at = offset + (range.start * piece_bytes) as u64;
-                fill(range, buffer)?;
-                file.write_all_at(buffer, at).map_err(|e| E::from(failed(e)))
-            })
+            let mut buffer = queue.buffer();
+            buffer.resize(range.len() * piece_bytes, 0);
+            let at = offset + (range.start * piece_bytes) as u64;
+            fill(range, &mut buffer)?;
+            queue.write(file, at, buffer).map_err(|e| E::from(failed(e)))
         })?;
         self.written[index] = true;
         self.ahead.wrote(self.temp.as_file(), len).map_err(|e| self.failed("sync")(e).into())
