@@ -4,7 +4,7 @@ use crate::encode::Encoder;
 use crate::error::{ConvertError, Problems, Result};
 use crate::names::Bound;
 use crate::report::{Progress, Step, Watch};
-use crate::sidecars;
+use crate::sidecars::Hashes;
 use crate::source::Source;
 use crate::vocab::Compiled;
 use crate::{Options, recipe};
@@ -44,7 +44,9 @@ pub fn compare(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) 
 fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
     let unread = |source| ConvertError::Compared { file: options.output.display().to_string(), source };
     let file = NsvFile::open(&options.output).map_err(unread)?;
-    let source = Source::open(&options.source, None)?;
+    let sha256 = file.provenance().map_err(unread)?.sources.iter().any(|s| s.sha256.is_some());
+    let mut hashes = Hashes::new(sha256);
+    let source = Source::open(&options.source, None, &mut hashes, watch)?;
     let mut differences = Vec::new();
     let mut differs = |what: String, how: String| differences.push(Difference { what, how });
     let (got, expected) = (file.spec(), &source.spec);
@@ -52,9 +54,9 @@ fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
         differs("description".into(), format!("the file has {got:?}, the sources make {expected:?}"));
         return Ok(Comparison { tensors: 0, differences });
     }
-    let files = sidecars::files(&source.folder, &source.checkpoint);
+    let small = source.folder.files();
     let bytes = source.bound.values().map(|b| b.values(&source.checkpoint).bytes.len()).sum::<usize>();
-    watch.begin(Step::Encode, (bytes + files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()) as u64);
+    watch.begin(Step::Encode, (bytes + hashes.left(&source.folder, &source.checkpoint)) as u64);
     let matrices = file.layout().tensors[0].encoding;
     for entry in &file.layout().tensors {
         if let Some(how) = tensor(&file, entry, &source, watch)? {
@@ -62,8 +64,7 @@ fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
         }
     }
     let (compiled, vectors) = source.sidecars.compile();
-    let sha256 = file.provenance().map_err(unread)?.sources.iter().any(|s| s.sha256.is_some());
-    let provenance = sidecars::provenance(recipe(matrices, sha256), source.origin, &files, sha256, watch)?;
+    let provenance = hashes.provenance(recipe(matrices, sha256), source.origin, &small, &source.checkpoint, watch)?;
     let mut plan = nanoserve_format::Plan::new(source.spec.clone(), matrices).map_err(unread)?;
     source.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);

@@ -5,10 +5,10 @@ use crate::json::Entries;
 use crate::report::Warning;
 use crate::shard::{Shard, TensorInfo};
 use serde::Deserialize;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
@@ -33,7 +33,7 @@ fn foreign(name: &str) -> Option<&'static str> {
 pub(crate) struct Folder {
     /// Where it is.
     pub path: PathBuf,
-    read: RefCell<BTreeMap<String, Vec<u8>>>,
+    read: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Folder {
@@ -41,7 +41,7 @@ impl Folder {
     pub fn open(path: &Path, problems: &Problems) -> Option<Folder> {
         let name = path.display().to_string();
         match fs::metadata(path) {
-            Ok(m) if m.is_dir() => return Some(Folder { path: path.to_path_buf(), read: RefCell::default() }),
+            Ok(m) if m.is_dir() => return Some(Folder { path: path.to_path_buf(), read: Mutex::default() }),
             Ok(_) => {
                 let what = foreign(&name).map(|got| What::Foreign { got });
                 problems.file(name, what.unwrap_or(What::NotAFolder { got: "a file" }));
@@ -58,7 +58,7 @@ impl Folder {
     pub fn read(&self, name: &str, problems: &Problems) -> Option<Vec<u8>> {
         match fs::read(self.path.join(name)) {
             Ok(bytes) => {
-                self.read.borrow_mut().insert(name.to_string(), bytes.clone());
+                self.seen().insert(name.to_string(), bytes.clone());
                 Some(bytes)
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -69,9 +69,13 @@ impl Folder {
         }
     }
 
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+        self.read.lock().expect("no thread panics while it holds this")
+    }
+
     /// The small files that were read.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        self.read.borrow().clone()
+        self.seen().clone()
     }
 
     /// Whether a file of that name is there.

@@ -95,23 +95,27 @@ impl<'m> Encoder<'m> {
         let n = per_piece.min(rows - first_row);
         values.resize(n * cols, 0.0);
         let source = &bytes[first_row * cols * size..][..n * cols * size];
-        let mut largest = 0;
+        let (mut largest, matrix) = (0, matches!(self.shape, Shape::Matrix(..)));
         for (values, source) in values.chunks_mut(NEAR).zip(source.chunks(NEAR * size)) {
             widen(dtype, source, values);
             if plus_one {
                 values.iter_mut().for_each(|x| *x += 1.0);
             }
-            largest = largest.max(largest_bits(values));
+            // Encodings that round find what is not finite themselves.
+            if !matrix || self.encoding == Encoding::F32 {
+                largest = largest.max(largest_bits(values));
+            }
         }
         if largest >= INFINITE {
             self.note_not_finite(first_row * cols, values);
-        } else if let Shape::Vector(_) = self.shape {
-            out.copy_from_slice(bytemuck::cast_slice(values));
-        } else {
+        } else if matrix {
             match panel::pack(self.encoding, cols, values, out) {
                 Ok(squares) => self.found().squares[piece] = squares,
+                Err(_) if largest_bits(values) >= INFINITE => self.note_not_finite(first_row * cols, values),
                 Err(fault) => self.note_out_of_range(first_row + fault.row, fault.col, fault.value),
             }
+        } else {
+            out.copy_from_slice(bytemuck::cast_slice(values));
         }
         source.len()
     }

@@ -62,6 +62,7 @@ use error::Problems;
 use names::Bound;
 use nanoserve_format::{Encoding, Golden, Plan, SectionKind, Writer};
 use report::Watch;
+use sidecars::Hashes;
 use source::Source;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -116,8 +117,9 @@ pub fn convert_with(
 fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Report> {
     let started = Instant::now();
     // 1 to 4. What is to be converted?
+    let mut hashes = Hashes::new(options.sha256);
     let Source { folder, checkpoint, spec, bound, sidecars, origin, mut warnings } =
-        Source::open(&options.source, Some(&options.output))?;
+        Source::open(&options.source, Some(&options.output), &mut hashes, watch)?;
 
     // 5. Every weight, encoded; at the same time the sources' hashes and the tokenizer, compiled.
     let mut plan = Plan::new(spec, options.encoding)?;
@@ -125,9 +127,9 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
     sidecars.add_to(&mut plan);
     let mut writer = Writer::create(&options.output, plan)?;
     let stored = writer.stored();
-    let files = sidecars::files(&folder, &checkpoint);
+    let small = folder.files();
     let weights = bound.values().map(|b| b.values(&checkpoint).bytes.len()).sum::<usize>();
-    watch.begin(Step::Encode, (weights + files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()) as u64);
+    watch.begin(Step::Encode, (weights + hashes.left(&folder, &checkpoint)) as u64);
     let encode = || -> Result<Option<TensorSnr>> {
         let (problems, mut worst) = (Problems::default(), None::<TensorSnr>);
         for &index in &stored {
@@ -150,7 +152,7 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
         problems.none().map(|()| worst)
     };
     let recipe = recipe(options.encoding, options.sha256);
-    let provenance = || sidecars::provenance(recipe, origin, &files, options.sha256, watch);
+    let provenance = || hashes.provenance(recipe, origin, &small, &checkpoint, watch);
     let beside = || rayon::join(|| sidecars.compile(), provenance);
     let ((compiled, provenance), worst) = rayon::join(beside, encode);
     let worst = worst?;

@@ -10,7 +10,7 @@ use crate::vocab::{self, Compiled};
 use nanoserve_format::{GenerationDefaults, ModelSpec, Plan, Provenance, SectionKind, SourceFile, TokenizerVectors};
 use serde_json::Map;
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 use tokenizers::Tokenizer;
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -156,37 +156,89 @@ fn defaults(
     }
 }
 
-/// Every file that was read, by name.
-pub(crate) fn files<'c>(folder: &Folder, checkpoint: &'c Checkpoint) -> Vec<(String, Cow<'c, [u8]>)> {
-    let small = folder.files().into_iter().map(|(name, bytes)| (name, Cow::Owned(bytes)));
-    let shards = checkpoint.shards.iter().map(|shard| (shard.name.clone(), Cow::Borrowed(&shard.map[..])));
-    let mut files: Vec<_> = small.chain(shards).collect();
-    files.sort();
-    files
+/// The hashes of the files that were read. Those of the weights take longer than all else that needs no other result, so
+/// they fill the time in which one thread reads the tokenizer: [`Hashes::shards`] stops when asked, and goes on later.
+#[derive(Default)]
+pub(crate) struct Hashes {
+    sha256: bool,
+    done: Vec<SourceFile>,
+    /// Of the shard after those, as far as it is hashed.
+    blake3: blake3::Hasher,
+    sha: Sha256,
+    at: usize,
 }
 
-/// What was read, with hashes, in the order of names; and by which program with which options.
-pub(crate) fn provenance(
-    recipe: String,
-    origin: Provenance,
-    files: &[(String, Cow<[u8]>)],
-    sha256: bool,
-    watch: &Watch,
-) -> Result<Provenance> {
-    let mut sources = Vec::with_capacity(files.len());
-    for (name, bytes) in files {
-        let (mut blake3, mut sha) = (blake3::Hasher::new(), sha256.then(Sha256::new));
-        for chunk in bytes.chunks(HASH_CHUNK) {
-            watch.go_on()?;
-            // SHA-256 goes byte after byte: one thread does it, the others what can be split.
-            let sha = || _ = sha.as_mut().map(|sha| sha.update(chunk));
-            rayon::join(sha, || _ = blake3.update_rayon(chunk));
-            watch.advance(chunk.len());
-        }
-        let blake3 = blake3.finalize().to_hex().to_string();
-        let sha256 = sha.map(|sha| sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
-        sources.push(SourceFile { name: name.clone(), bytes: bytes.len() as u64, blake3, sha256 });
+impl Hashes {
+    /// Nothing hashed yet; with the SHA-256 of each file or without.
+    pub fn new(sha256: bool) -> Hashes {
+        Hashes { sha256, ..Hashes::default() }
     }
-    let converter = concat!("nanoserve-convert ", env!("CARGO_PKG_VERSION")).to_string();
-    Ok(Provenance { converter, recipe, sources, ..origin })
+
+    /// Bytes that are not hashed yet of a checkpoint.
+    pub fn left(&self, folder: &Folder, checkpoint: &Checkpoint) -> usize {
+        let small = folder.files().values().map(Vec::len).sum::<usize>();
+        let shards = checkpoint.shards[self.done.len()..].iter().map(|shard| shard.map.len()).sum::<usize>();
+        small + shards - self.at
+    }
+
+    /// Goes on through the shards as long as `go_on`, told how many bytes were hashed last, says so.
+    pub fn shards(&mut self, checkpoint: &Checkpoint, mut go_on: impl FnMut(usize) -> Result<bool>) -> Result<()> {
+        let mut hashed = 0;
+        while let Some(shard) = checkpoint.shards.get(self.done.len()) {
+            if !go_on(hashed)? {
+                return Ok(());
+            }
+            let rest = &shard.map[self.at..];
+            hashed = rest.len().min(HASH_CHUNK);
+            self.update(&rest[..hashed]);
+            if hashed == rest.len() {
+                self.end(&shard.name);
+            }
+        }
+        go_on(hashed).map(|_| ())
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        let Hashes { sha256, blake3, sha, .. } = self;
+        // SHA-256 goes byte after byte: one thread does it, the others what can be split.
+        let sha = || {
+            if *sha256 {
+                sha.update(bytes);
+            }
+        };
+        rayon::join(sha, || _ = blake3.update_rayon(bytes));
+        self.at += bytes.len();
+    }
+
+    /// What was hashed since the last end is a file.
+    fn end(&mut self, name: &str) {
+        let blake3 = std::mem::take(&mut self.blake3).finalize().to_hex().to_string();
+        let sha256 = std::mem::take(&mut self.sha).finalize();
+        let sha256 = self.sha256.then(|| sha256.iter().map(|byte| format!("{byte:02x}")).collect());
+        let bytes = std::mem::take(&mut self.at) as u64;
+        self.done.push(SourceFile { name: name.to_string(), bytes, blake3, sha256 });
+    }
+
+    /// What was read, with hashes, in the order of names; and by which program with which options.
+    pub fn provenance(
+        mut self,
+        recipe: String,
+        origin: Provenance,
+        small: &BTreeMap<String, Vec<u8>>,
+        checkpoint: &Checkpoint,
+        watch: &Watch,
+    ) -> Result<Provenance> {
+        self.shards(checkpoint, |hashed| {
+            watch.advance(hashed);
+            watch.go_on().map(|()| true)
+        })?;
+        for (name, bytes) in small {
+            self.update(bytes);
+            self.end(name);
+            watch.advance(bytes.len());
+        }
+        self.done.sort_by(|a, b| a.name.cmp(&b.name));
+        let converter = concat!("nanoserve-convert ", env!("CARGO_PKG_VERSION")).to_string();
+        Ok(Provenance { converter, recipe, sources: self.done, ..origin })
+    }
 }

@@ -5,13 +5,14 @@ use crate::config::{CONFIG, Config};
 use crate::error::{Problems, Result, What};
 use crate::names::{self, Bound};
 use crate::origin;
-use crate::report::Warning;
-use crate::sidecars::Sidecars;
+use crate::report::{Warning, Watch};
+use crate::sidecars::{Hashes, Sidecars};
 use nanoserve_format::{ModelSpec, Provenance};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A checkpoint with nothing wrong in it but, perhaps, values of weights.
 pub(crate) struct Source {
@@ -32,11 +33,12 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Looks at a folder, and at the place of the output where there is to be one.
+    /// Looks at a folder, and at the place of the output where there is to be one. Threads that have nothing else to do
+    /// begin with the sources' hashes.
     ///
     /// # Errors
-    /// Every problem there is, at once.
-    pub fn open(path: &Path, output: Option<&Path>) -> Result<Source> {
+    /// Every problem there is, at once; or a cancellation.
+    pub fn open(path: &Path, output: Option<&Path>, hashes: &mut Hashes, watch: &Watch) -> Result<Source> {
         let (problems, mut warnings) = (Problems::default(), Vec::new());
 
         // 1. What is in the folder?
@@ -55,7 +57,24 @@ impl Source {
 
         // 4. What stands beside the weights?
         let spec = model.map(|model| model.spec);
-        let sidecars = Sidecars::read(&folder, config.as_ref(), spec.as_ref(), &problems, &mut warnings);
+        let (shards, sound, read) = (checkpoint.as_ref(), problems.len() == 0, AtomicBool::new(false));
+        let ((sidecars, problems), hashed) = rayon::join(
+            || {
+                let problems = problems;
+                let sidecars = Sidecars::read(&folder, config.as_ref(), spec.as_ref(), &problems, &mut warnings);
+                read.store(true, Ordering::Relaxed);
+                (sidecars, problems)
+            },
+            || {
+                // For a checkpoint with problems nobody wants them.
+                let Some(checkpoint) = shards.filter(|_| sound) else { return Ok(()) };
+                hashes.shards(checkpoint, |_| {
+                    watch.go_on()?;
+                    Ok(!read.load(Ordering::Relaxed))
+                })
+            },
+        );
+        hashed?;
         let shards = checkpoint.iter().flat_map(|c| &c.shards).map(|s| s.name.as_str());
         let small = folder.files();
         let sources = small.keys().map(String::as_str).chain(shards);
