@@ -2,10 +2,11 @@
 //! that wind around a window's ring more than once.
 
 use nanoserve_format::{Activation, Encoding, ModelSpec, QkNorm, Rope, RopeScaling, Window};
-use nanoserve_runtime::KvType;
 use nanoserve_runtime::backend::{KvShape, WINDOW_STEP};
 use nanoserve_runtime::verify::trace;
+use nanoserve_runtime::{GenerateOptions, KvType, SamplingOptions};
 use nanoserve_tests::{SplitMix64, Twin, engine, for_each_isa, random_tensors, write_tensors};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Tokens: two rings of the smallest windows, and some.
@@ -158,6 +159,45 @@ fn rounded_weights_give_the_same_bits_on_every_way() {
             let expected = trace(&mut plain, &ids, KvType::F16).unwrap().pop().unwrap().1;
             every_way(&format!("{what}, {encoding}"), &path, &ids, KvType::F16, &expected);
         }
+    }
+}
+
+/// Llama 3.2's heads, rotation and tied embedding, and a prompt past every chunk: one hash of the logits that tokens were
+/// chosen from, for every set of kernels, 1 to 3 threads and every chunk.
+#[test]
+fn llamas_logits_have_one_hash() {
+    let folder = tempfile::tempdir().unwrap();
+    let llama3 =
+        RopeScaling::Llama3 { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
+    let spec = ModelSpec {
+        hidden_size: 48,
+        intermediate_size: 80,
+        n_layers: 2,
+        head_dim: 64,
+        rope: rope(500_000.0, None, llama3),
+        tied_lm_head: true,
+        ..base()
+    };
+    let ids = &ids(spec.vocab_size)[..520];
+    for encoding in Encoding::ALL {
+        let path = write_tensors(&spec, &random_tensors(&spec), encoding, folder.path());
+        let mut hashes = BTreeMap::new();
+        for_each_isa(|kernels| {
+            for threads in [1, 2, 3] {
+                let mut engine = engine(&path, kernels, threads);
+                let mut session = engine.session(ids.len() + 3, KvType::F16).unwrap();
+                for chunk in [1, 7, 64, 512] {
+                    assert_eq!(session.truncate(0), 0);
+                    let sampling = SamplingOptions { temperature: 0.0, ..SamplingOptions::default() };
+                    let options =
+                        GenerateOptions { max_tokens: Some(4), chunk, sampling, ..GenerateOptions::default() };
+                    let made = session.generate(ids, &options, None, &mut |_| true).unwrap();
+                    assert_eq!(made.ids.len(), 4);
+                    hashes.entry(made.logits_hash).or_insert(vec![]).push((kernels.name, threads, chunk));
+                }
+            }
+        });
+        assert_eq!(hashes.len(), 1, "{encoding}: {hashes:?}");
     }
 }
 
