@@ -13,8 +13,9 @@ use super::disjoint::{Disjoint, each_range};
 use super::isa::{BlockScale, FloatTile, Kernels, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedTile, Rows};
 use super::pool::Pool;
 use super::scalar::q8_columns;
-use nanoserve_format::Encoding;
 use nanoserve_format::q8::Q8_BLOCK;
+use nanoserve_format::{Encoding, PANEL_ROWS};
+use std::ops::Range;
 
 /// Bytes of weights that stay in a core's cache while all tokens pass over them.
 const GROUP_BYTES: usize = 256 << 10;
@@ -128,36 +129,64 @@ pub struct Output<'a> {
     /// `[tokens, width]`
     out: Disjoint<'a, f32>,
     width: usize,
-    /// Rows of the output that a pair gives: 32, or 16 where two matrices make one.
-    pair_rows: usize,
-    /// The first pair of this output.
+    /// How far the second panel's rows are behind the first one's; None where the two panels, of two matrices, make one
+    /// panel's rows.
+    apart: Option<usize>,
+    /// Pairs of this output.
+    pairs: usize,
+    /// The first of them.
     first_pair: usize,
 }
 
 impl<'a> Output<'a> {
-    /// A buffer `[tokens, width]` whose pairs begin at `first_pair`, and the first pair after it.
-    pub fn new(out: &'a mut [f32], width: usize, pair_rows: usize, first_pair: usize) -> (Self, usize) {
-        let next = first_pair + width.div_ceil(pair_rows);
-        (Output { out: Disjoint::new(out), width, pair_rows, first_pair }, next)
+    /// A buffer `[tokens, width]` of one matrix, whose pairs begin at `first_pair`, and the first pair after it.
+    pub fn new(out: &'a mut [f32], width: usize, first_pair: usize) -> (Self, usize) {
+        let pairs = width.div_ceil(PANEL_ROWS).div_ceil(2);
+        let apart = Some(pairs * PANEL_ROWS);
+        (Output { out: Disjoint::new(out), width, apart, pairs, first_pair }, first_pair + pairs)
+    }
+
+    /// A buffer `[tokens, width]` that two matrices make together.
+    pub fn of_two(out: &'a mut [f32], width: usize) -> Self {
+        let pairs = width.div_ceil(PANEL_ROWS);
+        Output { out: Disjoint::new(out), width, apart: None, pairs, first_pair: 0 }
+    }
+
+    /// What a pair's tile becomes: a first row of the output with how many there are, and the part of the tile.
+    fn pieces(&self, pair: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+        let row = pair * PANEL_ROWS;
+        let pieces = match self.apart {
+            Some(apart) => [Some((row, 0..PANEL_ROWS)), Some((row + apart, PANEL_ROWS..PAIR_ROWS))],
+            None => [Some((row, 0..PAIR_ROWS)), None],
+        };
+        let rows = |(row, tile)| (row < self.width).then(|| (row, PANEL_ROWS.min(self.width - row), tile));
+        pieces.into_iter().flatten().filter_map(rows)
     }
 }
 
 /// Two panels that a kernel computes together: of one matrix, or one of each of two.
 pub type Pair<'a> = [(&'a CpuWeight, usize); 2];
 
+/// The panels of pair `pair` of one matrix: one of its first half and one of its second, so that pair after pair reads two
+/// unbroken streams. Where there is no second one, the first takes its place.
+pub fn halves(weight: &CpuWeight, pair: usize) -> Pair<'_> {
+    let second = pair + weight.panels().div_ceil(2);
+    [(weight, pair), (weight, if second < weight.panels() { second } else { pair })]
+}
+
 /// Runs all pairs of all outputs over all tokens.
 ///
-/// `panels(output, pair of that output)` names the panels; `finish(output, first row, tile row, out)` turns what a
-/// kernel gave for one token into that token's rows of the output.
+/// `panels(output, pair of that output)` names the panels; `finish(output, first row, tile rows, out)` turns what a
+/// kernel gave for one token into that token's rows of the output: a panel's rows, or a pair's where two matrices make them.
 pub fn multiply<'w>(
     kernels: &Kernels,
     pool: &Pool,
     x: &Input,
     outputs: &[Output],
     panels: impl Fn(usize, usize) -> Pair<'w> + Sync,
-    finish: impl Fn(usize, usize, &[f32; PAIR_ROWS], &mut [f32]) + Sync,
+    finish: impl Fn(usize, usize, &[f32], &mut [f32]) + Sync,
 ) {
-    let pairs = outputs.last().map_or(0, |o| o.first_pair + o.width.div_ceil(o.pair_rows));
+    let pairs = outputs.last().map_or(0, |o| o.first_pair + o.pairs);
     let run = pairs.div_ceil(RUNS_PER_THREAD * pool.threads());
     pool.each(pairs.div_ceil(run), |i| {
         let mut tile: MatrixTile = [[0.0; PAIR_ROWS]; MAX_TOKENS];
@@ -165,21 +194,20 @@ pub fn multiply<'w>(
         while at < end {
             let index = outputs.partition_point(|o| o.first_pair <= at) - 1;
             let output = &outputs[index];
-            let output_end = output.first_pair + output.width.div_ceil(output.pair_rows);
             let [(weight, _), _] = panels(index, at - output.first_pair);
             let fit = (GROUP_BYTES / (2 * weight.panel_bytes())).max(1);
-            let group = at..(at + fit).min(end).min(output_end);
+            let group = at..(at + fit).min(end).min(output.first_pair + output.pairs);
             for &tokens in x.tiles(weight.encoding) {
                 for pair in group.clone() {
                     let pair = pair - output.first_pair;
                     compute(kernels, panels(index, pair), x, tokens, &mut tile);
-                    let row = pair * output.pair_rows;
-                    let rows = output.pair_rows.min(output.width - row);
-                    for (t, values) in tile[..tokens.1].iter().enumerate() {
-                        // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, a run to
-                        // one thread; within it the part is dropped before the next is made.
-                        let out = unsafe { output.out.part((tokens.0 + t) * output.width + row, rows) };
-                        finish(index, row, values, out);
+                    for (row, rows, part) in output.pieces(pair) {
+                        for (t, values) in tile[..tokens.1].iter().enumerate() {
+                            // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, a run
+                            // to one thread; within it the part is dropped before the next is made.
+                            let out = unsafe { output.out.part((tokens.0 + t) * output.width + row, rows) };
+                            finish(index, row, &values[part.clone()], out);
+                        }
                     }
                 }
             }

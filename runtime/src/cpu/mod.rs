@@ -35,8 +35,8 @@ use crate::backend::{Attention, Backend, KvShape, Linear};
 use crate::error::{Result, RuntimeError};
 use crate::rope::RopeTable;
 use disjoint::each_row;
-use isa::{Kernels, PAIR_ROWS, Rows};
-use matrix::{Input, Output, multiply};
+use isa::{Kernels, Rows};
+use matrix::{Input, Output, halves, multiply};
 use nanoserve_format::{Activation, Encoding, NsvFile, PANEL_ROWS, Shape, panel};
 use pool::Pool;
 use std::borrow::Cow;
@@ -195,15 +195,12 @@ impl Backend for CpuBackend {
         let (mut outputs, mut linears, mut pair) = (Vec::new(), Vec::new(), 0);
         for (linear, out) in parts {
             let width = out.width;
-            let (output, next) = Output::new(out.resize(x.rows().rows()), width, PAIR_ROWS, pair);
+            let (output, next) = Output::new(out.resize(x.rows().rows()), width, pair);
             outputs.push(output);
             linears.push(*linear);
             pair = next;
         }
-        let panels = |part: usize, pair: usize| {
-            let weight = &linears[part].weight;
-            [(weight, 2 * pair), (weight, (2 * pair + 1).min(weight.panels() - 1))]
-        };
+        let panels = |part: usize, pair: usize| halves(&linears[part].weight, pair);
         multiply(self.kernels, &self.pool, &self.input, &outputs, panels, |part, row, tile, out| {
             out.copy_from_slice(&tile[..out.len()]);
             self.add_bias(&linears[part].bias, row, out);
@@ -218,7 +215,7 @@ impl Backend for CpuBackend {
         let encodings = [gate.weight.encoding, up.weight.encoding];
         self.input.fill(self.kernels, &self.pool, x.rows(), encodings.into_iter());
         let width = out.width;
-        let (output, _) = Output::new(out.resize(x.rows().rows()), width, PANEL_ROWS, 0);
+        let output = Output::of_two(out.resize(x.rows().rows()), width);
         let panels = |_, panel| [(&gate.weight, panel), (&up.weight, panel)];
         multiply(self.kernels, &self.pool, &self.input, &[output], panels, |_, row, tile, out| {
             let mut up_values = [0.0; PANEL_ROWS];
