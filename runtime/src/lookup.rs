@@ -153,4 +153,31 @@ mod tests {
         assert!(tries > 50.0 && tries / (steps + 2.0 * tries) <= MAX_LOSS, "{tries} of {steps}");
         assert!(Lookup::new(0).propose(&history, 99).is_empty());
     }
+
+    /// A text of few tokens, in which every end has been there before and goes on otherwise each time: whatever a guess
+    /// costs, all of them together cost the share that may be lost, and one guess more.
+    #[test]
+    fn a_text_that_always_goes_on_otherwise_costs_little_at_any_length() {
+        for per_token in [0.05, 0.25, 1.0] {
+            let mut lookup = Lookup::new(16);
+            let mut history: Vec<u32> = (0..64).map(|i| i * i % 5).collect();
+            let (mut total, mut found) = (0.0, 0);
+            for step in 1..=3000 {
+                found += usize::from(!continuation(&history, 1).is_empty());
+                let guess = lookup.propose(&history, 99);
+                let took = 1.0 + per_token * guess.len() as f64;
+                lookup.took(guess.len(), 0, took);
+                total += took;
+                let [guessed, right] = lookup.guessed();
+                assert_eq!(right, 0);
+                let lost = per_token * guessed as f64;
+                assert!((total - f64::from(step) - lost).abs() < 1e-6, "every guess is counted");
+                assert!(lost <= MAX_LOSS * total + 4.0 * per_token, "{lost} of {total} at step {step}");
+                let latest = continuation(&history, 1).first().map_or(step, |token| token + 1);
+                history.push(latest % 5);
+            }
+            assert!(found > 2900, "{found} of the steps had something to guess");
+            assert!(lookup.guessed()[0] > 10, "it tries now and then");
+        }
+    }
 }

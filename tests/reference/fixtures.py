@@ -161,6 +161,15 @@ FIXTURES = {
         ),
         tokens=110, seed=1,
     ),
+    "mistral-ring": Fixture(
+        # Longer than the ring of a window of 33, which is 320 positions: the first ones are overwritten. Narrow, to stay small.
+        family(
+            "MistralForCausalLM", "mistral", torch_dtype="float32", vocab_size=48, hidden_size=16, intermediate_size=40,
+            num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, hidden_act="silu",
+            max_position_embeddings=512, rope_theta=10000.0, sliding_window=33,
+        ),
+        tokens=350, seed=11,
+    ),
     "mistral-full": Fixture(
         # As Mistral Nemo: the window is null, the heads are narrower than hidden / heads.
         family(
@@ -301,6 +310,17 @@ FIXTURES = {
             attention_bias=False,
         ),
         tokens=70, seed=3,
+    ),
+    "gemma3-ring": Fixture(
+        # Local layers whose ring is overwritten beside a global one that keeps all.
+        family(
+            "Gemma3ForCausalLM", "gemma3_text", torch_dtype="bfloat16", vocab_size=48, hidden_size=16,
+            intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+            hidden_activation="gelu_pytorch_tanh", max_position_embeddings=512, query_pre_attn_scalar=8,
+            rope_theta=1000000.0, rope_local_base_freq=10000.0, sliding_window=40, sliding_window_pattern=2,
+            attn_logit_softcapping=None, final_logit_softcapping=None, attention_bias=False,
+        ),
+        tokens=350, seed=46,
     ),
     "gemma3-vision": Fixture(
         # As Gemma 3 4B, new form: a vision tower beside the text model.

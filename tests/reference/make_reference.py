@@ -441,6 +441,8 @@ def check_context(name: str, fixture: Fixture, tensors: dict[str, torch.Tensor])
         assert fixture.tokens > rope["original"], name
     for window in {window for window in plain_model.windows(cfg) if window and window < most}:
         assert fixture.tokens > 2 * window, name
+        # A ring holds 256 positions beside those that a token sees, in blocks of 64 (docs/arithmetic.md).
+        assert fixture.tokens > -(-(window + 255) // 64) * 64 or not name.endswith("-ring"), name
     for cap, scale in [("attn_logit_softcapping", None), ("final_logit_softcapping", tensors["logits"])]:
         if cfg.get(cap) and scale is not None:  # many logits are bent by a tenth or more
             assert (scale.abs() > 0.5 * cfg[cap]).float().mean() > 0.1, name

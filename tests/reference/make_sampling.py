@@ -78,9 +78,11 @@ def dry(o, ids, x, history):
         if same >= o["dry_allowed_length"]:
             token = window[end]
             longest[token] = max(same, longest.get(token, 0))
+    base = f32(o["dry_base"])
+    most = int(88.7228391 / np.log(base)) if base > 1.000001 else n
     for i, token in enumerate(ids):
-        if int(token) in longest:
-            x[i] -= f32(o["dry_multiplier"]) * f32(o["dry_base"]) ** (longest[int(token)] - o["dry_allowed_length"])
+        if int(token) in longest and [int(token)] not in o["dry_breakers"]:
+            x[i] -= f32(o["dry_multiplier"]) * base ** min(longest[int(token)] - o["dry_allowed_length"], most)
     return ids, x
 
 
@@ -250,6 +252,12 @@ def main():
         at = len(made) - 5
         cases.append(case(np.random.default_rng(50 + i), f"dry breaker of {width}", repeat=True, dry_multiplier=1.0,
                           dry_allowed_length=1, dry_breakers=[made[at:at + width], [made[at], 47]]))
+    # One that is a breaker goes free, as long as it does not end what counts.
+    made = case(np.random.default_rng(60), "", repeat=True)["history"]
+    follows = next(made[i] for i in range(len(made) - 1, 2, -1) if made[i - 2:i] == made[-2:])
+    for name, o in (("breaker that would continue", {"dry_breakers": [[follows]]}), ("without it", {})):
+        cases.append(case(np.random.default_rng(60), f"dry {name}", repeat=True, dry_multiplier=1.0, dry_allowed_length=1,
+                          **o))
     names = [case["name"] for case in cases]
     assert len(set(names)) == len(names)
     path = Path(__file__).parent / "sampling" / "cases.json"

@@ -182,6 +182,43 @@ fn ctrl_c_stops_an_answer_and_keeps_the_conversation() {
 }
 
 #[test]
+fn keys_typed_during_an_answer_wait_for_the_prompt() {
+    let scene = scene();
+    let mut terminal = scene.terminal(80, &["--ignore-eos", "-n", "300"]);
+    terminal.send("Speak at length.\r");
+    terminal.expect("length.\n");
+    terminal.expect(" "); // it has begun
+    terminal.send("What then?\rhal");
+    let answer = terminal.expect("\n> What then?");
+    assert_eq!(answer.matches("What then?").count(), 1, "nothing is shown within the answer: {answer}");
+    terminal.expect("\n> hal");
+    terminal.send("f a line\r");
+    terminal.expect("\n");
+    terminal.send(&format!("/save {}\r\x04", scene.file("typed.json").display()));
+    assert_eq!(terminal.wait().code(), Some(0), "{}", terminal.all());
+    assert!(terminal.is_sane());
+    let saved = scene.saved("typed.json");
+    let said: Vec<&str> = saved.iter().filter(|(role, _)| role == "user").map(|(_, text)| text.as_str()).collect();
+    assert_eq!(said, ["Speak at length.", "What then?", "half a line"]);
+    assert_eq!(saved.len(), 6, "each was answered");
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_the_terminal_as_it_was() {
+    let mut terminal = scene().terminal(80, &["--ignore-eos", "--ctx", "1024"]);
+    terminal.send("Speak at length.\r");
+    terminal.expect("length.\n");
+    terminal.expect(" ");
+    assert!(!terminal.is_sane(), "keys wait");
+    // One byte of input, two signals: whichever of them comes in time to stop the answer, the terminal is sane at the end.
+    terminal.send("\x03\x03\x03");
+    terminal.send("\x04");
+    let code = terminal.wait().code();
+    assert!(matches!(code, Some(0 | 130)), "{code:?} {}", terminal.all());
+    assert!(terminal.is_sane());
+}
+
+#[test]
 fn a_narrow_terminal_takes_long_lines() {
     let scene = scene();
     let mut terminal = scene.terminal(20, &["-n", "4"]);
@@ -307,6 +344,13 @@ fn with_tools_the_template_for_tools_is_taken() {
         nanoserve("convert", [source.clone(), scene.file("named.nsv"), "-q".into()]).expect(0);
         assert_eq!(render(&tools, 0), "T<|begin_of_text|>");
         assert_eq!(render(&none, 0), "T<|begin_of_text|>", "no tool is a list of tools");
+        let model = scene.file("named.nsv").display().to_string();
+        let by_name = |name: &str, code| {
+            let messages = plain.display().to_string();
+            nanoserve("run", [&model, "--messages", &messages, "--render", "--chat-template", name]).expect(code)
+        };
+        assert_eq!(by_name("tool_use", 0).stdout, "T<|begin_of_text|>");
+        assert!(by_name("rag", 2).stderr.contains("cannot read the chat template rag"));
         if default {
             assert_eq!(render(&plain, 0), "D<|begin_of_text|>");
         } else {

@@ -9,16 +9,18 @@ use nanoserve_tests::{Divergence, Fixture, decoded_f32, divergence, engine, fixt
 use std::path::Path;
 
 /// Every fixture, whether its reference holds every operation, and what it holds beyond the parts that all models have.
-const FIXTURES: [(&str, bool, Extra); 26] = [
+const FIXTURES: [(&str, bool, Extra); 28] = [
     ("biases", true, LLAMA),
     ("dynamic", false, LLAMA),
     ("gemma2", false, Extra { attn_norm: true, mlp_norm: true, post_norms: true, qk_norms: false }),
     ("gemma3", false, GEMMA3),
+    ("gemma3-ring", false, GEMMA3),
     ("gemma3-vision", false, GEMMA3),
     ("granite", false, LLAMA),
     ("head-dim", false, LLAMA),
     ("linear-rope", false, LLAMA),
     ("mistral-full", false, LLAMA),
+    ("mistral-ring", false, LLAMA),
     ("mistral-window", false, LLAMA),
     ("no-prefix", false, LLAMA),
     ("odd-sizes", false, LLAMA),
@@ -165,9 +167,15 @@ fn same_bits(fixture: &Fixture, encoding: Encoding, folder: &Path) {
                         assert_eq!(bits(&got), row(last), "{what}: chunks of {chunk}, position {last}");
                     }
                 }
-                // Chunks that the session cuts itself, after a prefix that it kept.
-                assert_eq!(session.truncate(5), 5);
-                let got = session.feed(&ids[5..], 7).unwrap();
+                // Chunks that the session cuts itself, after a prefix that it kept: a ring keeps none that it overwrote.
+                let kept = session.truncate(5);
+                assert_eq!(kept, if fixture.name.ends_with("-ring") { 0 } else { 5 }, "{what}");
+                let got = session.feed(&ids[kept..], 7).unwrap();
+                assert_eq!(bits(&got), row(ids.len() - 1), "{what}: a reused prefix");
+                // A step back that every ring has the window for.
+                let kept = session.truncate(ids.len() - 30);
+                assert_eq!(kept, ids.len() - 30, "{what}");
+                let got = session.feed(&ids[kept..], 7).unwrap();
                 assert_eq!(bits(&got), row(ids.len() - 1), "{what}: a reused prefix");
             }
         });
@@ -193,15 +201,15 @@ fn every_way_gives_the_same_bits_in_q8() {
 }
 
 /// How much worse than the rounding of its weights alone a file may be, with keys and values kept as `kv`. KL goes with
-/// the square of an error. Measured over the 26 fixtures, mean over positions and the largest:
+/// the square of an error. Measured over the 28 fixtures, mean over positions and the largest:
 ///
 /// - f16 weights with an f32 cache: the bits of the rounded weights in f32; nothing is added.
 /// - An f16 cache adds up to 4.1e-7 and 4.6e-6, at f16 weights; where these are rounded too, 1.06 to 1.38 times (mean) and
 ///   up to 1.94 times (largest).
 /// - q8 rounds activations as finely as weights, so twice the divergence is to be expected: it is 1.45 to 2.34 times
 ///   (mean) and up to 4.01 times (largest, at one of the positions), with an f16 cache 1.38 to 2.05 and up to 3.1.
-/// - Of 32 to 110 positions, at most two more have another first token than the rounded weights have.
-fn check(what: &str, encoding: Encoding, kv: KvType, got: Divergence, explained: Divergence) {
+/// - Of 32 to 110 positions, at most two more have another first token than the rounded weights have; of 350, four.
+fn check(what: &str, encoding: Encoding, kv: KvType, got: Divergence, explained: Divergence, positions: usize) {
     let cache = if kv == KvType::F16 { 1e-6 } else { 1e-9 };
     let llama = LLAMAS.iter().any(|name| what.split(' ').next() == Some(name));
     let (mean, max, caches) = match (encoding, llama) {
@@ -212,7 +220,8 @@ fn check(what: &str, encoding: Encoding, kv: KvType, got: Divergence, explained:
     };
     assert!(got.mean <= mean * explained.mean + cache, "{what}: {got:?} of {explained:?}");
     assert!(got.max <= max * explained.max + caches * cache, "{what}: {got:?} of {explained:?}");
-    assert!(got.other_top <= explained.other_top + 2, "{what}: {got:?} of {explained:?}");
+    let more = 2 * (positions / 110).max(1);
+    assert!(got.other_top <= explained.other_top + more, "{what}: {got:?} of {explained:?}");
 }
 
 #[test]
@@ -245,7 +254,7 @@ fn rounding_the_weights_explains_the_divergence() {
                     explained.other_top,
                     max_abs_diff(&weights, &ours),
                 );
-                check(&what, encoding, kv, got, explained);
+                check(&what, encoding, kv, got, explained, ids.len());
                 // f16 times f32 is exact in the multiply-add: the arithmetic is that of the rounded weights.
                 if encoding == Encoding::F16 && kv == KvType::F32 {
                     assert_eq!(bits(&ours), bits(&weights), "{what}");

@@ -25,8 +25,8 @@ Examples:
 
 Each round runs a prompt of random token ids, then generates after it from random ids: speed does not depend on which.
 Figures are medians over the rounds, after one that is not counted; behind the +- is the round that is furthest off.
-GB/s are the weights' bytes a token times tokens a second. The limits are measured after each round: how fast the
-threads read the map, and products of int8 (q8) or of f32 (f16, f32) with nothing else to do; 'of dot', 'of fma' and
+GB/s are the weights' bytes a token times tokens a second. The limits are measured after each round: how fast the \
+threads read the map, and products of int8 (q8) or of f32 (f16, f32) with nothing else to do; 'of dot', 'of fma' and \
 'of read' say how much of them the model gets, attention and all else included. Memory is as at the end of a row.
 Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wrong.";
 

@@ -23,14 +23,14 @@ Examples:
   nanoserve-verify model.nsv --bisect
   nanoserve-verify model.nsv reference.safetensors --bisect
 
-The reference holds input_ids (I64 [T]), logits (F32 [T, vocab]) and, optionally, greedy_ids (I64) and activations by
+The reference holds input_ids (I64 [T]), logits (F32 [T, vocab]) and, optionally, greedy_ids (I64) and activations by \
 name: embed, layers.N.attn_norm, .attn.q, .attn.k, .attn.v, .attn.out, .mlp_norm, .mlp.out, .out, final_norm; finer:
-.attn.q_plain, .attn.k_plain (before norm and RoPE), .attn.mix, .mid, .mlp.gate, .mlp.up, .mlp.gated; where the model has
+.attn.q_plain, .attn.k_plain (before norm and RoPE), .attn.mix, .mid, .mlp.gate, .mlp.up, .mlp.gated; where the model has \
 them: .attn.q_norm, .attn.k_norm, .attn_post_norm, .mlp_post_norm. embed is scaled, logits are scaled and capped.
 The first FAIL is the component to look at. A model in f16 or q8 differs by its rounding: read its KL and top-1.
 
---bisect says what is at fault, and stops at the first that finds something: the file's own hashes; the kernels of this
-machine (--isa: of that set alone) against the plain ones, bit for bit; the reference, where one is given, each component
+--bisect says what is at fault, and stops at the first that finds something: the file's own hashes; the kernels of this \
+machine (--isa: of that set alone) against the plain ones, bit for bit; the reference, where one is given, each component \
 on the reference's inputs, with what rounding the weights explains added to the tolerance.
 Exit codes: 0 all within tolerance; 1 not; 2 the input or the command line is wrong.";
 

@@ -1,12 +1,16 @@
 //! Messages, tools and whatever else a template is given.
 
+use super::continued;
 use crate::template::TemplateError;
 use minijinja::Value;
 use minijinja::value::ValueKind;
 use std::collections::BTreeMap;
 
 /// The names that models' makers have for what a model thought before it answered; the first is what templates read.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+pub(super) const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// The variable that says that an answer continues the last message.
+const CONTINUE: &str = "continue_final_message";
 
 /// What is said, and with what.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,21 +20,21 @@ pub struct Conversation {
     variables: Vec<(String, Value)>,
 }
 
-fn wrong<T>(cause: impl Into<String>) -> Result<T, TemplateError> {
+pub(super) fn wrong<T>(cause: impl Into<String>) -> Result<T, TemplateError> {
     Err(TemplateError::Conversation { cause: cause.into() })
 }
 
-fn is_object(value: &Value) -> bool {
+pub(super) fn is_object(value: &Value) -> bool {
     value.kind() == ValueKind::Map
 }
 
-fn pairs(value: &Value) -> Vec<(Value, Value)> {
+pub(super) fn pairs(value: &Value) -> Vec<(Value, Value)> {
     value.as_object().and_then(|o| o.try_iter_pairs()).map_or_else(Vec::new, Iterator::collect)
 }
 
 impl Conversation {
     /// Reads a JSON array of messages, or an object of `messages` and further variables: `tools`, `documents`,
-    /// `add_generation_prompt`, and the template's own, such as `enable_thinking`.
+    /// `add_generation_prompt`, `continue_final_message`, and the template's own, such as `enable_thinking`.
     ///
     /// # Errors
     /// When it is neither.
@@ -61,7 +65,8 @@ impl Conversation {
         if let Some(at) = messages.iter().position(|message| !is_object(message)) {
             return wrong(format!("message {} is no object, expected {{\"role\": ..., \"content\": ...}}", at + 1));
         }
-        let list = |name: &str| match variables.iter().find(|(n, _)| n == name).map(|(_, value)| value) {
+        let conversation = Conversation { messages, variables };
+        let list = |name: &str| match conversation.variable(name) {
             Some(value) if value.is_none() => Ok(()),
             Some(value) if value.kind() != ValueKind::Seq => wrong(format!("`{name}` is no array")),
             Some(value) if value.try_iter().is_ok_and(|mut all| !all.all(|one| is_object(&one))) => {
@@ -71,7 +76,7 @@ impl Conversation {
         };
         list("tools")?;
         list("documents")?;
-        Ok(Conversation { messages, variables })
+        Ok(conversation)
     }
 
     /// The conversation as [`Self::from_json`] reads it.
@@ -81,9 +86,34 @@ impl Conversation {
         serde_json::to_string_pretty(&Value::from_pairs(all)).unwrap_or_default()
     }
 
-    /// Adds a message.
+    /// Adds a message; the one before is then no longer to be continued.
     pub fn push(&mut self, role: &str, content: &str) {
+        self.variables.retain(|(name, _)| name != CONTINUE);
         self.messages.push(Value::from_pairs([("role", role), ("content", content)]));
+    }
+
+    /// Adds what the model said: to the last message where that is to be continued, else as a message of its own.
+    pub fn answered(&mut self, text: &str) {
+        let continued = self.continues().zip(self.messages.last());
+        match continued.and_then(|(name, last)| continued::append(last, &name, text).ok()) {
+            Some((message, _)) => {
+                self.pop();
+                self.messages.push(message);
+                self.variables.retain(|(name, _)| name != CONTINUE);
+            }
+            None => self.push("assistant", text),
+        }
+    }
+
+    /// The field of the last message that an answer continues, where it does: `content`, unless `continue_final_message`
+    /// names another.
+    pub fn continues(&self) -> Option<String> {
+        let wanted = self.variable(CONTINUE).filter(|value| value.is_true())?;
+        Some(wanted.as_str().unwrap_or("content").to_string())
+    }
+
+    fn variable(&self, name: &str) -> Option<&Value> {
+        self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
     /// Takes the last message away.
@@ -142,7 +172,7 @@ impl Conversation {
 
     /// Whether there are tools.
     pub(super) fn has_tools(&self) -> bool {
-        self.variables.iter().any(|(name, value)| name == "tools" && !value.is_none())
+        self.variable("tools").is_some_and(|tools| !tools.is_none())
     }
 
     /// Gives a variable a value.
@@ -152,21 +182,35 @@ impl Conversation {
     }
 
     /// All that a template sees. Fields of a message that are null are left away, and what a model thought goes under
-    /// each of its names.
-    pub(super) fn variables(&self, special_tokens: &BTreeMap<String, String>) -> Result<Value, TemplateError> {
-        if self.messages.is_empty() {
+    /// each of its names. Beside them, of a message that is to be continued by this template, what its text was.
+    pub(super) fn variables(
+        &self,
+        special_tokens: &BTreeMap<String, String>,
+        source: &str,
+    ) -> Result<(Value, Option<String>), TemplateError> {
+        let mut messages: Vec<Value> = self.messages.iter().map(message).collect();
+        let Some(last) = messages.last_mut() else {
             return wrong("it is empty: at least one message is needed");
+        };
+        let mut said = None;
+        if let Some(name) = self.continues() {
+            if self.variable("add_generation_prompt").is_some_and(Value::is_true) {
+                return wrong(
+                    "`add_generation_prompt` begins a new message, `continue_final_message` does not: give one of them",
+                );
+            }
+            let (marked, text) = continued::mark(last, &name, source)?;
+            (*last, said) = (marked, Some(text));
         }
-        let messages: Vec<Value> = self.messages.iter().map(message).collect();
         let mut all: Vec<(String, Value)> = vec![
             ("messages".into(), Value::from(messages)),
             ("tools".into(), Value::from(())),
             ("documents".into(), Value::from(())),
-            ("add_generation_prompt".into(), Value::from(true)),
+            ("add_generation_prompt".into(), Value::from(said.is_none())),
         ];
         all.extend(special_tokens.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))));
-        all.extend(self.variables.iter().cloned());
-        Ok(Value::from_pairs(all))
+        all.extend(self.variables.iter().filter(|(name, _)| name != CONTINUE).cloned());
+        Ok((Value::from_pairs(all), said))
     }
 }
 

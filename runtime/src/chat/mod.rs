@@ -18,6 +18,7 @@
 //!
 //! The trap: the rendered text holds the BOS token where the template wants one. It is encoded without another.
 
+mod continued;
 mod conversation;
 
 pub use conversation::Conversation;
@@ -69,6 +70,12 @@ impl ChatTemplate {
         Ok(ChatTemplate { special_tokens: self.special_tokens, ..Self::new(source)? })
     }
 
+    /// The same with the template of this name for every conversation; None where there is no such name.
+    pub fn with_name(&self, name: &str) -> Option<ChatTemplate> {
+        let usual = Some(self.sources.get(name)?.clone());
+        Some(ChatTemplate { usual, sources: BTreeMap::new(), special_tokens: self.special_tokens.clone() })
+    }
+
     /// The same template with these special tokens, by the names that it has for them.
     pub fn with_special_tokens(self, special_tokens: BTreeMap<String, String>) -> ChatTemplate {
         ChatTemplate { special_tokens, ..self }
@@ -92,7 +99,12 @@ impl ChatTemplate {
         let Some(source) = self.source(conversation) else {
             return Err(TemplateError::Conversation { cause: "there is no chat template".into() });
         };
-        Template::new(source)?.render(conversation.variables(&self.special_tokens)?, clock)
+        let (variables, continued) = conversation.variables(&self.special_tokens, source)?;
+        let text = Template::new(source)?.render(variables, clock)?;
+        match continued {
+            Some(said) => continued::cut(&text, &said),
+            None => Ok(text),
+        }
     }
 
     /// The one for tools where there are some, or the usual one.

@@ -5,7 +5,7 @@
 //! window    the last tokens
 //! limit     how far back from the end the window has no sequence breaker
 //! n(t)      the longest end of the window, limit tokens at most, that is followed by t somewhere before
-//! logit(t) -= multiplier * base^(n(t) - allowed_length)          where n(t) >= allowed_length
+//! logit(t) -= multiplier * base^(n(t) - allowed_length)          where n(t) >= allowed_length and t is no breaker
 //! ```
 //!
 //! A breaker is a text, such as a line's end. One token can hold it, or a token can end in its beginning and others
@@ -16,7 +16,7 @@ use super::options::SamplingOptions;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// The exponent is cut where the penalty would leave f32.
+/// The exponent is cut to whole numbers whose penalty f32 can hold.
 const LN_F32_MAX: f64 = 88.722_839_1;
 
 /// A breaker is cut to so many tokens and bytes.
@@ -41,8 +41,10 @@ pub(super) fn penalties(history: &[u32], options: &SamplingOptions) -> BTreeMap<
             *so_far = (repeated as f64).max(*so_far);
         }
     }
+    // A breaker ends whatever was repeated.
+    longest.retain(|token, _| !options.dry_breakers.iter().any(|breaker| breaker[..] == [*token]));
     let base = f64::from(options.dry_base);
-    let most = if base > 1.000_001 { LN_F32_MAX / libm::log(base) } else { f64::INFINITY };
+    let most = if base > 1.000_001 { (LN_F32_MAX / libm::log(base)).floor() } else { f64::INFINITY };
     for amount in longest.values_mut() {
         let exponent = (*amount - allowed as f64).min(most);
         *amount = f64::from(options.dry_multiplier) * libm::pow(base, exponent);
@@ -159,6 +161,9 @@ mod tests {
         assert_eq!(penalties(&history, &longer), BTreeMap::from([(4, 1.0), (5, 1.0)]));
         let unlike = SamplingOptions { dry_breakers: vec![vec![1, 3]], ..options(4) };
         assert_eq!(penalties(&history, &unlike), BTreeMap::from([(5, 1.0)]));
+        // What would continue a repetition and is a breaker itself goes free.
+        let ends = SamplingOptions { dry_breakers: vec![vec![4]], ..options(2) };
+        assert_eq!(penalties(&history, &ends), BTreeMap::from([(5, 4.0)]));
         // The window ends before the first.
         let short = SamplingOptions { dry_penalty_last_n: 8, ..options(2) };
         assert_eq!(penalties(&history, &short), BTreeMap::from([(5, 2.0)]));

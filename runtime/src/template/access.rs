@@ -7,7 +7,7 @@
 use super::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
 use super::limits::{pay, pay_items};
 use super::methods;
-use super::value::{Kind, compare, index, int, kind, repr, same_markup, type_name};
+use super::value::{Kind, compare, equal, index, int, kind, repr, same_markup, type_name};
 use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple};
 use minijinja::{Error, State, Value};
 use std::sync::{Arc, Mutex};
@@ -160,7 +160,7 @@ pub(super) fn items(value: &Value) -> Outcome<Vec<Value>> {
         Kind::Undefined => Vec::new(),
         Kind::Str(s) => {
             pay(s.len())?;
-            s.chars().map(|c| same_markup(value, c.to_string())).collect()
+            s.chars().map(|c| Value::from(c.to_string())).collect()
         }
         Kind::List | Kind::Tuple | Kind::Dict => {
             value.as_object().and_then(|o| o.try_iter()).map_or_else(Vec::new, Iterator::collect)
@@ -180,8 +180,17 @@ pub(super) fn pairs(value: &Value) -> Outcome<Vec<(Value, Value)>> {
 }
 
 /// A dict's value of a key.
-pub(super) fn entry(dict: &Value, key: &Value) -> Option<Value> {
-    dict.as_object()?.get_value(key)
+pub(super) fn entry(dict: &Value, key: &Value) -> Outcome<Option<Value>> {
+    // The engine finds `true` under 1 by chance only.
+    if matches!(kind(key), Kind::Bool(_) | Kind::Int(0 | 1) | Kind::Float(0.0 | 1.0)) {
+        for (other, value) in pairs(dict)? {
+            if equal(&other, key)? {
+                return Ok(Some(value));
+            }
+        }
+        return Ok(None);
+    }
+    Ok(dict.as_object().and_then(|dict| dict.get_value(key)))
 }
 
 /// `len(value)`.
@@ -213,7 +222,15 @@ pub(super) fn attribute(value: &Value, name: &str) -> Outcome<Value> {
     if let Some(method) = method(value, name)? {
         return Ok(method);
     }
-    Ok(named(value, name).unwrap_or_else(|| Missing::attribute(value, name)))
+    Ok(named(value, name)?.unwrap_or_else(|| Missing::attribute(value, name)))
+}
+
+/// `value|attr(name)`: what a dict holds is none of it.
+pub(super) fn own(value: &Value, name: &str) -> Outcome<Value> {
+    match kind(value) {
+        Kind::Dict => Ok(method(value, name)?.unwrap_or_else(|| Missing::attribute(value, name))),
+        _ => attribute(value, name),
+    }
 }
 
 /// `value[key]`.
@@ -221,7 +238,7 @@ pub(super) fn item(value: &Value, key: &Value) -> Outcome<Value> {
     let found = match (kind(value), kind(key)) {
         (Kind::Undefined, _) => return undefined(value),
         (_, Kind::Undefined) => None,
-        (Kind::Dict, _) => entry(value, key),
+        (Kind::Dict, _) => entry(value, key)?,
         (Kind::Str(s), Kind::Int(_) | Kind::Bool(_)) => {
             pay(s.len())?;
             let count = s.chars().count();
@@ -236,7 +253,7 @@ pub(super) fn item(value: &Value, key: &Value) -> Outcome<Value> {
             let all = run.all();
             place(index(key)?, all.len()).map(|at| all[at].clone())
         }
-        (Kind::Object, Kind::Str(name)) => named(value, name),
+        (Kind::Object, Kind::Str(name)) => named(value, name)?,
         _ => None,
     };
     if let Some(found) = found {
@@ -252,12 +269,12 @@ pub(super) fn item(value: &Value, key: &Value) -> Outcome<Value> {
 }
 
 /// What a value has under a name, methods aside.
-fn named(value: &Value, name: &str) -> Option<Value> {
+fn named(value: &Value, name: &str) -> Outcome<Option<Value>> {
     match kind(value) {
         Kind::Dict => entry(value, &Value::from(name)),
         Kind::Tuple if value.downcast_object_ref::<Group>().is_some() => entry(value, &Value::from(name)),
-        Kind::Object => value.get_attr(name).ok().filter(|found| !found.is_undefined()),
-        _ => None,
+        Kind::Object => Ok(value.get_attr(name).ok().filter(|found| !found.is_undefined())),
+        _ => Ok(None),
     }
 }
 
@@ -288,15 +305,26 @@ pub(super) fn call_method(state: &mut State, value: &Value, name: &str, args: &[
         if let Ok(found) = value.get_attr(name)
             && !found.is_undefined()
         {
-            return found.call(state, args);
+            return call(state, &found, args);
         }
         return value.call_method(state, name, args);
     }
-    let found = attribute(value, name)?;
-    if found.as_object().is_none() || matches!(kind(&found), Kind::Dict | Kind::List | Kind::Tuple | Kind::Run(_)) {
-        return Ok(type_error(format!("'{}' object is not callable", type_name(&found)))?);
+    call(state, &attribute(value, name)?, args)
+}
+
+fn call(state: &mut State, found: &Value, args: &[Value]) -> Result<Value, Error> {
+    if found.as_object().is_none() || matches!(kind(found), Kind::Dict | Kind::List | Kind::Tuple | Kind::Run(_)) {
+        return Ok(type_error(format!("'{}' object is not callable", type_name(found)))?);
     }
     found.call(state, args)
+}
+
+/// What the engine asks for where an object of its own has no such method: it must not be asked again.
+pub(super) fn call_unknown(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    match kind(value) {
+        Kind::Object => Ok(undefined(&Missing::attribute(value, name))?),
+        _ => call_method(state, value, name, args),
+    }
 }
 
 /// Where an index points in so many items, counted from the end where it is negative.
@@ -313,12 +341,8 @@ pub(super) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) ->
     let items = match kind(value) {
         Kind::Str(_) | Kind::List | Kind::Tuple => items(value)?,
         Kind::Run(run) if run.name == "range" => run.all(),
-        _ => {
-            let show = |v: &Value| repr(v);
-            let of = if value.is_none() { "None".to_string() } else { format!("{} object", type_name(value)) };
-            let message = format!("{of} has no element slice({}, {}, {})", show(start)?, show(stop)?, show(step)?);
-            return Ok(Missing::value("UndefinedError", message));
-        }
+        Kind::Dict => return type_error("unhashable type: 'slice'"),
+        _ => return type_error(format!("'{}' object is not subscriptable", type_name(value))),
     };
     let bound = |v: &Value| match kind(v) {
         Kind::None => Ok(None),

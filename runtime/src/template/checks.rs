@@ -2,7 +2,7 @@
 
 use super::access::{self, Bound};
 use super::calls::Args;
-use super::error::{Outcome, raise, type_error};
+use super::error::{Outcome, raise};
 use super::value::{Kind, binary, compare, contains, equal, kind, text};
 use minijinja::Value;
 use std::cmp::Ordering;
@@ -112,8 +112,7 @@ fn same(value: &Value, args: &Args) -> Outcome<bool> {
         (Kind::Bool(_) | Kind::Int(_) | Kind::None | Kind::Str(_), _) => false,
         _ => match (value.as_object(), other.as_object()) {
             (Some(_), Some(_)) => return equal(value, other),
-            (None, None) => false,
-            _ => return type_error("these cannot be compared"),
+            _ => false,
         },
     })
 }

@@ -94,6 +94,7 @@ pub(super) fn percent(of: &Value, with: &Value) -> Outcome<Value> {
                 Kind::Float(x) => write_int(x.trunc() as i128, &Spec { kind: Some('d'), ..spec })?,
                 Kind::Int(i) => write_int(i, &Spec { kind: Some('d'), ..spec })?,
                 Kind::Bool(yes) => write_int(yes.into(), &Spec { kind: Some('d'), ..spec })?,
+                Kind::Undefined => return super::access::undefined(&value),
                 _ => {
                     let found = type_name(&value);
                     return type_error(format!("%{conversion} format: a real number is required, not {found}"));

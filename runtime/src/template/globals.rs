@@ -6,7 +6,7 @@ use super::calls::Args;
 use super::clock::Clock;
 use super::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
 use super::limits::{pay_items, shallow};
-use super::value::{Kind, int, kind, text};
+use super::value::{Kind, dict, int, kind, text};
 use minijinja::value::{Object, ObjectRepr, Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 use std::sync::Arc;
@@ -123,7 +123,7 @@ fn merged(args: &Args) -> Outcome<Vec<(Value, Value)>> {
 pub(super) fn from_keys(args: &Args) -> Outcome<Value> {
     let value = args.get(1, "value").cloned().unwrap_or(Value::from(()));
     let keys = access::items(args.need(0, "iterable")?)?;
-    shallow(Value::from_pairs(keys.into_iter().map(|key| (key, value.clone()))))
+    dict(keys.into_iter().map(|key| (key, value.clone())).collect())
 }
 
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Object for Dict {
     }
 
     fn call(self: &Arc<Self>, _: &mut State, args: &[Value]) -> Result<Value, Error> {
-        Ok(shallow(Value::from_pairs(merged(&Args::of(args)?)?))?)
+        Ok(dict(merged(&Args::of(args)?)?)?)
     }
 
     fn call_method(self: &Arc<Self>, _: &mut State, name: &str, args: &[Value]) -> Result<Value, Error> {

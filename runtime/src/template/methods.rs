@@ -130,7 +130,7 @@ fn dict_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
         "get" => {
             args.only("get", &["key", "default"])?;
             let none = Value::from(());
-            Ok(access::entry(value, args.need(0, "key")?)
+            Ok(access::entry(value, args.need(0, "key")?)?
                 .unwrap_or_else(|| args.get(1, "default").unwrap_or(&none).clone()))
         }
         "items" => Ok(Run::value("dict_items", pairs(|(k, v)| Value::from(Tuple::from([k, v])))?)),

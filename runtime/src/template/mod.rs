@@ -170,7 +170,7 @@ fn environment(clock: Clock) -> Environment<'static> {
     env.add_filter("$lonely", |_: Value| -> Result<Value, Error> {
         Ok(raise("TypeError", "no loader for this environment specified")?)
     });
-    env.set_unknown_method_callback(access::call_method);
+    env.set_unknown_method_callback(access::call_unknown);
     env.set_formatter(|out, state, value| {
         let escape = !matches!(state.auto_escape(), AutoEscape::None);
         let text = if escape { value::escaped(value)? } else { value::text(value)? };

@@ -207,6 +207,13 @@ fn expr<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
         Expr::Var(e) if matches!(e.id, "self" | "super") => target(of)?,
         Expr::Var(e) => filter("$name", target(of)?, vec![constant(e.id, span)], span),
         Expr::Const(e) => constant(e.value.clone(), span),
+        // Of a constant Jinja works it out before there is anybody to raise an error.
+        Expr::Slice(e)
+            if matches!(&e.expr, Expr::Const(c) if c.value.as_str().is_none())
+                && [&e.start, &e.stop, &e.step].iter().all(|part| matches!(part, None | Some(Expr::Const(_)))) =>
+        {
+            filter("$name", constant(Value::UNDEFINED, span), vec![constant("slice", span)], span)
+        }
         Expr::Slice(e) => {
             let part = |e: &Option<Expr<'t>>| e.as_ref().map_or_else(|| Ok(constant((), span)), expr);
             filter("$slice", expr(&e.expr)?, vec![part(&e.start)?, part(&e.stop)?, part(&e.step)?], span)
@@ -261,9 +268,11 @@ fn expr<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
             filter("$new", Expr::Tuple(Spanned::new(ast::Tuple { items }, span)), vec![], span)
         }
         Expr::Map(e) => {
-            let keys = e.keys.iter().map(expr).collect::<Read<_>>()?;
-            let values = e.values.iter().map(expr).collect::<Read<_>>()?;
-            filter("$new", Expr::Map(Spanned::new(ast::Map { keys, values }, span)), vec![], span)
+            let list = |of: &[Expr<'t>]| {
+                let items = of.iter().map(expr).collect::<Read<_>>()?;
+                Ok(Expr::List(Spanned::new(ast::List { items }, span)))
+            };
+            filter("$dict", list(&e.keys)?, vec![list(&e.values)?], span)
         }
     })
 }

@@ -222,6 +222,26 @@ pub(super) fn escaped(value: &Value) -> Outcome<String> {
     Ok(if value.is_safe() { plain } else { escape(&plain) })
 }
 
+/// A dict of these pairs. Of keys that are equal, as `1` and `true` are, the first one stays, with the last one's value.
+pub(super) fn dict(pairs: Vec<(Value, Value)>) -> Outcome<Value> {
+    let mut kept: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
+    // The engine's own maps take all keys that are equal for one, but for booleans.
+    let booleans = pairs.iter().any(|(key, _)| matches!(kind(key), Kind::Bool(_)));
+    for (key, value) in pairs {
+        let mut same = None;
+        if booleans && number(&key).is_some() {
+            for (at, (other, _)) in kept.iter().enumerate() {
+                same = same.or(equal(other, &key)?.then_some(at));
+            }
+        }
+        match same {
+            Some(at) => kept[at].1 = value,
+            None => kept.push((key, value)),
+        }
+    }
+    shallow(Value::from_pairs(kept))
+}
+
 pub(super) fn int(value: i128) -> Value {
     i64::try_from(value).map_or_else(|_| Value::from(value), Value::from)
 }
@@ -277,7 +297,7 @@ fn same(a: &Value, b: &Value, left: usize) -> Outcome<bool> {
         (Kind::Dict, Kind::Dict) => {
             let (a, b) = (access::pairs(a)?, b);
             a.len() == access::pairs(b)?.len()
-                && all(a.iter(), |(key, item)| match access::entry(b, key) {
+                && all(a.iter(), |(key, item)| match access::entry(b, key)? {
                     Some(other) => same(item, &other, left - 1),
                     None => Ok(false),
                 })?
@@ -330,7 +350,7 @@ pub(super) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
                 _ => type_error(format!("'in <string>' requires string as left operand, not {}", type_name(item))),
             }
         }
-        Kind::Dict => Ok(access::entry(container, item).is_some()),
+        Kind::Dict => Ok(access::entry(container, item)?.is_some()),
         Kind::List | Kind::Tuple | Kind::Run(_) => {
             for other in access::items(container)? {
                 if equal(&other, item)? {
@@ -353,8 +373,9 @@ fn checked(result: Option<i128>) -> Outcome<Value> {
 
 /// `a op b`, as Python computes it.
 pub(super) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
+    let formats = op == "%" && matches!(kind(a), Kind::Str(_));
     for operand in [a, b] {
-        if matches!(kind(operand), Kind::Undefined) && op != "~" {
+        if matches!(kind(operand), Kind::Undefined) && op != "~" && !formats {
             return access::undefined(operand);
         }
     }
@@ -411,14 +432,10 @@ pub(super) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
                 }
             }
         }
-        "%" => {
-            if let Kind::Str(_) = kind(a) {
-                return super::format::percent(a, b);
-            }
-        }
+        "%" if formats => return super::format::percent(a, b),
         "|" => {
             if let (Kind::Dict, Kind::Dict) = (kind(a), kind(b)) {
-                return shallow(Value::from_pairs([access::pairs(a)?, access::pairs(b)?].concat()));
+                return dict([access::pairs(a)?, access::pairs(b)?].concat());
             }
         }
         _ => {}

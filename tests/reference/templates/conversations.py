@@ -187,6 +187,13 @@ TOOLS = [
 CALL = {"role": "assistant", "content": "", "tool_calls": [
     {"type": "function", "id": "abcdef123", "function": {"name": "get_weather", "arguments": {"place": "Rome", "days": 2, "x": 1.0, "ok": True, "no": None}}}]}
 
+
+def continued(answer, field=True):
+    """A conversation whose answer is there in part."""
+    messages = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", **answer}]
+    return {"messages": messages, "add_generation_prompt": False, "continue_final_message": field}
+
+
 CONVERSATIONS = {
     "one": {"messages": [{"role": "user", "content": "Hello!"}]},
     "system": {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Why? "}]},
@@ -210,4 +217,12 @@ CONVERSATIONS = {
     "no thinking": {"messages": [{"role": "user", "content": "1 + 1?"}], "enable_thinking": False},
     "documents": {"messages": [{"role": "user", "content": "Sum up."}], "documents": [{"title": "A", "text": "Long."}]},
     "empty": {"messages": []},
+    # The prompt ends within the last message.
+    "continued": continued({"content": "Hello, my "}),
+    "continued, ending in a line": continued({"content": " Hello\n"}),
+    "continued parts": continued({"content": [{"type": "text", "text": "One. "}, {"type": "text", "text": "Two "}, {"type": "image"}]}),
+    "continued, nothing": continued({"tool_calls": CALL["tool_calls"]}),
+    "continued, no text": continued({"content": [{"type": "image"}]}),
+    "continued thought": continued({"content": "", "reasoning": "I think "}, "reasoning_content"),
+    "continued and begun": {**continued({"content": "Hel"}), "add_generation_prompt": True},
 }

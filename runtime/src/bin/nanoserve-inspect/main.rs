@@ -29,7 +29,7 @@ Examples:
   nanoserve-inspect model.nsv --verify-key key.pub.pem --check
   nanoserve-inspect repair damaged.nsv --from copy.nsv
 
-Exit codes: 0 done; 1 --check found damage, or --verify-key another signature or none, or repair no good copy of a part; 2
+Exit codes: 0 done; 1 --check found damage, or --verify-key another signature or none, or repair no good copy of a part; 2 \
 the input or the command line is wrong.";
 
 /// Show what a .nsv file holds.

@@ -41,18 +41,18 @@ Examples:
   nanoserve-run model.nsv --self-test
   nanoserve-run model.nsv --require-signer key.pub.pem -p \"Once upon a time\"
 
-Standard output is the continuation alone, as it is made; the prompt is not repeated. Without --chat it is plain
-completion, whatever the model: the text goes to it as it is. With --chat the text is a message: the model's own template
-makes a prompt of it. --chat goes on with messages from the terminal, or, where standard input is none, with one message
+Standard output is the continuation alone, as it is made; the prompt is not repeated. Without --chat it is plain \
+completion, whatever the model: the text goes to it as it is. With --chat the text is a message: the model's own template \
+makes a prompt of it. --chat goes on with messages from the terminal, or, where standard input is none, with one message \
 a line; with -p and no terminal, or with --single-turn, it ends after the answer. An answer ends by itself (-n bounds it).
 Sampling options that are not given are the file's own, and where it has none those shown.
-A grammar is written in Lark, as llguidance reads it: rules 'name: ...' in lower case, terminals in capitals, texts in
+A grammar is written in Lark, as llguidance reads it: rules 'name: ...' in lower case, terminals in capitals, texts in \
 quotes, expressions in slashes; 'start' is where it begins. Of GBNF, 'root ::= x' is 'start: x'.
-Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this machine computes something else
-(--self-test); 2 the input or the command line is wrong, or
+Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this machine computes something else \
+(--self-test); 2 the input or the command line is wrong, or \
 the file is not signed as --require-signer asks; 130 stopped with Ctrl-C.";
 
-/// Continue a prompt with a .nsv model.
+/// Continue a prompt, or talk, with a .nsv model.
 #[derive(Debug, Parser)]
 #[command(name = "nanoserve-run", version, after_help = EXAMPLES)]
 struct Arguments {
@@ -162,6 +162,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     // The first Ctrl-C ends the text in good order; the second ends the program.
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::SeqCst) {
+            chat::restore_terminal();
             std::process::exit(130);
         }
     })?;

@@ -84,13 +84,20 @@ impl Lines {
         Ok(Line::Text(unfold(&text)))
     }
 
-    /// Asks a question; what is answered counts as yes unless it begins with n. None where nobody can be asked.
+    /// Asks a question whose answer is yes where it is empty; asks again where it is neither yes nor no, as a message is that
+    /// was typed before the question came. None where nobody can be asked.
     pub fn ask(&mut self, question: &str) -> Result<Option<bool>> {
         let Lines::Terminal(editor) = self else { return Ok(None) };
-        match editor.readline(question) {
-            Ok(answer) => Ok(Some(!answer.trim_start().to_lowercase().starts_with('n'))),
-            Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(Some(false)),
-            Err(e) => Err(e.into()),
+        loop {
+            match editor.readline(question) {
+                Ok(answer) => match answer.trim().to_lowercase().as_str() {
+                    "" | "y" | "yes" => return Ok(Some(true)),
+                    "n" | "no" => return Ok(Some(false)),
+                    _ => continue,
+                },
+                Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(Some(false)),
+                Err(e) => return Err(e.into()),
+            }
         }
     }
 }

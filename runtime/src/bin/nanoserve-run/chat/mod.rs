@@ -3,6 +3,7 @@
 mod commands;
 mod lines;
 mod turns;
+mod typed;
 
 use crate::{Arguments, cli};
 use anyhow::{Context, Result, bail};
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use turns::{Answered, Chat};
+use typed::TypedAhead;
+pub use typed::restore as restore_terminal;
 
 /// Conversations.
 #[derive(Debug, Args)]
@@ -41,8 +44,8 @@ pub struct ChatArgs {
     /// The time that the template sees, such as 2026-01-15T12:00:00 [default: the clock's]
     #[arg(long, value_name = "TIME", value_parser = |text: &str| text.parse::<Clock>())]
     pub now: Option<Clock>,
-    /// Use this template (Jinja) in place of the model's
-    #[arg(long, value_name = "FILE")]
+    /// Use this template (Jinja) in place of the model's, or that of the model's templates which has this name
+    #[arg(long, value_name = "FILE|NAME")]
     pub chat_template: Option<PathBuf>,
 }
 
@@ -65,6 +68,9 @@ fn read(path: &Path, what: &str) -> Result<String> {
 fn template(engine: &Engine<CpuBackend>, a: &Arguments) -> Result<ChatTemplate> {
     let own = ChatTemplate::of_file(engine.file()).map_err(RuntimeError::from)?;
     let Some(path) = &a.chat.chat_template else { return Ok(own) };
+    if let Some(named) = path.to_str().and_then(|name| own.with_name(name)) {
+        return Ok(named);
+    }
     let source = read(path, "the chat template")?;
     own.with_source(&source).with_context(|| path.display().to_string())
 }
@@ -117,10 +123,12 @@ pub fn run(
     let kv_type = a.machine.how.kv_type(engine.file());
     let capacity = a.capacity(engine.file().spec(), 0);
     let session = engine.session(capacity, kv_type)?;
-    let asked = conversation.last_role().is_some_and(|role| role != "assistant" && role != "system");
+    let asked = conversation.continues().is_some()
+        || conversation.last_role().is_some_and(|role| role != "assistant" && role != "system");
     let mut chat = Chat::new(session, tokenizer, template, conversation, options, interrupted, a);
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let once = !a.chat.chat || a.chat.single_turn || (asked && !terminal);
+    let _typed_ahead = if once || !terminal { None } else { TypedAhead::keep() };
     if once || asked {
         let answered = chat.answer(&mut std::io::stdout().lock())?;
         if once || matches!(answered, Answered::Gone) {

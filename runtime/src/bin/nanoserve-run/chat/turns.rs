@@ -131,7 +131,7 @@ impl<'c> Chat<'c> {
             cli::broken_pipe(e)?;
             return Ok(Answered::Gone);
         }
-        self.conversation.push("assistant", &generation.text);
+        self.conversation.answered(&generation.text);
         let ended = usize::from(generation.stop_reason == StopReason::Eos);
         let said = &generation.ids[..generation.ids.len() - ended];
         // Where the text is not all that was said, it will be encoded anew.

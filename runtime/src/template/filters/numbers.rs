@@ -1,0 +1,91 @@
+//! Filters of numbers.
+
+use crate::template::access;
+use crate::template::calls::Args;
+use crate::template::error::{Outcome, raise, type_error};
+use crate::template::value::{self, Kind, int, kind, type_name};
+use minijinja::Value;
+
+pub(super) fn abs(v: &Value, _: &Args) -> Outcome<Value> {
+    match kind(v) {
+        Kind::Int(i) => Ok(int(i.saturating_abs())),
+        Kind::Bool(yes) => Ok(int(yes.into())),
+        Kind::Float(x) => Ok(Value::from(x.abs())),
+        _ => type_error(format!("bad operand type for abs(): '{}'", type_name(v))),
+    }
+}
+
+pub(super) fn file_size(v: &Value, a: &Args) -> Outcome<Value> {
+    let bytes = match kind(&float(v, &Args::default())?) {
+        Kind::Float(x) => x,
+        _ => 0.0,
+    };
+    let (base, units) = match a.flag(0, "binary", false) {
+        true => (1024.0f64, ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"]),
+        false => (1000.0, ["kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"]),
+    };
+    Ok(Value::from(if bytes == 1.0 {
+        "1 Byte".to_string()
+    } else if bytes < base {
+        format!("{} Bytes", bytes as i64)
+    } else {
+        let power = (1..8).find(|&n| bytes < base.powi(n + 1)).unwrap_or(8);
+        format!("{:.1} {}", bytes / base.powi(power), units[power as usize - 1])
+    }))
+}
+
+pub(super) fn float(v: &Value, a: &Args) -> Outcome<Value> {
+    let default = || Ok(a.get(0, "default").cloned().unwrap_or_else(|| Value::from(0.0)));
+    match kind(v) {
+        Kind::Float(_) => Ok(v.clone()),
+        Kind::Int(i) => Ok(Value::from(i as f64)),
+        Kind::Bool(yes) => Ok(Value::from(f64::from(u8::from(yes)))),
+        Kind::Str(s) => value::parse_float(s).map_or_else(|_| default(), |x| Ok(Value::from(x))),
+        Kind::Undefined => access::undefined(v),
+        _ => default(),
+    }
+}
+
+pub(super) fn integer(v: &Value, a: &Args) -> Outcome<Value> {
+    let default = || Ok(a.get(0, "default").cloned().unwrap_or_else(|| int(0)));
+    let base = u32::try_from(a.int(1, "base", 10)?).unwrap_or(10).clamp(2, 36);
+    match kind(v) {
+        Kind::Int(_) => Ok(v.clone()),
+        Kind::Bool(yes) => Ok(int(yes.into())),
+        Kind::Float(x) if x.is_finite() => Ok(int(x.trunc() as i128)),
+        Kind::Str(s) => match value::parse_int(s, base) {
+            Ok(i) => Ok(int(i)),
+            Err(_) => match value::parse_float(s) {
+                Ok(x) if x.is_finite() => Ok(int(x.trunc() as i128)),
+                _ => default(),
+            },
+        },
+        Kind::Undefined => access::undefined(v),
+        _ => default(),
+    }
+}
+
+pub(super) fn round(v: &Value, a: &Args) -> Outcome<Value> {
+    a.only("do_round", &["precision", "method"])?;
+    let precision = a.int(0, "precision", 0)?.clamp(-300, 300) as i32;
+    let method = a.str(1, "method", "common")?;
+    let x = match kind(v) {
+        Kind::Int(i) if method == "common" && precision >= 0 => return Ok(int(i)),
+        Kind::Int(i) => i as f64,
+        Kind::Bool(yes) => f64::from(u8::from(yes)),
+        Kind::Float(x) => x,
+        _ => return type_error(format!("type {} doesn't define __round__ method", type_name(v))),
+    };
+    let scale = 10f64.powi(precision);
+    Ok(Value::from(match method.as_str() {
+        // To even where it is halfway, of the number that the float really is: as printing does it.
+        "common" if precision >= 0 => format!("{x:.*}", precision as usize).parse().unwrap_or(x),
+        "common" => {
+            let rounded = (x * scale).round_ties_even() / scale;
+            return Ok(if let Kind::Int(_) = kind(v) { int(rounded as i128) } else { Value::from(rounded) });
+        }
+        "ceil" => (x * scale).ceil() / scale,
+        "floor" => (x * scale).floor() / scale,
+        _ => return raise("FilterArgumentError", "method must be common, ceil or floor"),
+    }))
+}

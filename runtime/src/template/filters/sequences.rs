@@ -1,0 +1,261 @@
+//! Filters of what has items: choosing, ordering and grouping them.
+
+use super::need;
+use crate::template::access::{self, Missing, Run};
+use crate::template::calls::Args;
+use crate::template::checks;
+use crate::template::error::{Outcome, raise, type_error};
+use crate::template::limits::{pay, pay_items, shallow};
+use crate::template::methods::list;
+use crate::template::value::{self, Kind, compare, equal, int, kind, same_markup, text, type_name};
+use minijinja::Value;
+use minijinja::value::Tuple;
+use std::cmp::Ordering;
+
+/// A dict that a template has written down: its keys, and its values.
+pub(super) fn new_dict(keys: &Value, a: &Args) -> Outcome<Value> {
+    let (keys, values) = (access::items(keys)?, access::items(a.need(0, "values")?)?);
+    if let Some(key) = keys.iter().find(|key| matches!(kind(key), Kind::List | Kind::Dict)) {
+        return type_error(format!("unhashable type: '{}'", type_name(key)));
+    }
+    value::dict(keys.into_iter().zip(values).collect())
+}
+
+/// What filters that make their items one by one give.
+fn generator(items: Vec<Value>) -> Outcome<Value> {
+    pay_items(items.len())?;
+    shallow(Value::from(items.clone()))?;
+    Ok(Run::value("generator", items))
+}
+
+/// Pieces of so many items, the last filled up where something to fill with is given.
+pub(super) fn batch(v: &Value, a: &Args) -> Outcome<Value> {
+    let count = usize::try_from(value::index(a.need(0, "linecount")?)?).unwrap_or(0).max(1);
+    let mut pieces: Vec<Vec<Value>> = access::items(v)?.chunks(count).map(<[Value]>::to_vec).collect();
+    if let (Some(fill), Some(last)) = (a.get(1, "fill_with").filter(|f| !f.is_none()), pieces.last_mut()) {
+        pay_items(count)?;
+        last.resize(count, fill.clone());
+    }
+    generator(pieces.into_iter().map(Value::from).collect())
+}
+
+/// So many pieces of equal size, the first of them one longer where it does not come out even.
+pub(super) fn slice(v: &Value, a: &Args) -> Outcome<Value> {
+    let items = access::items(v)?;
+    let Some(count) = usize::try_from(value::index(a.need(0, "slices")?)?).ok().filter(|&n| n > 0) else {
+        return raise("ZeroDivisionError", "integer division or modulo by zero");
+    };
+    pay_items(count)?;
+    let (size, longer) = (items.len() / count, items.len() % count);
+    let (mut pieces, mut at) = (Vec::new(), 0);
+    for piece in 0..count {
+        let end = at + size + usize::from(piece < longer);
+        let mut piece_items = items[at..end].to_vec();
+        at = end;
+        if let Some(fill) = a.get(1, "fill_with").filter(|f| !f.is_none() && piece >= longer && longer > 0) {
+            piece_items.push(fill.clone());
+        }
+        pieces.push(Value::from(piece_items));
+    }
+    generator(pieces)
+}
+
+/// A key to sort by: texts without regard to case, unless it is asked for.
+fn folded(v: &Value, sensitive: bool) -> Outcome<Value> {
+    match kind(v) {
+        Kind::Str(s) if !sensitive => {
+            pay(s.len())?;
+            Ok(Value::from(s.to_lowercase()))
+        }
+        _ => Ok(v.clone()),
+    }
+}
+
+pub(super) fn dict_sort(v: &Value, a: &Args) -> Outcome<Value> {
+    a.only("do_dictsort", &["case_sensitive", "by", "reverse"])?;
+    if !matches!(kind(v), Kind::Dict) {
+        return raise("AttributeError", format!("'{}' object has no attribute 'items'", type_name(v)));
+    }
+    let by = a.str(1, "by", "key")?;
+    let place = match by.as_str() {
+        "key" => 0,
+        "value" => 1,
+        _ => return raise("FilterArgumentError", "You can only sort by either \"key\" or \"value\""),
+    };
+    let pairs = access::pairs(v)?.into_iter().map(|(key, value)| Value::from(Tuple::from([key, value]))).collect();
+    let sensitive = a.flag(0, "case_sensitive", false);
+    let key = |pair: &Value| folded(&access::item(pair, &int(place))?, sensitive);
+    list(access::sorted(pairs, key, a.flag(2, "reverse", false))?)
+}
+
+pub(super) fn first(v: &Value, _: &Args) -> Outcome<Value> {
+    let none = || Missing::nothing("No first item, sequence was empty.");
+    Ok(access::items(v)?.into_iter().next().unwrap_or_else(none))
+}
+
+pub(super) fn last(v: &Value, _: &Args) -> Outcome<Value> {
+    if let Kind::Run(run) = kind(v)
+        && run.name == "generator"
+    {
+        return type_error("'generator' object is not reversible");
+    }
+    let none = || Missing::nothing("No last item, sequence was empty.");
+    Ok(access::items(v)?.pop().unwrap_or_else(none))
+}
+
+/// What is in a value; nothing in any that is false, such as none: so tools that are not there can be gone over.
+fn some(v: &Value) -> Outcome<Vec<Value>> {
+    if v.is_true() { access::items(v) } else { Ok(Vec::new()) }
+}
+
+/// The part of an item that filters work by.
+pub(super) fn by_attribute(item: &Value, attribute: Option<&Value>) -> Outcome<Value> {
+    attribute.filter(|a| !a.is_none()).map_or_else(|| Ok(item.clone()), |path| access::path(item, path))
+}
+
+pub(super) fn group_by(v: &Value, a: &Args) -> Outcome<Value> {
+    a.only("do_groupby", &["attribute", "default", "case_sensitive"])?;
+    let (attribute, sensitive) = (a.need(0, "attribute")?, a.flag(2, "case_sensitive", false));
+    let grouper = |item: &Value| {
+        let part = access::path(item, attribute)?;
+        let absent = matches!(kind(&part), Kind::Undefined);
+        Ok(a.get(1, "default").filter(|_| absent).cloned().unwrap_or(part))
+    };
+    let sorted = access::sorted(access::items(v)?, |item| folded(&grouper(item)?, sensitive), false)?;
+    let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
+    for item in sorted {
+        let part = grouper(&item)?;
+        let key = folded(&part, sensitive)?;
+        match groups.last_mut() {
+            Some((last, _, items)) if equal(last, &key)? => items.push(item),
+            _ => groups.push((key, part, vec![item])),
+        }
+    }
+    list(groups.into_iter().map(|(_, part, items)| access::group(part, items)).collect())
+}
+
+pub(super) fn items(v: &Value, _: &Args) -> Outcome<Value> {
+    match kind(v) {
+        Kind::Undefined => generator(Vec::new()),
+        Kind::Dict => {
+            let pairs = access::pairs(v)?.into_iter();
+            generator(pairs.map(|(key, item)| Value::from(Tuple::from([key, item]))).collect())
+        }
+        _ => type_error("Can only get item pairs from a mapping."),
+    }
+}
+
+pub(super) fn map(v: &Value, a: &Args) -> Outcome<Value> {
+    let items = some(v)?;
+    if a.places.is_empty()
+        && let Some(attribute) = a.named("attribute")
+    {
+        let default = a.named("default");
+        let part = |item: &Value| {
+            let part = by_attribute(item, Some(attribute))?;
+            let absent = matches!(kind(&part), Kind::Undefined);
+            Ok(default.filter(|_| absent).cloned().unwrap_or(part))
+        };
+        return generator(items.iter().map(part).collect::<Outcome<_>>()?);
+    }
+    let Some((name, rest)) = a.places.split_first() else {
+        return raise("FilterArgumentError", "map requires a filter argument");
+    };
+    let filter = need(&text(name)?)?;
+    let args = Args { places: rest.to_vec(), names: a.names.clone() };
+    generator(items.iter().map(|item| filter(item, &args)).collect::<Outcome<_>>()?)
+}
+
+pub(super) fn select(v: &Value, a: &Args, attribute: bool, wanted: bool) -> Outcome<Value> {
+    let mut places = a.places.iter();
+    let path = match attribute {
+        true => match places.next() {
+            Some(path) => Some(path),
+            None => return raise("FilterArgumentError", "Missing parameter for attribute name"),
+        },
+        false => None,
+    };
+    let check = places.next().map(|name| checks::need(&text(name)?)).transpose()?;
+    let args = Args { places: places.cloned().collect(), names: a.names.clone() };
+    let mut kept = Vec::new();
+    for item in some(v)? {
+        let part = by_attribute(&item, path)?;
+        let holds = check.map_or_else(|| Ok(part.is_true()), |check| check(&part, &args))?;
+        if holds == wanted {
+            kept.push(item);
+        }
+    }
+    generator(kept)
+}
+
+pub(super) fn extreme(v: &Value, a: &Args, wanted: Ordering) -> Outcome<Value> {
+    let sensitive = a.flag(0, "case_sensitive", false);
+    let key = |item: &Value| folded(&by_attribute(item, a.get(1, "attribute"))?, sensitive);
+    let op = if wanted == Ordering::Less { "<" } else { ">" };
+    let mut best: Option<(Value, Value)> = None;
+    for item in access::items(v)? {
+        let key = key(&item)?;
+        if best.is_none() || best.as_ref().is_some_and(|(b, _)| compare(op, &key, b).is_ok_and(|o| o == Some(wanted))) {
+            best = Some((key, item));
+        } else if let Some((b, _)) = &best {
+            compare(op, &key, b)?;
+        }
+    }
+    Ok(best.map_or_else(|| Missing::nothing("No aggregated item, sequence was empty."), |(_, item)| item))
+}
+
+pub(super) fn reverse(v: &Value, _: &Args) -> Outcome<Value> {
+    if let Kind::Str(s) = kind(v) {
+        pay(s.len())?;
+        return Ok(same_markup(v, s.chars().rev().collect()));
+    }
+    let mut items = access::items(v)?;
+    items.reverse();
+    Ok(match kind(v) {
+        Kind::List => Run::value("list_reverseiterator", items),
+        Kind::Run(run) if run.name == "generator" => Value::from(items),
+        _ => Run::value("reversed iterator", items),
+    })
+}
+
+pub(super) fn sort(v: &Value, a: &Args) -> Outcome<Value> {
+    a.only("do_sort", &["reverse", "case_sensitive", "attribute"])?;
+    let sensitive = a.flag(1, "case_sensitive", false);
+    let attribute = a.get(2, "attribute");
+    let paths: Vec<Value> = match attribute.map(kind) {
+        Some(Kind::Str(names)) => names.split(',').map(Value::from).collect(),
+        _ => vec![attribute.cloned().unwrap_or(Value::from(()))],
+    };
+    // A list of one is compared otherwise than what is in it: where that is missing, it is equal.
+    let key = |item: &Value| {
+        let parts = paths.iter().map(|path| folded(&by_attribute(item, Some(path))?, sensitive));
+        Ok(Value::from(parts.collect::<Outcome<Vec<_>>>()?))
+    };
+    list(access::sorted(access::items(v)?, key, a.flag(0, "reverse", false))?)
+}
+
+pub(super) fn sum(v: &Value, a: &Args) -> Outcome<Value> {
+    a.only("sync_do_sum", &["attribute", "start"])?;
+    let start = a.get(1, "start").cloned().unwrap_or_else(|| int(0));
+    if let Kind::Str(_) = kind(&start) {
+        return type_error("sum() can't sum strings [use ''.join(seq) instead]");
+    }
+    let add = |so_far: Value, item: &Value| value::binary("+", &so_far, &by_attribute(item, a.get(0, "attribute"))?);
+    access::items(v)?.iter().try_fold(start, add)
+}
+
+pub(super) fn unique(v: &Value, a: &Args) -> Outcome<Value> {
+    let sensitive = a.flag(0, "case_sensitive", false);
+    let (mut seen, mut kept): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    'items: for item in access::items(v)? {
+        let key = folded(&by_attribute(&item, a.get(1, "attribute"))?, sensitive)?;
+        for other in &seen {
+            if equal(other, &key)? {
+                continue 'items;
+            }
+        }
+        seen.push(key);
+        kept.push(item);
+    }
+    generator(kept)
+}
