@@ -97,7 +97,7 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// When the model has fewer positions, or there is less memory than a session of so many takes at most.
     pub fn session(&mut self, capacity: usize, kv_type: KvType) -> Result<Session<'_, B>> {
-        memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.room())?;
+        memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.chunk(), self.backend.room())?;
         let state = State::new(&mut self.backend, &self.model, capacity, kv_type)?;
         Ok(Session { engine: self, state, ids: Vec::new() })
     }
@@ -149,7 +149,7 @@ impl<B: Backend> Session<'_, B> {
     }
 
     /// Keys and values of the tokens that the cache holds, in parts whose sizes follow from their number.
-    pub(crate) fn cached(&self) -> Vec<&[u8]> {
+    pub(crate) fn cached(&self) -> Result<Vec<Cow<'_, [u8]>>> {
         self.state.cached(&self.engine.backend)
     }
 
@@ -198,7 +198,7 @@ impl<B: Backend> Session<'_, B> {
         }
         let Engine { backend, model, .. } = &*self.engine;
         // A session was admitted with steps of the usual size.
-        if chunk.min(ids.len()) > DEFAULT_CHUNK {
+        if chunk.min(ids.len()) > backend.chunk() {
             memory::admit_step(&model.spec, chunk.min(ids.len()), Rows::Last, backend.room())?;
         }
         let (first, last) = ids.split_at((ids.len() - 1) / chunk.max(1) * chunk.max(1));

@@ -150,8 +150,8 @@ impl Backend for CpuBackend {
         KvCache::new(shape)
     }
 
-    fn cache_bytes<'a>(&'a self, cache: &'a KvCache, len: usize) -> Vec<&'a [u8]> {
-        cache.parts(len)
+    fn cache_bytes<'a>(&'a self, cache: &'a KvCache, len: usize) -> Result<Vec<Cow<'a, [u8]>>> {
+        Ok(cache.parts(len).into_iter().map(Cow::Borrowed).collect())
     }
 
     fn set_cache_bytes(&mut self, cache: &mut KvCache, len: usize, bytes: &[u8]) -> bool {

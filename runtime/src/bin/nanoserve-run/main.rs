@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser};
 use nanoserve_format::ModelSpec;
+use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::rope::unstretched;
 use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
 use std::io::{Read, Write};
@@ -189,7 +190,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     };
     let seed = options.sampling.seed;
     let kv_type = a.machine.how.kv_type(engine.file());
-    let cached = a.cache.read(engine.file(), kv_type)?;
+    let cached = a.cache.read(engine.file(), kv_type, engine.backend().kind())?;
     let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
     let wanted = wanted.max(cached.as_ref().map_or(0, |c| c.ids().len()));
     let capacity = a.capacity(engine.file().spec(), wanted);
