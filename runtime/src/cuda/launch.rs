@@ -7,6 +7,9 @@ use super::ops::{Angles, Attend, Matrix, Norm, Part, Rows};
 use crate::backend::KvType;
 use nanoserve_format::{Activation, Encoding, PANEL_ROWS};
 
+/// Every kernel by its name.
+pub const KERNELS: [&str; 0] = [];
+
 /// Threads of a block of the kernels that go over rows or values.
 const SMALL: u32 = 256;
 

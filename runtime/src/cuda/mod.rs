@@ -4,6 +4,8 @@
 //! device     what is needed of a GPU: memory, copies, launches, graphs; an emulator and a stub can be it as well
 //! ops        operations as data                    fuse      those that are better done in one
 //! launch     a typed function a kernel             plan      operations -> launches
+//! driver     a GPU, by the driver's library        module    the kernels' text -> machine code
+//! split      the last layers here, the first on the CPU
 //! ```
 //!
 //! Operations are queued, not run, until rows are read or the step ends. A step of one token that was queued twice in the
@@ -12,12 +14,25 @@
 //!
 //! Results are those of the CPU within a tolerance, and twice the same bits: every sum has a fixed order.
 
+#[cfg(not(feature = "cuda"))]
+#[path = "absent.rs"]
+mod driver;
 pub mod device;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod driver;
 mod fuse;
 mod launch;
 mod memory;
+#[allow(unsafe_code)]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "nothing loads kernels"))]
+mod module;
 mod ops;
 mod plan;
+//pub mod split;
+
+pub use driver::Driver;
+pub use launch::KERNELS;
 
 pub use memory::{DeviceBuffer, DeviceCache, DeviceWeight};
 
@@ -35,6 +50,9 @@ use std::sync::Arc;
 
 /// Tokens of a prompt in one step: enough for the matrices to be bound by arithmetic.
 const CHUNK: usize = 2048;
+
+/// Bytes of the step: its first position and its tokens.
+const STEP: u64 = 8;
 
 /// Bytes that are left to the driver: graphs, kernels, what a step needs besides its buffers.
 const RESERVE: u64 = 96 << 20;
@@ -79,8 +97,7 @@ pub struct CudaBackend<D: Device> {
 /// Memory that launches share.
 #[derive(Debug)]
 struct Work<M> {
-    step: Grown<M>,
-    ids: Grown<M>,
+    control: Grown<M>,
     hi: Grown<M>,
     lo: Grown<M>,
     scales: Grown<M>,
@@ -93,8 +110,7 @@ impl<D: Device> CudaBackend<D> {
     /// A backend that holds the layers from `first_layer` on, and with all of them the embedding.
     pub fn new(device: D, first_layer: usize) -> Self {
         let work = Work {
-            step: Grown::default(),
-            ids: Grown::default(),
+            control: Grown::default(),
             hi: Grown::default(),
             lo: Grown::default(),
             scales: Grown::default(),
@@ -212,41 +228,43 @@ impl<D: Device> CudaBackend<D> {
     /// Memory for what launches share, as much as a queue needs.
     fn scratch(&mut self, ops: &[Op]) -> Result<Scratch, DeviceError> {
         let needs = Needs::of(ops, self.device.processors());
-        let ids = self.ids.as_ref().map_or(1, Vec::len);
+        let ids = 4 * self.ids.as_ref().map_or(1, Vec::len);
         let (device, work, retired) = (&self.device, &mut self.work, &mut self.retired);
-        let mut zeroed = |grown: &mut Grown<D::Memory>, bytes: usize| -> Result<Span, DeviceError> {
-            let (before, span) = (grown.span(), grown.grow(device, bytes, retired)?);
-            if span != before {
-                device.copy_to(span, &vec![0; span.bytes as usize])?;
-            }
-            Ok(span)
-        };
-        let counter = zeroed(&mut work.counter, needs.counter)?;
-        let step = zeroed(&mut work.step, 8)?;
+        let before = [work.control.span(), work.counter.span()];
         let mut grow = |grown: &mut Grown<D::Memory>, bytes| grown.grow(device, bytes, retired);
+        let control = grow(&mut work.control, STEP as usize + ids)?;
         let scratch = Scratch {
-            step,
-            ids: grow(&mut work.ids, 4 * ids)?,
+            step: control.part(0, STEP),
+            ids: control.part(STEP, control.bytes - STEP),
             hi: grow(&mut work.hi, needs.halves)?,
             lo: grow(&mut work.lo, needs.rest)?,
             scales: grow(&mut work.scales, needs.scales)?,
             up: grow(&mut work.up, needs.up)?,
             partial: grow(&mut work.partial, needs.partial)?,
-            counter,
+            counter: grow(&mut work.counter, needs.counter)?,
         };
+        if scratch.counter != before[1] {
+            self.device.copy_to(scratch.counter, &vec![0; scratch.counter.bytes as usize])?;
+        }
+        if control != before[0] {
+            self.step_there = None;
+        }
         Ok(scratch)
     }
 
-    /// The step's position and tokens go to the device, unless they are there.
+    /// The step's position and tokens go to the device, unless they are there: together in one copy.
     fn send_step(&mut self, scratch: &Scratch) -> Result<(), DeviceError> {
-        if let Some(step) = self.step.filter(|step| self.step_there != Some(*step)) {
-            self.device.copy_to(scratch.step.part(0, 8), bytemuck::cast_slice(&step))?;
-            self.step_there = Some(step);
+        let step = self.step.filter(|step| self.step_there != Some(*step));
+        let ids = self.ids.take();
+        let words: Vec<u32> = step.into_iter().flatten().chain(ids.into_iter().flatten()).collect();
+        if words.is_empty() {
+            return Ok(());
         }
-        if let Some(ids) = self.ids.take() {
-            let bytes: &[u8] = bytemuck::cast_slice(&ids);
-            self.device.copy_to(scratch.ids.part(0, bytes.len() as u64), bytes)?;
-        }
+        // The tokens lie behind the step.
+        let at = if step.is_some() { scratch.step.address } else { scratch.ids.address };
+        let to = Span { address: at, bytes: 4 * words.len() as u64 };
+        self.device.copy_to(to, bytemuck::cast_slice(&words))?;
+        self.step_there = step.or(self.step_there);
         Ok(())
     }
 
