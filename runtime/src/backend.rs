@@ -185,7 +185,7 @@ pub trait Backend {
     /// The rows of a buffer, on the host.
     fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> Cow<'a, [f32]>;
 
-    /// Puts other rows, as many as there are, into a buffer.
+    /// Puts other rows into a buffer, in the place of those that it has.
     fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]);
 
     /// Ends a step: what was put off is begun.

@@ -197,7 +197,13 @@ pub(crate) fn admit_copy(path: &Path) -> Result<()> {
     admit(need.into(), Room::now(), || format!("a copy of {}", path.display()), "give --load map")
 }
 
-fn admit(need: u128, room: Option<Room>, what: impl FnOnce() -> String, advice: &'static str) -> Result<()> {
+/// Ok where so many bytes can be had.
+pub(crate) fn admit(
+    need: u128,
+    room: Option<Room>,
+    what: impl FnOnce() -> String,
+    advice: &'static str,
+) -> Result<()> {
     match room {
         Some(Room { bytes: room, limit }) if need > room.into() => {
             Err(RuntimeError::Memory { what: what(), need: saturated(need), room, limit, advice })

@@ -4,6 +4,8 @@ use crate::backend::{Backend, KvType};
 use crate::cpu::pool::Pool;
 use crate::cpu::threads::default_threads;
 use crate::cpu::{CpuBackend, isa};
+use crate::cuda::Driver;
+use crate::cuda::split::{Place, Split};
 use crate::error::{Result, RuntimeError};
 use crate::forward::{Rows, State, Tap, forward};
 use crate::load::{self, Load};
@@ -50,6 +52,37 @@ impl Engine<CpuBackend> {
         let kernels = isa::choose(options.isa.as_deref())?;
         let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
         Self::with_backend(file, CpuBackend::new(kernels, pool))
+    }
+}
+
+impl Engine<Split<Driver>> {
+    /// Opens a file and binds it to where it is to run; with [`Place::Auto`] also why that is not the GPU, where it is not.
+    ///
+    /// # Errors
+    /// When the file is bad, or the options ask for what this machine does not have.
+    pub fn open_on(
+        path: impl AsRef<Path>,
+        options: &EngineOptions,
+        place: Place,
+    ) -> Result<(Self, Option<RuntimeError>)> {
+        let file = load::open(path.as_ref(), options.load, options.lock)?;
+        let kernels = isa::choose(options.isa.as_deref())?;
+        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
+        let layers = file.spec().n_layers;
+        let on_gpu = |wanted: usize| -> Result<Self> {
+            let (cpu, first) = (CpuBackend::new(kernels, pool.clone()), layers - wanted.min(layers));
+            Self::with_backend(file.clone(), Split::new(cpu, Driver::open()?, first))
+        };
+        let on_cpu = || Self::with_backend(file.clone(), Split::cpu(CpuBackend::new(kernels, pool.clone())));
+        match place {
+            Place::Cpu | Place::Gpu(Some(0)) => Ok((on_cpu()?, None)),
+            Place::Gpu(wanted) => Ok((on_gpu(wanted.unwrap_or(layers))?, None)),
+            Place::Auto => match on_gpu(layers) {
+                Ok(engine) => Ok((engine, None)),
+                Err(why @ (RuntimeError::Device(_) | RuntimeError::Memory { .. })) => Ok((on_cpu()?, Some(why))),
+                Err(e) => Err(e),
+            },
+        }
     }
 }
 

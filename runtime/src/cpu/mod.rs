@@ -163,7 +163,9 @@ impl Backend for CpuBackend {
     }
 
     fn write(&mut self, buffer: &mut Buffer, rows: &[f32]) {
-        buffer.data.copy_from_slice(rows);
+        // As many rows as there are: another backend may have had others.
+        buffer.data.clear();
+        buffer.data.extend_from_slice(rows);
     }
 
     fn embed(&mut self, table: &CpuWeight, ids: &[u32], out: &mut Buffer) {

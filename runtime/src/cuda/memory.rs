@@ -192,6 +192,11 @@ impl<M> Weights<M> {
 
     /// Memory for all that will be asked for.
     fn allocate<D: Device<Memory = M>>(&mut self, device: &D, file: &NsvFile) -> Result<()> {
+        if file.spec().head_dim > super::launch::WIDEST_HEAD {
+            let (got, most) = (file.spec().head_dim, super::launch::WIDEST_HEAD);
+            let cause = format!("heads of {got} are wider than its kernels can do ({most}): run with --device cpu");
+            return Err(DeviceError::Missing { cause }.into());
+        }
         let (need, room) = (weight_bytes(file, self.first_layer), device.memory()?.free.saturating_sub(super::RESERVE));
         if need > room {
             let layers = file.spec().n_layers - self.first_layer;
@@ -285,6 +290,11 @@ impl<M> DeviceCache<M> {
     /// When the device does not hold it.
     pub(super) fn layer(&self, layer: usize) -> LayerCache {
         self.layers[layer - self.first_layer]
+    }
+
+    /// Bytes of [`DeviceCache::parts`].
+    pub(super) fn part_bytes(&self, len: usize) -> usize {
+        self.parts(len).iter().map(|part| part.bytes as usize).sum()
     }
 
     /// Of each layer and head, where the keys and values of `len` positions are; all of a ring that has fewer.

@@ -29,7 +29,7 @@ mod memory;
 mod module;
 mod ops;
 mod plan;
-//pub mod split;
+pub mod split;
 
 pub use driver::Driver;
 pub use launch::KERNELS;
