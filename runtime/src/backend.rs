@@ -17,6 +17,9 @@ pub const ATTENTION_BLOCK: usize = 64;
 /// Tokens that a layer with a window stores and attends at a time: more would need a longer ring.
 pub const WINDOW_STEP: usize = 256;
 
+/// Logits that a backend gives at most of a row that it does not give.
+pub const MOST_CANDIDATES: usize = 256;
+
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvType {
@@ -184,6 +187,13 @@ pub trait Backend {
 
     /// The rows of a buffer, on the host.
     fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> Cow<'a, [f32]>;
+
+    /// The `k` (1 to [`MOST_CANDIDATES`], at most as many as there are) largest logits of the one row there is, with their
+    /// ids, the largest first, of equals the lower id; what is not a number, or plus infinity, before all. None where a backend
+    /// does not choose among them by itself: their row is then read.
+    fn top(&mut self, _logits: &Self::Buffer, _k: usize) -> Option<Vec<(u32, f32)>> {
+        None
+    }
 
     /// Puts other rows into a buffer, in the place of those that it has.
     fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]);

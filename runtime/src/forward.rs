@@ -161,6 +161,36 @@ pub fn forward<'s, B: Backend>(
     Ok(logits)
 }
 
+/// What a token is chosen from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Logits {
+    /// `[vocab_size]`
+    Row(Vec<f32>),
+    /// The largest of them, by their ids: see [`Backend::top`].
+    Top(Vec<(u32, f32)>),
+}
+
+/// As [`forward`] of the last row; where a backend can give the `top` largest logits alone, those.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_top<B: Backend>(
+    backend: &mut B,
+    model: &Model<B>,
+    state: &mut State<B>,
+    ids: &[u32],
+    top: Option<usize>,
+) -> Result<Logits> {
+    step(backend, model, state, ids, Rows::Last, None)?;
+    let top = top.and_then(|k| backend.top(&state.logits, k.min(model.spec.vocab_size)));
+    let logits = match top {
+        Some(top) => Logits::Top(top),
+        None => Logits::Row(backend.read(&state.logits).into_owned()),
+    };
+    backend.finish()?;
+    Ok(logits)
+}
+
 /// As [`forward`]; the logits stay where the backend has them.
 fn step<B: Backend>(
     backend: &mut B,

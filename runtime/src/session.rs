@@ -7,7 +7,7 @@ use crate::cpu::{CpuBackend, isa};
 use crate::cuda::Driver;
 use crate::cuda::split::{Place, Split};
 use crate::error::{Result, RuntimeError};
-use crate::forward::{Rows, State, Tap, forward};
+use crate::forward::{Logits, Rows, State, Tap, forward, forward_top};
 use crate::load::{self, Load};
 use crate::memory;
 use crate::model::Model;
@@ -208,16 +208,28 @@ impl<B: Backend> Session<'_, B> {
     /// When there is no token, no room for all of them, no memory for a step, or one is not in the vocabulary; nothing is
     /// run then.
     pub fn feed(&mut self, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
-        self.feed_while(ids, chunk, &mut || true).map(|logits| logits.unwrap_or_default())
+        match self.feed_while(ids, chunk, None, &mut || true)? {
+            Some(Logits::Row(row)) => Ok(row),
+            _ => unreachable!("nothing stops it, and the row was asked for"),
+        }
     }
 
-    /// As [`Session::feed`], asking before each step whether to go on; None when the answer was no.
+    /// As [`Session::feed`]; where the backend can give the `top` largest logits alone, those.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn feed_top(&mut self, ids: &[u32], chunk: usize, top: Option<usize>) -> Result<Logits> {
+        Ok(self.feed_while(ids, chunk, top, &mut || true)?.expect("nothing stops it"))
+    }
+
+    /// As [`Session::feed_top`], asking before each step whether to go on; None when the answer was no.
     pub(crate) fn feed_while(
         &mut self,
         ids: &[u32],
         chunk: usize,
+        top: Option<usize>,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<Option<Logits>> {
         let room = self.state.capacity() - self.state.len();
         if ids.is_empty() {
             return Err(RuntimeError::EmptyPrompt);
@@ -244,7 +256,10 @@ impl<B: Backend> Session<'_, B> {
         if !go_on() {
             return Ok(None);
         }
-        Ok(Some(self.step(last, Rows::Last, None)?.into_owned()))
+        let Engine { backend, model, .. } = &mut *self.engine;
+        let logits = forward_top(backend, model, &mut self.state, last, top)?;
+        self.ids.extend_from_slice(last);
+        Ok(Some(logits))
     }
 
     /// Runs tokens in one step; logits of all: `[ids, vocab_size]`.
