@@ -3,9 +3,8 @@
 use crate::{Arguments, cli};
 use anyhow::{Result, bail};
 use nanoserve_format::NsvFile;
-use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::selftest::{self, PathResult, ReferenceResult};
-use nanoserve_runtime::{Engine, RuntimeError};
+use nanoserve_runtime::RuntimeError;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,7 +21,7 @@ struct Answers {
 }
 
 /// Asks, and prints a row for each path.
-pub fn run(engine: &Engine<CpuBackend>, a: &Arguments) -> Result<ExitCode> {
+pub fn run(engine: &cli::Engine, a: &Arguments) -> Result<ExitCode> {
     let (file, threads): (&Arc<NsvFile>, _) = (engine.file(), a.machine.threads);
     let Some(golden) = file.golden().map_err(RuntimeError::from)? else {
         bail!("the file holds no golden vectors: convert it again without --no-golden");
