@@ -8,7 +8,46 @@ use crate::backend::KvType;
 use nanoserve_format::{Activation, Encoding, PANEL_ROWS};
 
 /// Every kernel by its name.
-pub const KERNELS: [&str; 0] = [];
+pub const KERNELS: [&str; 38] = [
+    "add",
+    "advance",
+    "argmax",
+    "attention_f16",
+    "attention_f32",
+    "decode_f16",
+    "decode_f32",
+    "embed_f16",
+    "embed_f32",
+    "embed_q8",
+    "flash_f16_128",
+    "flash_f16_256",
+    "flash_f16_64",
+    "flash_f16_80",
+    "flash_f16_96",
+    "gate_gelu_tanh",
+    "gate_silu",
+    "kv_store_f16",
+    "kv_store_f32",
+    "matmul_f16",
+    "matmul_f32",
+    "matmul_q8",
+    "matvec_f16",
+    "matvec_f32",
+    "matvec_gated_gelu_f16",
+    "matvec_gated_gelu_f32",
+    "matvec_gated_gelu_q8",
+    "matvec_gated_silu_f16",
+    "matvec_gated_silu_f32",
+    "matvec_gated_silu_q8",
+    "matvec_q8",
+    "norm_add",
+    "rms_norm",
+    "rope",
+    "scale",
+    "softcap",
+    "to_f16",
+    "top_candidates",
+];
 
 /// Threads of a block of the kernels that go over rows or values.
 const SMALL: u32 = 256;
@@ -169,7 +208,7 @@ pub fn attention(a: &Attend, q: Rows, out: Rows, offset: i32, step: Span) -> Lau
     let (dim, heads) = (a.cache.head_dim, q.width / a.cache.head_dim);
     let flash = if a.cache.kv_type == KvType::F16 && q.rows >= FLASH_LEAST { flash(dim) } else { None };
     let (kernel, grid, shared) = match flash {
-        Some(kernel) => (kernel, [q.rows.div_ceil(FLASH_ROWS), heads, 1], 0),
+        Some(kernel) => (kernel, [q.rows.div_ceil(FLASH_ROWS), heads, 1], flash_shared(dim)),
         None => (kept(a.cache.kv_type, ["attention_f32", "attention_f16"]), [q.rows, heads, 1], 4 * dim + 544),
     };
     let b = Builder::new(kernel, grid, 128).shared(shared).read(q.span()).some(a.cache.keys).some(a.cache.values);
@@ -194,6 +233,12 @@ fn flash(head_dim: usize) -> Option<&'static str> {
     })
 }
 
+/// Its shared memory: the block's queries, and two stages of a tile of keys and of values.
+fn flash_shared(head_dim: usize) -> usize {
+    let tile = if head_dim <= 96 { 64 } else { 32 };
+    4 * (head_dim + 8) * (FLASH_ROWS + 2 * tile)
+}
+
 /// The widest head that attention can do.
 pub const WIDEST_HEAD: usize = 256;
 
@@ -210,7 +255,7 @@ pub fn splits(cache: &super::ops::LayerCache, processors: u32) -> usize {
 }
 
 /// Positions that a block of `decode` has at least, and into how many parts they are split at most.
-const DECODE_POSITIONS: usize = 64;
+const DECODE_POSITIONS: usize = 128;
 const MOST_SPLITS: usize = 64;
 
 /// Bytes of `partial`: of each head and split the sum, the largest score and the sum of weights.
@@ -232,7 +277,8 @@ pub fn decode(
     let kernel = kept(a.cache.kv_type, ["decode_f32", "decode_f16"]);
     let [q_norm, k_norm] = norms.map_or([Span::NONE; 2], |norms| norms.map(|n| n.weight));
     let [cos, sin] = angles.map_or([Span::NONE; 2], |angles| [angles.cos, angles.sin]);
-    let b = Builder::new(kernel, [kv_heads, splits, 1], 128).read(a.q.span()).read(a.k.span()).read(a.v.span());
+    let shared = 4 * (heads / kv_heads * dim + 32 * (dim + 2) + 4);
+    let b = Builder::new(kernel, [kv_heads, splits, 1], 256).shared(shared).read(a.q.span()).read(a.k.span()).read(a.v.span());
     let b = b.some(cos).some(sin).read(q_norm).read(k_norm).some(a.cache.keys).some(a.cache.values);
     let b = b.write(a.out.span()).some(partial).both(counter).read(step);
     let b = b.int(heads).int(kv_heads).int(dim).int(angles.map_or(0, |angles| angles.rotary_dim));
@@ -315,32 +361,48 @@ pub struct Halves {
 
 /// `x` in halves; grouped, in the order of columns that q8's kernel wants.
 pub fn to_f16(x: Rows, halves: Halves, grouped: bool) -> Launch {
-    let b = Builder::new("to_f16", [x.rows, 1, 1], SMALL).read(x.span()).write(halves.hi).write(halves.lo);
+    let b = Builder::new("to_f16", [x.rows, 1, 1], SMALL).shared(32).read(x.span()).write(halves.hi).write(halves.lo);
     b.write(halves.scales).int(x.rows).int(x.width).int(padded(x.width)).int(grouped.into()).0
 }
 
 /// Many tokens through one matrix in f16 or q8; with a residual, `out` is changed.
 pub fn matmul(halves: Halves, tokens: usize, part: Part, residual: Option<f32>) -> Launch {
     let (matrix, out) = (part.matrix, part.out.span());
-    let kernel = of(matrix.encoding, ["matmul_f32", "matmul_f16", "matmul_q8"]);
+    let kernel = of(matrix.encoding, ["", "matmul_f16", "matmul_q8"]);
     let grid = [matrix.rows.div_ceil(TILE), tokens.div_ceil(TILE), 1];
-    let b = Builder::new(kernel, grid, SMALL).shared(MATMUL_SHARED);
+    let shared = if matrix.encoding == Encoding::F16 { 98_304 } else { 100_352 };
+    let b = Builder::new(kernel, grid, 128).shared(shared);
     let b = b.read(matrix.panels).read(halves.hi).read(halves.lo).read(halves.scales).read(part.bias);
     let b = if residual.is_some() { b.both(out) } else { b.write(out) };
     let b = b.int(matrix.rows).int(matrix.cols).int(padded(matrix.cols)).int(tokens);
     b.arg(Arg::Pointer(residual.map_or(0, |_| out.address))).float(residual.unwrap_or(1.0)).0
 }
 
-/// Rows and tokens of a block's tile of the matrix kernels, and its shared memory.
+/// Rows and tokens of a block's tile of the matrix kernels.
 const TILE: usize = 128;
-const MATMUL_SHARED: usize = 0;
 
 /// Many tokens through one matrix in f32.
 pub fn matmul_f32(x: Rows, part: Part, residual: Option<f32>) -> Launch {
     let (matrix, out) = (part.matrix, part.out.span());
     let grid = [matrix.rows.div_ceil(64), x.rows.div_ceil(64), 1];
-    let b = Builder::new("matmul_f32", grid, SMALL).read(matrix.panels).read(x.span()).read(part.bias);
+    let b = Builder::new("matmul_f32", grid, SMALL).shared(8448).read(matrix.panels).read(x.span()).read(part.bias);
     let b = if residual.is_some() { b.both(out) } else { b.write(out) };
     let b = b.int(matrix.rows).int(matrix.cols).int(x.rows);
     b.arg(Arg::Pointer(residual.map_or(0, |_| out.address))).float(residual.unwrap_or(1.0)).0
+}
+
+/// Bytes of scratch that [`top_candidates`] needs for so many; the first 4 are zero between launches.
+pub fn top_scratch(k: usize) -> usize {
+    16 + TOP_BLOCKS * k * 8
+}
+
+/// Blocks that look through a row of logits.
+const TOP_BLOCKS: usize = 128;
+
+/// The `k` largest logits of a row, in order: ids, and behind them the logits.
+pub fn top_candidates(logits: Rows, k: usize, scratch: Span, out: Span) -> Launch {
+    let bytes = 4 * k as u64;
+    let b = Builder::new("top_candidates", [TOP_BLOCKS, 1, 1], 256).shared(8208).read(logits.span());
+    let b = b.int(logits.width).int(k).some(scratch);
+    b.write(out.part(0, bytes)).write(out.part(bytes, bytes)).0
 }

@@ -36,7 +36,7 @@ pub use launch::KERNELS;
 
 pub use memory::{DeviceBuffer, DeviceCache, DeviceWeight};
 
-use crate::backend::{Attention, Backend, BackendKind, KvShape, Linear, WINDOW_STEP};
+use crate::backend::{Attention, Backend, BackendKind, KvShape, Linear, MOST_CANDIDATES, WINDOW_STEP};
 use crate::error::{Result, RuntimeError};
 use crate::memory::{Limit, Room};
 use crate::rope::RopeTable;
@@ -104,6 +104,10 @@ struct Work<M> {
     up: Grown<M>,
     partial: Grown<M>,
     counter: Grown<M>,
+    /// What finds the likeliest tokens works here,
+    candidates: Grown<M>,
+    /// and leaves them here.
+    top: Grown<M>,
 }
 
 impl<D: Device> CudaBackend<D> {
@@ -117,6 +121,8 @@ impl<D: Device> CudaBackend<D> {
             up: Grown::default(),
             partial: Grown::default(),
             counter: Grown::default(),
+            candidates: Grown::default(),
+            top: Grown::default(),
         };
         CudaBackend {
             device,
@@ -268,6 +274,22 @@ impl<D: Device> CudaBackend<D> {
         Ok(())
     }
 
+    /// The largest logits of a row, found on the device.
+    fn candidates(&mut self, logits: Rows, k: usize) -> Result<Vec<(u32, f32)>, DeviceError> {
+        let (device, work, retired) = (&self.device, &mut self.work, &mut self.retired);
+        let before = work.candidates.span();
+        let scratch = work.candidates.grow(device, launch::top_scratch(MOST_CANDIDATES), retired)?;
+        if scratch != before {
+            device.copy_to(scratch.part(0, 16), &[0; 16])?;
+        }
+        let top = work.top.grow(device, 8 * MOST_CANDIDATES, retired)?.part(0, 8 * k as u64);
+        device.launch(&launch::top_candidates(logits, k, scratch, top))?;
+        let mut words = vec![0u32; 2 * k];
+        device.copy_from(top, bytemuck::cast_slice_mut(&mut words))?;
+        let (ids, values) = words.split_at(k);
+        Ok(ids.iter().copied().zip(values.iter().map(|bits| f32::from_bits(*bits))).collect())
+    }
+
     /// A matrix with its bias, and where its results go.
     fn part(linear: &Linear<DeviceWeight>, out: Rows) -> Part {
         let bias = linear.bias.as_ref().map_or(Span::NONE, |bias| bias.span);
@@ -341,6 +363,16 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
             self.note(copied.map_err(RuntimeError::from));
         }
         Cow::Owned(values)
+    }
+
+    fn top(&mut self, logits: &DeviceBuffer<D::Memory>, k: usize) -> Option<Vec<(u32, f32)>> {
+        self.flush();
+        let row = logits.rows();
+        if row.rows != 1 || !(1..=MOST_CANDIDATES.min(row.width)).contains(&k) {
+            return None;
+        }
+        let found = if self.fault.is_none() { self.candidates(row, k) } else { Ok(Vec::new()) };
+        Some(self.note(found.map_err(RuntimeError::from)).unwrap_or_default())
     }
 
     fn write(&mut self, buffer: &mut DeviceBuffer<D::Memory>, rows: &[f32]) {

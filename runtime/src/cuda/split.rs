@@ -206,6 +206,11 @@ impl<D: Device + Debug> Backend for Split<D> {
         Cow::Owned(rows.into_owned())
     }
 
+    fn top(&mut self, logits: &Self::Buffer, k: usize) -> Option<Vec<(u32, f32)>> {
+        let sides = logits.rows.borrow();
+        if sides.on_gpu { self.gpu().top(&sides.gpu, k) } else { None }
+    }
+
     fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]) {
         let sides = buffer.rows.get_mut();
         if sides.on_gpu {

@@ -156,7 +156,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     let mut engine = a.trust.open(&a.model, a.machine.place, &EngineOptions::try_from(&a.machine)?)?;
     if a.prompt.self_test {
-        return selftest::run(&engine, a);
+        return selftest::run(&mut engine, a);
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
