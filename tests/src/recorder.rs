@@ -151,6 +151,10 @@ impl Device for Recorder {
         132
     }
 
+    fn shared(&self) -> u32 {
+        227 << 10
+    }
+
     fn memory(&self) -> Result<DeviceMemory, DeviceError> {
         let total = self.0.borrow().total;
         Ok(DeviceMemory { free: total.saturating_sub(self.used()), total })

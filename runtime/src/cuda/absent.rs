@@ -32,6 +32,10 @@ impl Device for Driver {
         match *self {}
     }
 
+    fn shared(&self) -> u32 {
+        match *self {}
+    }
+
     fn memory(&self) -> Result<DeviceMemory, DeviceError> {
         match *self {}
     }

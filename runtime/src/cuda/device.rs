@@ -165,6 +165,9 @@ pub trait Device {
     /// Streaming multiprocessors.
     fn processors(&self) -> u32;
 
+    /// Bytes of shared memory that a block can have.
+    fn shared(&self) -> u32;
+
     /// Its memory at this moment.
     ///
     /// # Errors

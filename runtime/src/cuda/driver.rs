@@ -98,6 +98,7 @@ pub struct Driver {
     name: String,
     capability: (u32, u32),
     processors: u32,
+    shared: u32,
 }
 
 impl fmt::Debug for Driver {
@@ -127,7 +128,7 @@ impl Driver {
             attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         );
         let processors = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let most_shared = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let shared = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let name = context.name().map_err(no_gpu)?;
         let image = module::image(capability, driver_version(), &link)?;
         // SAFETY: the image is a whole cubin, checked by its hash or just made, and lives through the call.
@@ -140,7 +141,7 @@ impl Driver {
             // A block may have more shared memory than 48 KB only where the function says so.
             let dynamic = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: a function of the module above.
-            unsafe { result::function::set_function_attribute(function, dynamic, most_shared as i32) }
+            unsafe { result::function::set_function_attribute(function, dynamic, shared as i32) }
                 .map_err(failed(kernel))?;
             functions.insert(kernel, function);
         }
@@ -148,7 +149,7 @@ impl Driver {
         let stream = Arc::new(Stream { stream, _context: context });
         let pinned = || Pinned::new().map_err(failed("cuMemHostAlloc"));
         let staging = Staging { buffers: [pinned()?, pinned()?], next: 0, stream: stream.clone() };
-        Ok(Driver { functions, staging: RefCell::new(staging), stream, name, capability, processors })
+        Ok(Driver { functions, staging: RefCell::new(staging), stream, name, capability, processors, shared })
     }
 }
 
@@ -256,6 +257,10 @@ impl Device for Driver {
 
     fn processors(&self) -> u32 {
         self.processors
+    }
+
+    fn shared(&self) -> u32 {
+        self.shared
     }
 
     fn memory(&self) -> Result<DeviceMemory, DeviceError> {

@@ -3,7 +3,7 @@
 //! The sizes are the kernels' own: each `.cu` file says them above the kernel.
 
 use super::device::{Access, Arg, Launch, Parts, Span};
-use super::ops::{Angles, Attend, Matrix, Norm, Part, Rows};
+use super::ops::{Angles, Attend, LayerCache, Matrix, Norm, Part, Rows};
 use crate::backend::KvType;
 use nanoserve_format::{Activation, Encoding, PANEL_ROWS};
 
@@ -54,6 +54,15 @@ const SMALL: u32 = 256;
 
 /// Blocks of the kernels that stride over values, at most.
 const MOST_BLOCKS: usize = 4096;
+
+/// What of a device decides about launches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chip {
+    /// Streaming multiprocessors.
+    pub processors: u32,
+    /// Bytes of shared memory that a block can have.
+    pub shared: u32,
+}
 
 /// A launch under construction.
 struct Builder(Launch);
@@ -204,9 +213,11 @@ pub fn kv_store(a: &Attend, step: Span) -> Launch {
 }
 
 /// Attends queries, of which the first stands `offset` behind the step's first.
-pub fn attention(a: &Attend, q: Rows, out: Rows, offset: i32, step: Span) -> Launch {
+pub fn attention(a: &Attend, q: Rows, out: Rows, offset: i32, step: Span, chip: Chip) -> Launch {
     let (dim, heads) = (a.cache.head_dim, q.width / a.cache.head_dim);
-    let flash = if a.cache.kv_type == KvType::F16 && q.rows >= FLASH_LEAST { flash(dim) } else { None };
+    let fits = flash_shared(dim) <= chip.shared as usize;
+    let worth = a.cache.kv_type == KvType::F16 && q.rows >= FLASH_LEAST;
+    let flash = if worth && fits { flash(dim) } else { None };
     let (kernel, grid, shared) = match flash {
         Some(kernel) => (kernel, [q.rows.div_ceil(FLASH_ROWS), heads, 1], flash_shared(dim)),
         None => (kept(a.cache.kv_type, ["attention_f32", "attention_f16"]), [q.rows, heads, 1], 4 * dim + 544),
@@ -245,12 +256,13 @@ pub const WIDEST_HEAD: usize = 256;
 /// Whether one token's attention can be one kernel.
 pub fn decodes(a: &Attend) -> bool {
     let dim = a.cache.head_dim;
-    a.q.rows == 1 && a.k.rows == 1 && dim.is_multiple_of(8) && a.q.width / dim / a.cache.kv_heads <= 32
+    let one = a.q.rows == 1 && a.k.rows == 1 && a.offset == 0;
+    one && dim.is_multiple_of(8) && a.q.width / dim / a.cache.kv_heads <= 32
 }
 
 /// How the positions of a cache are split among blocks for one token.
-pub fn splits(cache: &super::ops::LayerCache, processors: u32) -> usize {
-    let blocks = (2 * processors as usize).div_ceil(cache.kv_heads);
+pub fn splits(cache: &LayerCache, chip: Chip) -> usize {
+    let blocks = (2 * chip.processors as usize).div_ceil(cache.kv_heads);
     cache.positions.div_ceil(DECODE_POSITIONS).min(blocks).clamp(1, MOST_SPLITS)
 }
 
@@ -270,10 +282,10 @@ pub fn decode(
     norms: Option<[Norm; 2]>,
     [partial, counter]: [Span; 2],
     step: Span,
-    processors: u32,
+    chip: Chip,
 ) -> Launch {
     let (dim, heads, kv_heads) = (a.cache.head_dim, a.q.width / a.cache.head_dim, a.cache.kv_heads);
-    let splits = splits(&a.cache, processors);
+    let splits = splits(&a.cache, chip);
     let kernel = kept(a.cache.kv_type, ["decode_f32", "decode_f16"]);
     let [q_norm, k_norm] = norms.map_or([Span::NONE; 2], |norms| norms.map(|n| n.weight));
     let [cos, sin] = angles.map_or([Span::NONE; 2], |angles| [angles.cos, angles.sin]);
@@ -394,6 +406,12 @@ pub fn matmul_f32(x: Rows, part: Part, residual: Option<f32>) -> Launch {
 /// Bytes of scratch that [`top_candidates`] needs for so many; the first 4 are zero between launches.
 pub fn top_scratch(k: usize) -> usize {
     16 + TOP_BLOCKS * k * 8
+}
+
+/// The largest logit of a row: its id, and behind it the logit.
+pub fn argmax(logits: Rows, scratch: Span, out: Span) -> Launch {
+    let b = Builder::new("argmax", [64, 1, 1], 256).shared(80).read(logits.span()).int(logits.width);
+    b.some(scratch).write(out).0
 }
 
 /// Blocks that look through a row of logits.

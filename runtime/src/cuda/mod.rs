@@ -41,6 +41,7 @@ use crate::error::{Result, RuntimeError};
 use crate::memory::{Limit, Room};
 use crate::rope::RopeTable;
 use device::{Device, DeviceError, Span};
+use launch::Chip;
 use memory::{AngleTable, Grown, Weights};
 use nanoserve_format::{Activation, NsvFile, Shape};
 use ops::{Attend, LayerCache, Norm, Op, Part, Rows};
@@ -185,6 +186,11 @@ impl<D: Device> CudaBackend<D> {
         first as i32 - step[0] as i32
     }
 
+    /// What of the device decides about launches.
+    fn chip(&self) -> Chip {
+        Chip { processors: self.device.processors(), shared: self.device.shared() }
+    }
+
     /// Runs what is queued.
     fn flush(&mut self) {
         let ops = std::mem::take(&mut self.ops);
@@ -209,13 +215,14 @@ impl<D: Device> CudaBackend<D> {
             self.left_out.clone_from(&captured.left_out);
             return self.device.replay(&captured.graph);
         }
-        let processors = self.device.processors();
+        let chip = self.chip();
         if !self.fusing {
-            return plan::each(ops, &scratch, processors).iter().try_for_each(|launch| self.device.launch(launch));
+            return plan::each(ops, &scratch, chip).iter().try_for_each(|launch| self.device.launch(launch));
         }
-        let launches = plan(ops, &scratch, processors, &mut self.left_out)?;
+        let launches = plan(ops, &scratch, chip, &mut self.left_out)?;
         // What comes a second time will come again; by then every kernel was loaded once, which a capture does not allow.
-        if !matches!(ops.first(), Some(Op::Embed { out, .. }) if out.rows == 1) || self.last != ops {
+        let of_one = ops.len() > 1 && ops.iter().flat_map(Op::writes).all(|rows| rows.rows <= 1);
+        if !of_one || self.last != ops {
             return launches.iter().try_for_each(|launch| self.device.launch(launch));
         }
         self.captured = None;
@@ -233,7 +240,7 @@ impl<D: Device> CudaBackend<D> {
 
     /// Memory for what launches share, as much as a queue needs.
     fn scratch(&mut self, ops: &[Op]) -> Result<Scratch, DeviceError> {
-        let needs = Needs::of(ops, self.device.processors());
+        let needs = Needs::of(ops, self.chip());
         let ids = 4 * self.ids.as_ref().map_or(1, Vec::len);
         let (device, work, retired) = (&self.device, &mut self.work, &mut self.retired);
         let before = [work.control.span(), work.counter.span()];
@@ -283,7 +290,10 @@ impl<D: Device> CudaBackend<D> {
             device.copy_to(scratch.part(0, 16), &[0; 16])?;
         }
         let top = work.top.grow(device, 8 * MOST_CANDIDATES, retired)?.part(0, 8 * k as u64);
-        device.launch(&launch::top_candidates(logits, k, scratch, top))?;
+        device.launch(&match k {
+            1 => launch::argmax(logits, scratch, top),
+            _ => launch::top_candidates(logits, k, scratch, top),
+        })?;
         let mut words = vec![0u32; 2 * k];
         device.copy_from(top, bytemuck::cast_slice_mut(&mut words))?;
         let (ids, values) = words.split_at(k);
@@ -347,6 +357,9 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
 
     fn finish(&mut self) -> Result<()> {
         self.flush();
+        self.step = None;
+        // Nothing but what a step ends with is read after it; its buffers may go, and others come in their place.
+        self.left_out.clear();
         self.fault.take().map_or(Ok(()), Err)
     }
 

@@ -6,7 +6,7 @@
 
 use super::device::{DeviceError, Launch, Span};
 use super::fuse::{Fused, fuse};
-use super::launch::{self, Halves};
+use super::launch::{self, Chip, Halves};
 use super::ops::{Attend, Norm, Op, Part, Rows, filled};
 use nanoserve_format::Encoding;
 
@@ -50,7 +50,7 @@ pub struct Needs {
 
 impl Needs {
     /// Of a queue.
-    pub fn of(ops: &[Op], processors: u32) -> Needs {
+    pub fn of(ops: &[Op], chip: Chip) -> Needs {
         let mut needs = Needs::default();
         for op in ops {
             let (x, encodings) = match op {
@@ -61,7 +61,7 @@ impl Needs {
                     (x, vec![gate.matrix.encoding, up.matrix.encoding])
                 }
                 Op::Attend(a) if launch::decodes(a) => {
-                    let (splits, dim) = (launch::splits(&a.cache, processors), a.cache.head_dim);
+                    let (splits, dim) = (launch::splits(&a.cache, chip), a.cache.head_dim);
                     needs.partial = needs.partial.max(launch::partial_bytes(a.q.width / dim, dim, splits));
                     needs.counter = needs.counter.max(4 * a.cache.kv_heads);
                     continue;
@@ -88,7 +88,7 @@ impl Needs {
 pub fn plan(
     ops: &[Op],
     scratch: &Scratch,
-    processors: u32,
+    chip: Chip,
     left_out: &mut Vec<Rows>,
 ) -> Result<Vec<Launch>, DeviceError> {
     for op in ops {
@@ -99,19 +99,19 @@ pub fn plan(
     }
     let Fused { ops, left_out: new } = fuse(ops);
     left_out.extend(new);
-    Ok(each(&ops, scratch, processors))
+    Ok(each(&ops, scratch, chip))
 }
 
 /// The launches of a queue, one operation after the other.
-pub fn each(ops: &[Op], scratch: &Scratch, processors: u32) -> Vec<Launch> {
-    let mut lower = Lower { scratch, processors, launches: Vec::with_capacity(ops.len()), halved: None };
+pub fn each(ops: &[Op], scratch: &Scratch, chip: Chip) -> Vec<Launch> {
+    let mut lower = Lower { scratch, chip, launches: Vec::with_capacity(ops.len()), halved: None };
     ops.iter().for_each(|op| lower.op(op));
     lower.launches
 }
 
 struct Lower<'s> {
     scratch: &'s Scratch,
-    processors: u32,
+    chip: Chip,
     launches: Vec<Launch>,
     /// The rows whose halves are in the scratch, and the encoding of the matrices that they are for.
     halved: Option<(Rows, Encoding)>,
@@ -134,7 +134,7 @@ impl Lower<'_> {
             Op::Rope { x, head_dim, angles, offset } => launch::rope(*x, *angles, scratch.step, *offset, *head_dim),
             Op::Decode { attend, angles, norms } => {
                 let work = [scratch.partial, scratch.counter];
-                launch::decode(attend, *angles, *norms, work, scratch.step, self.processors)
+                launch::decode(attend, *angles, *norms, work, scratch.step, self.chip)
             }
             Op::Attend(attend) => return self.attend(attend),
             Op::Linear { x, norm, parts, residual } => {
@@ -181,7 +181,7 @@ impl Lower<'_> {
             let from = start.max(alone);
             if from < end {
                 let [q, out] = [a.q, a.out].map(|rows| rows_of(rows, from - alone, end - alone));
-                self.launches.push(launch::attention(a, q, out, offset(from), step));
+                self.launches.push(launch::attention(a, q, out, offset(from), step, self.chip));
             }
         }
     }
