@@ -6,6 +6,8 @@
 mod checkpoint;
 #[allow(unsafe_code)]
 pub mod counting;
+#[allow(unsafe_code)]
+pub mod emulator;
 mod files;
 mod fixtures;
 mod measure;

@@ -273,10 +273,11 @@ inline void aligned(const void* pointer, size_t to) {
     if (reinterpret_cast<uintptr_t>(pointer) % to) fail("%p is not at a multiple of %zu", pointer, to);
 }
 
-inline void in_shared(const void* pointer, size_t bytes) {
-    auto p = static_cast<const unsigned char*>(pointer);
-    if (p < shared_memory || p + bytes > shared_memory + shared_bytes) fail("%p is not in shared memory", pointer);
-    aligned(pointer, bytes);
+/// Shared memory from byte `at` on, which has `bytes` more, at a multiple of as many.
+inline void* in_shared(uint32_t at, size_t bytes) {
+    if (at + bytes > shared_bytes) fail("byte %u of %zu of shared memory", at, shared_bytes);
+    aligned(shared_memory + at, bytes);
+    return shared_memory + at;
 }
 
 inline void faulted(int, siginfo_t* info, void*) {

@@ -6,8 +6,10 @@
 
 const int TILE_POSITIONS = 128;
 
-/// cap * tanh(score / cap), or the score where there is no cap.
-INLINE float capped(float score, float cap) { return cap > 0 ? cap * tanhf(score / cap) : score; }
+/// cap * tanh(score / cap), or the score where there is no cap: tanh(x) = 1 - 2 / (exp(2 x) + 1), off by a few 2^-24 of cap.
+INLINE float capped(float score, float cap) {
+    return cap > 0 ? cap - __fdividef(2 * cap, exp2_fast(score * __fdividef(2.8853900817779268f, cap)) + 1) : score;
+}
 
 /// The first position that a token at `position` sees.
 INLINE long long first_seen(long long position, int window) {

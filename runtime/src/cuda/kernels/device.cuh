@@ -39,6 +39,15 @@ INLINE u8* shared_bytes() {
 #endif
 }
 
+/// Where a pointer to shared memory points, as copies and matrix loads take it: 32 bits to count with.
+INLINE u32 shared_address(const void* p) {
+#ifdef EMULATOR
+    return static_cast<u32>(static_cast<const u8*>(p) - emu::shared_memory);
+#else
+    return static_cast<u32>(__cvta_generic_to_shared(p));
+#endif
+}
+
 INLINE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Launches that overlap. From sm_90 on a kernel may begin while its predecessor on the stream runs, if its launch asks for
@@ -102,20 +111,48 @@ INLINE u64 load_fresh(const u64* p) {
 #endif
 }
 
-/// Queues a copy of 16 bytes to shared memory; where it is not valid, of zeros, and `from` is not read.
-INLINE void copy_async16(void* to, const void* from, bool valid) {
+/// Asks for the line of memory at p, soon to be read.
+INLINE void prefetch(const void* p) {
 #ifdef EMULATOR
-    emu::in_shared(to, 16);
+    // A GPU forgives any address; here it must be one that could be read.
+    (void)*static_cast<const volatile u8*>(p);
+#else
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#endif
+}
+
+/// 4 or 2 bytes of shared memory.
+INLINE u32 load_shared32(u32 at) {
+#ifdef EMULATOR
+    return *static_cast<const u32*>(emu::in_shared(at, 4));
+#else
+    u32 x;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+    return x;
+#endif
+}
+INLINE u16 load_shared16(u32 at) {
+#ifdef EMULATOR
+    return *static_cast<const u16*>(emu::in_shared(at, 2));
+#else
+    u16 x;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(x) : "r"(at) : "memory");
+    return x;
+#endif
+}
+
+/// Queues a copy of 16 bytes to shared memory; where it is not valid, of zeros, and `from` is not read.
+INLINE void copy_async16(u32 to, const void* from, bool valid = true) {
+#ifdef EMULATOR
     if (valid) emu::aligned(from, 16);
-    emu::Copy copy{to, from, 16, valid ? 16u : 0u};
+    emu::Copy copy{emu::in_shared(to, 16), from, 16, valid ? 16u : 0u};
     if (emu::order.late_copies)
         emu::current->copies.back().push_back(copy);
     else
         emu::copy(copy);
 #else
-    u32 address = static_cast<u32>(__cvta_generic_to_shared(to));
     int bytes = valid ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 #endif
 }
 
@@ -142,6 +179,20 @@ template <int PENDING> INLINE void copies_wait() {
 }
 
 // Numbers.
+
+/// 2^x within two units in the last place, 0 below -126.
+INLINE float exp2_fast(float x) {
+#ifdef EMULATOR
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
+/// e^x for x up to 0, of the differences of scores.
+INLINE float exp_fast(float x) { return exp2_fast(x * 1.4426950408889634f); }
 
 INLINE float half_to_float(u16 h) {
 #ifdef EMULATOR
@@ -230,27 +281,23 @@ INLINE void matrix_multiply(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
 
 /// Four [8, 8] matrices of f16 from shared memory: lane 8 m + r says where row r of matrix m is; lane 4 g + c gets of each
 /// the pair (g, 2c..).
-INLINE void load_matrices(u32 (&d)[4], const void* row) {
+INLINE void load_matrices(u32 (&d)[4], u32 row) {
 #ifdef EMULATOR
-    emu::in_shared(row, 16);
-    emu::Matrices own{d, row};
+    emu::Matrices own{d, emu::in_shared(row, 16)};
     emu::together(emu::load_matrices<false>, &own);
 #else
-    u32 address = static_cast<u32>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(address) : "memory");
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(row) : "memory");
 #endif
 }
 
 /// The same, transposed: lane 4 g + c gets of each matrix (2c, g) and (2c + 1, g).
-INLINE void load_matrices_transposed(u32 (&d)[4], const void* row) {
+INLINE void load_matrices_transposed(u32 (&d)[4], u32 row) {
 #ifdef EMULATOR
-    emu::in_shared(row, 16);
-    emu::Matrices own{d, row};
+    emu::Matrices own{d, emu::in_shared(row, 16)};
     emu::together(emu::load_matrices<true>, &own);
 #else
-    u32 address = static_cast<u32>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(address) : "memory");
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(row) : "memory");
 #endif
 }

@@ -11,7 +11,7 @@ template <int THREADS> INLINE void fetch_row(float* to, const float* from, int c
 #pragma unroll 1
     for (int k = 4 * threadIdx.x; k < padded; k += 4 * THREADS) {
         if (cols % 4 == 0)
-            copy_async16(to + k, from + k, k < cols);
+            copy_async16(shared_address(to + k), from + k, k < cols);
         else
             for (int i = k; i < k + 4; i++) to[i] = i < cols ? from[i] : 0.0f;
     }
