@@ -84,7 +84,7 @@ fn a_token_of_a_llama_is_five_kernels_a_layer_and_then_a_replay() {
     assert_eq!(token, joined(&["embed_f16", layer, layer, "matvec_f16"]));
     // The step and its token go there, logits come back.
     let sizes: Vec<(&str, u64)> = third.iter().map(what).collect();
-    assert_eq!(sizes, [("to", 8), ("to", 4), ("replay", 12), ("from", 4 * 50)]);
+    assert_eq!(sizes, [("to", 12), ("replay", 12), ("from", 4 * 50)]);
     let attention = "rope rope kv_store_f16 attention_f16 to_f16 matmul_f16";
     let mlp = "rms_norm to_f16 matmul_f16 matmul_f16 gate_silu to_f16 matmul_f16";
     let first = joined(&["rms_norm to_f16 matmul_f16 matmul_f16 matmul_f16", attention, mlp]);

@@ -19,14 +19,21 @@ use std::path::{Path, PathBuf};
 /// The kernels' files by name, the first of which includes the others.
 const FILES: &[(&str, &str)] = &[
     ("kernels.cu", include_str!("kernels/kernels.cu")),
+    ("argmax.cuh", include_str!("kernels/argmax.cuh")),
     ("attention.cuh", include_str!("kernels/attention.cuh")),
     ("cache.cuh", include_str!("kernels/cache.cuh")),
+    ("decode.cuh", include_str!("kernels/decode.cuh")),
     ("device.cuh", include_str!("kernels/device.cuh")),
     ("embed.cuh", include_str!("kernels/embed.cuh")),
     ("encoding.cuh", include_str!("kernels/encoding.cuh")),
+    ("flash.cuh", include_str!("kernels/flash.cuh")),
+    ("matmul.cuh", include_str!("kernels/matmul.cuh")),
+    ("matmul_f32.cuh", include_str!("kernels/matmul_f32.cuh")),
     ("matvec.cuh", include_str!("kernels/matvec.cuh")),
     ("reduce.cuh", include_str!("kernels/reduce.cuh")),
     ("small.cuh", include_str!("kernels/small.cuh")),
+    ("to_f16.cuh", include_str!("kernels/to_f16.cuh")),
+    ("top.cuh", include_str!("kernels/top.cuh")),
 ];
 
 /// Embedded PTX, and the least compute capability that runs it; the best first.
