@@ -15,6 +15,7 @@ pub mod mutate;
 pub mod parts;
 mod programs;
 mod random;
+pub mod recorder;
 pub mod schema;
 pub mod targets;
 #[allow(unsafe_code)]

@@ -1,13 +1,13 @@
 //! Compares a model with a reference, component by component.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use nanoserve_runtime::bisect::{self, At, Finding, Judged, Tolerance};
 use nanoserve_runtime::cpu::isa::{self, Kernels};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, threads::default_threads};
 use nanoserve_runtime::verify::{Reference, Report, compare, dump};
-use nanoserve_runtime::{Engine, EngineOptions, load};
+use nanoserve_runtime::{EngineOptions, load};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,19 +85,22 @@ fn run(a: &Arguments) -> Result<ExitCode> {
 
 /// The ladder: what to print, and whether all is well.
 fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
-    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?).map_err(cli::in_file(&a.model))?;
+    let mut engine = a.machine.place.open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
     let kv_type = a.machine.how.kv_type(engine.file());
     let (report, ours) = compare(&mut engine, reference, kv_type, a.atol, a.rtol)?;
     if let Some(path) = &a.dump {
         dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;
     }
-    let text = if a.json { format!("{}\n", json(reference, &report)) } else { table(a, reference, &report) };
+    let text = if a.json { format!("{}\n", json(reference, &report, &cli::device_name(&engine))) } else { table(a, reference, &report) };
     Ok((text, report.pass()))
 }
 
 /// The stages of `--bisect`, up to the first that finds something.
 fn search(a: &Arguments, reference: Option<&Reference>) -> Result<(String, bool)> {
     let options = EngineOptions::try_from(&a.machine)?;
+    if a.machine.place.device != cli::Device::Cpu {
+        bail!("--bisect looks at the CPU's kernels: leave --device away");
+    }
     let in_file = cli::in_file(&a.model);
     let file = load::open(&a.model, options.load, options.lock).map_err(&in_file)?;
     let mut stages =
@@ -213,13 +216,14 @@ fn table(a: &Arguments, reference: &Reference, report: &Report) -> String {
     out
 }
 
-fn json(reference: &Reference, report: &Report) -> serde_json::Value {
+fn json(reference: &Reference, report: &Report, device: &str) -> serde_json::Value {
     let rows = report
         .rows
         .iter()
         .map(|r| serde_json::json!({"name": r.name, "max_abs": r.max_abs, "max_rel": r.max_rel, "pass": r.pass}));
     serde_json::json!({
         "pass": report.pass(),
+        "device": device,
         "prompt": reference.input_ids,
         "greedy": {"expected": reference.greedy_ids, "got": report.greedy_ids, "pass": report.greedy_pass},
         "components": rows.collect::<Vec<_>>(),

@@ -113,12 +113,14 @@ impl Arg {
 /// What a kernel does to a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Reads all or some of it.
+    /// Reads all of it.
     Read,
     /// Fills all of it.
     Write,
-    /// Reads and writes, or writes some of it.
+    /// Reads all of it and fills all of it.
     Both,
+    /// Reads or writes some of it: what was written of it before, and what it knows to be there.
+    Some,
 }
 
 /// One launch of a kernel.
@@ -162,6 +164,9 @@ pub trait Device {
 
     /// Streaming multiprocessors.
     fn processors(&self) -> u32;
+
+    /// Bytes of shared memory that a block can have.
+    fn shared(&self) -> u32;
 
     /// Its memory at this moment.
     ///

@@ -146,6 +146,10 @@ impl Device for Emulator {
         4
     }
 
+    fn shared(&self) -> u32 {
+        227 << 10
+    }
+
     fn memory(&self) -> Result<DeviceMemory, DeviceError> {
         Ok(DeviceMemory { free: 4 << 30, total: 4 << 30 })
     }
