@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes the PTX that is embedded where NVRTC is missing, or shows that the committed one is what the kernels' text gives.
 #
-#     scripts/ptx.sh                  write runtime/src/cuda/ptx
+#     scripts/ptx.sh                  write runtime/src/cuda/ptx/kernels.ptx
 #     scripts/ptx.sh --check          compare with what is committed, write nothing
 #     scripts/ptx.sh --only NAME      registers of the kernels whose name has NAME in it, write nothing
 #
 # Needs no GPU and no driver: NVRTC and ptxas come from pip, pinned, into the folder ptx-tools of $CARGO_TARGET_DIR (or
-# target), once. Prints of every kernel, as ptxas compiles the PTX for sm_90, registers a thread, bytes spilled, bytes of
-# stack and of static shared memory. Exit codes: 0 all is well; 1 a kernel does not compile, spills, or --check found a
+# target), once. Prints of every kernel, as ptxas compiles the PTX for sm_80 and sm_90, registers a thread and bytes
+# spilled. Exit codes: 0 all is well; 1 a kernel does not compile, spills, or --check found a
 # difference; 2 something is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -41,10 +41,11 @@ import ctypes, hashlib, os, pathlib, re, subprocess, sys, tempfile
 
 TOOLS = pathlib.Path(os.environ["TOOLS"])
 KERNELS = pathlib.Path("runtime/src/cuda/kernels")
-PTX = pathlib.Path("runtime/src/cuda/ptx")
-# Since Ampere; and Hopper, whose launches may overlap. The PTX version is the oldest that has all that is used, so that
-# older drivers take it; ptxas refuses what it does not have.
-TARGETS = {"sm_80": "7.4", "sm_90": "7.8"}
+PTX = pathlib.Path("runtime/src/cuda/ptx/kernels.ptx")
+# What is committed is for Hopper, whose launches may overlap. On older GPUs, from Ampere on, it is used without the two
+# instructions for that (`for_ampere`; the runtime does the same). The PTX version is the oldest that has all that is used, so
+# that older drivers take it; ptxas refuses what it does not have.
+VERSION = "7.8"
 
 
 def text():
@@ -81,16 +82,21 @@ def compiled(source, target):
     return ptx.value.decode()
 
 
-def embedded(source, target):
-    """The PTX as it is committed: without comments and empty lines, the text's hash on its first line."""
-    lines = [line.rstrip() for line in compiled(source, target).splitlines()]
-    lines = [line for line in lines if line and not line.lstrip().startswith("//")]
-    ptx = re.sub(r"^\.version .*$", f".version {TARGETS[target]}", "\n".join(lines), flags=re.M)
-    return f"// kernels {hashlib.sha256(source.encode()).hexdigest()}\n{ptx}\n"
+def small(ptx, version):
+    """PTX without comments, empty lines and spaces that nothing needs."""
+    lines = [re.sub(r"\s+", " ", line.strip()).replace(", ", ",") for line in ptx.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("//")]
+    return re.sub(r"^\.version .*$", f".version {version}", "\n".join(lines), flags=re.M) + "\n"
+
+
+def for_ampere(ptx):
+    """The same for sm_80."""
+    lines = [line for line in ptx.splitlines() if not line.startswith("griddepcontrol.")]
+    return "\n".join(lines).replace(".version 7.8", ".version 7.4", 1).replace(".target sm_90", ".target sm_80", 1) + "\n"
 
 
 def registers(ptx, target):
-    """(kernel, registers, spilled bytes, stack, shared) of each, as ptxas says; exits with its words where it refuses."""
+    """Of each kernel (registers a thread, bytes spilled), as ptxas says; exits with its words where it refuses."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "kernels.ptx"
         file.write_text(ptx)
@@ -99,39 +105,43 @@ def registers(ptx, target):
     if run.returncode:
         print(run.stderr, file=sys.stderr)
         sys.exit(1)
-    rows, name = [], None
+    table = {}
     for line in run.stderr.splitlines():
         if m := re.search(r"Compiling entry function '(\w+)'", line):
             name = m[1]
-        elif m := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
-            stack, spilled = int(m[1]), int(m[2]) + int(m[3])
+        elif m := re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", line):
+            spilled = int(m[1]) + int(m[2])
         elif m := re.search(r"Used (\d+) registers", line):
-            shared = re.search(r"(\d+) bytes smem", line)
-            rows.append((name, int(m[1]), spilled, stack, int(shared[1]) if shared else 0))
-    return rows
+            table[name] = (int(m[1]), spilled)
+    return table
 
 
-source, status = text(), 0
-for target in TARGETS:
-    ptx = embedded(source, target)
-    file = PTX / f"{target}.ptx"
-    if os.environ["CHECK"]:
-        same = file.exists() and file.read_text() == ptx
-        print(f"{'PASS' if same else 'FAIL'}  {file} is what the text gives ({len(ptx)} bytes)")
-        status |= not same
-    elif not os.environ["ONLY"]:
-        PTX.mkdir(exist_ok=True)
-        file.write_text(ptx)
-        print(f"wrote {file}, {len(ptx)} bytes")
-    rows = registers(ptx, target)
-    if target == "sm_90":
-        print(f"{'kernel':32}{'registers':>10}{'spilled':>10}{'stack':>10}{'shared':>10}")
-        for row in sorted(rows):
-            if os.environ["ONLY"] in row[0]:
-                print(f"{row[0]:32}" + "".join(f"{n:>10}" for n in row[1:]))
-    for name, _, spilled, _, _ in rows:
-        if spilled:
-            print(f"FAIL  {name} spills {spilled} bytes on {target}")
-            status = 1
+def row(good, what):
+    """One line of the report; 1 where it is bad."""
+    print(f"{'PASS' if good else 'FAIL'}  {what}")
+    return 0 if good else 1
+
+
+source, only, status = text(), os.environ["ONLY"], 0
+body = small(compiled(source, "sm_90"), VERSION)
+ptx = f"// kernels {hashlib.sha256(source.encode()).hexdigest()}\n{body}"
+if os.environ["CHECK"]:
+    status |= row(PTX.exists() and PTX.read_text() == ptx, f"{PTX} is what the kernels' text gives ({len(ptx)} bytes)")
+elif not only:
+    PTX.parent.mkdir(exist_ok=True)
+    PTX.write_text(ptx)
+    print(f"wrote {PTX}, {len(ptx)} bytes")
+if not only:
+    same = for_ampere(body) == small(compiled(source, "sm_80"), "7.4")
+    status |= row(same, "without the instructions of Hopper it is what the text gives for Ampere")
+tables = {"sm_80": registers(for_ampere(ptx), "sm_80"), "sm_90": registers(ptx, "sm_90")}
+print(f"{'':32}{'-- sm_80 --':>24}{'-- sm_90 --':>24}")
+print(f"{'kernel':32}" + f"{'registers':>12}{'spilled':>12}" * 2)
+for name in sorted(tables["sm_90"]):
+    if only in name:
+        print(f"{name:32}" + "".join(f"{n:>12}" for table in tables.values() for n in table[name]))
+for target, table in tables.items():
+    spilling = [name for name, (_, spilled) in table.items() if spilled]
+    status |= row(not spilling, f"no kernel spills on {target} {' '.join(spilling)}")
 sys.exit(status)
 PYTHON

@@ -262,11 +262,14 @@ inline Allocation guarded(size_t bytes) {
     return a;
 }
 
-/// Whether the bytes that round an allocation up to 16 were left alone.
+/// Whether the bytes that round an allocation up to 16 were left alone; they are made good, so that it is told once.
 inline bool intact(const Allocation& a) {
-    for (size_t i = a.bytes; i < (a.bytes + 15) / 16 * 16; i++)
-        if (a.begin[i] != 0xff) return false;
-    return true;
+    bool all = true;
+    for (size_t i = a.bytes; i < (a.bytes + 15) / 16 * 16; i++) {
+        all &= a.begin[i] == 0xff;
+        a.begin[i] = 0xff;
+    }
+    return all;
 }
 
 inline void aligned(const void* pointer, size_t to) {

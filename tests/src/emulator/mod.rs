@@ -83,11 +83,15 @@ impl Emulator {
             return Err(failed(format!("arguments of {sizes:?} bytes, expected {:?}", kernel.arguments)));
         }
         // A kernel reads its arguments at their alignment.
-        let words: Vec<Vec<u64>> = launch.args.iter().map(|arg| {
-            let mut words = vec![0u64; arg.bytes().len().div_ceil(8)];
-            bytemuck::cast_slice_mut(&mut words)[..arg.bytes().len()].copy_from_slice(arg.bytes());
-            words
-        }).collect();
+        let words: Vec<Vec<u64>> = launch
+            .args
+            .iter()
+            .map(|arg| {
+                let mut words = vec![0u64; arg.bytes().len().div_ceil(8)];
+                bytemuck::cast_slice_mut(&mut words)[..arg.bytes().len()].copy_from_slice(arg.bytes());
+                words
+            })
+            .collect();
         let arguments: Vec<*const c_void> = words.iter().map(|words| words.as_ptr().cast()).collect();
         let block = [launch.block, 1, 1];
         // SAFETY: emu_launch has this type (emulator.cpp). The kernel gets as many arguments as it has, each of its size. What
@@ -218,6 +222,20 @@ impl Device for Emulator {
     }
 }
 
+/// Of g++. A kernel may have the name of a function of the C library, as `advance` has: -Bsymbolic.
+const OPTIONS: [&str; 10] = [
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-shared",
+    "-Wl,-Bsymbolic",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+];
+
 /// The kernels as a library beside the test's own program, compiled if their text is new; None where there is no g++.
 fn compile() -> Option<PathBuf> {
     let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/emulator");
@@ -226,6 +244,7 @@ fn compile() -> Option<PathBuf> {
     files.extend(["emulator.h", "emulator.cpp"].map(|name| emulator.join(name)));
     files.sort();
     let mut hasher = blake3::Hasher::new();
+    OPTIONS.iter().for_each(|option| _ = hasher.update(option.as_bytes()));
     for file in &files {
         hasher.update(&std::fs::read(file).unwrap());
     }
@@ -238,8 +257,7 @@ fn compile() -> Option<PathBuf> {
     // Other tests may do the same at this moment: whole files under their name alone.
     let unfinished = tempfile::Builder::new().prefix("kernels").tempfile_in(&folder).unwrap();
     let output = Command::new("g++")
-        .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-ffp-contract=off"])
-        .args(["-Wall", "-Werror", "-Wno-unknown-pragmas"])
+        .args(OPTIONS)
         .arg(format!("-DKERNELS=\"{}\"", kernels.join("kernels.cu").display()))
         .arg(emulator.join("emulator.cpp"))
         .arg("-o")

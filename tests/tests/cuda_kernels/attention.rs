@@ -73,7 +73,15 @@ fn halves(x: &[f32]) -> Vec<f16> {
     x.iter().map(|x| f16::from_f32(*x)).collect()
 }
 
-const fn case(heads: [usize; 2], dim: usize, first: usize, rows: usize, positions: usize, window: usize, cap: f32) -> Case {
+const fn case(
+    heads: [usize; 2],
+    dim: usize,
+    first: usize,
+    rows: usize,
+    positions: usize,
+    window: usize,
+    cap: f32,
+) -> Case {
     Case { heads: heads[0], kv_heads: heads[1], dim, first, rows, positions, window, cap }
 }
 
@@ -252,7 +260,10 @@ fn one_token() {
             };
             let slack = if half { 1e-2 } else { 1e-4 };
             for (got, want) in stored.iter().zip(c.cache(&k)) {
-                assert!((got - want).abs() <= slack || (got.is_nan() && want.is_nan()), "{what}: key {got}, expected {want}");
+                assert!(
+                    (got - want).abs() <= slack || (got.is_nan() && want.is_nan()),
+                    "{what}: key {got}, expected {want}"
+                );
             }
         }
     }

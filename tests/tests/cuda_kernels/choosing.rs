@@ -39,7 +39,14 @@ fn greedy() {
 fn candidates() {
     let gpu = gpu!();
     let mut random = SplitMix64::new(42);
-    for (n, k, rising) in [(1, 1, false), (300, 256, false), (5000, 40, false), (40_000, 256, true), (150_000, 7, false), (129, 128, true)] {
+    for (n, k, rising) in [
+        (1, 1, false),
+        (300, 256, false),
+        (5000, 40, false),
+        (40_000, 256, true),
+        (150_000, 7, false),
+        (129, 128, true),
+    ] {
         let mut x = logits(&mut random, n);
         if rising {
             // Every batch brings some that are larger, and the last block has them all.

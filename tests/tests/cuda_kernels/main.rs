@@ -55,7 +55,15 @@ impl Gpu {
     }
 
     /// Runs a kernel once in each order, from the same contents of the memories that it changes: the bits must be the same.
-    fn run(&self, kernel: &'static str, [x, y]: [usize; 2], block: usize, shared: usize, args: &[Arg], out: &[&EmulatedMemory]) {
+    fn run(
+        &self,
+        kernel: &'static str,
+        [x, y]: [usize; 2],
+        block: usize,
+        shared: usize,
+        args: &[Arg],
+        out: &[&EmulatedMemory],
+    ) {
         let launch = Launch {
             kernel,
             grid: [x as u32, y as u32, 1],
@@ -187,11 +195,11 @@ mod emulator {
     #[test]
     fn a_write_just_behind_an_allocation_shows() {
         let gpu = gpu!();
-        let x = gpu.put(&[1.0f32; 7]);
-        let error = refusal(&gpu, scale(&x, 8));
+        let (x, out) = (gpu.put(&[1.0f32; 8]), gpu.room(7));
+        let args = vec![at(&x), at(&x), at(&out), int(1), int(8), float(1e-5)];
+        let launch = Launch { kernel: "rms_norm", grid: [1, 1, 1], block: 256, shared: 32, args, touches: Vec::new() };
+        let error = refusal(&gpu, launch);
         assert!(error.contains("written behind its 28 bytes"), "{error}");
-        // Its drop would say so too.
-        std::mem::forget(x);
     }
 
     #[test]

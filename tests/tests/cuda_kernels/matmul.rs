@@ -11,7 +11,8 @@ fn activations_in_halves() {
         let padded = width.next_multiple_of(64);
         let x = bell(&mut random, rows * width, size);
         for grouped in [0, 1] {
-            let (x_at, hi, lo) = (gpu.put(&x), gpu.put(&vec![f16::NAN; rows * padded]), gpu.put(&vec![f16::NAN; rows * padded]));
+            let (x_at, hi, lo) =
+                (gpu.put(&x), gpu.put(&vec![f16::NAN; rows * padded]), gpu.put(&vec![f16::NAN; rows * padded]));
             let scales = gpu.room(rows);
             let args = [at(&x_at), at(&hi), at(&lo), at(&scales), int(rows), int(width), int(padded), int(grouped)];
             gpu.run("to_f16", [rows, 1], 256, 32, &args, &[&hi, &lo, &scales]);
@@ -41,8 +42,16 @@ fn activations_in_halves() {
 }
 
 /// Rows, columns, tokens: around tiles of 16, 64 and 128, steps of 16, 32 and 64, and shorter than the pipeline.
-const SHAPES: [(usize, usize, usize); 8] =
-    [(16, 64, 2), (130, 200, 33), (128, 256, 128), (5, 33, 70), (300, 96, 5), (64, 320, 130), (17, 576, 65), (144, 1, 3)];
+const SHAPES: [(usize, usize, usize); 8] = [
+    (16, 64, 2),
+    (130, 200, 33),
+    (128, 256, 128),
+    (5, 33, 70),
+    (300, 96, 5),
+    (64, 320, 130),
+    (17, 576, 65),
+    (144, 1, 3),
+];
 
 #[test]
 fn products() {
@@ -63,17 +72,27 @@ fn products() {
             let bias_arg = if biased { at(&bias_at) } else { NULL };
             let rest = [if residual { at(&out) } else { NULL }, float(0.5)];
             if encoding == Encoding::F32 {
-                let args = [&[at(&w_at), at(&x_at), bias_arg, at(&out), int(rows), int(cols), int(tokens)], &rest[..]].concat();
+                let args = [&[at(&w_at), at(&x_at), bias_arg, at(&out), int(rows), int(cols), int(tokens)], &rest[..]]
+                    .concat();
                 gpu.run("matmul_f32", [rows.div_ceil(64), tokens.div_ceil(64)], 256, 8448, &args, &[&out]);
             } else {
                 let (padded, q8) = (cols.next_multiple_of(64), encoding == Encoding::Q8);
                 let [hi, lo] = [(); 2].map(|()| gpu.put(&vec![f16::NAN; tokens * padded]));
                 let scales = gpu.room(tokens);
                 let lo_arg = if q8 { NULL } else { at(&lo) };
-                let args =
-                    [at(&x_at), at(&hi), lo_arg, at(&scales), int(tokens), int(cols), int(padded), int(usize::from(q8))];
+                let args = [
+                    at(&x_at),
+                    at(&hi),
+                    lo_arg,
+                    at(&scales),
+                    int(tokens),
+                    int(cols),
+                    int(padded),
+                    int(usize::from(q8)),
+                ];
                 gpu.run("to_f16", [tokens, 1], 256, 32, &args, &[&hi, &lo, &scales]);
-                let first = [at(&w_at), at(&hi), lo_arg, at(&scales), bias_arg, at(&out), int(rows), int(cols), int(padded)];
+                let first =
+                    [at(&w_at), at(&hi), lo_arg, at(&scales), bias_arg, at(&out), int(rows), int(cols), int(padded)];
                 let args = [&first[..], &[int(tokens)], &rest[..]].concat();
                 let (kernel, shared) = if q8 { ("matmul_q8", 100_352) } else { ("matmul_f16", 98_304) };
                 gpu.run(kernel, [rows.div_ceil(128), tokens.div_ceil(128)], 128, shared, &args, &[&out]);
@@ -88,7 +107,13 @@ fn products() {
                 // What a token's own size allows: q8 rounds activations and weights to f16, 2^-12 each at most on average.
                 let size = 0.05 * x.iter().map(|x| x * x).sum::<f64>().sqrt();
                 let relative = if encoding == Encoding::Q8 { 1.5e-3 } else { 4e-6 };
-                close(&format!("{what}, token {t}"), &got[t * rows..(t + 1) * rows], &want, relative * size + 1e-6, 1e-6);
+                close(
+                    &format!("{what}, token {t}"),
+                    &got[t * rows..(t + 1) * rows],
+                    &want,
+                    relative * size + 1e-6,
+                    1e-6,
+                );
             }
         }
     }

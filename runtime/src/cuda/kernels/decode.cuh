@@ -45,16 +45,19 @@ INLINE void stage_head(float* to, const float* from, const float* norm, const fl
     float r = 1;
     if (norm) {
         float squares = 0;
+#pragma unroll 1
         for (int d = lane; d < head_dim; d += WARP) squares += from[d] * from[d];
         r = rsqrtf(warp_sum(squares) / head_dim + eps);
     }
     int pairs = cosines ? rotary_dim / 2 : 0;
     auto normed = [=](int d) { return norm ? from[d] * r * norm[d] : from[d]; };
+#pragma unroll 1
     for (int j = lane; j < pairs; j += WARP) {
         float a = normed(j), b = normed(j + pairs), c = cosines[j], s = sines[j];
         to[j] = (a * c - b * s) * factor;
         to[j + pairs] = (b * c + a * s) * factor;
     }
+#pragma unroll 1
     for (int d = 2 * pairs + lane; d < head_dim; d += WARP) to[d] = normed(d) * factor;
 }
 
@@ -183,6 +186,7 @@ INLINE void decode(const float* q, const float* k, const float* v, const float* 
     long long begin = first + static_cast<long long>(split) * share, end = min(begin + share, last + 1);
     if (begin + threadIdx.x < min(end, last)) {
         long long at = (begin + threadIdx.x) % positions * head_dim;
+#pragma unroll 1
         for (int d = 0; d < head_dim; d += 128 / sizeof(T)) prefetch(keys + at + d), prefetch(values + at + d);
     }
     wait_for_previous();
@@ -191,12 +195,14 @@ INLINE void decode(const float* q, const float* k, const float* v, const float* 
     const float* cosine = cosines ? cosines + last * (rotary_dim / 2) : nullptr;
     const float* sine = cosines ? sines + last * (rotary_dim / 2) : nullptr;
     const float* query = q + static_cast<long long>(kv_head) * group * head_dim;
+#pragma unroll 1
     for (int h = warp; h < group; h += DECODE_WARPS)
         stage_head(queries + h * head_dim, query + h * head_dim, q_norm, cosine, sine, head_dim, rotary_dim, eps, scale);
     if (split == parts - 1 && warp == DECODE_WARPS - 1) {
         stage_head(own_key, k + kv_head * head_dim, k_norm, cosine, sine, head_dim, rotary_dim, eps, 1.0f);
         __syncwarp();
         long long at = last % positions * head_dim;
+#pragma unroll 1
         for (int d = threadIdx.x % WARP; d < head_dim; d += WARP) {
             narrow(own_key[d], keys[at + d]);
             narrow(v[kv_head * head_dim + d], values[at + d]);
@@ -209,6 +215,7 @@ INLINE void decode(const float* q, const float* k, const float* v, const float* 
     for (int head = 0; head < group; head += DECODE_HEADS) {
         decode_heads(queries, head, group, keys, values, merged, begin, end, positions, head_dim, cap);
         __syncthreads();
+#pragma unroll 1
         for (int i = threadIdx.x; i < min(DECODE_HEADS, group - head) * head_dim; i += DECODE) {
             const float* from = merged + i / head_dim * width;
             int d = i % head_dim;
@@ -241,6 +248,7 @@ INLINE void decode(const float* q, const float* k, const float* v, const float* 
     __syncthreads();
     if (!*is_last) return;
     const float* all = partial + static_cast<long long>(kv_head) * splits * group * width;
+#pragma unroll 1
     for (int i = threadIdx.x; i < group * head_dim; i += DECODE) {
         const float* from = all + i / head_dim * width;
         int d = i % head_dim;

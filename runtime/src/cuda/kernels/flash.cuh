@@ -85,16 +85,29 @@ template <int DIM> struct Flash {
                     matrix_multiply(scores[2 * n + 1], rest, right);
                 }
             }
+            if (cap > 0) {
+#pragma unroll
+                for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) scores[n][e] = capped(scores[n][e], cap);
+            }
+            // Most tiles are seen whole by all of the warp's rows.
+            int warp_position = position0 + warp * 16;
+            if (tile + TILE - 1 > warp_position || (window > 0 && tile <= warp_position + 15 - window)) {
+#pragma unroll
+                for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        int row = position + e / 2 * 8, column = tile + n * 8 + lane % 4 * 2 + e % 2;
+                        bool sees = column <= row && (window <= 0 || column > row - window);
+                        scores[n][e] = sees ? scores[n][e] : NOTHING;
+                    }
+            }
             float now[2] = {largest[0], largest[1]};
 #pragma unroll
             for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int row = position + e / 2 * 8, column = tile + n * 8 + lane % 4 * 2 + e % 2;
-                    bool sees = column <= row && (window <= 0 || column > row - window);
-                    scores[n][e] = sees ? capped(scores[n][e], cap) : NOTHING;
-                    now[e / 2] = fmaxf(now[e / 2], scores[n][e]);
-                }
+                for (int e = 0; e < 4; e++) now[e / 2] = fmaxf(now[e / 2], scores[n][e]);
             float base[2];
 #pragma unroll
             for (int r = 0; r < 2; r++) {
