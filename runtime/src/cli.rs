@@ -42,6 +42,9 @@ pub struct Where {
     /// With --device cuda: the last N layers and the output on the GPU, the rest on the CPU [default: all]
     #[arg(long, visible_alias = "ngl", value_name = "N")]
     pub gpu_layers: Option<usize>,
+    /// Let a kernel begin while the one before it ends, on GPUs since Hopper
+    #[arg(long)]
+    pub overlap: bool,
 }
 
 impl Where {
@@ -61,7 +64,8 @@ impl Where {
 
     /// An engine of a file there. Where auto is the CPU, standard error says why.
     pub fn open(&self, path: &Path, options: &EngineOptions) -> Result<Engine> {
-        let (engine, why) = Engine::open_on(path, options, self.place()?).map_err(in_file(path))?;
+        let options = EngineOptions { overlap: self.overlap, ..options.clone() };
+        let (engine, why) = Engine::open_on(path, &options, self.place()?).map_err(in_file(path))?;
         if let Some(why) = why {
             tell(format_args!("running on the CPU: {why}"));
         }
@@ -135,7 +139,7 @@ impl How {
             LoadMode::Map => Load::Map,
             LoadMode::Huge => Load::Huge,
         };
-        Ok(EngineOptions { threads, isa: self.isa.clone(), load, lock: self.lock })
+        Ok(EngineOptions { threads, isa: self.isa.clone(), load, lock: self.lock, ..EngineOptions::default() })
     }
 }
 

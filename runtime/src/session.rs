@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub load: Load,
     /// Keep them there: the system may not take pages back for other uses.
     pub lock: bool,
+    /// On a GPU, launches may overlap: see [`Driver::overlapping`].
+    pub overlap: bool,
 }
 
 /// An open file, bound to a backend.
@@ -71,7 +73,7 @@ impl Engine<Split<Driver>> {
         let layers = file.spec().n_layers;
         let on_gpu = |wanted: usize| -> Result<Self> {
             let (cpu, first) = (CpuBackend::new(kernels, pool.clone()), layers - wanted.min(layers));
-            Self::with_backend(file.clone(), Split::new(cpu, Driver::open()?, first))
+            Self::with_backend(file.clone(), Split::new(cpu, Driver::open()?.overlapping(options.overlap), first))
         };
         let on_cpu = || Self::with_backend(file.clone(), Split::cpu(CpuBackend::new(kernels, pool.clone())));
         match place {

@@ -2,7 +2,10 @@
 
 use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, QkNorm, Window};
 use nanoserve_runtime::backend::Backend;
+use nanoserve_runtime::cpu::pool::Pool;
+use nanoserve_runtime::cpu::{CpuBackend, isa};
 use nanoserve_runtime::cuda::CudaBackend;
+use nanoserve_runtime::cuda::split::Split;
 use nanoserve_runtime::cuda::device::{Launch, Span};
 use nanoserve_runtime::verify::trace;
 use nanoserve_runtime::{Engine, KvType, RuntimeError};
@@ -283,4 +286,98 @@ fn keys_and_values_come_back_from_a_file() {
     assert_eq!(session.state().len(), 40);
     let error = read(nanoserve_runtime::backend::BackendKind::Cpu).unwrap_err().to_string();
     assert!(error.contains("is of a run on the GPU, this is the CPU"), "{error}");
+}
+
+fn split(path: &Path, device: &Recorder, first_layer: usize) -> Engine<Split<Recorder>> {
+    let cpu = CpuBackend::new(isa::choose(None).unwrap(), Arc::new(Pool::new(1).unwrap()));
+    Engine::with_backend(Arc::new(NsvFile::open(path).unwrap()), Split::new(cpu, device.clone(), first_layer)).unwrap()
+}
+
+#[test]
+fn the_residual_stream_alone_crosses_once_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    for spec in [base(), gemma(), olmo()] {
+        let path = write(folder.path(), &spec, Encoding::F16);
+        let device = Recorder::new(ENOUGH);
+        let mut engine = split(&path, &device, 1);
+        let mut session = engine.session(400, KvType::F16).unwrap();
+        device.take();
+        session.feed(&[1; 7], 7).unwrap();
+        let crossed = |events: Vec<Event>| -> Vec<(&'static str, u64)> {
+            // Not the step, the angles or what is zeroed.
+            let small = |event: &Event| matches!(event, Event::To(span) if span.bytes <= 16 || span.bytes == 256 * 8 * 4);
+            events.iter().filter(|e| matches!(e, Event::To(_) | Event::From(_)) && !small(e)).map(what).collect()
+        };
+        assert_eq!(crossed(device.take()), [("to", 7 * 64 * 4), ("from", 50 * 4)]);
+        // As long as nothing changes one token is a graph, too.
+        for id in 0..3 {
+            session.feed(&[id], 1).unwrap();
+        }
+        let events = device.take();
+        assert!(matches!(events[events.len() - 2], Event::Replay(_)), "{events:?}");
+        session.feed(&[3], 1).unwrap();
+        assert_eq!(crossed(device.take()), [("to", 64 * 4), ("from", 50 * 4)]);
+    }
+}
+
+#[test]
+fn a_split_model_takes_the_memory_of_its_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), &base(), Encoding::F32);
+    let used = |first| {
+        let device = Recorder::new(ENOUGH);
+        let engine = split(&path, &device, first);
+        let used = device.used();
+        drop(engine);
+        assert_eq!(device.used(), 0);
+        used
+    };
+    let file = NsvFile::open(&path).unwrap();
+    let bytes = |of: &str| -> u64 {
+        let held = file.layout().tensors.iter().filter(|t| t.name.starts_with(of));
+        held.map(|t| (t.range.len() as u64).next_multiple_of(256)).sum()
+    };
+    assert_eq!(used(2), bytes("final_norm") + bytes("lm_head"));
+    assert_eq!(used(1), used(2) + bytes("layers.1."));
+    assert_eq!(used(0), used(1) + bytes("layers.0.") + bytes("embed"));
+    // Its keys and values are looked at by themselves, on either side.
+    let device = Recorder::new((96 << 20) + used(1) + 100_000);
+    let error = split(&path, &device, 1).session(4096, KvType::F32).unwrap_err().to_string();
+    assert!(error.starts_with("keys and values of the layers on the GPU needs 1.0 MB, this process can get 0.1 MB"), "{error}");
+}
+
+#[test]
+fn a_split_session_comes_back_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Recorder::new(ENOUGH);
+    let mut engine = split(&write(folder.path(), &base(), Encoding::F16), &device, 1);
+    let (root, kept) = (engine.file().layout().root, folder.path().join("prompt.kv"));
+    let mut session = engine.session(64, KvType::F16).unwrap();
+    session.feed(&[1; 40], 40).unwrap();
+    nanoserve_runtime::prompt_cache::save(&session, &kept, KvType::F16).unwrap();
+    assert_eq!(session.truncate(0), 0);
+    let kind = session.engine().backend().kind();
+    let read = |kind| nanoserve_runtime::prompt_cache::PromptCache::read(&kept, &root, KvType::F16, kind);
+    read(kind).unwrap().unwrap().restore(&mut session).unwrap();
+    assert_eq!(session.state().len(), 40);
+    let error = read(nanoserve_runtime::backend::BackendKind::Cuda(0)).unwrap_err().to_string();
+    assert!(error.contains("a run on 1 layers on the CPU and the rest on the GPU, this is the GPU"), "{error}");
+}
+
+#[test]
+fn the_likeliest_tokens_are_all_that_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Recorder::new(ENOUGH);
+    let mut engine = open(&write(folder.path(), &base(), Encoding::F16), &device);
+    let mut session = engine.session(64, KvType::F16).unwrap();
+    for (top, kernel, bytes) in [(1, "argmax", 8), (40, "top_candidates", 320)] {
+        session.feed_top(&[1], 1, Some(top)).unwrap();
+        let events = device.take();
+        assert_eq!(events.last().map(what), Some(("from", bytes)));
+        let launched = |e: &Event| matches!(e, Event::Launch(launch) if launch.kernel == kernel);
+        assert!(launched(&events[events.len() - 2]), "{events:?}");
+    }
+    // More than there are is all there are.
+    session.feed_top(&[1], 1, Some(200)).unwrap();
+    assert_eq!(device.take().last().map(what), Some(("from", 8 * 50)));
 }

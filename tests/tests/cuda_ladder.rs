@@ -3,7 +3,7 @@
 //!
 //! The emulator takes a minute or so for some fixtures; with NANOSERVE_EMULATE=all it takes every one.
 
-use nanoserve_format::{Encoding, NsvFile};
+use nanoserve_format::{Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, Window};
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::isa;
@@ -13,7 +13,7 @@ use nanoserve_runtime::cuda::split::Split;
 use nanoserve_runtime::verify::{Reference, compare};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions};
 use nanoserve_tests::emulator::Emulator;
-use nanoserve_tests::{Fixture, divergence, fixtures};
+use nanoserve_tests::{Fixture, divergence, fixtures, random_tensors, write_tensors};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -183,6 +183,44 @@ fn text_is_chosen_from_the_likeliest_as_from_all() {
         if temperature == 0.0 {
             ids[0].truncate(reference.greedy_ids.as_ref().unwrap().len());
             assert_eq!(Some(&ids[0]), reference.greedy_ids.as_ref());
+        }
+    }
+}
+
+/// Rings that wind, a step longer than what a ring takes at a time, and heads that the kernel for one token cannot do.
+#[test]
+fn rings_wind_as_on_the_cpu() {
+    let base = ModelSpec {
+        hidden_size: 24,
+        intermediate_size: 40,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 12,
+        vocab_size: 50,
+        context_length: 4096,
+        ..ModelSpec::default()
+    };
+    let window = |size, rope| Some(Window { size, layers: vec![0], rope });
+    let own = Rope { theta: 1e4, rotary_dim: None, scaling: RopeScaling::Default {} };
+    let specs = [
+        ModelSpec { window: window(5, None), no_rope_layers: vec![1], ..base.clone() },
+        ModelSpec { window: window(33, Some(own)), qk_norm: QkNorm::Head, head_dim: 16, logit_softcap: Some(3.0), ..base },
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let ids: Vec<u32> = (0..400).map(|i| i * 7 % 50).collect();
+    for spec in specs {
+        spec.check().unwrap();
+        let path = write_tensors(&spec, &random_tensors(&spec), Encoding::F32, folder.path());
+        let cpu = CpuBackend::new(isa::choose(None).unwrap(), Arc::new(Pool::new(1).unwrap()));
+        let mut cpu = Engine::with_backend(file(&path), cpu).unwrap();
+        let Some([(_, mut gpu), _]) = engines(&path) else { return };
+        for (kv, tolerance) in [(KvType::F32, 1e-4), (KvType::F16, 5e-3)] {
+            let expected = cpu.session(1000, kv).unwrap().feed_all(&ids).unwrap();
+            let mut session = gpu.session(1000, kv).unwrap();
+            let mut got = session.feed_all(&ids[..390]).unwrap();
+            got.extend(ids[390..].iter().flat_map(|&id| session.feed(&[id], 1).unwrap()));
+            near(&format!("{spec:?}"), &got, &expected, tolerance);
         }
     }
 }

@@ -14,6 +14,11 @@ impl Driver {
     pub fn open() -> Result<Driver, DeviceError> {
         Err(DeviceError::NotBuilt)
     }
+
+    /// Nothing overlaps.
+    pub fn overlapping(self, _: bool) -> Self {
+        self
+    }
 }
 
 impl Device for Driver {

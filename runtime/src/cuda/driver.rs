@@ -99,6 +99,7 @@ pub struct Driver {
     capability: (u32, u32),
     processors: u32,
     shared: u32,
+    overlap: bool,
 }
 
 impl fmt::Debug for Driver {
@@ -149,7 +150,16 @@ impl Driver {
         let stream = Arc::new(Stream { stream, _context: context });
         let pinned = || Pinned::new().map_err(failed("cuMemHostAlloc"));
         let staging = Staging { buffers: [pinned()?, pinned()?], next: 0, stream: stream.clone() };
-        Ok(Driver { functions, staging: RefCell::new(staging), stream, name, capability, processors, shared })
+        Ok(Driver { functions, staging: RefCell::new(staging), stream, name, capability, processors, shared, overlap: false })
+    }
+}
+
+impl Driver {
+    /// Whether a launch may begin while the one before it ends, where a GPU can do that (since Hopper). Kernels read nothing but
+    /// weights before the other is done: the bits are the same.
+    pub fn overlapping(mut self, overlap: bool) -> Self {
+        self.overlap = overlap && self.capability >= (9, 0);
+        self
     }
 }
 
@@ -332,11 +342,33 @@ impl Device for Driver {
         };
         let mut args: Vec<*mut c_void> = launch.args.iter().map(|arg| arg.bytes().as_ptr().cast_mut().cast()).collect();
         let [x, y, z] = launch.grid;
-        // SAFETY: the driver copies the arguments before it returns; each pointer is to one of the kernel's parameters in their
-        // order and sizes (`launch.rs`), and pointers among them are device addresses, which cannot reach the host's memory.
+        let mut overlap = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: Default::default(),
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared,
+            hStream: self.stream.stream,
+            attrs: &raw mut overlap,
+            numAttrs: 1,
+        };
+        // SAFETY: the driver copies arguments and attributes before it returns; each pointer is to one of the kernel's parameters in
+        // their order and sizes (`launch.rs`), and pointers among them are device addresses, which cannot reach the host's memory.
         unsafe {
-            let (block, shared, stream) = ((launch.block, 1, 1), launch.shared, self.stream.stream);
-            result::launch_kernel(function, (x, y, z), block, shared, stream, &mut args)
+            if self.overlap {
+                let none = std::ptr::null_mut();
+                sys::cuLaunchKernelEx(&raw const config, function, args.as_mut_ptr(), none).result()
+            } else {
+                let (block, shared, stream) = ((launch.block, 1, 1), launch.shared, self.stream.stream);
+                result::launch_kernel(function, (x, y, z), block, shared, stream, &mut args)
+            }
         }
         .map_err(failed(launch.kernel))
     }

@@ -36,9 +36,21 @@ const FILES: &[(&str, &str)] = &[
     ("top.cuh", include_str!("kernels/top.cuh")),
 ];
 
-/// Embedded PTX, and the least compute capability that runs it; the best first.
-const EMBEDDED: [((u32, u32), &str); 2] =
-    [((9, 0), include_str!("ptx/sm_90.ptx")), ((8, 0), include_str!("ptx/sm_80.ptx"))];
+/// PTX of the text, for Hopper and what came after it.
+const EMBEDDED: &str = include_str!("ptx/kernels.ptx");
+
+/// The least compute capability that has all that the kernels use.
+const LEAST: (u32, u32) = (8, 0);
+
+/// The embedded PTX for a GPU. Older ones than Hopper know no overlapping launches: without the lines about them it is what the
+/// compiler gives for Ampere, which scripts/ptx.sh checks.
+fn ptx(capability: (u32, u32)) -> String {
+    if capability >= (9, 0) {
+        return EMBEDDED.to_string();
+    }
+    let older = EMBEDDED.replacen(".version 7.8", ".version 7.4", 1).replacen(".target sm_90", ".target sm_80", 1);
+    older.split_inclusive('\n').filter(|line| !line.starts_with("griddepcontrol.")).collect()
+}
 
 /// Bytes of the hash behind a cached image.
 const HASH: usize = 32;
@@ -88,16 +100,17 @@ fn cached(
     compile: &dyn Fn(&str, (u32, u32)) -> Result<Vec<u8>, DeviceError>,
 ) -> Result<Vec<u8>, DeviceError> {
     let (major, minor) = capability;
-    let Some((_, ptx)) = EMBEDDED.into_iter().find(|(least, _)| capability >= *least) else {
+    if capability < LEAST {
         let cause = format!("this GPU has compute capability {major}.{minor}, the kernels need 8.0: run with --device cpu");
         return Err(DeviceError::Missing { cause });
-    };
+    }
+    let ptx = ptx(capability);
     let key = format!("{text}\0{ptx}\0sm_{major}{minor}\0{driver}\0{}", env!("CARGO_PKG_VERSION"));
     let path = folder.map(|folder| folder.join(format!("kernels-{}.cubin", blake3::hash(key.as_bytes()).to_hex())));
     if let Some(image) = path.as_deref().and_then(read) {
         return Ok(image);
     }
-    let image = if made_of(ptx, text) { link(ptx)? } else { compile(text, capability)? };
+    let image = if made_of(&ptx, text) { link(&ptx)? } else { compile(text, capability)? };
     if let (Some(folder), Some(path)) = (folder, path) {
         // What cannot be kept is made again: slower, and no reason to stop.
         let whole = [&image[..], blake3::hash(&image).as_bytes()].concat();
@@ -176,18 +189,20 @@ mod tests {
         let text = text();
         assert!(!text.contains("#include"));
         for kernel in super::super::launch::KERNELS {
-            for (_, ptx) in EMBEDDED {
-                assert!(ptx.contains(&format!(".entry {kernel}(")), "no {kernel} in the PTX");
-            }
+            assert!(EMBEDDED.contains(&format!(".entry {kernel}(")), "no {kernel} in the PTX");
         }
     }
 
     #[test]
     fn embedded_ptx_was_made_of_the_text() {
-        for (_, ptx) in EMBEDDED {
-            assert!(made_of(ptx, &text()), "the kernels have changed: run scripts/ptx.sh");
+        for capability in [(8, 0), (8, 9), (9, 0), (10, 0)] {
+            let ptx = ptx(capability);
+            assert!(made_of(&ptx, &text()), "the kernels have changed: run scripts/ptx.sh");
+            let hopper = capability >= (9, 0);
+            assert_eq!(ptx.contains("griddepcontrol"), hopper);
+            assert!(ptx.contains(if hopper { "\n.target sm_90\n" } else { "\n.target sm_80\n" }));
         }
-        assert!(!made_of(EMBEDDED[0].1, "another text"));
+        assert!(!made_of(EMBEDDED, "another text"));
     }
 
     #[test]
