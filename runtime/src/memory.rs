@@ -198,12 +198,7 @@ pub(crate) fn admit_copy(path: &Path) -> Result<()> {
 }
 
 /// Ok where so many bytes can be had.
-pub(crate) fn admit(
-    need: u128,
-    room: Option<Room>,
-    what: impl FnOnce() -> String,
-    advice: &'static str,
-) -> Result<()> {
+pub(crate) fn admit(need: u128, room: Option<Room>, what: impl FnOnce() -> String, advice: &'static str) -> Result<()> {
     match room {
         Some(Room { bytes: room, limit }) if need > room.into() => {
             Err(RuntimeError::Memory { what: what(), need: saturated(need), room, limit, advice })
@@ -359,7 +354,13 @@ mod tests {
             ..ModelSpec::default()
         };
         spec.check().unwrap();
-        let error = admit_session(&spec, most, KvType::F32, DEFAULT_CHUNK, Some(Room { bytes: u64::MAX, limit: Limit::Machine }));
+        let error = admit_session(
+            &spec,
+            most,
+            KvType::F32,
+            DEFAULT_CHUNK,
+            Some(Room { bytes: u64::MAX, limit: Limit::Machine }),
+        );
         let error = error.unwrap_err();
         assert!(matches!(error, RuntimeError::Memory { need: u64::MAX, .. }), "{error}");
         assert!(error.to_string().contains("more than 18 EB"), "{error}");

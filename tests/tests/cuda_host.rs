@@ -5,8 +5,8 @@ use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, isa};
 use nanoserve_runtime::cuda::CudaBackend;
-use nanoserve_runtime::cuda::split::Split;
 use nanoserve_runtime::cuda::device::{Launch, Span};
+use nanoserve_runtime::cuda::split::Split;
 use nanoserve_runtime::verify::trace;
 use nanoserve_runtime::{Engine, KvType, RuntimeError};
 use nanoserve_tests::recorder::{Event, Recorder};
@@ -164,7 +164,9 @@ fn a_ring_is_stored_and_attended_a_few_tokens_at_a_time() {
         .take()
         .iter()
         .filter_map(|event| match event {
-            Event::Launch(Launch { kernel, args, .. }) if kernel.starts_with("kv_") || kernel.starts_with("attention") => {
+            Event::Launch(Launch { kernel, args, .. })
+                if kernel.starts_with("kv_") || kernel.starts_with("attention") =>
+            {
                 Some((*kernel, format!("{:?}", &args[5..7])))
             }
             _ => None,
@@ -191,7 +193,8 @@ fn weights_go_there_once_and_in_order() {
         let file = engine.file();
         let mut events = device.take().into_iter();
         let Some(Event::Allocate(all)) = events.next() else { panic!("one allocation for all weights") };
-        let sent: Vec<Span> = events.map(|event| if let Event::To(span) = event { span } else { panic!("{event:?}") }).collect();
+        let sent: Vec<Span> =
+            events.map(|event| if let Event::To(span) = event { span } else { panic!("{event:?}") }).collect();
         let mut ranges: Vec<_> = file.layout().tensors.iter().map(|t| t.range.clone()).collect();
         ranges.sort_by_key(|range| range.start);
         ranges.dedup();
@@ -305,7 +308,8 @@ fn the_residual_stream_alone_crosses_once_a_step() {
         session.feed(&[1; 7], 7).unwrap();
         let crossed = |events: Vec<Event>| -> Vec<(&'static str, u64)> {
             // Not the step, the angles or what is zeroed.
-            let small = |event: &Event| matches!(event, Event::To(span) if span.bytes <= 16 || span.bytes == 256 * 8 * 4);
+            let small =
+                |event: &Event| matches!(event, Event::To(span) if span.bytes <= 16 || span.bytes == 256 * 8 * 4);
             events.iter().filter(|e| matches!(e, Event::To(_) | Event::From(_)) && !small(e)).map(what).collect()
         };
         assert_eq!(crossed(device.take()), [("to", 7 * 64 * 4), ("from", 50 * 4)]);
@@ -343,7 +347,10 @@ fn a_split_model_takes_the_memory_of_its_layers() {
     // Its keys and values are looked at by themselves, on either side.
     let device = Recorder::new((96 << 20) + used(1) + 100_000);
     let error = split(&path, &device, 1).session(4096, KvType::F32).unwrap_err().to_string();
-    assert!(error.starts_with("keys and values of the layers on the GPU needs 1.0 MB, this process can get 0.1 MB"), "{error}");
+    assert!(
+        error.starts_with("keys and values of the layers on the GPU needs 1.0 MB, this process can get 0.1 MB"),
+        "{error}"
+    );
 }
 
 #[test]

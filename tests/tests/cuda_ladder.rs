@@ -174,7 +174,8 @@ fn text_is_chosen_from_the_likeliest_as_from_all() {
     for temperature in [0.0, 0.9] {
         let sampling = SamplingOptions { temperature, top_k: 20, seed: 4, ..SamplingOptions::default() };
         let mut ids = [true, false].map(|hash| {
-            let options = GenerateOptions { max_tokens: Some(20), sampling: sampling.clone(), hash, ..Default::default() };
+            let options =
+                GenerateOptions { max_tokens: Some(20), sampling: sampling.clone(), hash, ..Default::default() };
             let done = session.generate(&reference.input_ids, &options, None, &mut |_| true).unwrap();
             assert_eq!(done.logits_hash.is_empty(), !hash);
             done.ids
@@ -205,7 +206,13 @@ fn rings_wind_as_on_the_cpu() {
     let own = Rope { theta: 1e4, rotary_dim: None, scaling: RopeScaling::Default {} };
     let specs = [
         ModelSpec { window: window(5, None), no_rope_layers: vec![1], ..base.clone() },
-        ModelSpec { window: window(33, Some(own)), qk_norm: QkNorm::Head, head_dim: 16, logit_softcap: Some(3.0), ..base },
+        ModelSpec {
+            window: window(33, Some(own)),
+            qk_norm: QkNorm::Head,
+            head_dim: 16,
+            logit_softcap: Some(3.0),
+            ..base
+        },
     ];
     let folder = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (0..400).map(|i| i * 7 % 50).collect();

@@ -91,7 +91,11 @@ fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
     if let Some(path) = &a.dump {
         dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;
     }
-    let text = if a.json { format!("{}\n", json(reference, &report, &cli::device_name(&engine))) } else { table(a, reference, &report) };
+    let text = if a.json {
+        format!("{}\n", json(reference, &report, &cli::device_name(&engine)))
+    } else {
+        table(a, reference, &report)
+    };
     Ok((text, report.pass()))
 }
 

@@ -17,7 +17,9 @@ use std::sync::Arc;
 /// The driver's answer, with what was asked.
 fn failed(call: &str) -> impl Fn(DriverError) -> DeviceError + '_ {
     move |e| {
-        let text = |words: Result<&std::ffi::CStr, DriverError>| words.map_or_else(|_| String::new(), |w| w.to_string_lossy().into_owned());
+        let text = |words: Result<&std::ffi::CStr, DriverError>| {
+            words.map_or_else(|_| String::new(), |w| w.to_string_lossy().into_owned())
+        };
         let cause = format!("{}: {}", text(e.error_name()), text(e.error_string()));
         DeviceError::Call { call: call.to_string(), cause }
     }
@@ -117,7 +119,9 @@ impl Driver {
         let missing = |cause: String| DeviceError::Missing { cause };
         // SAFETY: loads libcuda as everybody does, and runs nothing of it but its initialisers.
         if !unsafe { sys::is_culib_present() } {
-            return Err(missing("there is no NVIDIA driver (libcuda.so): install one, or run with --device cpu".into()));
+            return Err(missing(
+                "there is no NVIDIA driver (libcuda.so): install one, or run with --device cpu".into(),
+            ));
         }
         let no_gpu = |e: DriverError| {
             missing(format!("the driver finds no GPU it can use ({}): see nvidia-smi", failed("cuInit")(e)))
@@ -150,7 +154,16 @@ impl Driver {
         let stream = Arc::new(Stream { stream, _context: context });
         let pinned = || Pinned::new().map_err(failed("cuMemHostAlloc"));
         let staging = Staging { buffers: [pinned()?, pinned()?], next: 0, stream: stream.clone() };
-        Ok(Driver { functions, staging: RefCell::new(staging), stream, name, capability, processors, shared, overlap: false })
+        Ok(Driver {
+            functions,
+            staging: RefCell::new(staging),
+            stream,
+            name,
+            capability,
+            processors,
+            shared,
+            overlap: false,
+        })
     }
 }
 
@@ -280,7 +293,8 @@ impl Device for Driver {
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
         // SAFETY: the memory is not read before it is written: that is the backend's order, and no matter of the host's memory.
-        let address = unsafe { result::malloc_sync(bytes) }.map_err(failed(&format!("an allocation of {bytes} bytes")))?;
+        let address =
+            unsafe { result::malloc_sync(bytes) }.map_err(failed(&format!("an allocation of {bytes} bytes")))?;
         Ok(Memory { span: Span { address, bytes: bytes as u64 }, stream: self.stream.clone() })
     }
 

@@ -108,13 +108,7 @@ fn added<T>(rest: &[Op], out: impl Fn(&T) -> Rows, made: &[T]) -> Option<(Rows, 
 
 /// Takes rotations and norms of heads of `q` and `k` off the end of `before`.
 #[allow(clippy::type_complexity, reason = "the two things it takes")]
-fn heads(
-    before: &mut Vec<Op>,
-    q: Rows,
-    k: Rows,
-    head_dim: usize,
-    at: i32,
-) -> (Option<Angles>, Option<[Norm; 2]>) {
+fn heads(before: &mut Vec<Op>, q: Rows, k: Rows, head_dim: usize, at: i32) -> (Option<Angles>, Option<[Norm; 2]>) {
     let (mut angles, mut norms) = (None, None);
     if let [.., Op::Rope { x: a, angles: of_q, offset: i, .. }, Op::Rope { x: b, angles: of_k, offset: j, .. }] =
         before[..]
@@ -160,7 +154,8 @@ fn norms_into_matrices(fused: &mut Fused) {
         let mut changed = false;
         for (j, op) in fused.ops.iter().enumerate().skip(at + 1) {
             if op.reads().iter().any(|read| read.overlaps(out)) {
-                let reader = matches!(op, Op::Linear { x, norm: None, .. } | Op::Gated { x, norm: None, .. } if *x == out);
+                let reader =
+                    matches!(op, Op::Linear { x, norm: None, .. } | Op::Gated { x, norm: None, .. } if *x == out);
                 // Blocks that still take the norm must not see what others have written.
                 let apart = !op.writes().iter().any(|written| written.overlaps(out) || written.overlaps(x));
                 only &= reader && apart && !changed;

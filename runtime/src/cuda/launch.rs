@@ -290,7 +290,11 @@ pub fn decode(
     let [q_norm, k_norm] = norms.map_or([Span::NONE; 2], |norms| norms.map(|n| n.weight));
     let [cos, sin] = angles.map_or([Span::NONE; 2], |angles| [angles.cos, angles.sin]);
     let shared = 4 * (heads / kv_heads * dim + 32 * (dim + 2) + 4);
-    let b = Builder::new(kernel, [kv_heads, splits, 1], 256).shared(shared).read(a.q.span()).read(a.k.span()).read(a.v.span());
+    let b = Builder::new(kernel, [kv_heads, splits, 1], 256)
+        .shared(shared)
+        .read(a.q.span())
+        .read(a.k.span())
+        .read(a.v.span());
     let b = b.some(cos).some(sin).read(q_norm).read(k_norm).some(a.cache.keys).some(a.cache.values);
     let b = b.write(a.out.span()).some(partial).both(counter).read(step);
     let b = b.int(heads).int(kv_heads).int(dim).int(angles.map_or(0, |angles| angles.rotary_dim));
@@ -336,13 +340,7 @@ pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>
 }
 
 /// One token through gate and up.
-pub fn matvec_gated(
-    x: Rows,
-    norm: Option<Norm>,
-    [gate, up]: [Part; 2],
-    activation: Activation,
-    out: Rows,
-) -> Launch {
+pub fn matvec_gated(x: Rows, norm: Option<Norm>, [gate, up]: [Part; 2], activation: Activation, out: Rows) -> Launch {
     let kernel = match activation {
         Activation::Silu => ["matvec_gated_silu_f32", "matvec_gated_silu_f16", "matvec_gated_silu_q8"],
         Activation::GeluTanh => ["matvec_gated_gelu_f32", "matvec_gated_gelu_f16", "matvec_gated_gelu_q8"],

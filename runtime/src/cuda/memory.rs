@@ -26,9 +26,7 @@ const ANGLES: usize = 256;
 /// Copies any number of bytes to the device, in pieces.
 pub fn send<D: Device>(device: &D, to: Span, from: &[u8]) -> Result<(), DeviceError> {
     let pieces = from.chunks(PIECE).enumerate();
-    pieces.into_iter().try_for_each(|(i, piece)| {
-        device.copy_to(to.part((i * PIECE) as u64, piece.len() as u64), piece)
-    })
+    pieces.into_iter().try_for_each(|(i, piece)| device.copy_to(to.part((i * PIECE) as u64, piece.len() as u64), piece))
 }
 
 /// Copies from the device.

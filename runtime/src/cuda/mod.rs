@@ -14,10 +14,10 @@
 //!
 //! Results are those of the CPU within a tolerance, and twice the same bits: every sum has a fixed order.
 
+pub mod device;
 #[cfg(not(feature = "cuda"))]
 #[path = "absent.rs"]
 mod driver;
-pub mod device;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod driver;

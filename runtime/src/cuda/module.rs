@@ -101,7 +101,8 @@ fn cached(
 ) -> Result<Vec<u8>, DeviceError> {
     let (major, minor) = capability;
     if capability < LEAST {
-        let cause = format!("this GPU has compute capability {major}.{minor}, the kernels need 8.0: run with --device cpu");
+        let cause =
+            format!("this GPU has compute capability {major}.{minor}, the kernels need 8.0: run with --device cpu");
         return Err(DeviceError::Missing { cause });
     }
     let ptx = ptx(capability);

@@ -85,12 +85,7 @@ impl Needs {
 ///
 /// # Errors
 /// When the queue reads such rows.
-pub fn plan(
-    ops: &[Op],
-    scratch: &Scratch,
-    chip: Chip,
-    left_out: &mut Vec<Rows>,
-) -> Result<Vec<Launch>, DeviceError> {
+pub fn plan(ops: &[Op], scratch: &Scratch, chip: Chip, left_out: &mut Vec<Rows>) -> Result<Vec<Launch>, DeviceError> {
     for op in ops {
         if let Some(rows) = left_out.iter().find(|rows| op.reads().iter().any(|read| read.overlaps(**rows))) {
             return Err(DeviceError::LeftOut { address: rows.address });
@@ -123,7 +118,9 @@ impl Lower<'_> {
         // What nothing goes through does nothing: the last layer's queries of a step that asks for no row.
         let empty = |rows: Rows| rows.rows == 0;
         let launch = match op {
-            Op::Embed { table, out, scale } => launch::embed(*table, scratch.ids.part(0, 4 * out.rows as u64), *out, *scale),
+            Op::Embed { table, out, scale } => {
+                launch::embed(*table, scratch.ids.part(0, 4 * out.rows as u64), *out, *scale)
+            }
             Op::Norm { x, .. } | Op::NormParts { x, .. } | Op::Rope { x, .. } if empty(*x) => return,
             Op::Norm { x, norm, out } => launch::rms_norm(*x, *norm, *out, x.rows, x.width),
             Op::NormAdd { x, y, norm, factor } => launch::norm_add(*x, *y, *norm, *factor),

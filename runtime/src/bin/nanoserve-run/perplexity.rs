@@ -2,9 +2,9 @@
 
 use crate::{Arguments, cli};
 use anyhow::{Result, bail};
+use nanoserve_runtime::RuntimeError;
 use nanoserve_runtime::backend::Backend as _;
 use nanoserve_runtime::perplexity::{Perplexity, perplexity, windows};
-use nanoserve_runtime::RuntimeError;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
