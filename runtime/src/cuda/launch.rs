@@ -64,6 +64,13 @@ pub struct Chip {
     pub shared: u32,
 }
 
+impl Chip {
+    /// Blocks for so many panels of a matrix: two on each processor, which go from panel to panel.
+    fn panels(self, panels: usize) -> usize {
+        panels.min(2 * self.processors as usize)
+    }
+}
+
 /// A launch under construction.
 struct Builder(Launch);
 
@@ -315,11 +322,11 @@ fn matvec_shared(matrix: Matrix, norm: bool) -> usize {
     };
     let cols = matrix.cols.next_multiple_of(block);
     let bytes = if matrix.encoding == Encoding::Q8 { cols + cols / 8 } else { 0 };
-    1584 + 4 * cols + if norm { 4 * cols } else { 0 } + bytes
+    3120 + 4 * cols + if norm { 4 * cols } else { 0 } + bytes
 }
 
 /// One token through up to three matrices of one encoding; with a residual, of one, whose `out` is changed.
-pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>) -> Launch {
+pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>, chip: Chip) -> Launch {
     let matrix = parts[0].matrix;
     let kernel = of(matrix.encoding, ["matvec_f32", "matvec_f16", "matvec_q8"]);
     let mut all = Parts { n: parts.len() as i32, ..Parts::default() };
@@ -329,7 +336,7 @@ pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>
     }
     let panels: usize = parts.iter().map(|p| p.matrix.rows.div_ceil(PANEL_ROWS)).sum();
     let shared = matvec_shared(matrix, norm.is_some());
-    let mut b = Builder::new(kernel, [panels, 1, 1], MATVEC).shared(shared).arg(Arg::Parts(all));
+    let mut b = Builder::new(kernel, [chip.panels(panels), 1, 1], MATVEC).shared(shared).arg(Arg::Parts(all));
     for part in parts {
         let out = if residual.is_some() { Access::Both } else { Access::Write };
         b = b.touch(part.matrix.panels, Access::Read).touch(part.bias, Access::Read).touch(part.out.span(), out);
@@ -347,7 +354,7 @@ pub fn matvec_gated(x: Rows, norm: Option<Norm>, [gate, up]: [Part; 2], activati
     };
     let (kernel, rows) = (of(gate.matrix.encoding, kernel), gate.matrix.rows);
     let shared = matvec_shared(gate.matrix, norm.is_some());
-    let b = Builder::new(kernel, [rows.div_ceil(PANEL_ROWS), 1, 1], MATVEC).shared(shared);
+    let b = Builder::new(kernel, [chip.panels(rows.div_ceil(PANEL_ROWS)), 1, 1], MATVEC).shared(shared);
     let b = b.read(gate.matrix.panels).read(up.matrix.panels).read(gate.bias).read(up.bias).read(x.span());
     let b = b.read(norm.map_or(Span::NONE, |n| n.weight)).float(norm.map_or(0.0, |n| n.eps));
     b.int(rows).int(gate.matrix.cols).write(out.span()).0
