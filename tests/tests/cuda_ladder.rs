@@ -30,8 +30,10 @@ fn file(path: &Path) -> Arc<NsvFile> {
     Arc::new(NsvFile::open(path).unwrap())
 }
 
+type Emulated = Engine<CudaBackend<Emulator>>;
+
 /// The backends that are tried: fused and graphs, one operation at a time; None without an emulator.
-fn engines(path: &Path) -> Option<[(&'static str, Engine<CudaBackend<Emulator>>); 2]> {
+fn engines(path: &Path) -> Option<[(&'static str, Emulated); 2]> {
     let fused = CudaBackend::new(Emulator::new()?, 0);
     let plain = CudaBackend::new(Emulator::new()?, 0).unfused();
     let bind = |backend| Engine::with_backend(file(path), backend).unwrap();

@@ -347,7 +347,14 @@ pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>
 }
 
 /// One token through gate and up.
-pub fn matvec_gated(x: Rows, norm: Option<Norm>, [gate, up]: [Part; 2], activation: Activation, out: Rows) -> Launch {
+pub fn matvec_gated(
+    x: Rows,
+    norm: Option<Norm>,
+    [gate, up]: [Part; 2],
+    activation: Activation,
+    out: Rows,
+    chip: Chip,
+) -> Launch {
     let kernel = match activation {
         Activation::Silu => ["matvec_gated_silu_f32", "matvec_gated_silu_f16", "matvec_gated_silu_q8"],
         Activation::GeluTanh => ["matvec_gated_gelu_f32", "matvec_gated_gelu_f16", "matvec_gated_gelu_q8"],
