@@ -30,7 +30,7 @@ tools=${CARGO_TARGET_DIR:-$PWD/target}/ptx-tools
 command -v python3 >/dev/null || { echo "error: missing python3" >&2; exit 2; }
 if [ ! -e "$tools/$version" ]; then
     rm -rf "$tools"
-    python3 -m pip install --quiet --no-deps --disable-pip-version-check --root-user-action=ignore --target "$tools" \
+    python3 -m pip install --quiet --no-deps --disable-pip-version-check --root-user-action=ignore --retries 1 --timeout 20 --target "$tools" \
         "nvidia-cuda-nvrtc==$version" "nvidia-cuda-nvcc==$version" ||
         { echo "error: pip could not get nvidia-cuda-nvrtc and nvidia-cuda-nvcc $version" >&2; exit 2; }
     touch "$tools/$version"

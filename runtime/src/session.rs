@@ -72,8 +72,9 @@ impl Engine<Split<Driver>> {
         let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
         let layers = file.spec().n_layers;
         let on_gpu = |wanted: usize| -> Result<Self> {
-            let (cpu, first) = (CpuBackend::new(kernels, pool.clone()), layers - wanted.min(layers));
-            Self::with_backend(file.clone(), Split::new(cpu, Driver::open()?.overlapping(options.overlap), first))
+            let device = Driver::open().map(|driver| driver.overlapping(options.overlap));
+            let cpu = CpuBackend::new(kernels, pool.clone());
+            Self::with_backend(file.clone(), Split::opened(cpu, device, layers - wanted.min(layers))?)
         };
         let on_cpu = || Self::with_backend(file.clone(), Split::cpu(CpuBackend::new(kernels, pool.clone())));
         match place {

@@ -6,7 +6,6 @@
 use nanoserve_format::{Encoding, parse};
 use nanoserve_runtime::memory::session_bytes;
 use nanoserve_runtime::session::DEFAULT_CHUNK;
-use nanoserve_runtime::session::DEFAULT_CHUNK;
 use nanoserve_runtime::{Engine, EngineOptions, KvType};
 use nanoserve_tests::counting::{Counting, peak};
 use nanoserve_tests::{SourceType, Tiny, convert_with};

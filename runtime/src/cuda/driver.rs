@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The driver's answer, with what was asked.
@@ -82,7 +83,7 @@ impl Drop for Pinned {
 struct Staging {
     buffers: [Pinned; 2],
     next: usize,
-    stream: Arc<Stream>,
+    stream: Rc<Stream>,
 }
 
 impl Drop for Staging {
@@ -96,7 +97,7 @@ impl Drop for Staging {
 pub struct Driver {
     functions: HashMap<&'static str, sys::CUfunction>,
     staging: RefCell<Staging>,
-    stream: Arc<Stream>,
+    stream: Rc<Stream>,
     name: String,
     capability: (u32, u32),
     processors: u32,
@@ -151,7 +152,7 @@ impl Driver {
             functions.insert(kernel, function);
         }
         let stream = result::stream::create(StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
-        let stream = Arc::new(Stream { stream, _context: context });
+        let stream = Rc::new(Stream { stream, _context: context });
         let pinned = || Pinned::new().map_err(failed("cuMemHostAlloc"));
         let staging = Staging { buffers: [pinned()?, pinned()?], next: 0, stream: stream.clone() };
         Ok(Driver {
@@ -174,6 +175,19 @@ impl Driver {
         self.overlap = overlap && self.capability >= (9, 0);
         self
     }
+}
+
+/// Copies by several threads where there is much: one alone, that also has the map's pages brought in, is slower than the bus.
+fn fill(to: &mut [u8], from: &[u8]) {
+    if from.len() < PIECE / 2 {
+        return to.copy_from_slice(from);
+    }
+    let part = from.len().div_ceil(std::thread::available_parallelism().map_or(1, |n| n.get().min(8)));
+    std::thread::scope(|scope| {
+        for (to, from) in to.chunks_mut(part).zip(from.chunks(part)) {
+            scope.spawn(move || to.copy_from_slice(from));
+        }
+    });
 }
 
 /// The driver's version: 13000 is 13.0.
@@ -224,7 +238,7 @@ fn link(ptx: &str) -> Result<Vec<u8>, DeviceError> {
 /// Memory of the GPU.
 pub struct Memory {
     span: Span,
-    stream: Arc<Stream>,
+    stream: Rc<Stream>,
 }
 
 impl fmt::Debug for Memory {
@@ -246,7 +260,7 @@ impl Drop for Memory {
 pub struct Graph {
     graph: sys::CUgraph,
     run: sys::CUgraphExec,
-    stream: Arc<Stream>,
+    stream: Rc<Stream>,
 }
 
 impl fmt::Debug for Graph {
@@ -311,7 +325,7 @@ impl Device for Driver {
             // SAFETY: the event is the buffer's own; where it was never recorded there is nothing to wait for.
             unsafe { result::event::synchronize(pinned.free) }.map_err(failed("a copy to the GPU"))?;
             let bytes = pinned.slice(piece.len());
-            bytes.copy_from_slice(piece);
+            fill(bytes, piece);
             let address = to.address + (i * PIECE) as u64;
             // SAFETY: the buffer is not touched before the event says that the copy is done; device memory is the driver's to
             // check.

@@ -64,6 +64,13 @@ pub struct Chip {
     pub shared: u32,
 }
 
+impl Chip {
+    /// Blocks for so many panels of a matrix: two on each processor, which go from panel to panel.
+    fn panels(self, panels: usize) -> usize {
+        panels.min(2 * self.processors as usize)
+    }
+}
+
 /// A launch under construction.
 struct Builder(Launch);
 
@@ -319,7 +326,7 @@ fn matvec_shared(matrix: Matrix, norm: bool) -> usize {
 }
 
 /// One token through up to three matrices of one encoding; with a residual, of one, whose `out` is changed.
-pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>) -> Launch {
+pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>, chip: Chip) -> Launch {
     let matrix = parts[0].matrix;
     let kernel = of(matrix.encoding, ["matvec_f32", "matvec_f16", "matvec_q8"]);
     let mut all = Parts { n: parts.len() as i32, ..Parts::default() };
@@ -329,7 +336,7 @@ pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>
     }
     let panels: usize = parts.iter().map(|p| p.matrix.rows.div_ceil(PANEL_ROWS)).sum();
     let shared = matvec_shared(matrix, norm.is_some());
-    let mut b = Builder::new(kernel, [panels, 1, 1], MATVEC).shared(shared).arg(Arg::Parts(all));
+    let mut b = Builder::new(kernel, [chip.panels(panels), 1, 1], MATVEC).shared(shared).arg(Arg::Parts(all));
     for part in parts {
         let out = if residual.is_some() { Access::Both } else { Access::Write };
         b = b.touch(part.matrix.panels, Access::Read).touch(part.bias, Access::Read).touch(part.out.span(), out);
@@ -340,14 +347,21 @@ pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>
 }
 
 /// One token through gate and up.
-pub fn matvec_gated(x: Rows, norm: Option<Norm>, [gate, up]: [Part; 2], activation: Activation, out: Rows) -> Launch {
+pub fn matvec_gated(
+    x: Rows,
+    norm: Option<Norm>,
+    [gate, up]: [Part; 2],
+    activation: Activation,
+    out: Rows,
+    chip: Chip,
+) -> Launch {
     let kernel = match activation {
         Activation::Silu => ["matvec_gated_silu_f32", "matvec_gated_silu_f16", "matvec_gated_silu_q8"],
         Activation::GeluTanh => ["matvec_gated_gelu_f32", "matvec_gated_gelu_f16", "matvec_gated_gelu_q8"],
     };
     let (kernel, rows) = (of(gate.matrix.encoding, kernel), gate.matrix.rows);
     let shared = matvec_shared(gate.matrix, norm.is_some());
-    let b = Builder::new(kernel, [rows.div_ceil(PANEL_ROWS), 1, 1], MATVEC).shared(shared);
+    let b = Builder::new(kernel, [chip.panels(rows.div_ceil(PANEL_ROWS)), 1, 1], MATVEC).shared(shared);
     let b = b.read(gate.matrix.panels).read(up.matrix.panels).read(gate.bias).read(up.bias).read(x.span());
     let b = b.read(norm.map_or(Span::NONE, |n| n.weight)).float(norm.map_or(0.0, |n| n.eps));
     b.int(rows).int(gate.matrix.cols).write(out.span()).0

@@ -72,6 +72,12 @@ pub fn text() -> String {
     lines.collect()
 }
 
+/// Makes machine code of PTX.
+type Link<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, DeviceError>;
+
+/// Makes machine code of the kernels' text for a GPU.
+type Compile<'a> = &'a dyn Fn(&str, (u32, u32)) -> Result<Vec<u8>, DeviceError>;
+
 /// Whether PTX was made of a text.
 fn made_of(ptx: &str, text: &str) -> bool {
     let hash: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -82,11 +88,7 @@ fn made_of(ptx: &str, text: &str) -> bool {
 ///
 /// # Errors
 /// When the GPU is too old, or the kernels cannot be made.
-pub fn image(
-    capability: (u32, u32),
-    driver: u32,
-    link: &dyn Fn(&str) -> Result<Vec<u8>, DeviceError>,
-) -> Result<Vec<u8>, DeviceError> {
+pub fn image(capability: (u32, u32), driver: u32, link: Link) -> Result<Vec<u8>, DeviceError> {
     cached(cache_folder().as_deref(), &text(), capability, driver, link, &compile)
 }
 
@@ -96,8 +98,8 @@ fn cached(
     text: &str,
     capability: (u32, u32),
     driver: u32,
-    link: &dyn Fn(&str) -> Result<Vec<u8>, DeviceError>,
-    compile: &dyn Fn(&str, (u32, u32)) -> Result<Vec<u8>, DeviceError>,
+    link: Link,
+    compile: Compile,
 ) -> Result<Vec<u8>, DeviceError> {
     let (major, minor) = capability;
     if capability < LEAST {

@@ -140,7 +140,7 @@ impl Lower<'_> {
             }
             Op::Gated { x, norm, gate, up, activation, out } => {
                 if x.rows == 1 && gate.matrix.encoding == up.matrix.encoding {
-                    self.launches.push(launch::matvec_gated(*x, *norm, [*gate, *up], *activation, *out));
+                    self.launches.push(launch::matvec_gated(*x, *norm, [*gate, *up], *activation, *out, self.chip));
                 } else {
                     let rows = Rows { address: scratch.up.address, ..*out };
                     self.linear(*x, *norm, &[Part { out: *out, ..*gate }, Part { out: rows, ..*up }], None);
@@ -189,7 +189,7 @@ impl Lower<'_> {
             for encoding in Encoding::ALL {
                 let same: Vec<Part> = parts.iter().filter(|p| p.matrix.encoding == encoding).copied().collect();
                 for parts in same.chunks(3) {
-                    self.launches.push(launch::matvec(x, norm, parts, residual));
+                    self.launches.push(launch::matvec(x, norm, parts, residual, self.chip));
                 }
             }
             return;

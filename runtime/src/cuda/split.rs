@@ -4,7 +4,7 @@
 //! residual stream crosses once a step, behind the last layer of the CPU. What has no weight runs where its rows are. The head,
 //! often the largest matrix, is the GPU's, with any layer at all.
 
-use super::device::Device;
+use super::device::{Device, DeviceError};
 use super::memory::{cache_bytes, holds};
 use super::{CudaBackend, DeviceBuffer, DeviceCache, DeviceWeight};
 use crate::backend::{Attention, Backend, BackendKind, KvShape, Linear};
@@ -91,6 +91,14 @@ impl<D: Device + Debug> Split<D> {
     /// The layers from `first_layer` on, and what is behind them, on the GPU.
     pub fn new(cpu: CpuBackend, device: D, first_layer: usize) -> Self {
         Split { cpu, gpu: Some((CudaBackend::new(device, first_layer), first_layer)) }
+    }
+
+    /// As [`Split::new`], if there is a device.
+    ///
+    /// # Errors
+    /// What kept it from being opened.
+    pub fn opened(cpu: CpuBackend, device: Result<D, DeviceError>, first_layer: usize) -> Result<Self> {
+        Ok(Self::new(cpu, device?, first_layer))
     }
 
     /// The CPU.

@@ -3,8 +3,8 @@
 use crate::{Arguments, cli};
 use anyhow::{Result, bail};
 use nanoserve_runtime::RuntimeError;
-use nanoserve_runtime::backend::Backend as _;
 use nanoserve_runtime::perplexity::{Perplexity, perplexity, windows};
+use nanoserve_runtime::session::DEFAULT_CHUNK;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,8 @@ const DEFAULT_WINDOW: usize = 512;
 pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
     let tokenizer = engine.tokenizer()?;
     let tokens = tokenizer.encode(text, true).map_err(RuntimeError::from)?;
-    let chunk = a.chunk.unwrap_or(engine.backend().chunk());
+    // Every row of logits comes back: no more of them at a time than elsewhere, whatever a device could do.
+    let chunk = a.chunk.unwrap_or(DEFAULT_CHUNK);
     if chunk == 0 {
         bail!("--chunk is 0, expected at least 1");
     }
