@@ -182,3 +182,77 @@ fn norms_into_matrices(fused: &mut Fused) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::device::Span;
+    use super::super::ops::Matrix;
+    use super::*;
+    use nanoserve_format::Encoding;
+
+    /// Buffer `i`, with so many rows of 8.
+    fn rows(i: u64, rows: usize) -> Rows {
+        Rows { address: 0x1000 * (i + 1), rows, width: 8 }
+    }
+
+    fn linear(x: Rows, out: Rows) -> Op {
+        let panels = Span { address: 0x9_0000, bytes: 512 };
+        let matrix = Matrix { panels, encoding: Encoding::F32, rows: 8, cols: 8 };
+        Op::Linear { x, norm: None, parts: vec![Part { matrix, bias: Span::NONE, out }], residual: None }
+    }
+
+    fn norm(x: Rows, out: Rows) -> Op {
+        Op::Norm { x, norm: Norm { weight: Span { address: 0x8_0000, bytes: 32 }, eps: 1e-5 }, out }
+    }
+
+    fn kinds(fused: &Fused) -> Vec<&'static str> {
+        let kind = |op: &Op| match op {
+            Op::Linear { norm: Some(_), residual: None, .. } => "norm+linear",
+            Op::Linear { norm: None, residual: Some(_), .. } => "linear+add",
+            Op::Linear { norm: None, residual: None, .. } => "linear",
+            Op::Norm { .. } => "norm",
+            Op::NormAdd { .. } => "norm_add",
+            Op::Scale { .. } => "scale",
+            Op::Add { .. } => "add",
+            _ => "another",
+        };
+        fused.ops.iter().map(kind).collect()
+    }
+
+    #[test]
+    fn what_others_read_is_not_left_out() {
+        let [x, n, out, y] = [0, 1, 2, 3].map(|i| rows(i, 1));
+        // Alone, the norm goes into the matrix and its rows are told.
+        let fused = fuse(&[norm(x, n), linear(n, out)]);
+        assert_eq!((kinds(&fused), fused.left_out), (vec!["norm+linear"], vec![n]));
+        // Filled again, they are not.
+        let fused = fuse(&[norm(x, n), linear(n, out), norm(y, n), Op::Scale { x: n, factor: 2.0 }]);
+        assert_eq!((kinds(&fused), fused.left_out), (vec!["norm+linear", "norm", "scale"], vec![]));
+        // Something else reads the norm, or its input has changed before the matrix reads.
+        let read = [norm(x, n), linear(n, out), Op::Add { x: y, y: n }];
+        assert_eq!(kinds(&fuse(&read)), ["norm", "linear", "add"]);
+        let changed = [norm(x, n), Op::Scale { x, factor: 2.0 }, linear(n, out)];
+        assert_eq!(kinds(&fuse(&changed)), ["norm", "scale", "linear"]);
+        // A matrix that writes where the norm reads: blocks are not of one time.
+        assert_eq!(kinds(&fuse(&[norm(x, n), linear(n, x)])), ["norm", "linear"]);
+        // More rows go through other kernels.
+        let [x, n, out] = [0, 1, 2].map(|i| rows(i, 2));
+        assert_eq!(kinds(&fuse(&[norm(x, n), linear(n, out)])), ["norm", "linear"]);
+    }
+
+    #[test]
+    fn a_residual_takes_its_factor_along() {
+        let [x, out, y] = [0, 1, 2].map(|i| rows(i, 3));
+        let fused = fuse(&[linear(y, out), Op::Scale { x: out, factor: 0.5 }, Op::Add { x, y: out }]);
+        let [Op::Linear { parts, residual, .. }] = &fused.ops[..] else { panic!("{fused:?}") };
+        assert_eq!((parts[0].out, *residual, &fused.left_out[..]), (x, Some(0.5), &[out][..]));
+        // Its rows are read once more.
+        let again = [linear(y, out), Op::Add { x, y: out }, Op::Add { x: y, y: out }];
+        assert_eq!(kinds(&fuse(&again)), ["linear", "add", "add"]);
+        assert_eq!(kinds(&fuse(&[norm(y, out), Op::Add { x, y: out }])), ["norm_add"]);
+        // Fewer rows are filled after: the rest stays left out.
+        let one = rows(1, 1);
+        let fused = fuse(&[linear(y, out), Op::Add { x, y: out }, linear(rows(2, 1), one)]);
+        assert_eq!(fused.left_out, [Rows { address: one.address + 32, rows: 1, width: 16 }]);
+    }
+}
