@@ -59,7 +59,7 @@ INLINE void attention(const float* q, const T* cache_k, const T* cache_v, float*
             for (int i = 0; i < seen; i++) s += weights[i] * widen(cache_v[(kv_head + (tile + i) % positions) * head_dim + d]);
             sum[part] = sum[part] * keep + s;
         }
-        __syncthreads();
+        // The next tile's first barrier stands between these reads and the writes behind it.
     }
     for (int part = 0; part < 2; part++)
         if (t + part * TILE_POSITIONS < head_dim) out[own + t + part * TILE_POSITIONS] = sum[part] / total;

@@ -22,8 +22,8 @@ INLINE void sort_keys(u64* keys) {
     __syncthreads();
 }
 
-/// Takes n keys, key(i) each, none twice, and leaves the largest k of them and what was among keys[0..k) there, largest first,
-/// zeros where there are fewer. Stops after a batch of which none was kept, where `falling`: keys of later batches are then smaller.
+/// Takes n keys, key(i) each, none twice, and leaves the largest k of them and what was among keys[0..k) there, largest
+/// first, zeros where there are fewer. Stops behind a batch of which none was kept, where `falling`: later keys are smaller.
 template <class Key> INLINE void keep_largest(u64* keys, u32* count, int k, int n, bool falling, Key key) {
     for (int first = 0; first < n; first += TOP_BATCH) {
         for (int i = TOP_MOST + threadIdx.x; i < TOP_SORTED; i += TOP) keys[i] = 0;
@@ -36,7 +36,7 @@ template <class Key> INLINE void keep_largest(u64* keys, u32* count, int k, int 
         }
         __syncthreads();
         bool some = *count > 0;
-        __syncthreads();
+        __syncthreads(); // before the next batch's zero
         if (some)
             sort_keys(keys);
         else if (falling)
@@ -53,12 +53,10 @@ KERNEL(256, 1, top_candidates, const float* logits, int n, int k, u8* scratch, u
     u64* lists = reinterpret_cast<u64*>(scratch + 16); // [rank k][block]
     for (int i = threadIdx.x; i < TOP_SORTED; i += TOP) keys[i] = 0;
     int share = ceil_div(n, gridDim.x), first = blockIdx.x * share, own = max(0, min(share, n - first));
-    __syncthreads();
     keep_largest(keys, count, k, own, false, [=](int i) { return key_of(logits[first + i], first + i); });
     for (int i = threadIdx.x; i < k; i += TOP) lists[i * gridDim.x + blockIdx.x] = keys[i];
     if (!last_block(reinterpret_cast<u32*>(scratch), flag)) return;
     for (int i = threadIdx.x; i < TOP_SORTED; i += TOP) keys[i] = 0;
-    __syncthreads();
     // Rank by rank, so that a batch without a key to keep is the last.
     keep_largest(keys, count, k, k * gridDim.x, true, [=](int i) { return load_fresh(lists + i); });
     for (int i = threadIdx.x; i < k; i += TOP) ids[i] = id_of(keys[i]), values[i] = logit_of(keys[i]);
