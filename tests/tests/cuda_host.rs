@@ -88,11 +88,11 @@ fn a_token_of_a_llama_is_five_kernels_a_layer_and_then_a_replay() {
     // The step and its token go there, logits come back.
     let sizes: Vec<(&str, u64)> = third.iter().map(what).collect();
     assert_eq!(sizes, [("to", 12), ("replay", 12), ("from", 4 * 50)]);
-    let attention = "rope rope kv_store_f16 attention_f16 to_f16 matmul_f16";
-    let mlp = "rms_norm to_f16 matmul_f16 matmul_f16 gate_silu to_f16 matmul_f16";
-    let first = joined(&["rms_norm to_f16 matmul_f16 matmul_f16 matmul_f16", attention, mlp]);
+    let attention = "rope rope kv_store_f16 attention_f16 to_f16 matmul_narrow_f16";
+    let mlp = "rms_norm to_f16 matmul_narrow_f16 matmul_narrow_f16 gate_silu to_f16 matmul_narrow_f16";
+    let first = joined(&["rms_norm to_f16 matmul_narrow_f16 matmul_narrow_f16 matmul_narrow_f16", attention, mlp]);
     // In the last layer the last token alone goes on.
-    let last = "rms_norm to_f16 matmul_f16 matmul_f16 matvec_f16 rope rope kv_store_f16 attention_f16 matvec_f16 \
+    let last = "rms_norm to_f16 matmul_narrow_f16 matmul_narrow_f16 matvec_f16 rope rope kv_store_f16 attention_f16 matvec_f16 \
                 matvec_gated_silu_f16 matvec_f16";
     assert_eq!(prompt, joined(&["embed_f16", &first, last, "matvec_f16"]));
 }
@@ -102,8 +102,8 @@ fn gemmas_norms_behind_blocks_are_added_in_one() {
     let (prompt, token, _) = launches(&gemma(), Encoding::Q8, 5);
     let layer = "matvec_q8 decode_f16 matvec_q8 norm_add matvec_gated_gelu_q8 matvec_q8 norm_add";
     assert_eq!(token, joined(&["embed_q8", layer, layer, "matvec_q8 softcap"]));
-    let first = "rms_norm to_f16 matmul_q8 matmul_q8 matmul_q8 rope rope kv_store_f16 attention_f16 to_f16 matmul_q8 norm_add \
-                 rms_norm to_f16 matmul_q8 matmul_q8 gate_gelu_tanh to_f16 matmul_q8 norm_add";
+    let first = "rms_norm to_f16 matmul_narrow_q8 matmul_narrow_q8 matmul_narrow_q8 rope rope kv_store_f16 attention_f16 to_f16 matmul_narrow_q8 norm_add \
+                 rms_norm to_f16 matmul_narrow_q8 matmul_narrow_q8 gate_gelu_tanh to_f16 matmul_narrow_q8 norm_add";
     assert!(prompt.starts_with(&joined(&["embed_q8", first])), "{prompt}");
 }
 

@@ -8,7 +8,7 @@ use crate::backend::KvType;
 use nanoserve_format::{Activation, Encoding, PANEL_ROWS};
 
 /// Every kernel by its name.
-pub const KERNELS: [&str; 38] = [
+pub const KERNELS: [&str; 40] = [
     "add",
     "advance",
     "argmax",
@@ -30,6 +30,8 @@ pub const KERNELS: [&str; 38] = [
     "kv_store_f32",
     "matmul_f16",
     "matmul_f32",
+    "matmul_narrow_f16",
+    "matmul_narrow_q8",
     "matmul_q8",
     "matvec_f16",
     "matvec_f32",
@@ -392,9 +394,13 @@ pub fn to_f16(x: Rows, halves: Halves, grouped: bool) -> Launch {
 /// Many tokens through one matrix in f16 or q8; with a residual, `out` is changed.
 pub fn matmul(halves: Halves, tokens: usize, part: Part, residual: Option<f32>) -> Launch {
     let (matrix, out) = (part.matrix, part.out.span());
-    let kernel = of(matrix.encoding, ["", "matmul_f16", "matmul_q8"]);
-    let grid = [matrix.rows.div_ceil(TILE), tokens.div_ceil(TILE), 1];
-    let shared = if matrix.encoding == Encoding::F16 { 98_304 } else { 100_352 };
+    let (tile, kernel, shared) = match (tokens <= NARROW, matrix.encoding) {
+        (true, Encoding::Q8) => (NARROW, "matmul_narrow_q8", 37_632),
+        (true, _) => (NARROW, "matmul_narrow_f16", 73_728),
+        (false, Encoding::Q8) => (WIDE, "matmul_q8", 100_352),
+        (false, _) => (WIDE, "matmul_f16", 98_304),
+    };
+    let grid = [matrix.rows.div_ceil(tile), tokens.div_ceil(tile), 1];
     let b = Builder::new(kernel, grid, 128).shared(shared);
     let b = b.read(matrix.panels).read(halves.hi).read(halves.lo).read(halves.scales).read(part.bias);
     let b = if residual.is_some() { b.both(out) } else { b.write(out) };
@@ -402,8 +408,9 @@ pub fn matmul(halves: Halves, tokens: usize, part: Part, residual: Option<f32>) 
     b.arg(Arg::Pointer(residual.map_or(0, |_| out.address))).float(residual.unwrap_or(1.0)).0
 }
 
-/// Rows and tokens of a block's tile of the matrix kernels.
-const TILE: usize = 128;
+/// Rows and tokens of a block's tile of the matrix kernels for few tokens, and of those for more.
+const NARROW: usize = 32;
+const WIDE: usize = 128;
 
 /// Many tokens through one matrix in f32.
 pub fn matmul_f32(x: Rows, part: Part, residual: Option<f32>) -> Launch {

@@ -25,7 +25,10 @@ fn activations_in_halves() {
                 let scale = scales[row];
                 assert_eq!(scale.to_bits() << 9, 0, "{scale} is a power of two");
                 let largest = x[row * width..(row + 1) * width].iter().fold(0f32, |m, x| m.max(x.abs()));
-                assert!(size < 1e-9 || size > 1e28 || (1.0..2.0).contains(&(largest / scale)), "{largest} / {scale}");
+                assert!(
+                    !(1e-9..=1e28).contains(&size) || (1.0..2.0).contains(&(largest / scale)),
+                    "{largest} / {scale}"
+                );
                 for i in 0..padded {
                     let place = match grouped {
                         0 => i,
