@@ -6,7 +6,9 @@
 use crate::error::Result;
 use crate::memory::Room;
 use crate::rope::RopeTable;
+use crate::session::DEFAULT_CHUNK;
 use nanoserve_format::{Activation, ModelSpec, NsvFile, PANEL_ROWS, Shape};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Positions whose softmax is taken together; blocks begin at multiples of it.
@@ -14,6 +16,9 @@ pub const ATTENTION_BLOCK: usize = 64;
 
 /// Tokens that a layer with a window stores and attends at a time: more would need a longer ring.
 pub const WINDOW_STEP: usize = 256;
+
+/// Logits that a backend gives at most of a row that it does not give.
+pub const MOST_CANDIDATES: usize = 256;
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +101,40 @@ pub struct Linear<W> {
     pub bias: Option<W>,
 }
 
+/// What kind of backend keeps a cache: another kind cannot read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// The processor.
+    Cpu,
+    /// A GPU has the layers from this one on, the processor those before it.
+    Cuda(usize),
+}
+
+impl BackendKind {
+    /// Its number in files: 0 is the processor.
+    pub fn code(self) -> u32 {
+        match self {
+            BackendKind::Cpu => 0,
+            BackendKind::Cuda(first_layer) => 1 + first_layer as u32,
+        }
+    }
+
+    /// What has this number.
+    pub fn from_code(code: u32) -> BackendKind {
+        if code == 0 { BackendKind::Cpu } else { BackendKind::Cuda(code as usize - 1) }
+    }
+}
+
+impl std::fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            BackendKind::Cpu => f.write_str("the CPU"),
+            BackendKind::Cuda(0) => f.write_str("the GPU"),
+            BackendKind::Cuda(layers) => write!(f, "{layers} layers on the CPU and the rest on the GPU"),
+        }
+    }
+}
+
 /// A device that can run a model.
 pub trait Backend {
     /// A tensor, where kernels can read it.
@@ -122,11 +161,24 @@ pub trait Backend {
 
     /// Keys and values of the first `len` positions, in parts, as they are kept: for files that this kind of backend reads
     /// back.
-    fn cache_bytes<'a>(&'a self, cache: &'a Self::Cache, len: usize) -> Vec<&'a [u8]>;
+    ///
+    /// # Errors
+    /// When a device does not give them.
+    fn cache_bytes<'a>(&'a self, cache: &'a Self::Cache, len: usize) -> Result<Vec<Cow<'a, [u8]>>>;
 
     /// Puts back what [`Backend::cache_bytes`] gave for `len` positions; false, and nothing is changed, where it would not
     /// have given so many bytes.
     fn set_cache_bytes(&mut self, cache: &mut Self::Cache, len: usize, bytes: &[u8]) -> bool;
+
+    /// Which kind it is.
+    fn kind(&self) -> BackendKind {
+        BackendKind::Cpu
+    }
+
+    /// Tokens of a prompt that are best run in one step.
+    fn chunk(&self) -> usize {
+        DEFAULT_CHUNK
+    }
 
     /// What memory a session can get; None where nobody says.
     fn room(&self) -> Option<Room> {
@@ -134,10 +186,25 @@ pub trait Backend {
     }
 
     /// The rows of a buffer, on the host.
-    fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> std::borrow::Cow<'a, [f32]>;
+    fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> Cow<'a, [f32]>;
 
-    /// Puts other rows, as many as there are, into a buffer.
+    /// The `k` (1 to [`MOST_CANDIDATES`], at most as many as there are) largest logits of the one row there is, with their
+    /// ids, the largest first, of equals the lower id; what is not a number, or plus infinity, before all. None where a backend
+    /// does not choose among them by itself: their row is then read.
+    fn top(&mut self, _logits: &Self::Buffer, _k: usize) -> Option<Vec<(u32, f32)>> {
+        None
+    }
+
+    /// Puts other rows into a buffer, in the place of those that it has.
     fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]);
+
+    /// Ends a step: what was put off is begun.
+    ///
+    /// # Errors
+    /// What has gone wrong since the last step's end; what was computed since is no use.
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// `out[t] = table[ids[t]]`: `[ids, hidden]`.
     fn embed(&mut self, table: &Self::Weight, ids: &[u32], out: &mut Self::Buffer);

@@ -4,14 +4,22 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nanoserve_format::{Damage, Encoding, FormatError, KeyError, NsvFile, PublicKey};
-use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_runtime::cuda::Driver;
+use nanoserve_runtime::cuda::device::{Device as _, DeviceError};
+use nanoserve_runtime::cuda::split::{Place, Split};
 use nanoserve_runtime::load::Load;
 use nanoserve_runtime::template::TemplateError;
-use nanoserve_runtime::{Engine, EngineOptions, KvType, RuntimeError};
+use nanoserve_runtime::{EngineOptions, KvType, RuntimeError};
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// What the programs run models on.
+pub type Backend = Split<Driver>;
+
+/// A model that runs there.
+pub type Engine = nanoserve_runtime::Engine<Backend>;
 
 /// Where and how to run.
 #[derive(Debug, Args)]
@@ -19,11 +27,50 @@ pub struct Machine {
     /// Threads [default: physical cores this process may use]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Where to run
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    pub device: Device,
+    #[command(flatten)]
+    pub place: Where,
     #[command(flatten)]
     pub how: How,
+}
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Where {
+    /// Where to run: auto is the GPU if it can, else the CPU
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// With --device cuda: the last N layers and the output on the GPU, the rest on the CPU [default: all]
+    #[arg(long, visible_alias = "ngl", value_name = "N")]
+    pub gpu_layers: Option<usize>,
+    /// Let a kernel begin while the one before it ends, on GPUs since Hopper
+    #[arg(long)]
+    pub overlap: bool,
+}
+
+impl Where {
+    fn place(&self) -> Result<Place> {
+        match (self.device, self.gpu_layers) {
+            (Device::Cuda, layers) => Ok(Place::Gpu(layers)),
+            (_, Some(_)) => bail!("--gpu-layers needs --device cuda"),
+            (Device::Cpu, None) => Ok(Place::Cpu),
+            (Device::Auto, None) => Ok(Place::Auto),
+        }
+    }
+
+    /// Refuses what contradicts itself.
+    pub fn check(&self) -> Result<()> {
+        self.place().map(|_| ())
+    }
+
+    /// An engine of a file there. Where auto is the CPU, standard error says why.
+    pub fn open(&self, path: &Path, options: &EngineOptions) -> Result<Engine> {
+        let options = EngineOptions { overlap: self.overlap, ..options.clone() };
+        let (engine, why) = Engine::open_on(path, &options, self.place()?).map_err(in_file(path))?;
+        if let Some(why) = why {
+            tell(format_args!("running on the CPU: {why}"));
+        }
+        Ok(engine)
+    }
 }
 
 /// How to run, on whatever threads.
@@ -59,6 +106,8 @@ pub enum Device {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+    /// A GPU if there is one.
+    Auto,
 }
 
 /// A cache type by its name.
@@ -90,7 +139,7 @@ impl How {
             LoadMode::Map => Load::Map,
             LoadMode::Huge => Load::Huge,
         };
-        Ok(EngineOptions { threads, isa: self.isa.clone(), load, lock: self.lock })
+        Ok(EngineOptions { threads, isa: self.isa.clone(), load, lock: self.lock, ..EngineOptions::default() })
     }
 }
 
@@ -98,9 +147,7 @@ impl TryFrom<&Machine> for EngineOptions {
     type Error = anyhow::Error;
 
     fn try_from(m: &Machine) -> Result<EngineOptions> {
-        if m.device == Device::Cuda {
-            bail!("this program was built without CUDA; run with --device cpu");
-        }
+        m.place.check()?;
         m.how.on(m.threads)
     }
 }
@@ -132,7 +179,7 @@ fn list(damage: &[Damage]) -> String {
 #[allow(dead_code, reason = "only nanoserve-run asks")]
 impl Trust {
     /// An engine of a file that is all that was asked for. Another signer's is refused before anything is loaded.
-    pub fn open(&self, path: &Path, options: &EngineOptions) -> Result<Engine<CpuBackend>> {
+    pub fn open(&self, path: &Path, place: Where, options: &EngineOptions) -> Result<Engine> {
         let signer = self.require_signer.as_deref().map(PublicKey::read).transpose()?;
         let signed = |file: &NsvFile| match signer {
             Some(key) => file.layout().require_signer(&key).with_context(|| path.display().to_string()),
@@ -141,7 +188,7 @@ impl Trust {
         if signer.is_some() {
             signed(&NsvFile::open(path).map_err(RuntimeError::from).map_err(in_file(path))?)?;
         }
-        let engine = Engine::open(path, options).map_err(in_file(path))?;
+        let engine = place.open(path, options)?;
         // Of the bytes that run: another file may have come to the path's place meanwhile.
         signed(engine.file())?;
         if self.check || signer.is_some() {
@@ -179,6 +226,15 @@ pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
     }
 }
 
+/// Where an engine runs, for a person.
+#[allow(dead_code, reason = "not every program says it")]
+pub fn device_name(engine: &Engine) -> String {
+    match engine.backend().on_gpu() {
+        Some(gpu) => gpu.device().name(),
+        None => engine.backend().on_cpu().kernels().name.to_string(),
+    }
+}
+
 /// The exit code of a program; errors are told on standard error.
 pub fn exit(result: Result<ExitCode>) -> ExitCode {
     let error = match result {
@@ -192,6 +248,7 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
     }
     let machine = |e: &RuntimeError| {
         matches!(e, RuntimeError::Threads { .. } | RuntimeError::Allocation { .. })
+            || matches!(e, RuntimeError::Device(DeviceError::Call { .. } | DeviceError::LeftOut { .. }))
             || matches!(e, RuntimeError::Format(FormatError::Io { action, .. }) if *action != "open")
     };
     let key = |e: &KeyError| match e {

@@ -27,6 +27,9 @@ pub enum RuntimeError {
     /// A prompt cache is no use.
     #[error(transparent)]
     PromptCache(#[from] crate::prompt_cache::PromptCacheError),
+    /// The GPU is no use, or failed.
+    #[error(transparent)]
+    Device(#[from] crate::cuda::device::DeviceError),
     /// A tensor of the schema is not in the file.
     #[error("tensor '{tensor}' is missing")]
     MissingTensor {

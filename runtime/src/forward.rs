@@ -122,7 +122,7 @@ impl<B: Backend> State<B> {
     }
 
     /// Keys and values of the tokens seen so far.
-    pub(crate) fn cached<'a>(&'a self, backend: &'a B) -> Vec<&'a [u8]> {
+    pub(crate) fn cached<'a>(&'a self, backend: &'a B) -> Result<Vec<Cow<'a, [u8]>>> {
         backend.cache_bytes(&self.cache, self.len)
     }
 
@@ -143,15 +143,63 @@ impl<B: Backend> State<B> {
 /// Runs tokens `ids` after those seen so far and returns their logits, `[T, 1 or 0, vocab_size]`.
 ///
 /// # Errors
-/// When there is no token, no room for them, or one is not in the vocabulary; the state is then unchanged.
+/// When there is no token, no room for them, one is not in the vocabulary, or a device failed; the state is then unchanged.
 pub fn forward<'s, B: Backend>(
     backend: &mut B,
     model: &Model<B>,
     state: &'s mut State<B>,
     ids: &[u32],
     rows: Rows,
-    mut tap: Option<Tap<'_, '_>>,
+    tap: Option<Tap<'_, '_>>,
 ) -> Result<Cow<'s, [f32]>> {
+    step(backend, model, state, ids, rows, tap)?;
+    if rows == Rows::None {
+        return Ok(Cow::Borrowed(&[]));
+    }
+    let logits = backend.read(&state.logits);
+    backend.finish()?;
+    Ok(logits)
+}
+
+/// What a token is chosen from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Logits {
+    /// `[vocab_size]`
+    Row(Vec<f32>),
+    /// The largest of them, by their ids: see [`Backend::top`].
+    Top(Vec<(u32, f32)>),
+}
+
+/// As [`forward`] of the last row; where a backend can give the `top` largest logits alone, those.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_top<B: Backend>(
+    backend: &mut B,
+    model: &Model<B>,
+    state: &mut State<B>,
+    ids: &[u32],
+    top: Option<usize>,
+) -> Result<Logits> {
+    step(backend, model, state, ids, Rows::Last, None)?;
+    let top = top.and_then(|k| backend.top(&state.logits, k.min(model.spec.vocab_size)));
+    let logits = match top {
+        Some(top) => Logits::Top(top),
+        None => Logits::Row(backend.read(&state.logits).into_owned()),
+    };
+    backend.finish()?;
+    Ok(logits)
+}
+
+/// As [`forward`]; the logits stay where the backend has them.
+fn step<B: Backend>(
+    backend: &mut B,
+    model: &Model<B>,
+    state: &mut State<B>,
+    ids: &[u32],
+    rows: Rows,
+    mut tap: Option<Tap<'_, '_>>,
+) -> Result<()> {
     let (spec, eps, first) = (&model.spec, model.spec.norm_eps as f32, state.len);
     let residual_scale = spec.residual_scale as f32;
     let State { cache, ropes, x, norm, q, k, v, mix, gate, up, gated, out, logits, .. } = state;
@@ -269,20 +317,20 @@ pub fn forward<'s, B: Backend>(
         backend.add(x, block);
         see(backend, &name("out"), x);
     }
+    if rows != Rows::None {
+        backend.rms_norm(x, &model.final_norm, eps, norm);
+        see(backend, &|| "final_norm".into(), norm);
+        backend.linear(norm, &mut [(&model.lm_head, logits)]); //                    logits [T, vocab]
+        if spec.logit_divisor != 1.0 {
+            backend.scale(logits, (1.0 / spec.logit_divisor) as f32);
+        }
+        if let Some(cap) = spec.logit_softcap {
+            backend.softcap(logits, cap as f32);
+        }
+        see(backend, &|| "logits".into(), logits);
+    }
+    backend.finish()?;
     state.len += ids.len();
     state.most = state.most.max(state.len);
-    if rows == Rows::None {
-        return Ok(Cow::Borrowed(&[]));
-    }
-    backend.rms_norm(x, &model.final_norm, eps, norm);
-    see(backend, &|| "final_norm".into(), norm);
-    backend.linear(norm, &mut [(&model.lm_head, logits)]); //                        logits [T, vocab]
-    if spec.logit_divisor != 1.0 {
-        backend.scale(logits, (1.0 / spec.logit_divisor) as f32);
-    }
-    if let Some(cap) = spec.logit_softcap {
-        backend.softcap(logits, cap as f32);
-    }
-    see(backend, &|| "logits".into(), logits);
-    Ok(backend.read(&state.logits))
+    Ok(())
 }

@@ -10,8 +10,9 @@
 //!
 //! A guess costs time alone: what is chosen at a row depends on nothing but the history before it.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, MOST_CANDIDATES};
 use crate::error::Result;
+use crate::forward::Logits;
 use crate::grammar::Grammar;
 use crate::logprobs::TokenLogprobs;
 use crate::lookup::Lookup;
@@ -44,6 +45,8 @@ pub struct GenerateOptions {
     pub logprobs: Option<usize>,
     /// Tokens to guess at once, at most, from what is in the text already; 0 is none.
     pub lookup: usize,
+    /// Hash the logits. Without it, a backend that can find the likeliest tokens by itself gives those alone.
+    pub hash: bool,
 }
 
 impl Default for GenerateOptions {
@@ -58,6 +61,7 @@ impl Default for GenerateOptions {
             grammar: None,
             logprobs: None,
             lookup: 0,
+            hash: true,
         }
     }
 }
@@ -158,7 +162,8 @@ pub struct Generation {
     pub text: String,
     /// Why it ended.
     pub stop_reason: StopReason,
-    /// BLAKE3, hex, of the f32 bits of every row of logits that a token was chosen from, in order.
+    /// BLAKE3, hex, of the f32 bits of every row of logits that a token was chosen from, in order; empty where it was not asked
+    /// for.
     pub logits_hash: String,
     /// For each token, where they were asked for.
     pub logprobs: Vec<TokenLogprobs>,
@@ -177,7 +182,10 @@ impl<B: Backend> Session<'_, B> {
     pub fn prompt(&mut self, ids: &[u32], chunk: usize, go_on: &mut dyn FnMut() -> bool) -> Result<Prompt> {
         let start = Instant::now();
         let reused = self.reuse(ids);
-        let logits = self.feed_while(&ids[reused..], chunk, go_on)?;
+        let logits = match self.feed_while(&ids[reused..], chunk, None, go_on)? {
+            Some(Logits::Row(row)) => Some(row),
+            _ => None,
+        };
         Ok(Prompt { ids: ids.to_vec(), logits, reused, seconds: start.elapsed().as_secs_f64() })
     }
 
@@ -225,19 +233,25 @@ impl<B: Backend> Session<'_, B> {
         let mut history = prompt.ids.clone();
         let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
         let mut first_token_s = prompt.seconds;
-        let mut rows = prompt.logits.clone().unwrap_or_default();
+        let mut rows = Logits::Row(prompt.logits.clone().unwrap_or_default());
         let mut proposed: Vec<u32> = Vec::new();
         let stop_reason = 'steps: loop {
             if !prompt.is_complete() {
                 break StopReason::Cancelled;
             }
-            let row_len = rows.len() / (proposed.len() + 1);
             let mut right = 0;
-            for row in rows.chunks_mut(row_len) {
+            for row in 0..=proposed.len() {
                 if ids.len() >= max_tokens {
                     break 'steps StopReason::Length;
                 }
-                let Some(id) = chooser.choose(row, &history)? else { break 'steps StopReason::Grammar };
+                let chosen = match &mut rows {
+                    Logits::Row(rows) => {
+                        let row_len = rows.len() / (proposed.len() + 1);
+                        chooser.choose(&mut rows[row * row_len..][..row_len], &history)?
+                    }
+                    Logits::Top(top) => Some(chooser.sampler.sample_top(top)?),
+                };
+                let Some(id) = chosen else { break 'steps StopReason::Grammar };
                 ids.push(id);
                 history.push(id);
                 if ids.len() == 1 {
@@ -276,12 +290,12 @@ impl<B: Backend> Session<'_, B> {
             let room = (self.state().capacity() - history.len()).min(max_tokens - ids.len() - 1);
             proposed = lookup.propose(&history, room);
             rows = if proposed.is_empty() {
-                self.feed(&history[self.ids().len()..], options.chunk)?
+                self.feed_top(&history[self.ids().len()..], options.chunk, chooser.reach())?
             } else {
                 let held = self.ids().len();
                 let all = self.feed_admitted(&[&history[held..], &proposed].concat())?;
                 let row_len = all.len() / (history.len() - held + proposed.len());
-                all[all.len() - (proposed.len() + 1) * row_len..].to_vec()
+                Logits::Row(all[all.len() - (proposed.len() + 1) * row_len..].to_vec())
             };
         };
         // As if nothing had been guessed: all but the last token.
@@ -301,7 +315,7 @@ impl<B: Backend> Session<'_, B> {
             ids,
             text,
             stop_reason,
-            logits_hash: chooser.hash.finalize().to_hex().to_string(),
+            logits_hash: chooser.hash.map_or(String::new(), |hash| hash.finalize().to_hex().to_string()),
             logprobs: chooser.logprobs,
             guessed: lookup.guessed(),
             timings: Timings {
@@ -317,7 +331,7 @@ impl<B: Backend> Session<'_, B> {
 struct Chooser {
     sampler: Sampler,
     grammar: Option<Grammar>,
-    hash: blake3::Hasher,
+    hash: Option<blake3::Hasher>,
     top: Option<usize>,
     logprobs: Vec<TokenLogprobs>,
 }
@@ -332,15 +346,23 @@ impl Chooser {
         Ok(Chooser {
             sampler: Sampler::new(sampling)?,
             grammar: options.grammar.as_ref().map(Grammar::restarted),
-            hash: blake3::Hasher::new(),
+            hash: options.hash.then(blake3::Hasher::new),
             top: options.logprobs,
             logprobs: Vec::new(),
         })
     }
 
+    /// How many of the likeliest tokens are enough to choose from; None where a whole row is needed.
+    fn reach(&self) -> Option<usize> {
+        let whole = self.hash.is_some() || self.grammar.is_some() || self.top.is_some();
+        if whole { None } else { self.sampler.reach(MOST_CANDIDATES) }
+    }
+
     /// The token after `history`, of its row of logits; None where the grammar lets none follow.
     fn choose(&mut self, row: &mut [f32], history: &[u32]) -> Result<Option<u32>> {
-        self.hash.update(bytemuck::cast_slice(row));
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytemuck::cast_slice(row));
+        }
         let logprobs = self.top.map(|top| TokenLogprobs::of(row, top));
         if let Some(grammar) = &mut self.grammar {
             grammar.mask(row)?;

@@ -25,6 +25,7 @@ pub mod backend;
 pub mod bisect;
 pub mod chat;
 pub mod cpu;
+pub mod cuda;
 mod error;
 pub mod forward;
 pub mod generate;

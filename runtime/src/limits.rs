@@ -5,6 +5,7 @@
 
 use crate::cpu::CpuBackend;
 use crate::cpu::pool::Pool;
+use crate::cuda::device::{Device, DeviceError};
 use nanoserve_format::{Encoding, Layout, NsvFile, Shape};
 use std::hint::black_box;
 use std::time::Instant;
@@ -50,6 +51,33 @@ impl Limits {
     pub fn gmac_s(&self, encoding: Encoding) -> Option<f64> {
         if encoding == Encoding::Q8 { self.dot_gmac_s } else { self.fma_gmac_s }
     }
+}
+
+/// Bytes that a device's copy is measured over: far more than its caches hold.
+const COPY_BYTES: usize = 1 << 29;
+
+/// Copies in one try.
+const COPIES: usize = 16;
+
+/// Bytes that a device reads and writes in a second when it copies its own memory, in GB: what generation there is bound by.
+///
+/// # Errors
+/// When the device has no memory for it, or fails.
+pub fn copy_gb_s<D: Device>(device: &D) -> Result<f64, DeviceError> {
+    let bytes = COPY_BYTES.min((device.memory()?.free / 4) as usize).max(4096);
+    let [from, to] = [device.allocate(bytes)?, device.allocate(bytes)?];
+    device.copy_to(device.span(&from).part(0, 4096), &[1; 4096])?;
+    let mut most = 0.0f64;
+    for _ in 0..TRIES {
+        device.synchronise()?;
+        let start = Instant::now();
+        for _ in 0..COPIES {
+            device.copy(device.span(&to), device.span(&from))?;
+        }
+        device.synchronise()?;
+        most = most.max((2 * COPIES * bytes) as f64 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    Ok(most)
 }
 
 /// What a token costs at least.

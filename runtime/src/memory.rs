@@ -14,7 +14,6 @@
 use crate::backend::{KvShape, KvType};
 use crate::error::{Result, RuntimeError};
 use crate::forward::Rows;
-use crate::session::DEFAULT_CHUNK;
 use nanoserve_format::{FormatError, ModelSpec};
 use std::fmt;
 use std::fs;
@@ -31,6 +30,8 @@ pub enum Limit {
     AddressSpace,
     /// The limit on data.
     Data,
+    /// What the GPU has free.
+    Device,
 }
 
 impl fmt::Display for Limit {
@@ -40,6 +41,7 @@ impl fmt::Display for Limit {
             Limit::ControlGroup => "the limit of its control group",
             Limit::AddressSpace => "the limit on address space, ulimit -v",
             Limit::Data => "the limit on data, ulimit -d",
+            Limit::Device => "what the GPU has free",
         })
     }
 }
@@ -140,15 +142,15 @@ fn control_groups(root: &Path, swap: u64) -> Vec<u64> {
     rooms
 }
 
-/// Bytes that a session takes at most: its cache, its table of angles, and a step of the usual size.
-pub fn session_bytes(spec: &ModelSpec, capacity: usize, kv_type: KvType) -> u128 {
+/// Bytes that a session takes at most: its cache, its table of angles, and a step of `chunk` tokens.
+pub fn session_bytes(spec: &ModelSpec, capacity: usize, kv_type: KvType, chunk: usize) -> u128 {
     let cache = KvShape::new(spec, capacity, kv_type).bytes();
     // Cosines and sines in f32, in vectors that double: for a moment the old one beside one of twice its length.
     let local = spec.window.as_ref().and_then(|window| window.rope.as_ref());
     let ropes = std::iter::once(&spec.rope).chain(local);
     let widths: u128 = ropes.map(|rope| rope.rotary_dim(spec.head_dim) as u128).sum();
     let angles = 3 * 4 * capacity as u128 * widths;
-    cache + angles + step_bytes(spec, capacity.min(DEFAULT_CHUNK), Rows::Last)
+    cache + angles + step_bytes(spec, capacity.min(chunk), Rows::Last)
 }
 
 /// Bytes that a step of so many tokens takes at most: the forward pass's buffers, a matrix's input and the logits.
@@ -163,7 +165,13 @@ pub fn step_bytes(spec: &ModelSpec, tokens: usize, rows: Rows) -> u128 {
 }
 
 /// Ok where a session of so many positions can get what it takes.
-pub(crate) fn admit_session(spec: &ModelSpec, capacity: usize, kv_type: KvType, room: Option<Room>) -> Result<()> {
+pub(crate) fn admit_session(
+    spec: &ModelSpec,
+    capacity: usize,
+    kv_type: KvType,
+    chunk: usize,
+    room: Option<Room>,
+) -> Result<()> {
     // More positions than the model has is an error of its own.
     if capacity > spec.context_length {
         return Ok(());
@@ -173,7 +181,7 @@ pub(crate) fn admit_session(spec: &ModelSpec, capacity: usize, kv_type: KvType, 
         KvType::F32 => "give a smaller --ctx, or --kv f16",
         KvType::F16 => "give a smaller --ctx",
     };
-    admit(session_bytes(spec, capacity, kv_type), room, what, advice)
+    admit(session_bytes(spec, capacity, kv_type, chunk), room, what, advice)
 }
 
 /// Ok where a step of so many tokens can get what it takes.
@@ -189,7 +197,8 @@ pub(crate) fn admit_copy(path: &Path) -> Result<()> {
     admit(need.into(), Room::now(), || format!("a copy of {}", path.display()), "give --load map")
 }
 
-fn admit(need: u128, room: Option<Room>, what: impl FnOnce() -> String, advice: &'static str) -> Result<()> {
+/// Ok where so many bytes can be had.
+pub(crate) fn admit(need: u128, room: Option<Room>, what: impl FnOnce() -> String, advice: &'static str) -> Result<()> {
     match room {
         Some(Room { bytes: room, limit }) if need > room.into() => {
             Err(RuntimeError::Memory { what: what(), need: saturated(need), room, limit, advice })
@@ -219,6 +228,7 @@ impl fmt::Display for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::DEFAULT_CHUNK;
     use tempfile::TempDir;
 
     /// A system of these files.
@@ -317,9 +327,9 @@ mod tests {
             ..ModelSpec::default()
         };
         let room = Room { bytes: 2_500_000_000, limit: Limit::Machine };
-        admit_session(&spec, 16, KvType::F16, Some(room)).unwrap();
-        admit_session(&spec, 1 << 28, KvType::F16, None).unwrap();
-        let error = admit_session(&spec, 1 << 20, KvType::F32, Some(room)).unwrap_err();
+        admit_session(&spec, 16, KvType::F16, DEFAULT_CHUNK, Some(room)).unwrap();
+        admit_session(&spec, 1 << 28, KvType::F16, DEFAULT_CHUNK, None).unwrap();
+        let error = admit_session(&spec, 1 << 20, KvType::F32, DEFAULT_CHUNK, Some(room)).unwrap_err();
         // 68.7 GB of keys and values, 0.8 of angles, and a step.
         assert_eq!(
             error.to_string(),
@@ -344,7 +354,13 @@ mod tests {
             ..ModelSpec::default()
         };
         spec.check().unwrap();
-        let error = admit_session(&spec, most, KvType::F32, Some(Room { bytes: u64::MAX, limit: Limit::Machine }));
+        let error = admit_session(
+            &spec,
+            most,
+            KvType::F32,
+            DEFAULT_CHUNK,
+            Some(Room { bytes: u64::MAX, limit: Limit::Machine }),
+        );
         let error = error.unwrap_err();
         assert!(matches!(error, RuntimeError::Memory { need: u64::MAX, .. }), "{error}");
         assert!(error.to_string().contains("more than 18 EB"), "{error}");

@@ -3,7 +3,7 @@
 //! ```text
 //! 0    8   magic: one byte above 0x7f, then NSVKV, CR, LF
 //! 8    4   version, 1                                all numbers little-endian
-//! 12   4   how keys and values are kept: 0 f32, 1 f16
+//! 12   4   how keys and values are kept: 0 f32, 1 f16; and 2 times the number of the backend's kind, the CPU's is 0
 //! 16   32  root hash of the model's file
 //! 48   8   tokens
 //! 56   8   bytes of keys and values
@@ -17,7 +17,7 @@
 //! The root hash covers every byte of the model's file, so what is reused is what the same weights and tokens gave, bit for
 //! bit. The file appears whole or not at all.
 
-use crate::backend::{Backend, KvType};
+use crate::backend::{Backend, BackendKind, KvType};
 use crate::error::Result;
 use crate::rope::unstretched;
 use crate::session::Session;
@@ -102,11 +102,17 @@ fn hex(hash: &[u8]) -> String {
 }
 
 impl PromptCache {
-    /// Reads one made with this model (its file's root hash) and kind of cache; None where there is no such file.
+    /// Reads one made with this model (its file's root hash), kind of cache and kind of backend; None where there is no
+    /// such file.
     ///
     /// # Errors
     /// When it is damaged, of another model or kind, or cannot be read.
-    pub fn read(path: &Path, root: &Hash, kv_type: KvType) -> Result<Option<PromptCache>, PromptCacheError> {
+    pub fn read(
+        path: &Path,
+        root: &Hash,
+        kv_type: KvType,
+        kind: BackendKind,
+    ) -> Result<Option<PromptCache>, PromptCacheError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -139,7 +145,12 @@ impl PromptCache {
             let (what, got, expected) = ("the model with root", hex(&bytes[16..48]), hex(root));
             return Err(PromptCacheError::Mismatch { path, what, got, expected });
         }
-        if words(12).next() != Some(kv_code(kv_type)) {
+        let kept = words(12).next().unwrap_or_default();
+        if kept >> 1 != kind.code() {
+            let (got, expected) = (BackendKind::from_code(kept >> 1).to_string(), kind.to_string());
+            return Err(PromptCacheError::Mismatch { path, what: "a run on", got, expected });
+        }
+        if kept & 1 != kv_code(kv_type) {
             let other = KvType::ALL.into_iter().find(|(_, kv)| *kv != kv_type).map_or("?", |(name, _)| name);
             let (what, got, expected) = ("keys and values in", other.to_owned(), kv_type.name().to_owned());
             return Err(PromptCacheError::Mismatch { path, what, got, expected });
@@ -195,11 +206,12 @@ fn stretch<B: Backend>(session: &Session<B>) -> u64 {
 /// When the system fails.
 pub fn save<B: Backend>(session: &Session<B>, path: &Path, kv_type: KvType) -> Result<usize> {
     let root = session.engine().file().layout().root;
-    let (ids, kv) = (session.ids(), session.cached());
+    let (ids, kv) = (session.ids(), session.cached()?);
+    let kept = kv_code(kv_type) + 2 * session.engine().backend().kind().code();
     let kv_bytes: usize = kv.iter().map(|part| part.len()).sum();
     let mut bytes = Vec::with_capacity(HEADER + 4 * ids.len() + kv_bytes + HASH);
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend([VERSION, kv_code(kv_type)].iter().flat_map(|n| n.to_le_bytes()));
+    bytes.extend([VERSION, kept].iter().flat_map(|n| n.to_le_bytes()));
     bytes.extend_from_slice(&root);
     let numbers = [ids.len() as u64, kv_bytes as u64, session.state().most() as u64, stretch(session)];
     bytes.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));

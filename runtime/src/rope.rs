@@ -121,6 +121,26 @@ impl RopeTable {
         }
     }
 
+    /// Whether it turns every position as another does, as far as they go.
+    pub fn turns_as(&self, other: &RopeTable) -> bool {
+        self.factor == other.factor && self.frequencies == other.frequencies
+    }
+
+    /// Pairs of a head that are turned: `rotary_dim / 2`.
+    pub fn pairs(&self) -> usize {
+        self.frequencies.len()
+    }
+
+    /// All cosines: `[positions, rotary_dim / 2]`.
+    pub fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// All sines: `[positions, rotary_dim / 2]`.
+    pub fn sin(&self) -> &[f32] {
+        &self.sin
+    }
+
     /// Positions it holds.
     pub fn positions(&self) -> usize {
         self.cos.len() / self.frequencies.len()

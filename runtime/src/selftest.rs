@@ -12,7 +12,7 @@ use crate::cpu::{CpuBackend, threads::default_threads};
 use crate::error::{Result, RuntimeError};
 use crate::session::Engine;
 use crate::tokenizer::Tokenizer;
-use nanoserve_format::{Golden, GoldenRow, GoldenRun, NsvFile, TokenizerVector, TokenizerVectors};
+use nanoserve_format::{Encoding, Golden, GoldenRow, GoldenRun, NsvFile, TokenizerVector, TokenizerVectors};
 use std::fmt;
 use std::sync::Arc;
 
@@ -96,7 +96,7 @@ fn engine(file: &Arc<NsvFile>, kernels: &'static Kernels, pool: &Arc<Pool>) -> R
 fn logits<B: Backend>(engine: &mut Engine<B>, ids: &[u32], kv: KvType, feed: Feed) -> Result<Vec<f32>> {
     let mut session = engine.session(ids.len(), kv)?;
     match feed {
-        Feed::Prompt => session.trace(ids, &mut |_, _| None),
+        Feed::Prompt => session.feed_all(ids),
         Feed::Tokens => {
             let rows = ids.iter().map(|&id| session.feed(&[id], 1));
             Ok(rows.collect::<Result<Vec<_>>>()?.concat())
@@ -193,13 +193,76 @@ fn replay<B: Backend>(
     if compared == 0 { Err(unfit("they keep no position of their tokens")) } else { Ok((compared, failed)) }
 }
 
+/// What a device whose bits are its own made of the golden vectors.
+#[derive(Clone, Debug)]
+pub struct DeviceResult {
+    /// How keys and values were kept.
+    pub kv: String,
+    /// How tokens were fed.
+    pub feed: Feed,
+    /// Positions compared.
+    pub positions: usize,
+    /// Largest difference of the kept logits, over the largest of them.
+    pub difference: f64,
+    /// How much that may be: see [`device_tolerance`].
+    pub tolerance: f64,
+}
+
+impl DeviceResult {
+    /// Whether it is near enough.
+    pub fn pass(&self) -> bool {
+        // Written so that what is not a number fails.
+        self.difference <= self.tolerance
+    }
+}
+
+/// How far a GPU's logits may be from the CPU's, over the largest kept one. f32 differs in the order of sums alone. With f16
+/// the prompt's activations are 22 bits. With q8 the CPU rounds activations to 8 bits, the GPU does so for a token and not in a
+/// prompt: what differs is that rounding.
+pub fn device_tolerance(encoding: Encoding, kv: KvType) -> f64 {
+    match (encoding, kv) {
+        (Encoding::F32, KvType::F32) => 1e-4,
+        (Encoding::F32 | Encoding::F16, _) => 1e-2,
+        (Encoding::Q8, _) => 1e-1,
+    }
+}
+
+/// Replays the golden vectors on an engine that is held to a tolerance; nothing where the file holds none.
+///
+/// # Errors
+/// When the file cannot be run, or its vectors do not fit it.
+pub fn device_test<B: Backend>(engine: &mut Engine<B>) -> Result<Vec<DeviceResult>> {
+    let file = engine.file().clone();
+    let Some(golden) = file.golden()? else { return Ok(Vec::new()) };
+    let (encoding, vocab_size) = (file.layout().tensors[0].encoding, file.spec().vocab_size);
+    let mut results = Vec::new();
+    for run in &golden.runs {
+        let unfit = || RuntimeError::GoldenVectors { cause: "a cache or a position that is not known here".into() };
+        let kv = kv_type(&run.kv).ok_or_else(unfit)?;
+        for feed in [Feed::Prompt, Feed::Tokens] {
+            let all = logits(engine, &golden.ids, kv, feed)?;
+            let mut difference = 0.0f64;
+            for row in &run.rows {
+                let got = all.chunks_exact(vocab_size).nth(row.position).ok_or_else(unfit)?;
+                let largest = row.top.iter().fold(0.0f64, |most, (_, x)| most.max(f64::from(x.abs())));
+                let off = largest_difference(row, got) / largest.max(f64::MIN_POSITIVE);
+                // What is not a number stays.
+                difference = if off > difference || off.is_nan() { off } else { difference };
+            }
+            let tolerance = device_tolerance(encoding, kv);
+            results.push(DeviceResult { kv: run.kv.clone(), feed, positions: run.rows.len(), difference, tolerance });
+        }
+    }
+    Ok(results)
+}
+
 /// Over the logits that were kept; infinite for one that does not exist.
 fn largest_difference(row: &GoldenRow, got: &[f32]) -> f64 {
     let one = |&(id, logit): &(u32, f32)| match got.get(id as usize) {
         Some(&got) => (f64::from(got) - f64::from(logit)).abs(),
         None => f64::INFINITY,
     };
-    row.top.iter().map(one).fold(0.0, f64::max)
+    row.top.iter().map(one).fold(0.0, |most: f64, x| if x > most || x.is_nan() { x } else { most })
 }
 
 /// Runs the tokens of the file's reference and says how far its own answers are; None when it holds none.

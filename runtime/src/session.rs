@@ -4,8 +4,10 @@ use crate::backend::{Backend, KvType};
 use crate::cpu::pool::Pool;
 use crate::cpu::threads::default_threads;
 use crate::cpu::{CpuBackend, isa};
+use crate::cuda::Driver;
+use crate::cuda::split::{Place, Split};
 use crate::error::{Result, RuntimeError};
-use crate::forward::{Rows, State, Tap, forward};
+use crate::forward::{Logits, Rows, State, Tap, forward, forward_top};
 use crate::load::{self, Load};
 use crate::memory;
 use crate::model::Model;
@@ -30,6 +32,8 @@ pub struct EngineOptions {
     pub load: Load,
     /// Keep them there: the system may not take pages back for other uses.
     pub lock: bool,
+    /// On a GPU, launches may overlap: see [`Driver::overlapping`].
+    pub overlap: bool,
 }
 
 /// An open file, bound to a backend.
@@ -50,6 +54,38 @@ impl Engine<CpuBackend> {
         let kernels = isa::choose(options.isa.as_deref())?;
         let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
         Self::with_backend(file, CpuBackend::new(kernels, pool))
+    }
+}
+
+impl Engine<Split<Driver>> {
+    /// Opens a file and binds it to where it is to run; with [`Place::Auto`] also why that is not the GPU, where it is not.
+    ///
+    /// # Errors
+    /// When the file is bad, or the options ask for what this machine does not have.
+    pub fn open_on(
+        path: impl AsRef<Path>,
+        options: &EngineOptions,
+        place: Place,
+    ) -> Result<(Self, Option<RuntimeError>)> {
+        let file = load::open(path.as_ref(), options.load, options.lock)?;
+        let kernels = isa::choose(options.isa.as_deref())?;
+        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
+        let layers = file.spec().n_layers;
+        let on_gpu = |wanted: usize| -> Result<Self> {
+            let device = Driver::open().map(|driver| driver.overlapping(options.overlap));
+            let cpu = CpuBackend::new(kernels, pool.clone());
+            Self::with_backend(file.clone(), Split::opened(cpu, device, layers - wanted.min(layers))?)
+        };
+        let on_cpu = || Self::with_backend(file.clone(), Split::cpu(CpuBackend::new(kernels, pool.clone())));
+        match place {
+            Place::Cpu | Place::Gpu(Some(0)) => Ok((on_cpu()?, None)),
+            Place::Gpu(wanted) => Ok((on_gpu(wanted.unwrap_or(layers))?, None)),
+            Place::Auto => match on_gpu(layers) {
+                Ok(engine) => Ok((engine, None)),
+                Err(why @ (RuntimeError::Device(_) | RuntimeError::Memory { .. })) => Ok((on_cpu()?, Some(why))),
+                Err(e) => Err(e),
+            },
+        }
     }
 }
 
@@ -97,7 +133,7 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// When the model has fewer positions, or there is less memory than a session of so many takes at most.
     pub fn session(&mut self, capacity: usize, kv_type: KvType) -> Result<Session<'_, B>> {
-        memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.room())?;
+        memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.chunk(), self.backend.room())?;
         let state = State::new(&mut self.backend, &self.model, capacity, kv_type)?;
         Ok(Session { engine: self, state, ids: Vec::new() })
     }
@@ -149,7 +185,7 @@ impl<B: Backend> Session<'_, B> {
     }
 
     /// Keys and values of the tokens that the cache holds, in parts whose sizes follow from their number.
-    pub(crate) fn cached(&self) -> Vec<&[u8]> {
+    pub(crate) fn cached(&self) -> Result<Vec<Cow<'_, [u8]>>> {
         self.state.cached(&self.engine.backend)
     }
 
@@ -175,16 +211,28 @@ impl<B: Backend> Session<'_, B> {
     /// When there is no token, no room for all of them, no memory for a step, or one is not in the vocabulary; nothing is
     /// run then.
     pub fn feed(&mut self, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
-        self.feed_while(ids, chunk, &mut || true).map(|logits| logits.unwrap_or_default())
+        match self.feed_while(ids, chunk, None, &mut || true)? {
+            Some(Logits::Row(row)) => Ok(row),
+            _ => unreachable!("nothing stops it, and the row was asked for"),
+        }
     }
 
-    /// As [`Session::feed`], asking before each step whether to go on; None when the answer was no.
+    /// As [`Session::feed`]; where the backend can give the `top` largest logits alone, those.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn feed_top(&mut self, ids: &[u32], chunk: usize, top: Option<usize>) -> Result<Logits> {
+        Ok(self.feed_while(ids, chunk, top, &mut || true)?.expect("nothing stops it"))
+    }
+
+    /// As [`Session::feed_top`], asking before each step whether to go on; None when the answer was no.
     pub(crate) fn feed_while(
         &mut self,
         ids: &[u32],
         chunk: usize,
+        top: Option<usize>,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<Option<Logits>> {
         let room = self.state.capacity() - self.state.len();
         if ids.is_empty() {
             return Err(RuntimeError::EmptyPrompt);
@@ -198,7 +246,7 @@ impl<B: Backend> Session<'_, B> {
         }
         let Engine { backend, model, .. } = &*self.engine;
         // A session was admitted with steps of the usual size.
-        if chunk.min(ids.len()) > DEFAULT_CHUNK {
+        if chunk.min(ids.len()) > backend.chunk() {
             memory::admit_step(&model.spec, chunk.min(ids.len()), Rows::Last, backend.room())?;
         }
         let (first, last) = ids.split_at((ids.len() - 1) / chunk.max(1) * chunk.max(1));
@@ -211,7 +259,10 @@ impl<B: Backend> Session<'_, B> {
         if !go_on() {
             return Ok(None);
         }
-        Ok(Some(self.step(last, Rows::Last, None)?.into_owned()))
+        let Engine { backend, model, .. } = &mut *self.engine;
+        let logits = forward_top(backend, model, &mut self.state, last, top)?;
+        self.ids.extend_from_slice(last);
+        Ok(Some(logits))
     }
 
     /// Runs tokens in one step; logits of all: `[ids, vocab_size]`.

@@ -6,6 +6,8 @@
 mod checkpoint;
 #[allow(unsafe_code)]
 pub mod counting;
+#[allow(unsafe_code)]
+pub mod emulator;
 mod files;
 mod fixtures;
 mod measure;
@@ -13,6 +15,7 @@ pub mod mutate;
 pub mod parts;
 mod programs;
 mod random;
+pub mod recorder;
 pub mod schema;
 pub mod targets;
 #[allow(unsafe_code)]

@@ -265,7 +265,7 @@ fn a_wrong_command_line_exits_with_2() {
     let model = Model::new("odd-sizes", "q8");
     let long = (0..60).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
     // Options, and words that the message must have.
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (&["--ids", &long], &["60", "55"]),
         (&["--ids", "1,2,3,4,5,6,7", "--ctx", "6"], &["7 tokens", "6"]),
         (&["--ids", "1", "--ctx", "56"], &["56", "55"]),
@@ -276,7 +276,8 @@ fn a_wrong_command_line_exits_with_2() {
         (&["--ids", "1", "-p", "x"], &["--prompt"]),
         (&["--ids", "1", "--no-such-option"], &["--no-such-option"]),
         (&["--ids", "1", "--isa", "bogus"], &["bogus", "scalar"]),
-        (&["--ids", "1", "--device", "cuda"], &["CUDA"]),
+        (&["--ids", "1", "--gpu-layers", "1"], &["--device cuda"]),
+        (&["--ids", "1", "--device", "auto", "--gpu-layers", "1"], &["--device cuda"]),
         (&["--ids", "1", "--device", "abacus"], &["abacus"]),
         (&["--ids", "1", "-t", "0"], &["--threads"]),
         (&["--ids", "1", "--temperature", "-1"], &["-1"]),
@@ -290,6 +291,29 @@ fn a_wrong_command_line_exits_with_2() {
             assert!(run.stderr.contains(word), "{args:?}: no {word} in {}", run.stderr);
         }
     }
+}
+
+#[test]
+fn without_a_gpu_cuda_is_refused_and_auto_is_the_cpu() {
+    if nanoserve_runtime::cuda::Driver::open().is_ok() {
+        eprintln!("skipped: this machine has a GPU");
+        return;
+    }
+    let model = Model::new("odd-sizes", "q8");
+    let missing = |stderr: &str| stderr.contains("CUDA") && stderr.contains("--device cpu");
+    let run = model.run(&["--ids", "1", "--device", "cuda"]).expect(2);
+    assert!(run.stdout.is_empty() && missing(&run.stderr), "{}", run.stderr);
+    let run = model.run(&["--ids", "1", "--device", "cuda", "--gpu-layers", "1"]).expect(2);
+    assert!(missing(&run.stderr), "{}", run.stderr);
+    // No layer on the GPU needs none.
+    let ids = ["--ids", "1,2,3", "-n", "4", "--temperature", "0", "--json"];
+    let cpu = model.run(&ids).expect(0);
+    let none = model.run(&[&ids[..], &["--device", "cuda", "--gpu-layers", "0"]].concat()).expect(0);
+    assert_eq!((&none.json()["logits_hash"], none.stderr.as_str()), (&cpu.json()["logits_hash"], ""));
+    let auto = model.run(&[&ids[..], &["--device", "auto"]].concat()).expect(0);
+    assert_eq!(auto.json()["logits_hash"], cpu.json()["logits_hash"]);
+    assert!(auto.stderr.starts_with("running on the CPU: ") && missing(&auto.stderr), "{}", auto.stderr);
+    assert_eq!(cpu.json()["device"], auto.json()["device"]);
 }
 
 #[test]

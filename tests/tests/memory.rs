@@ -94,7 +94,7 @@ fn claims_cost_nothing_a_conversion_little_and_a_session_what_was_said() {
     for (encoding, kv_type) in [(Encoding::F32, KvType::F32), (Encoding::Q8, KvType::F16)] {
         convert_with(&source, encoding, &out, None);
         let mut engine = Engine::open(&out, &EngineOptions::default()).unwrap();
-        let said = session_bytes(engine.file().spec(), capacity, kv_type) as usize;
+        let said = session_bytes(engine.file().spec(), capacity, kv_type, DEFAULT_CHUNK) as usize;
         let bytes = peak(|| _ = engine.session(capacity, kv_type).unwrap().feed(&ids, DEFAULT_CHUNK).unwrap());
         println!("{encoding}, kv {}: {bytes} bytes in use, {said} said", kv_type.name());
         assert!(bytes < said + (256 << 10), "{encoding}: {bytes} bytes in use, {said} were said");

@@ -3,31 +3,36 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use nanoserve_format::{Encoding, NsvFile};
-use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_format::Encoding;
+use nanoserve_runtime::backend::Backend as _;
 use nanoserve_runtime::cpu::threads::default_threads;
-use nanoserve_runtime::limits::{Limits, Work};
-use nanoserve_runtime::session::DEFAULT_CHUNK;
-use nanoserve_runtime::{Engine, KvType, RuntimeError, Session};
+use nanoserve_runtime::forward::Logits;
+use nanoserve_runtime::limits::{Limits, Work, copy_gb_s};
+use nanoserve_runtime::{KvType, RuntimeError};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 #[path = "../cli.rs"]
-#[allow(dead_code, reason = "this program runs on the CPU alone")]
+#[allow(dead_code, reason = "this program has numbers of threads, not one")]
 mod cli;
+
+type Session<'e> = nanoserve_runtime::Session<'e, cli::Backend>;
 
 const EXAMPLES: &str = "\
 Examples:
   nanoserve-bench model.nsv
   nanoserve-bench model.nsv -t 1,2 -p 512 -n 64 -r 5 --json
+  nanoserve-bench model.nsv --device cuda -p 2048 -n 128
 
 Each round runs a prompt of random token ids, then generates after it from random ids: speed does not depend on which.
 Figures are medians over the rounds, after one that is not counted; behind the +- is the round that is furthest off.
 GB/s are the weights' bytes a token times tokens a second. The limits are measured after each round: how fast the \
 threads read the map, and products of int8 (q8) or of f32 (f16, f32) with nothing else to do; 'of dot', 'of fma' and \
 'of read' say how much of them the model gets, attention and all else included. Memory is as at the end of a row.
+On a GPU the limit is its copy of its own memory, bytes read and written; there the likeliest token alone comes back in a
+timed round, and the logits are hashed in rounds of their own, the first and the last.
 Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wrong.";
 
 /// Measure the speed of a .nsv model.
@@ -48,9 +53,11 @@ struct Arguments {
     /// Rounds
     #[arg(short, long, default_value_t = 5, value_name = "N")]
     rounds: usize,
-    /// Tokens of the prompt that are run together
-    #[arg(long, default_value_t = DEFAULT_CHUNK, value_name = "N")]
-    chunk: usize,
+    /// Tokens of the prompt that are run together [default: 256; with all layers on a GPU 2048]
+    #[arg(long, value_name = "N")]
+    chunk: Option<usize>,
+    #[command(flatten)]
+    place: cli::Where,
     #[command(flatten)]
     how: cli::How,
     /// Do not measure the machine's limits
@@ -74,6 +81,9 @@ fn main() -> ExitCode {
 struct Row {
     threads: usize,
     isa: &'static str,
+    /// The GPU's name, where it has layers.
+    gpu: Option<String>,
+    chunk: usize,
     kv: KvType,
     encoding: Encoding,
     prompt: Figures,
@@ -86,7 +96,7 @@ struct Row {
 }
 
 fn run(a: &Arguments) -> Result<ExitCode> {
-    for (option, value) in [("--prompt", a.prompt), ("--rounds", a.rounds), ("--chunk", a.chunk)] {
+    for (option, value) in [("--prompt", a.prompt), ("--rounds", a.rounds), ("--chunk", a.chunk.unwrap_or(1))] {
         if value == 0 {
             bail!("{option} is 0, expected at least 1");
         }
@@ -94,13 +104,14 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     let threads = if a.threads.is_empty() { vec![default_threads()] } else { a.threads.clone() };
     // All of them before the first row: a wrong one shows at once.
     let options = threads.into_iter().map(|n| a.how.on(Some(n))).collect::<Result<Vec<_>>>()?;
+    a.place.check()?;
     let mut out = std::io::stdout();
     let mut rows = Vec::new();
     for options in &options {
         let start = Instant::now();
-        let mut engine = Engine::open(&a.model, options).map_err(cli::in_file(&a.model))?;
+        let mut engine = a.place.open(&a.model, options)?;
         let load_s = start.elapsed().as_secs_f64();
-        let heading = if rows.is_empty() && !a.quiet && !a.json { heading(a, engine.file()) } else { String::new() };
+        let heading = if rows.is_empty() && !a.quiet && !a.json { heading(a, &engine) } else { String::new() };
         let row = measure(a, &mut engine, load_s)?;
         let text = if a.json { format!("{}\n", json(a, &row)) } else { heading + &table(a, &row) };
         if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -117,24 +128,40 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(a: &Arguments, engine: &mut Engine<CpuBackend>, load_s: f64) -> Result<Row> {
+fn measure(a: &Arguments, engine: &mut cli::Engine, load_s: f64) -> Result<Row> {
     let (capacity, expected) = (a.prompt.saturating_add(a.n_gen), engine.file().spec().context_length);
     if capacity > expected {
         return Err(RuntimeError::ContextTooLong { got: capacity, expected }.into());
     }
     let kv = a.how.kv_type(engine.file());
+    let chunk = a.chunk.unwrap_or(engine.backend().chunk());
     let mut session = engine.session(capacity, kv)?;
+    let on_gpu = session.engine().backend().on_gpu().is_some();
+    let other = |hash: &str, last: &str| anyhow::anyhow!("two rounds gave different logits: {last} and {hash}");
     let (mut prompt, mut generate, mut limits) = (Vec::new(), Vec::new(), Vec::new());
-    let (_, _, logits_hash) = round(a, &mut session)?;
+    let (_, _, logits_hash) = round(a, &mut session, chunk, true)?;
     for _ in 0..a.rounds {
-        let (prompt_s, generate_s, hash) = round(a, &mut session)?;
-        if hash != logits_hash {
-            bail!("two rounds gave different logits: {logits_hash} and {hash}");
+        let (prompt_s, generate_s, hash) = round(a, &mut session, chunk, !on_gpu)?;
+        if !on_gpu && hash != logits_hash {
+            return Err(other(&hash, &logits_hash));
         }
         prompt.push(a.prompt as f64 / prompt_s);
         generate.push(if a.n_gen > 0 { a.n_gen as f64 / generate_s } else { 0.0 });
         if !a.no_limits {
-            limits.push(Limits::measure(session.engine().file(), session.engine().backend()));
+            let engine = session.engine();
+            limits.push(match engine.backend().on_gpu() {
+                Some(gpu) => {
+                    let read_gb_s = copy_gb_s(gpu.device()).map_err(RuntimeError::from)?;
+                    Limits { read_gb_s, dot_gmac_s: None, fma_gmac_s: None }
+                }
+                None => Limits::measure(engine.file(), engine.backend().on_cpu()),
+            });
+        }
+    }
+    if on_gpu {
+        let (_, _, hash) = round(a, &mut session, chunk, true)?;
+        if hash != logits_hash {
+            return Err(other(&hash, &logits_hash));
         }
     }
     let memory = Memory::now();
@@ -144,8 +171,10 @@ fn measure(a: &Arguments, engine: &mut Engine<CpuBackend>, load_s: f64) -> Resul
         all.filter(|all| !all.is_empty()).map(|all| Figures::new(all).median())
     };
     Ok(Row {
-        threads: engine.backend().pool().threads(),
-        isa: engine.backend().kernels().name,
+        threads: engine.backend().on_cpu().pool().threads(),
+        isa: if on_gpu { "cuda" } else { engine.backend().on_cpu().kernels().name },
+        gpu: on_gpu.then(|| cli::device_name(engine)),
+        chunk,
         kv,
         encoding: engine.file().layout().tensors[0].encoding,
         prompt: Figures::new(prompt),
@@ -162,8 +191,9 @@ fn measure(a: &Arguments, engine: &mut Engine<CpuBackend>, load_s: f64) -> Resul
     })
 }
 
-/// A prompt and what follows it: seconds of both, and the hash of all logits.
-fn round(a: &Arguments, session: &mut Session<CpuBackend>) -> Result<(f64, f64, String)> {
+/// A prompt and what follows it: seconds of both, and the hash of all logits, where it is `hashed`; else only the likeliest
+/// token is asked for.
+fn round(a: &Arguments, session: &mut Session, chunk: usize, hashed: bool) -> Result<(f64, f64, String)> {
     let vocab_size = session.engine().file().spec().vocab_size as u64;
     // Knuth's multiplier: the same ids in each round, so that each round's hash must be the last one's.
     let mut state = 1u64;
@@ -175,16 +205,22 @@ fn round(a: &Arguments, session: &mut Session<CpuBackend>) -> Result<(f64, f64, 
     let prompt: Vec<u32> = (0..a.prompt).map(|_| id()).collect();
     let mut hash = blake3::Hasher::new();
     let start = Instant::now();
-    let logits = session.feed(&prompt, a.chunk)?;
+    let top = if hashed { None } else { Some(1) };
+    let logits = session.feed_top(&prompt, chunk, top)?;
     let prompt_s = start.elapsed().as_secs_f64();
-    hash.update(bytemuck::cast_slice(&logits));
+    let mut add = |logits: &Logits| {
+        if let Logits::Row(row) = logits {
+            hash.update(bytemuck::cast_slice(row));
+        }
+    };
+    add(&logits);
     let mut generate_s = 0.0;
     for _ in 0..a.n_gen {
         let id = [id()];
         let start = Instant::now();
-        let logits = session.feed(&id, 1)?;
+        let logits = session.feed_top(&id, 1, top)?;
         generate_s += start.elapsed().as_secs_f64();
-        hash.update(bytemuck::cast_slice(&logits));
+        add(&logits);
     }
     Ok((prompt_s, generate_s, hash.finalize().to_hex().to_string()))
 }
@@ -268,7 +304,8 @@ fn processor() -> String {
     name.map_or(std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
 
-fn heading(a: &Arguments, file: &NsvFile) -> String {
+fn heading(a: &Arguments, engine: &cli::Engine) -> String {
+    let file = engine.file();
     let (layout, spec) = (file.layout(), file.spec());
     let encoding = layout.tensors[0].encoding;
     let name = a.model.file_name().unwrap_or(a.model.as_os_str()).display();
@@ -282,10 +319,13 @@ fn heading(a: &Arguments, file: &NsvFile) -> String {
         spec.n_layers,
         spec.hidden_size,
         layout.weight_bytes() as f64 / 1e9,
-        processor(),
+        match engine.backend().on_gpu() {
+            Some(_) => format!("{}, {}", cli::device_name(engine), processor()),
+            None => processor(),
+        },
         default_threads(),
         a.prompt,
-        a.chunk,
+        a.chunk.unwrap_or(engine.backend().chunk()),
         a.n_gen,
         a.how.kv_type(file).name(),
         a.rounds,
@@ -327,6 +367,10 @@ fn limits(rows: &[Row]) -> String {
     let mut text = String::from("\n");
     for row in rows {
         let Some(limits) = &row.limits else { continue };
+        if let Some(gpu) = &row.gpu {
+            text += &format!("limits   {gpu}: copy {:.0} GB/s\n", limits.read_gb_s);
+            continue;
+        }
         let threads = if row.threads == 1 { "1 thread".to_string() } else { format!("{} threads", row.threads) };
         text += &format!("limits   {threads}: read {:.1} GB/s", limits.read_gb_s);
         for (name, rate) in [("int8 dot", limits.dot_gmac_s), ("f32 fma", limits.fma_gmac_s)] {
@@ -346,6 +390,7 @@ fn json(a: &Arguments, row: &Row) -> serde_json::Value {
     serde_json::json!({
         "threads": row.threads,
         "isa": row.isa,
+        "device": row.gpu.as_deref().unwrap_or("cpu"),
         "prompt": a.prompt,
         "prompt_tok_s": row.prompt.median(),
         "prompt_tok_s_range": row.prompt.range(),
@@ -360,7 +405,7 @@ fn json(a: &Arguments, row: &Row) -> serde_json::Value {
         })),
         "shares": {"prompt": row.prompt_share(), "generate": row.generate_share()},
         "kv": row.kv.name(),
-        "chunk": a.chunk,
+        "chunk": row.chunk,
         "rounds": a.rounds,
         "load": if a.how.load == cli::LoadMode::Huge { "huge" } else { "map" },
         "lock": a.how.lock,

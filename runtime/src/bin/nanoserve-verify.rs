@@ -1,13 +1,13 @@
 //! Compares a model with a reference, component by component.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use nanoserve_runtime::bisect::{self, At, Finding, Judged, Tolerance};
 use nanoserve_runtime::cpu::isa::{self, Kernels};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, threads::default_threads};
 use nanoserve_runtime::verify::{Reference, Report, compare, dump};
-use nanoserve_runtime::{Engine, EngineOptions, load};
+use nanoserve_runtime::{EngineOptions, load};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,12 +49,12 @@ struct Arguments {
     /// Write our own activations, by the same names
     #[arg(long, value_name = "OUT")]
     dump: Option<PathBuf>,
-    /// Absolute difference allowed
-    #[arg(long, default_value_t = 1e-5, value_name = "X")]
-    atol: f64,
-    /// Difference allowed relative to the reference's value, added to --atol
-    #[arg(long, default_value_t = 1e-5, value_name = "X")]
-    rtol: f64,
+    /// Absolute difference allowed [default: 1e-5; on a GPU 1e-4]
+    #[arg(long, value_name = "X")]
+    atol: Option<f64>,
+    /// Difference allowed relative to the reference's value, added to --atol [default: 1e-5; on a GPU 1e-4]
+    #[arg(long, value_name = "X")]
+    rtol: Option<f64>,
     #[command(flatten)]
     machine: cli::Machine,
     /// Print nothing but the last line
@@ -63,6 +63,14 @@ struct Arguments {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    /// What is allowed; a GPU takes sums in another order.
+    fn tolerance(&self, on_gpu: bool) -> Tolerance {
+        let usual = if on_gpu { 1e-4 } else { 1e-5 };
+        Tolerance { atol: self.atol.unwrap_or(usual), rtol: self.rtol.unwrap_or(usual) }
+    }
 }
 
 fn main() -> ExitCode {
@@ -85,19 +93,27 @@ fn run(a: &Arguments) -> Result<ExitCode> {
 
 /// The ladder: what to print, and whether all is well.
 fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
-    let mut engine = Engine::open(&a.model, &EngineOptions::try_from(&a.machine)?).map_err(cli::in_file(&a.model))?;
+    let mut engine = a.machine.place.open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
     let kv_type = a.machine.how.kv_type(engine.file());
-    let (report, ours) = compare(&mut engine, reference, kv_type, a.atol, a.rtol)?;
+    let tolerance = a.tolerance(engine.backend().on_gpu().is_some());
+    let (report, ours) = compare(&mut engine, reference, kv_type, tolerance.atol, tolerance.rtol)?;
     if let Some(path) = &a.dump {
         dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;
     }
-    let text = if a.json { format!("{}\n", json(reference, &report)) } else { table(a, reference, &report) };
+    let text = if a.json {
+        format!("{}\n", json(reference, &report, &cli::device_name(&engine)))
+    } else {
+        table(a, reference, &report, tolerance)
+    };
     Ok((text, report.pass()))
 }
 
 /// The stages of `--bisect`, up to the first that finds something.
 fn search(a: &Arguments, reference: Option<&Reference>) -> Result<(String, bool)> {
     let options = EngineOptions::try_from(&a.machine)?;
+    if a.machine.place.device != cli::Device::Cpu {
+        bail!("--bisect looks at the CPU's kernels: leave --device away");
+    }
     let in_file = cli::in_file(&a.model);
     let file = load::open(&a.model, options.load, options.lock).map_err(&in_file)?;
     let mut stages =
@@ -118,7 +134,7 @@ fn search(a: &Arguments, reference: Option<&Reference>) -> Result<(String, bool)
         let sound = found.is_empty();
         stages.push(Stage { name: "kernels", looked, found });
         if let Some(reference) = reference.filter(|_| sound) {
-            let tolerance = Tolerance { atol: a.atol, rtol: a.rtol };
+            let tolerance = a.tolerance(false);
             let judged = bisect::reference(&file, CpuBackend::new(fastest, pool), reference, tolerance)?;
             let Judged { findings: found, compared, skipped } = judged;
             let looked = match skipped.as_slice() {
@@ -185,7 +201,7 @@ fn verdict(pass: bool) -> &'static str {
     if pass { "PASS" } else { "FAIL" }
 }
 
-fn table(a: &Arguments, reference: &Reference, report: &Report) -> String {
+fn table(a: &Arguments, reference: &Reference, report: &Report, tolerance: Tolerance) -> String {
     let mut out = String::new();
     if !a.quiet {
         let width = report.rows.iter().map(|r| r.name.len()).max().unwrap_or(0).max(9);
@@ -207,19 +223,22 @@ fn table(a: &Arguments, reference: &Reference, report: &Report) -> String {
     }
     let first = report.rows.iter().find(|r| !r.pass).map(|r| r.name.as_str());
     match first.or((!report.greedy_pass).then_some("greedy")) {
-        None => out += &format!("PASS: every component within {:e} + {:e} x |reference|\n", a.atol, a.rtol),
+        None => {
+            out += &format!("PASS: every component within {:e} + {:e} x |reference|\n", tolerance.atol, tolerance.rtol)
+        }
         Some(name) => out += &format!("FAIL: look at {name} first\n"),
     }
     out
 }
 
-fn json(reference: &Reference, report: &Report) -> serde_json::Value {
+fn json(reference: &Reference, report: &Report, device: &str) -> serde_json::Value {
     let rows = report
         .rows
         .iter()
         .map(|r| serde_json::json!({"name": r.name, "max_abs": r.max_abs, "max_rel": r.max_rel, "pass": r.pass}));
     serde_json::json!({
         "pass": report.pass(),
+        "device": device,
         "prompt": reference.input_ids,
         "greedy": {"expected": reference.greedy_ids, "got": report.greedy_ids, "pass": report.greedy_pass},
         "components": rows.collect::<Vec<_>>(),

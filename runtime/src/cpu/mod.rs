@@ -150,8 +150,8 @@ impl Backend for CpuBackend {
         KvCache::new(shape)
     }
 
-    fn cache_bytes<'a>(&'a self, cache: &'a KvCache, len: usize) -> Vec<&'a [u8]> {
-        cache.parts(len)
+    fn cache_bytes<'a>(&'a self, cache: &'a KvCache, len: usize) -> Result<Vec<Cow<'a, [u8]>>> {
+        Ok(cache.parts(len).into_iter().map(Cow::Borrowed).collect())
     }
 
     fn set_cache_bytes(&mut self, cache: &mut KvCache, len: usize, bytes: &[u8]) -> bool {
@@ -163,7 +163,9 @@ impl Backend for CpuBackend {
     }
 
     fn write(&mut self, buffer: &mut Buffer, rows: &[f32]) {
-        buffer.data.copy_from_slice(rows);
+        // As many rows as there are: another backend may have had others.
+        buffer.data.clear();
+        buffer.data.extend_from_slice(rows);
     }
 
     fn embed(&mut self, table: &CpuWeight, ids: &[u32], out: &mut Buffer) {

@@ -42,6 +42,14 @@ impl Candidates {
         self.ranked = false;
     }
 
+    /// These, which are in the order of ranks.
+    pub fn set_top(&mut self, top: &[(u32, f32)]) {
+        self.list.clear();
+        self.list.extend(top.iter().map(|&(id, logit)| Candidate::new(id, logit.into())));
+        self.ranked = true;
+        self.drop_never();
+    }
+
     /// Everything of `logits` beside what is here, whose logits stand for theirs.
     pub fn add_all(&mut self, logits: &[f32]) {
         let changed = std::mem::take(&mut self.list);

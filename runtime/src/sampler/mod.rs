@@ -151,7 +151,12 @@ impl Sampler {
     /// chosen.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, SamplingError> {
         self.filter(logits, history)?;
-        let first = self.candidates.first().ok_or(SamplingError::NoCandidate { got: logits.len() })?;
+        self.choose(logits.len())
+    }
+
+    /// One of the candidates that are left of so many.
+    fn choose(&mut self, got: usize) -> Result<u32, SamplingError> {
+        let first = self.candidates.first().ok_or(SamplingError::NoCandidate { got })?;
         if self.is_greedy() {
             return Ok(first.id);
         }
@@ -161,6 +166,39 @@ impl Sampler {
             self.mu -= f64::from(m.eta) * (-libm::log2(share) - f64::from(m.tau));
         }
         Ok(id)
+    }
+
+    /// How many of the likeliest tokens it needs to see: all else can make no difference. None where that is all of them, or
+    /// more than `most`.
+    pub fn reach(&self, most: usize) -> Option<usize> {
+        let SamplingOptions { temperature, top_k, ref logit_bias, mirostat, .. } = self.options;
+        let changes = self.chain.iter().any(|step| matches!(step, Step::Penalties | Step::Dry));
+        if changes || !logit_bias.is_empty() || mirostat.is_some() {
+            return None;
+        }
+        let reach = match &self.chain[..] {
+            rest if temperature == 0.0 && takes_first(rest) => 1,
+            [Step::TopK, ..] => top_k,
+            _ => return None,
+        };
+        Some(reach).filter(|reach| *reach <= most)
+    }
+
+    /// As [`Sampler::sample`], of the likeliest tokens with their logits, as many as [`Sampler::reach`] says, the likeliest
+    /// first, of equals the lower id.
+    ///
+    /// # Errors
+    /// When a logit is not a number or plus infinity, or none may be chosen.
+    pub fn sample_top(&mut self, top: &[(u32, f32)]) -> Result<u32, SamplingError> {
+        // What cannot be ranked comes first.
+        if let Some(&(id, got)) = top.iter().find(|(_, logit)| logit.is_nan() || *logit == f32::INFINITY) {
+            return Err(SamplingError::Logit { id, got });
+        }
+        self.candidates.set_top(top);
+        if self.options.temperature > 0.0 || !takes_first(&self.chain) {
+            self.take(0, &[], &BTreeMap::new());
+        }
+        self.choose(top.len())
     }
 
     /// What the next token would be drawn from: ids in order with their probabilities. Takes what chance the steps
@@ -211,16 +249,11 @@ impl Sampler {
         };
         let candidates = &mut self.candidates;
         candidates.set(penalties::distinct(&touched).into_iter().map(|id| Candidate::new(id, biased(id))));
-        let change = |candidates: &mut Candidates, step: Step| match step {
-            Step::Dry => dry::apply(candidates, &dry),
-            _ => penalties::penalties(candidates, window, &self.options),
-        };
         for step in &self.chain[..changes] {
-            change(candidates, *step);
+            change(candidates, *step, window, &dry, &self.options);
         }
-        let keeps_first = |step: &Step| !matches!(step, Step::Typical | Step::Xtc | Step::Penalties | Step::Dry);
         match rest {
-            _ if temperature == 0.0 && rest.contains(&Step::Temperature) && rest.iter().all(keeps_first) => {
+            _ if temperature == 0.0 && takes_first(rest) => {
                 candidates.add_top(logits, 1);
                 candidates.keep(0..1);
                 return Ok(());
@@ -228,11 +261,18 @@ impl Sampler {
             [Step::TopK, ..] => candidates.add_top(logits, top_k),
             _ => candidates.add_all(logits),
         }
-        for step in rest {
+        self.take(changes, window, &dry);
+        Ok(())
+    }
+
+    /// The steps of the chain from one on, on the candidates that there are.
+    fn take(&mut self, from: usize, window: &[u32], dry: &BTreeMap<u32, f64>) {
+        let candidates = &mut self.candidates;
+        for step in &self.chain[from..] {
             match step {
-                Step::Penalties | Step::Dry => change(candidates, *step),
+                Step::Penalties | Step::Dry => change(candidates, *step, window, dry, &self.options),
                 Step::TopNSigma => filters::top_n_sigma(candidates, self.options.top_n_sigma.into()),
-                Step::TopK => candidates.keep(0..top_k),
+                Step::TopK => candidates.keep(0..self.options.top_k),
                 Step::Typical => filters::typical(candidates, self.options.typical_p.into()),
                 Step::TopP => filters::top_p(candidates, self.options.top_p.into()),
                 Step::MinP => filters::min_p(candidates, self.options.min_p.into()),
@@ -242,7 +282,7 @@ impl Sampler {
                         filters::xtc(candidates, self.options.xtc_threshold.into());
                     }
                 }
-                Step::Temperature => filters::temperature(candidates, temperature.into()),
+                Step::Temperature => filters::temperature(candidates, self.options.temperature.into()),
             }
         }
         candidates.rank();
@@ -251,8 +291,27 @@ impl Sampler {
             let kept = candidates.weights().take_while(|w| -libm::log2(w / sum) <= self.mu).count();
             candidates.keep(0..kept.max(1));
         }
-        Ok(())
     }
+}
+
+/// A step that changes logits by what was said before.
+fn change(
+    candidates: &mut Candidates,
+    step: Step,
+    window: &[u32],
+    dry: &BTreeMap<u32, f64>,
+    options: &SamplingOptions,
+) {
+    match step {
+        Step::Dry => dry::apply(candidates, dry),
+        _ => penalties::penalties(candidates, window, options),
+    }
+}
+
+/// Whether the likeliest candidate is the one that these steps leave in the end.
+fn takes_first(steps: &[Step]) -> bool {
+    let keeps_first = |step: &Step| !matches!(step, Step::Typical | Step::Xtc | Step::Penalties | Step::Dry);
+    steps.contains(&Step::Temperature) && steps.iter().all(keeps_first)
 }
 
 /// The candidate at which the running sum of weights passes `unit` (0 to below 1) of the whole, and its probability. At

@@ -192,3 +192,36 @@ fn a_seed_names_one_sequence() {
     assert_ne!(run(42), run(43));
     assert_eq!(run(42), [29, 57, 31, 31, 19, 34, 57, 22, 31, 36, 12, 5, 5, 5, 36, 57]);
 }
+
+#[test]
+fn the_likeliest_alone_give_the_same_choices() {
+    let mut random = SplitMix64::new(5);
+    let logits: Vec<f32> = (0..2000).map(|_| (random.next() % 4000) as f32 / 400.0).collect();
+    let base = SamplingOptions { top_k: 40, temperature: 0.8, ..SamplingOptions::default() };
+    let all = [
+        (SamplingOptions { temperature: 0.0, ..base.clone() }, Some(1)),
+        (base.clone(), Some(40)),
+        (SamplingOptions { top_p: 0.5, min_p: 0.1, typical_p: 0.7, ..base.clone() }, Some(40)),
+        (SamplingOptions { xtc_probability: 0.5, xtc_threshold: 0.05, ..base.clone() }, Some(40)),
+        (SamplingOptions { temperature: 0.0, xtc_probability: 0.5, xtc_threshold: 0.05, ..base.clone() }, Some(40)),
+        (SamplingOptions { top_k: 0, ..base.clone() }, None),
+        (SamplingOptions { top_k: 257, ..base.clone() }, None),
+        (SamplingOptions { repeat_penalty: 1.1, ..base.clone() }, None),
+        (SamplingOptions { logit_bias: vec![(3, 1.0)], ..base.clone() }, None),
+        (SamplingOptions { top_n_sigma: 1.0, ..base.clone() }, None),
+        (SamplingOptions { mirostat: Some(Mirostat { tau: 5.0, eta: 0.1 }), ..base }, None),
+    ];
+    let mut ranked: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    for (options, reach) in all {
+        let (mut whole, mut part) = (Sampler::new(options.clone()).unwrap(), Sampler::new(options).unwrap());
+        assert_eq!(part.reach(256), reach);
+        let Some(reach) = reach else { continue };
+        for _ in 0..50 {
+            assert_eq!(part.sample_top(&ranked[..reach]).unwrap(), whole.sample(&logits, &[]).unwrap());
+        }
+    }
+    let mut greedy = Sampler::new(SamplingOptions { temperature: 0.0, ..SamplingOptions::default() }).unwrap();
+    assert!(matches!(greedy.sample_top(&[(7, f32::NAN)]), Err(SamplingError::Logit { id: 7, .. })));
+    assert!(matches!(greedy.sample_top(&[(7, f32::NEG_INFINITY)]), Err(SamplingError::NoCandidate { .. })));
+}

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use nanoserve_format::NsvFile;
-use nanoserve_runtime::backend::Backend;
+use nanoserve_runtime::backend::{Backend, BackendKind};
 use nanoserve_runtime::prompt_cache::{PromptCache, save};
 use nanoserve_runtime::{KvType, RuntimeError, Session};
 use std::path::PathBuf;
@@ -34,9 +34,9 @@ pub enum When {
 
 impl Cache {
     /// The file's contents, if there are any.
-    pub fn read(&self, model: &NsvFile, kv_type: KvType) -> Result<Option<PromptCache>> {
+    pub fn read(&self, model: &NsvFile, kv_type: KvType, kind: BackendKind) -> Result<Option<PromptCache>> {
         let Some(path) = &self.prompt_cache else { return Ok(None) };
-        Ok(PromptCache::read(path, &model.layout().root, kv_type).map_err(RuntimeError::from)?)
+        Ok(PromptCache::read(path, &model.layout().root, kv_type, kind).map_err(RuntimeError::from)?)
     }
 
     /// Writes what the session holds, if it is time, and not there already; bytes and tokens written.

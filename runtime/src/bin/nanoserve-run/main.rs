@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser};
 use nanoserve_format::ModelSpec;
+use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::rope::unstretched;
 use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
 use std::io::{Read, Write};
@@ -68,9 +69,9 @@ struct Arguments {
     /// model's RoPE goes by a text's length, that is it, and the default no more than the model was first trained on
     #[arg(long, value_name = "N")]
     ctx: Option<usize>,
-    /// Tokens of the prompt that are run together
-    #[arg(long, default_value_t = nanoserve_runtime::session::DEFAULT_CHUNK, value_name = "N")]
-    chunk: usize,
+    /// Tokens of the prompt that are run together [default: 256; with all layers on a GPU 2048]
+    #[arg(long, value_name = "N")]
+    chunk: Option<usize>,
     #[command(flatten)]
     prompt: Prompt,
     #[command(flatten)]
@@ -153,9 +154,9 @@ fn main() -> ExitCode {
 
 fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut engine = a.trust.open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
+    let mut engine = a.trust.open(&a.model, a.machine.place, &EngineOptions::try_from(&a.machine)?)?;
     if a.prompt.self_test {
-        return selftest::run(&engine, a);
+        return selftest::run(&mut engine, a);
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
@@ -179,7 +180,8 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     let vocab_size = engine.file().spec().vocab_size;
     let defaults = engine.file().generation().map_err(RuntimeError::from)?;
     let mut options = sampling::options(&defaults, &a.sampling, &a.answer, tokenizer, vocab_size)?;
-    options.chunk = a.chunk;
+    options.chunk = a.chunk.unwrap_or(engine.backend().chunk());
+    options.hash = a.json;
     if a.chat.is_on() {
         let tokenizer = tokenizer.ok_or(RuntimeError::NoTokenizer)?;
         return chat::run(&mut engine, a, text, tokenizer, options, &interrupted);
@@ -190,7 +192,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     };
     let seed = options.sampling.seed;
     let kv_type = a.machine.how.kv_type(engine.file());
-    let cached = a.cache.read(engine.file(), kv_type)?;
+    let cached = a.cache.read(engine.file(), kv_type, engine.backend().kind())?;
     let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
     let wanted = wanted.max(cached.as_ref().map_or(0, |c| c.ids().len()));
     let capacity = a.capacity(engine.file().spec(), wanted);
@@ -199,6 +201,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         cached.restore(&mut session).map_err(RuntimeError::from)?;
     }
     let load_s = start.elapsed().as_secs_f64();
+    let device = cli::device_name(session.engine());
 
     let mut out = std::io::stdout().lock();
     let mut broken = None;
@@ -233,7 +236,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
             report::tell(&ran, &generation, load_s, options.sampling.seed, &session, kv_type);
         }
         let cancelled = generation.stop_reason == StopReason::Cancelled;
-        generations.push(report::json(&ran, generation, options.sampling.seed, load_s, tokenizer)?);
+        generations.push(report::json(&ran, generation, options.sampling.seed, load_s, tokenizer, &device)?);
         if cancelled {
             break;
         }

@@ -2,9 +2,9 @@
 
 use crate::{Arguments, cli};
 use anyhow::{Result, bail};
-use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_runtime::RuntimeError;
 use nanoserve_runtime::perplexity::{Perplexity, perplexity, windows};
-use nanoserve_runtime::{Engine, RuntimeError};
+use nanoserve_runtime::session::DEFAULT_CHUNK;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,12 @@ use std::time::Instant;
 const DEFAULT_WINDOW: usize = 512;
 
 /// Scores the text of the prompt options.
-pub fn run(engine: &mut Engine<CpuBackend>, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
+pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
     let tokenizer = engine.tokenizer()?;
     let tokens = tokenizer.encode(text, true).map_err(RuntimeError::from)?;
-    if a.chunk == 0 {
+    // Every row of logits comes back: no more of them at a time than elsewhere, whatever a device could do.
+    let chunk = a.chunk.unwrap_or(DEFAULT_CHUNK);
+    if chunk == 0 {
         bail!("--chunk is 0, expected at least 1");
     }
     let ctx = a.ctx.unwrap_or(DEFAULT_WINDOW.min(engine.file().spec().context_length));
@@ -30,9 +32,10 @@ pub fn run(engine: &mut Engine<CpuBackend>, a: &Arguments, text: &str, interrupt
     let kv_type = a.machine.how.kv_type(engine.file());
     let encoding = engine.file().layout().tensors[0].encoding;
     let mut session = engine.session(ctx, kv_type)?;
+    let device = cli::device_name(session.engine());
     let start = Instant::now();
     let speed = |p: &Perplexity| (p.windows * ctx) as f64 / start.elapsed().as_secs_f64();
-    let done = perplexity(&mut session, &tokens, ctx, a.chunk, bos, &mut |p| {
+    let done = perplexity(&mut session, &tokens, ctx, chunk, bos, &mut |p| {
         if !a.quiet {
             let (windows, value, speed) = (p.windows, p.value(), speed(p));
             cli::tell(format_args!("window {windows} of {count}: perplexity {value:.4}, {speed:.1} tok/s"));
@@ -46,6 +49,7 @@ pub fn run(engine: &mut Engine<CpuBackend>, a: &Arguments, text: &str, interrupt
             "model": a.model,
             "encoding": encoding.name(),
             "kv": kv_type.name(),
+            "device": device,
             "perplexity": value,
             "standard_error": error,
             "nats_per_token": done.mean(),

@@ -2,13 +2,12 @@
 
 use crate::cli;
 use anyhow::Result;
-use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::generate::Prompt;
 use nanoserve_runtime::{Generation, KvType, RuntimeError, Session, Tokenizer};
 use serde_json::{Value, json};
 
 /// Statistics, on standard error.
-pub fn tell(prompt: &Prompt, g: &Generation, load_s: f64, seed: u64, session: &Session<CpuBackend>, kv_type: KvType) {
+pub fn tell(prompt: &Prompt, g: &Generation, load_s: f64, seed: u64, session: &Session<cli::Backend>, kv_type: KvType) {
     let (t, [guessed, right]) = (&g.timings, g.guessed);
     let reused = if g.reused > 0 { format!(", {} of them from the cache", g.reused) } else { String::new() };
     let lookup = if guessed > 0 { format!(" | guessed {guessed}, right {right}") } else { String::new() };
@@ -21,13 +20,20 @@ pub fn tell(prompt: &Prompt, g: &Generation, load_s: f64, seed: u64, session: &S
         t.generate_tok_s,
         t.first_token_s,
         g.stop_reason,
-        session.engine().backend().kernels().name,
+        cli::device_name(session.engine()),
         kv_type.name(),
     ));
 }
 
 /// All of it.
-pub fn json(prompt: &Prompt, g: Generation, seed: u64, load_s: f64, tokenizer: Option<&Tokenizer>) -> Result<Value> {
+pub fn json(
+    prompt: &Prompt,
+    g: Generation,
+    seed: u64,
+    load_s: f64,
+    tokenizer: Option<&Tokenizer>,
+    device: &str,
+) -> Result<Value> {
     let t = &g.timings;
     let mut report = json!({
         "prompt_ids": prompt.ids(),
@@ -37,6 +43,7 @@ pub fn json(prompt: &Prompt, g: Generation, seed: u64, load_s: f64, tokenizer: O
         "stop_reason": g.stop_reason.to_string(),
         "logits_hash": g.logits_hash,
         "seed": seed,
+        "device": device,
         "guessed": {"tokens": g.guessed[0], "right": g.guessed[1]},
         "timings": {
             "load_s": load_s,

@@ -3,9 +3,8 @@
 use crate::{Arguments, cli};
 use anyhow::{Result, bail};
 use nanoserve_format::NsvFile;
-use nanoserve_runtime::cpu::CpuBackend;
-use nanoserve_runtime::selftest::{self, PathResult, ReferenceResult};
-use nanoserve_runtime::{Engine, RuntimeError};
+use nanoserve_runtime::RuntimeError;
+use nanoserve_runtime::selftest::{self, DeviceResult, PathResult, ReferenceResult};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -16,14 +15,17 @@ use std::sync::Arc;
 struct Answers {
     made_by: String,
     paths: Vec<PathResult>,
+    /// The GPU's name and what it answers, where one has layers.
+    device: Option<(String, Vec<DeviceResult>)>,
     /// Texts that the tokenizer was held against; None where the file keeps none.
     texts: Option<usize>,
     reference: Option<ReferenceResult>,
 }
 
 /// Asks, and prints a row for each path.
-pub fn run(engine: &Engine<CpuBackend>, a: &Arguments) -> Result<ExitCode> {
-    let (file, threads): (&Arc<NsvFile>, _) = (engine.file(), a.machine.threads);
+pub fn run(engine: &mut cli::Engine, a: &Arguments) -> Result<ExitCode> {
+    let (file, threads): (Arc<NsvFile>, _) = (engine.file().clone(), a.machine.threads);
+    let file = &file;
     let Some(golden) = file.golden().map_err(RuntimeError::from)? else {
         bail!("the file holds no golden vectors: convert it again without --no-golden");
     };
@@ -32,13 +34,19 @@ pub fn run(engine: &Engine<CpuBackend>, a: &Arguments) -> Result<ExitCode> {
         // Held against them as it is opened.
         engine.tokenizer()?;
     }
+    let device = match engine.backend().on_gpu() {
+        Some(_) => Some((cli::device_name(engine), selftest::device_test(engine)?)),
+        None => None,
+    };
     let answers = Answers {
+        device,
         made_by: golden.made_by,
         paths: selftest::self_test(file, threads, a.machine.how.isa.as_deref())?,
         texts: vectors.map(|v| v.texts.len()),
         reference: selftest::against_reference(file, threads)?,
     };
-    let pass = answers.paths.iter().all(|path| path.failed.is_none());
+    let device_pass = answers.device.iter().all(|(_, results)| results.iter().all(DeviceResult::pass));
+    let pass = device_pass && answers.paths.iter().all(|path| path.failed.is_none());
     let text = match (a.json, a.quiet) {
         (true, _) => report(&answers, pass).to_string() + "\n",
         (false, true) => String::new(),
@@ -60,6 +68,17 @@ fn table(answers: &Answers, pass: bool) -> Result<String> {
             Some((position, difference)) => {
                 writeln!(text, ", other bits at position {position}, largest difference {difference:e}")?;
             }
+        }
+    }
+    if let Some((name, results)) = &answers.device {
+        for r in results {
+            let verdict = if r.pass() { "PASS" } else { "FAIL" };
+            let DeviceResult { kv, feed, positions, difference, tolerance } = r;
+            writeln!(
+                text,
+                "{verdict}  {name:<8} kv {kv:<4} {feed:<15} {positions} positions, within {tolerance:e} of the largest logit: \
+                 {difference:.1e}"
+            )?;
         }
     }
     if let Some(texts) = answers.texts {
@@ -99,6 +118,13 @@ fn report(answers: &Answers, pass: bool) -> Value {
     json!({
         "made_by": answers.made_by,
         "paths": answers.paths.iter().map(path).collect::<Vec<_>>(),
+        "device": answers.device.as_ref().map(|(name, results)| json!({
+            "name": name,
+            "paths": results.iter().map(|r| json!({
+                "kv": r.kv, "feed": r.feed.to_string(), "positions": r.positions, "difference": r.difference,
+                "tolerance": r.tolerance, "pass": r.pass(),
+            })).collect::<Vec<_>>(),
+        })),
         "tokenizer_texts": answers.texts,
         "reference": reference,
         "pass": pass,

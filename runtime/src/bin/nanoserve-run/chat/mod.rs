@@ -10,9 +10,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use lines::Lines;
 use nanoserve_runtime::chat::{ChatTemplate, Conversation};
-use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::template::Clock;
-use nanoserve_runtime::{Engine, GenerateOptions, RuntimeError, StopReason, Tokenizer};
+use nanoserve_runtime::{GenerateOptions, RuntimeError, StopReason, Tokenizer};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,7 +64,7 @@ fn read(path: &Path, what: &str) -> Result<String> {
 }
 
 /// The template that was given, or the file's.
-fn template(engine: &Engine<CpuBackend>, a: &Arguments) -> Result<ChatTemplate> {
+fn template(engine: &cli::Engine, a: &Arguments) -> Result<ChatTemplate> {
     let own = ChatTemplate::of_file(engine.file()).map_err(RuntimeError::from)?;
     let Some(path) = &a.chat.chat_template else { return Ok(own) };
     if let Some(named) = path.to_str().and_then(|name| own.with_name(name)) {
@@ -91,7 +90,7 @@ fn beginning(a: &Arguments, text: Option<String>) -> Result<Conversation> {
 
 /// Everything that was asked for.
 pub fn run(
-    engine: &mut Engine<CpuBackend>,
+    engine: &mut cli::Engine,
     a: &Arguments,
     text: Option<String>,
     tokenizer: &Tokenizer,

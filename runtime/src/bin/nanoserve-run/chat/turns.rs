@@ -3,7 +3,6 @@
 use crate::{Arguments, cli};
 use anyhow::{Result, bail};
 use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter};
-use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::template::Clock;
 use nanoserve_runtime::{GenerateOptions, RuntimeError, Session, StopReason, Tokenizer};
 use std::io::Write;
@@ -12,7 +11,7 @@ use std::time::Instant;
 
 /// A conversation on a session.
 pub struct Chat<'c> {
-    session: Session<'c, CpuBackend>,
+    session: Session<'c, cli::Backend>,
     tokenizer: &'c Tokenizer,
     template: ChatTemplate,
     pub conversation: Conversation,
@@ -46,7 +45,7 @@ pub enum Answered {
 
 impl<'c> Chat<'c> {
     pub fn new(
-        session: Session<'c, CpuBackend>,
+        session: Session<'c, cli::Backend>,
         tokenizer: &'c Tokenizer,
         template: ChatTemplate,
         conversation: Conversation,

@@ -1,0 +1,433 @@
+//! A GPU, by the CUDA driver that is there at run time: the program links to nothing of CUDA's.
+//!
+//! One stream of its own, on which everything goes in order. Copies go through two buffers of pinned memory, so that one is
+//! filled while the other is on its way.
+
+use super::device::{Device, DeviceError, DeviceMemory, Launch, Span};
+use super::memory::PIECE;
+use super::module;
+use cudarc::driver::result::{self, DriverError, stream::StreamKind};
+use cudarc::driver::sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The driver's answer, with what was asked.
+fn failed(call: &str) -> impl Fn(DriverError) -> DeviceError + '_ {
+    move |e| {
+        let text = |words: Result<&std::ffi::CStr, DriverError>| {
+            words.map_or_else(|_| String::new(), |w| w.to_string_lossy().into_owned())
+        };
+        let cause = format!("{}: {}", text(e.error_name()), text(e.error_string()));
+        DeviceError::Call { call: call.to_string(), cause }
+    }
+}
+
+/// The context and the stream, which memory and graphs need until they are gone.
+struct Stream {
+    stream: sys::CUstream,
+    /// Keeps the device's primary context.
+    _context: Arc<cudarc::driver::CudaContext>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: the stream was made by `Driver::open`, and whoever used it held this.
+        _ = unsafe { result::stream::destroy(self.stream) };
+    }
+}
+
+impl Stream {
+    fn wait(&self) -> Result<(), DriverError> {
+        // SAFETY: the stream lives as long as this.
+        unsafe { result::stream::synchronize(self.stream) }
+    }
+}
+
+/// Pinned memory of the host, and the event after which it may be filled again.
+struct Pinned {
+    bytes: *mut c_void,
+    free: sys::CUevent,
+}
+
+impl Pinned {
+    fn new() -> Result<Self, DriverError> {
+        let free = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+        // SAFETY: a context is current; the memory is given back by drop.
+        let bytes = unsafe { result::malloc_host(PIECE, 0) }?;
+        Ok(Pinned { bytes, free })
+    }
+
+    /// The first `len` of its bytes.
+    fn slice(&mut self, len: usize) -> &mut [u8] {
+        assert!(len <= PIECE, "copies go in pieces");
+        // SAFETY: `malloc_host` gave PIECE bytes, which only this owns. Any bytes are u8, and the system zeroes pages.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.cast(), len) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: both were made by `new`; the stream was waited for before, see `Staging`.
+        unsafe {
+            _ = result::event::destroy(self.free);
+            _ = result::free_host(self.bytes);
+        }
+    }
+}
+
+/// The buffers that copies go through, in turn.
+struct Staging {
+    buffers: [Pinned; 2],
+    next: usize,
+    stream: Rc<Stream>,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What is on its way reads the buffers.
+        _ = self.stream.wait();
+    }
+}
+
+/// A GPU.
+pub struct Driver {
+    functions: HashMap<&'static str, sys::CUfunction>,
+    staging: RefCell<Staging>,
+    stream: Rc<Stream>,
+    name: String,
+    capability: (u32, u32),
+    processors: u32,
+    shared: u32,
+    overlap: bool,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Driver").field("name", &self.name).field("capability", &self.capability).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// The first GPU, with all kernels loaded.
+    ///
+    /// # Errors
+    /// When there is no driver or no GPU, it is too old, or its kernels cannot be made.
+    pub fn open() -> Result<Driver, DeviceError> {
+        let missing = |cause: String| DeviceError::Missing { cause };
+        // SAFETY: loads libcuda as everybody does, and runs nothing of it but its initialisers.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(missing(
+                "there is no NVIDIA driver (libcuda.so): install one, or run with --device cpu".into(),
+            ));
+        }
+        let no_gpu = |e: DriverError| {
+            missing(format!("the driver finds no GPU it can use ({}): see nvidia-smi", failed("cuInit")(e)))
+        };
+        let context = cudarc::driver::CudaContext::new(0).map_err(no_gpu)?;
+        let attribute = |attribute| context.attribute(attribute).map(|n| n as u32).map_err(no_gpu);
+        let capability = (
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        let processors = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let shared = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let name = context.name().map_err(no_gpu)?;
+        let image = module::image(capability, driver_version(), &link)?;
+        // SAFETY: the image is a whole cubin, checked by its hash or just made, and lives through the call.
+        let loaded = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed("cuModuleLoadData"))?;
+        let mut functions = HashMap::new();
+        for kernel in super::launch::KERNELS {
+            let text = CString::new(kernel).expect("names have no zero");
+            // SAFETY: the module was just loaded and is never unloaded: it goes with the context.
+            let function = unsafe { result::module::get_function(loaded, text) }.map_err(failed(kernel))?;
+            // A block may have more shared memory than 48 KB only where the function says so.
+            let dynamic = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: a function of the module above.
+            unsafe { result::function::set_function_attribute(function, dynamic, shared as i32) }
+                .map_err(failed(kernel))?;
+            functions.insert(kernel, function);
+        }
+        let stream = result::stream::create(StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
+        let stream = Rc::new(Stream { stream, _context: context });
+        let pinned = || Pinned::new().map_err(failed("cuMemHostAlloc"));
+        let staging = Staging { buffers: [pinned()?, pinned()?], next: 0, stream: stream.clone() };
+        Ok(Driver {
+            functions,
+            staging: RefCell::new(staging),
+            stream,
+            name,
+            capability,
+            processors,
+            shared,
+            overlap: false,
+        })
+    }
+}
+
+impl Driver {
+    /// Whether a launch may begin while the one before it ends, where a GPU can do that (since Hopper). Kernels read nothing but
+    /// weights before the other is done: the bits are the same.
+    pub fn overlapping(mut self, overlap: bool) -> Self {
+        self.overlap = overlap && self.capability >= (9, 0);
+        self
+    }
+}
+
+/// Copies by several threads where there is much: one alone, that also has the map's pages brought in, is slower than the bus.
+fn fill(to: &mut [u8], from: &[u8]) {
+    if from.len() < PIECE / 2 {
+        return to.copy_from_slice(from);
+    }
+    let part = from.len().div_ceil(std::thread::available_parallelism().map_or(1, |n| n.get().min(8)));
+    std::thread::scope(|scope| {
+        for (to, from) in to.chunks_mut(part).zip(from.chunks(part)) {
+            scope.spawn(move || to.copy_from_slice(from));
+        }
+    });
+}
+
+/// The driver's version: 13000 is 13.0.
+fn driver_version() -> u32 {
+    let mut version = 0;
+    // SAFETY: the library is there, and fills one int.
+    _ = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    version as u32
+}
+
+/// Machine code of a PTX text, by the driver's own compiler.
+fn link(ptx: &str) -> Result<Vec<u8>, DeviceError> {
+    let text = CString::new(ptx).expect("PTX is text");
+    let mut log = vec![0u8; 8192];
+    let mut options =
+        [sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
+    let mut state = std::ptr::null_mut();
+    let (mut cubin, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: a context is current. Options and their values are two each, the log outlives the link's state, the text ends
+    // with the zero that is counted; the cubin belongs to the state and is copied before that goes.
+    let linked = unsafe {
+        let kind = sys::CUjitInputType::CU_JIT_INPUT_PTX;
+        let bytes = text.as_bytes_with_nul();
+        sys::cuLinkCreate_v2(2, options.as_mut_ptr(), values.as_mut_ptr(), &raw mut state)
+            .result()
+            .and_then(|()| {
+                let data = bytes.as_ptr().cast_mut().cast();
+                let none = (std::ptr::null_mut(), std::ptr::null_mut());
+                sys::cuLinkAddData_v2(state, kind, data, bytes.len(), c"kernels".as_ptr(), 0, none.0, none.1).result()
+            })
+            .and_then(|()| sys::cuLinkComplete(state, &raw mut cubin, &raw mut size).result())
+            .map(|()| std::slice::from_raw_parts(cubin.cast::<u8>(), size).to_vec())
+    };
+    if !state.is_null() {
+        // SAFETY: the state was made above and is used no more.
+        _ = unsafe { sys::cuLinkDestroy(state) };
+    }
+    linked.map_err(|e| match failed("compiling kernels")(e) {
+        DeviceError::Call { call, cause } => {
+            let said = log.split(|b| *b == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
+            DeviceError::Call { call, cause: format!("{cause} {said}") }
+        }
+        other => other,
+    })
+}
+
+/// Memory of the GPU.
+pub struct Memory {
+    span: Span,
+    stream: Rc<Stream>,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.span.fmt(f)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // What was queued before may still use it.
+        _ = self.stream.wait();
+        // SAFETY: allocated by `allocate`, freed once, and nothing on the stream uses it any more.
+        _ = unsafe { result::free_sync(self.span.address) };
+    }
+}
+
+/// Captured launches.
+pub struct Graph {
+    graph: sys::CUgraph,
+    run: sys::CUgraphExec,
+    stream: Rc<Stream>,
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Graph").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        _ = self.stream.wait();
+        // SAFETY: both were made by `end_capture`, and the stream is done with them.
+        unsafe {
+            _ = result::graph::exec_destroy(self.run);
+            _ = result::graph::destroy(self.graph);
+        }
+    }
+}
+
+impl Device for Driver {
+    type Memory = Memory;
+    type Graph = Graph;
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn capability(&self) -> (u32, u32) {
+        self.capability
+    }
+
+    fn processors(&self) -> u32 {
+        self.processors
+    }
+
+    fn shared(&self) -> u32 {
+        self.shared
+    }
+
+    fn memory(&self) -> Result<DeviceMemory, DeviceError> {
+        let (free, total) = result::mem_get_info().map_err(failed("cuMemGetInfo"))?;
+        Ok(DeviceMemory { free: free as u64, total: total as u64 })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
+        // SAFETY: the memory is not read before it is written: that is the backend's order, and no matter of the host's memory.
+        let address =
+            unsafe { result::malloc_sync(bytes) }.map_err(failed(&format!("an allocation of {bytes} bytes")))?;
+        Ok(Memory { span: Span { address, bytes: bytes as u64 }, stream: self.stream.clone() })
+    }
+
+    fn span(&self, memory: &Memory) -> Span {
+        memory.span
+    }
+
+    fn copy_to(&self, to: Span, from: &[u8]) -> Result<(), DeviceError> {
+        assert_eq!(to.bytes, from.len() as u64);
+        let staging = &mut *self.staging.borrow_mut();
+        for (i, piece) in from.chunks(PIECE).enumerate() {
+            let pinned = &mut staging.buffers[staging.next];
+            staging.next = 1 - staging.next;
+            // SAFETY: the event is the buffer's own; where it was never recorded there is nothing to wait for.
+            unsafe { result::event::synchronize(pinned.free) }.map_err(failed("a copy to the GPU"))?;
+            let bytes = pinned.slice(piece.len());
+            fill(bytes, piece);
+            let address = to.address + (i * PIECE) as u64;
+            // SAFETY: the buffer is not touched before the event says that the copy is done; device memory is the driver's to
+            // check.
+            unsafe {
+                result::memcpy_htod_async(address, bytes, self.stream.stream)
+                    .and_then(|()| result::event::record(pinned.free, self.stream.stream))
+            }
+            .map_err(failed("a copy to the GPU"))?;
+        }
+        Ok(())
+    }
+
+    fn copy_from(&self, from: Span, to: &mut [u8]) -> Result<(), DeviceError> {
+        assert_eq!(from.bytes, to.len() as u64);
+        let staging = &mut *self.staging.borrow_mut();
+        for (i, piece) in to.chunks_mut(PIECE).enumerate() {
+            let pinned = &mut staging.buffers[staging.next];
+            staging.next = 1 - staging.next;
+            let bytes = pinned.slice(piece.len());
+            let address = from.address + (i * PIECE) as u64;
+            // SAFETY: the stream is waited for before the buffer is read; copies to the GPU that used it are before this on the
+            // same stream.
+            unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.stream) }
+                .and_then(|()| self.stream.wait())
+                .map_err(failed("a copy from the GPU"))?;
+            piece.copy_from_slice(pinned.slice(piece.len()));
+        }
+        Ok(())
+    }
+
+    fn copy(&self, to: Span, from: Span) -> Result<(), DeviceError> {
+        assert_eq!(to.bytes, from.bytes);
+        // SAFETY: device memory on both sides, which is the driver's to check.
+        unsafe { result::memcpy_dtod_async(to.address, from.address, to.bytes as usize, self.stream.stream) }
+            .map_err(failed("a copy on the GPU"))
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<(), DeviceError> {
+        let Some(&function) = self.functions.get(launch.kernel) else {
+            let cause = "there is no such kernel".to_string();
+            return Err(DeviceError::Call { call: launch.kernel.to_string(), cause });
+        };
+        let mut args: Vec<*mut c_void> = launch.args.iter().map(|arg| arg.bytes().as_ptr().cast_mut().cast()).collect();
+        let [x, y, z] = launch.grid;
+        let mut overlap = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: Default::default(),
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared,
+            hStream: self.stream.stream,
+            attrs: &raw mut overlap,
+            numAttrs: 1,
+        };
+        // SAFETY: the driver copies arguments and attributes before it returns; each pointer is to one of the kernel's parameters in
+        // their order and sizes (`launch.rs`), and pointers among them are device addresses, which cannot reach the host's memory.
+        unsafe {
+            if self.overlap {
+                let none = std::ptr::null_mut();
+                sys::cuLaunchKernelEx(&raw const config, function, args.as_mut_ptr(), none).result()
+            } else {
+                let (block, shared, stream) = ((launch.block, 1, 1), launch.shared, self.stream.stream);
+                result::launch_kernel(function, (x, y, z), block, shared, stream, &mut args)
+            }
+        }
+        .map_err(failed(launch.kernel))
+    }
+
+    fn begin_capture(&self) -> Result<(), DeviceError> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as this.
+        unsafe { result::stream::begin_capture(self.stream.stream, mode) }.map_err(failed("cuStreamBeginCapture"))
+    }
+
+    fn end_capture(&self) -> Result<Graph, DeviceError> {
+        // SAFETY: the stream lives as long as this.
+        let graph = unsafe { result::stream::end_capture(self.stream.stream) }.map_err(failed("cuStreamEndCapture"))?;
+        // SAFETY: the graph was just made.
+        let run = unsafe { result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)) };
+        match run {
+            Ok(run) => Ok(Graph { graph, run, stream: self.stream.clone() }),
+            Err(e) => {
+                // SAFETY: the graph was just made and nobody else has it.
+                _ = unsafe { result::graph::destroy(graph) };
+                Err(failed("cuGraphInstantiate")(e))
+            }
+        }
+    }
+
+    fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
+        // SAFETY: the graph holds the stream, and both live.
+        unsafe { result::graph::launch(graph.run, self.stream.stream) }.map_err(failed("cuGraphLaunch"))
+    }
+
+    fn synchronise(&self) -> Result<(), DeviceError> {
+        self.stream.wait().map_err(failed("what was queued"))
+    }
+}

@@ -1,0 +1,258 @@
+//! Operations that a device does better in one.
+//!
+//! ```text
+//! embed, scale                                              embed with scale
+//! linear (same x), linear (same x)                          one linear of both's parts, three at most
+//! linear, (scale,) add                                      linear into the residual
+//! norm, (scale,) add                                        norm_add
+//! one token: (norm_parts x 2,) (rope x 2,) attend           decode
+//! one token: norm, linear or gated, ...                     each with the norm
+//! ```
+//!
+//! A fused operation leaves out what only it would have read. So it is taken where nothing else in the queue reads those rows
+//! before they are filled again; rows that are left out at the end of a queue are told, and nobody may read them.
+
+use super::ops::{Angles, Norm, Op, Part, Rows, filled};
+
+/// A queue after fusing.
+#[derive(Debug, Default, PartialEq)]
+pub struct Fused {
+    /// What is to run.
+    pub ops: Vec<Op>,
+    /// Rows that the queue should have filled, and did not.
+    pub left_out: Vec<Rows>,
+}
+
+/// Fuses what can be fused, in a queue of operations as the forward pass made them.
+pub fn fuse(ops: &[Op]) -> Fused {
+    let mut fused = Fused { ops: Vec::new(), left_out: Vec::new() };
+    let mut rest = ops;
+    while let Some(op) = rest.first() {
+        let (op, taken, left_out) = join(op, rest, &mut fused.ops);
+        rest = &rest[taken..];
+        // What is filled again is there again, and what was left out before may be left out once more.
+        filled(&mut fused.left_out, &op);
+        fused.left_out.extend(left_out);
+        fused.ops.push(op);
+    }
+    norms_into_matrices(&mut fused);
+    fused.left_out.sort_by_key(|rows| rows.address);
+    fused.left_out.dedup();
+    fused
+}
+
+/// The operation to run in the place of the first of `rest`, how many of them it stands for, and what it leaves out; `before`
+/// may lose operations to it.
+fn join(first: &Op, rest: &[Op], before: &mut Vec<Op>) -> (Op, usize, Vec<Rows>) {
+    match (first, rest) {
+        (Op::Embed { table, out, scale }, [_, Op::Scale { x, factor }, ..]) if x == out => {
+            (Op::Embed { table: *table, out: *out, scale: scale * factor }, 2, vec![])
+        }
+        (Op::Linear { x, norm, parts, residual: None }, _) => {
+            if let ([part], Some((stream, factor, taken))) = (&parts[..], added(rest, |p| p.out, parts)) {
+                let parts = vec![Part { out: stream, ..*part }];
+                let op = Op::Linear { x: *x, norm: *norm, parts, residual: Some(factor) };
+                return (op, taken, vec![part.out]);
+            }
+            let mut parts = parts.clone();
+            if let Some(Op::Linear { x: x_before, norm: None, parts: before_parts, residual: None }) = before.last()
+                && x_before == x
+                && norm.is_none()
+                && before_parts.len() + parts.len() <= 3
+            {
+                let mut all = before_parts.clone();
+                all.append(&mut parts);
+                before.pop();
+                parts = all;
+            }
+            (Op::Linear { x: *x, norm: *norm, parts, residual: None }, 1, vec![])
+        }
+        (Op::Norm { x: y, norm, out }, _) => match added(rest, |out| *out, &[*out]) {
+            Some((x, factor, taken)) if !x.overlaps(*y) => {
+                (Op::NormAdd { x, y: *y, norm: *norm, factor }, taken, vec![*out])
+            }
+            _ => (first.clone(), 1, vec![]),
+        },
+        (Op::Attend(attend), _) if super::launch::decodes(attend) => {
+            let free = |rows: Rows| rows_are_free(&rest[1..], rows);
+            let (mut op, mut left_out) = (Op::Decode { attend: *attend, angles: None, norms: None }, vec![]);
+            if free(attend.q) && free(attend.k) {
+                let (angles, norms) = heads(before, attend.q, attend.k, attend.cache.head_dim, attend.offset);
+                if angles.is_some() || norms.is_some() {
+                    left_out = vec![attend.q, attend.k];
+                }
+                op = Op::Decode { attend: *attend, angles, norms };
+            }
+            (op, 1, left_out)
+        }
+        _ => (first.clone(), 1, vec![]),
+    }
+}
+
+/// Where the rows that `rest[0]` makes are then only, perhaps scaled, added to others: those, the factor, and how many
+/// operations that is.
+fn added<T>(rest: &[Op], out: impl Fn(&T) -> Rows, made: &[T]) -> Option<(Rows, f32, usize)> {
+    let [made] = made else { return None };
+    let made = out(made);
+    let (factor, taken) = match rest.get(1) {
+        Some(Op::Scale { x, factor }) if *x == made => (*factor, 3),
+        _ => (1.0, 2),
+    };
+    match rest.get(taken - 1) {
+        Some(Op::Add { x, y }) if *y == made && !x.overlaps(made) && rows_are_free(&rest[taken..], made) => {
+            Some((*x, factor, taken))
+        }
+        _ => None,
+    }
+}
+
+/// Takes rotations and norms of heads of `q` and `k` off the end of `before`.
+#[allow(clippy::type_complexity, reason = "the two things it takes")]
+fn heads(before: &mut Vec<Op>, q: Rows, k: Rows, head_dim: usize, at: i32) -> (Option<Angles>, Option<[Norm; 2]>) {
+    let (mut angles, mut norms) = (None, None);
+    if let [.., Op::Rope { x: a, angles: of_q, offset: i, .. }, Op::Rope { x: b, angles: of_k, offset: j, .. }] =
+        before[..]
+        && (a, b, of_q, i, j) == (q, k, of_k, at, at)
+    {
+        angles = Some(of_q);
+        before.truncate(before.len() - 2);
+    }
+    if let [.., Op::NormParts { x: a, norm: of_q, width: i }, Op::NormParts { x: b, norm: of_k, width: j }] = before[..]
+        && (a, b, i, j) == (q, k, head_dim, head_dim)
+        && of_q.eps == of_k.eps
+    {
+        norms = Some([of_q, of_k]);
+        before.truncate(before.len() - 2);
+    }
+    (angles, norms)
+}
+
+/// Whether nothing in `rest` reads these rows before they are filled again.
+fn rows_are_free(rest: &[Op], rows: Rows) -> bool {
+    let mut left = vec![rows];
+    for op in rest {
+        if left.iter().any(|left| op.reads().iter().any(|read| read.overlaps(*left))) {
+            return false;
+        }
+        filled(&mut left, op);
+        if left.is_empty() {
+            return true;
+        }
+    }
+    true
+}
+
+/// Puts the norm of one row into the matrices that read it, where nothing else does.
+fn norms_into_matrices(fused: &mut Fused) {
+    let mut at = 0;
+    while at < fused.ops.len() {
+        let Op::Norm { x, norm, out } = fused.ops[at] else {
+            at += 1;
+            continue;
+        };
+        let (mut uses, mut again, mut only) = (Vec::new(), false, x.rows == 1 && !x.overlaps(out));
+        let mut changed = false;
+        for (j, op) in fused.ops.iter().enumerate().skip(at + 1) {
+            if op.reads().iter().any(|read| read.overlaps(out)) {
+                let reader =
+                    matches!(op, Op::Linear { x, norm: None, .. } | Op::Gated { x, norm: None, .. } if *x == out);
+                // Blocks that still take the norm must not see what others have written.
+                let apart = !op.writes().iter().any(|written| written.overlaps(out) || written.overlaps(x));
+                only &= reader && apart && !changed;
+                uses.push(j);
+            }
+            changed |= op.writes().iter().any(|written| written.overlaps(x));
+            again = op.writes().iter().any(|written| out.without(*written).is_none());
+            if again {
+                break;
+            }
+        }
+        if !only || uses.is_empty() {
+            at += 1;
+            continue;
+        }
+        for j in uses {
+            if let Op::Linear { x: input, norm: n, .. } | Op::Gated { x: input, norm: n, .. } = &mut fused.ops[j] {
+                (*input, *n) = (x, Some(norm));
+            }
+        }
+        fused.ops.remove(at);
+        if !again {
+            fused.left_out.push(out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::device::Span;
+    use super::super::ops::Matrix;
+    use super::*;
+    use nanoserve_format::Encoding;
+
+    /// Buffer `i`, with so many rows of 8.
+    fn rows(i: u64, rows: usize) -> Rows {
+        Rows { address: 0x1000 * (i + 1), rows, width: 8 }
+    }
+
+    fn linear(x: Rows, out: Rows) -> Op {
+        let panels = Span { address: 0x9_0000, bytes: 512 };
+        let matrix = Matrix { panels, encoding: Encoding::F32, rows: 8, cols: 8 };
+        Op::Linear { x, norm: None, parts: vec![Part { matrix, bias: Span::NONE, out }], residual: None }
+    }
+
+    fn norm(x: Rows, out: Rows) -> Op {
+        Op::Norm { x, norm: Norm { weight: Span { address: 0x8_0000, bytes: 32 }, eps: 1e-5 }, out }
+    }
+
+    fn kinds(fused: &Fused) -> Vec<&'static str> {
+        let kind = |op: &Op| match op {
+            Op::Linear { norm: Some(_), residual: None, .. } => "norm+linear",
+            Op::Linear { norm: None, residual: Some(_), .. } => "linear+add",
+            Op::Linear { norm: None, residual: None, .. } => "linear",
+            Op::Norm { .. } => "norm",
+            Op::NormAdd { .. } => "norm_add",
+            Op::Scale { .. } => "scale",
+            Op::Add { .. } => "add",
+            _ => "another",
+        };
+        fused.ops.iter().map(kind).collect()
+    }
+
+    #[test]
+    fn what_others_read_is_not_left_out() {
+        let [x, n, out, y] = [0, 1, 2, 3].map(|i| rows(i, 1));
+        // Alone, the norm goes into the matrix and its rows are told.
+        let fused = fuse(&[norm(x, n), linear(n, out)]);
+        assert_eq!((kinds(&fused), fused.left_out), (vec!["norm+linear"], vec![n]));
+        // Filled again, they are not.
+        let fused = fuse(&[norm(x, n), linear(n, out), norm(y, n), Op::Scale { x: n, factor: 2.0 }]);
+        assert_eq!((kinds(&fused), fused.left_out), (vec!["norm+linear", "norm", "scale"], vec![]));
+        // Something else reads the norm, or its input has changed before the matrix reads.
+        let read = [norm(x, n), linear(n, out), Op::Add { x: y, y: n }];
+        assert_eq!(kinds(&fuse(&read)), ["norm", "linear", "add"]);
+        let changed = [norm(x, n), Op::Scale { x, factor: 2.0 }, linear(n, out)];
+        assert_eq!(kinds(&fuse(&changed)), ["norm", "scale", "linear"]);
+        // A matrix that writes where the norm reads: blocks are not of one time.
+        assert_eq!(kinds(&fuse(&[norm(x, n), linear(n, x)])), ["norm", "linear"]);
+        // More rows go through other kernels.
+        let [x, n, out] = [0, 1, 2].map(|i| rows(i, 2));
+        assert_eq!(kinds(&fuse(&[norm(x, n), linear(n, out)])), ["norm", "linear"]);
+    }
+
+    #[test]
+    fn a_residual_takes_its_factor_along() {
+        let [x, out, y] = [0, 1, 2].map(|i| rows(i, 3));
+        let fused = fuse(&[linear(y, out), Op::Scale { x: out, factor: 0.5 }, Op::Add { x, y: out }]);
+        let [Op::Linear { parts, residual, .. }] = &fused.ops[..] else { panic!("{fused:?}") };
+        assert_eq!((parts[0].out, *residual, &fused.left_out[..]), (x, Some(0.5), &[out][..]));
+        // Its rows are read once more.
+        let again = [linear(y, out), Op::Add { x, y: out }, Op::Add { x: y, y: out }];
+        assert_eq!(kinds(&fuse(&again)), ["linear", "add", "add"]);
+        assert_eq!(kinds(&fuse(&[norm(y, out), Op::Add { x, y: out }])), ["norm_add"]);
+        // Fewer rows are filled after: the rest stays left out.
+        let one = rows(1, 1);
+        let fused = fuse(&[linear(y, out), Op::Add { x, y: out }, linear(rows(2, 1), one)]);
+        assert_eq!(fused.left_out, [Rows { address: one.address + 32, rows: 1, width: 16 }]);
+    }
+}

@@ -1,0 +1,445 @@
+//! One typed function a kernel: its grid, block and shared bytes, its arguments in order, and what it touches.
+//!
+//! The sizes are the kernels' own: each `.cu` file says them above the kernel.
+
+use super::device::{Access, Arg, Launch, Parts, Span};
+use super::ops::{Angles, Attend, LayerCache, Matrix, Norm, Part, Rows};
+use crate::backend::KvType;
+use nanoserve_format::{Activation, Encoding, PANEL_ROWS};
+
+/// Every kernel by its name.
+pub const KERNELS: [&str; 40] = [
+    "add",
+    "advance",
+    "argmax",
+    "attention_f16",
+    "attention_f32",
+    "decode_f16",
+    "decode_f32",
+    "embed_f16",
+    "embed_f32",
+    "embed_q8",
+    "flash_f16_128",
+    "flash_f16_256",
+    "flash_f16_64",
+    "flash_f16_80",
+    "flash_f16_96",
+    "gate_gelu_tanh",
+    "gate_silu",
+    "kv_store_f16",
+    "kv_store_f32",
+    "matmul_f16",
+    "matmul_f32",
+    "matmul_narrow_f16",
+    "matmul_narrow_q8",
+    "matmul_q8",
+    "matvec_f16",
+    "matvec_f32",
+    "matvec_gated_gelu_f16",
+    "matvec_gated_gelu_f32",
+    "matvec_gated_gelu_q8",
+    "matvec_gated_silu_f16",
+    "matvec_gated_silu_f32",
+    "matvec_gated_silu_q8",
+    "matvec_q8",
+    "norm_add",
+    "rms_norm",
+    "rope",
+    "scale",
+    "softcap",
+    "to_f16",
+    "top_candidates",
+];
+
+/// Threads of a block of the kernels that go over rows or values.
+const SMALL: u32 = 256;
+
+/// Blocks of the kernels that stride over values, at most.
+const MOST_BLOCKS: usize = 4096;
+
+/// What of a device decides about launches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chip {
+    /// Streaming multiprocessors.
+    pub processors: u32,
+    /// Bytes of shared memory that a block can have.
+    pub shared: u32,
+}
+
+impl Chip {
+    /// Blocks for so many panels of a matrix: two on each processor, which go from panel to panel.
+    fn panels(self, panels: usize) -> usize {
+        panels.min(2 * self.processors as usize)
+    }
+}
+
+/// A launch under construction.
+struct Builder(Launch);
+
+impl Builder {
+    fn new(kernel: &'static str, grid: [usize; 3], block: u32) -> Self {
+        let grid = grid.map(|n| u32::try_from(n).expect("no kernel has so many blocks"));
+        Builder(Launch { kernel, grid, block, shared: 0, args: Vec::with_capacity(24), touches: Vec::with_capacity(8) })
+    }
+
+    fn shared(mut self, bytes: usize) -> Self {
+        self.0.shared = u32::try_from(bytes).expect("shared memory has kilobytes");
+        self
+    }
+
+    fn arg(mut self, arg: Arg) -> Self {
+        self.0.args.push(arg);
+        self
+    }
+
+    fn touch(mut self, span: Span, access: Access) -> Self {
+        if span != Span::NONE {
+            self.0.touches.push((span, access));
+        }
+        self
+    }
+
+    /// A pointer to what is read; [`Span::NONE`] is null.
+    fn read(self, span: Span) -> Self {
+        self.arg(Arg::Pointer(span.address)).touch(span, Access::Read)
+    }
+
+    /// A pointer to what is filled.
+    fn write(self, span: Span) -> Self {
+        self.arg(Arg::Pointer(span.address)).touch(span, Access::Write)
+    }
+
+    /// A pointer to what is changed.
+    fn both(self, span: Span) -> Self {
+        self.arg(Arg::Pointer(span.address)).touch(span, Access::Both)
+    }
+
+    /// A pointer to what some is read or changed of.
+    fn some(self, span: Span) -> Self {
+        self.arg(Arg::Pointer(span.address)).touch(span, Access::Some)
+    }
+
+    fn int(self, n: usize) -> Self {
+        self.arg(Arg::Int(i32::try_from(n).expect("sizes of a model fit an int")))
+    }
+
+    fn long(self, n: usize) -> Self {
+        self.arg(Arg::Long(n as i64))
+    }
+
+    fn float(self, x: f32) -> Self {
+        self.arg(Arg::Float(x))
+    }
+}
+
+/// The kernel of an encoding.
+fn of(encoding: Encoding, [f32, f16, q8]: [&'static str; 3]) -> &'static str {
+    match encoding {
+        Encoding::F32 => f32,
+        Encoding::F16 => f16,
+        Encoding::Q8 => q8,
+    }
+}
+
+/// The kernel of a kind of cache.
+fn kept(kv_type: KvType, [f32, f16]: [&'static str; 2]) -> &'static str {
+    match kv_type {
+        KvType::F32 => f32,
+        KvType::F16 => f16,
+    }
+}
+
+/// A norm of `rows` rows, or adding one: eight narrow rows a block, a wide one by itself.
+fn norm(kernel: &'static str, rows: usize, width: usize) -> Builder {
+    let blocks = if width <= 512 { rows.div_ceil(8) } else { rows };
+    Builder::new(kernel, [blocks, 1, 1], SMALL).shared(32)
+}
+
+/// Blocks of a kernel over `n` values.
+fn over(n: usize) -> [usize; 3] {
+    [n.div_ceil(SMALL as usize).clamp(1, MOST_BLOCKS), 1, 1]
+}
+
+/// `out[t] = table[ids[t]] * scale`
+pub fn embed(table: Matrix, ids: Span, out: Rows, scale: f32) -> Launch {
+    let kernel = of(table.encoding, ["embed_f32", "embed_f16", "embed_q8"]);
+    let grid = [out.rows, 1, 1];
+    let b = Builder::new(kernel, grid, SMALL).read(table.panels).read(ids).write(out.span());
+    b.int(out.rows).int(table.cols).float(scale).0
+}
+
+/// `out = rms_norm(x)`, of `rows` times `width` values; in place where they are the same.
+pub fn rms_norm(x: Rows, norm: Norm, out: Rows, rows: usize, width: usize) -> Launch {
+    let b = self::norm("rms_norm", rows, width).read(x.span()).read(norm.weight).write(out.span());
+    b.int(rows).int(width).float(norm.eps).0
+}
+
+/// `x += factor * rms_norm(y)`
+pub fn norm_add(x: Rows, y: Rows, norm: Norm, factor: f32) -> Launch {
+    let b = self::norm("norm_add", x.rows, x.width).both(x.span()).read(y.span()).read(norm.weight);
+    b.int(x.rows).int(x.width).float(norm.eps).float(factor).0
+}
+
+/// `x *= factor`
+pub fn scale(x: Rows, factor: f32) -> Launch {
+    Builder::new("scale", over(x.len()), SMALL).both(x.span()).long(x.len()).float(factor).0
+}
+
+/// `x = cap * tanh(x / cap)`
+pub fn softcap(x: Rows, cap: f32) -> Launch {
+    Builder::new("softcap", over(x.len()), SMALL).both(x.span()).long(x.len()).float(cap).0
+}
+
+/// `x += y`
+pub fn add(x: Rows, y: Rows) -> Launch {
+    Builder::new("add", over(x.len()), SMALL).both(x.span()).read(y.span()).long(x.len()).float(1.0).0
+}
+
+/// `out = activation(gate) * up`
+pub fn gate(activation: Activation, gate: Rows, up: Rows, out: Rows) -> Launch {
+    let kernel = match activation {
+        Activation::Silu => "gate_silu",
+        Activation::GeluTanh => "gate_gelu_tanh",
+    };
+    let b = Builder::new(kernel, over(out.len()), SMALL).read(gate.span()).read(up.span());
+    b.write(out.span()).long(out.len()).0
+}
+
+/// Turns every head of every row.
+pub fn rope(x: Rows, angles: Angles, step: Span, offset: i32, head_dim: usize) -> Launch {
+    let heads = x.width / head_dim;
+    let b = Builder::new("rope", over(x.rows * heads * angles.rotary_dim / 2), SMALL);
+    let b = b.both(x.span()).some(angles.cos).some(angles.sin).read(step).arg(Arg::Int(offset));
+    b.int(x.rows).int(heads).int(head_dim).int(angles.rotary_dim).0
+}
+
+/// Puts keys and values into the cache.
+pub fn kv_store(a: &Attend, step: Span) -> Launch {
+    let kernel = kept(a.cache.kv_type, ["kv_store_f32", "kv_store_f16"]);
+    let b = Builder::new(kernel, over(a.k.len()), SMALL).read(a.k.span()).read(a.v.span());
+    let b = b.some(a.cache.keys).some(a.cache.values).read(step).arg(Arg::Int(a.offset));
+    b.int(a.k.rows).int(a.cache.kv_heads).int(a.cache.head_dim).int(a.cache.positions).0
+}
+
+/// Attends queries, of which the first stands `offset` behind the step's first.
+pub fn attention(a: &Attend, q: Rows, out: Rows, offset: i32, step: Span, chip: Chip) -> Launch {
+    let (dim, heads) = (a.cache.head_dim, q.width / a.cache.head_dim);
+    let fits = flash_shared(dim) <= chip.shared as usize;
+    let worth = a.cache.kv_type == KvType::F16 && q.rows >= FLASH_LEAST;
+    let flash = if worth && fits { flash(dim) } else { None };
+    let (kernel, grid, shared) = match flash {
+        Some(kernel) => (kernel, [q.rows.div_ceil(FLASH_ROWS), heads, 1], flash_shared(dim)),
+        None => (kept(a.cache.kv_type, ["attention_f32", "attention_f16"]), [q.rows, heads, 1], 4 * dim + 544),
+    };
+    let b = Builder::new(kernel, grid, 128).shared(shared).read(q.span()).some(a.cache.keys).some(a.cache.values);
+    let b = b.write(out.span()).read(step).arg(Arg::Int(offset)).int(q.rows).int(heads).int(a.cache.kv_heads);
+    let b = b.int(dim).int(a.cache.positions).int(a.how.window.unwrap_or(0));
+    b.float(a.how.scale).float(a.how.softcap.unwrap_or(0.0)).0
+}
+
+/// Rows of queries of one block of `flash_f16`, and from how many on it is taken.
+const FLASH_ROWS: usize = 64;
+const FLASH_LEAST: usize = 16;
+
+/// The kernel on tensor cores for heads of this width, if there is one.
+fn flash(head_dim: usize) -> Option<&'static str> {
+    Some(match head_dim {
+        64 => "flash_f16_64",
+        80 => "flash_f16_80",
+        96 => "flash_f16_96",
+        128 => "flash_f16_128",
+        256 => "flash_f16_256",
+        _ => return None,
+    })
+}
+
+/// Its shared memory: the block's queries, and two stages of a tile of keys and of values.
+fn flash_shared(head_dim: usize) -> usize {
+    let tile = if head_dim <= 96 { 64 } else { 32 };
+    4 * (head_dim + 8) * (FLASH_ROWS + 2 * tile)
+}
+
+/// The widest head that attention can do.
+pub const WIDEST_HEAD: usize = 256;
+
+/// Whether one token's attention can be one kernel.
+pub fn decodes(a: &Attend) -> bool {
+    let dim = a.cache.head_dim;
+    let one = a.q.rows == 1 && a.k.rows == 1 && a.offset == 0;
+    one && dim.is_multiple_of(8) && a.q.width / dim / a.cache.kv_heads <= 32
+}
+
+/// How the positions of a cache are split among blocks for one token.
+pub fn splits(cache: &LayerCache, chip: Chip) -> usize {
+    let blocks = (2 * chip.processors as usize).div_ceil(cache.kv_heads);
+    cache.positions.div_ceil(DECODE_POSITIONS).min(blocks).clamp(1, MOST_SPLITS)
+}
+
+/// Positions that a block of `decode` has at least, and into how many parts they are split at most.
+const DECODE_POSITIONS: usize = 128;
+const MOST_SPLITS: usize = 64;
+
+/// Bytes of `partial`: of each head and split the sum, the largest score and the sum of weights.
+pub fn partial_bytes(heads: usize, head_dim: usize, splits: usize) -> usize {
+    4 * heads * splits * (head_dim + 2)
+}
+
+/// Norms, RoPE, store and attention of one token; `scratch` are the partial sums and the counters, zero between launches.
+pub fn decode(
+    a: &Attend,
+    angles: Option<Angles>,
+    norms: Option<[Norm; 2]>,
+    [partial, counter]: [Span; 2],
+    step: Span,
+    chip: Chip,
+) -> Launch {
+    let (dim, heads, kv_heads) = (a.cache.head_dim, a.q.width / a.cache.head_dim, a.cache.kv_heads);
+    let splits = splits(&a.cache, chip);
+    let kernel = kept(a.cache.kv_type, ["decode_f32", "decode_f16"]);
+    let [q_norm, k_norm] = norms.map_or([Span::NONE; 2], |norms| norms.map(|n| n.weight));
+    let [cos, sin] = angles.map_or([Span::NONE; 2], |angles| [angles.cos, angles.sin]);
+    let shared = 4 * (heads / kv_heads * dim + 32 * (dim + 2) + 4);
+    let b = Builder::new(kernel, [kv_heads, splits, 1], 256)
+        .shared(shared)
+        .read(a.q.span())
+        .read(a.k.span())
+        .read(a.v.span());
+    let b = b.some(cos).some(sin).read(q_norm).read(k_norm).some(a.cache.keys).some(a.cache.values);
+    let b = b.write(a.out.span()).some(partial).both(counter).read(step);
+    let b = b.int(heads).int(kv_heads).int(dim).int(angles.map_or(0, |angles| angles.rotary_dim));
+    let b = b.int(a.cache.positions).int(a.how.window.unwrap_or(0)).int(splits);
+    let b = b.float(norms.map_or(0.0, |norms| norms[0].eps)).float(a.how.scale);
+    b.float(a.how.softcap.unwrap_or(0.0)).0
+}
+
+/// Threads of a block of the kernels for one token.
+const MATVEC: u32 = 384;
+
+/// Their shared memory: partial sums, the input, its norm's weight, and for q8 the input in bytes with its scales.
+fn matvec_shared(matrix: Matrix, norm: bool) -> usize {
+    let block = match matrix.encoding {
+        Encoding::F32 => 32,
+        Encoding::F16 => 64,
+        Encoding::Q8 => 128,
+    };
+    let cols = matrix.cols.next_multiple_of(block);
+    let bytes = if matrix.encoding == Encoding::Q8 { cols + cols / 8 } else { 0 };
+    3120 + 4 * cols + if norm { 4 * cols } else { 0 } + bytes
+}
+
+/// One token through up to three matrices of one encoding; with a residual, of one, whose `out` is changed.
+pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>, chip: Chip) -> Launch {
+    let matrix = parts[0].matrix;
+    let kernel = of(matrix.encoding, ["matvec_f32", "matvec_f16", "matvec_q8"]);
+    let mut all = Parts { n: parts.len() as i32, ..Parts::default() };
+    for (i, part) in parts.iter().enumerate() {
+        (all.w[i], all.bias[i], all.out[i]) = (part.matrix.panels.address, part.bias.address, part.out.address);
+        all.rows[i] = i32::try_from(part.matrix.rows).expect("sizes of a model fit an int");
+    }
+    let panels: usize = parts.iter().map(|p| p.matrix.rows.div_ceil(PANEL_ROWS)).sum();
+    let shared = matvec_shared(matrix, norm.is_some());
+    let mut b = Builder::new(kernel, [chip.panels(panels), 1, 1], MATVEC).shared(shared).arg(Arg::Parts(all));
+    for part in parts {
+        let out = if residual.is_some() { Access::Both } else { Access::Write };
+        b = b.touch(part.matrix.panels, Access::Read).touch(part.bias, Access::Read).touch(part.out.span(), out);
+    }
+    let residual_at = residual.map_or(0, |_| parts[0].out.address);
+    let b = b.read(x.span()).read(norm.map_or(Span::NONE, |n| n.weight)).float(norm.map_or(0.0, |n| n.eps));
+    b.int(matrix.cols).arg(Arg::Pointer(residual_at)).float(residual.unwrap_or(1.0)).0
+}
+
+/// One token through gate and up.
+pub fn matvec_gated(
+    x: Rows,
+    norm: Option<Norm>,
+    [gate, up]: [Part; 2],
+    activation: Activation,
+    out: Rows,
+    chip: Chip,
+) -> Launch {
+    let kernel = match activation {
+        Activation::Silu => ["matvec_gated_silu_f32", "matvec_gated_silu_f16", "matvec_gated_silu_q8"],
+        Activation::GeluTanh => ["matvec_gated_gelu_f32", "matvec_gated_gelu_f16", "matvec_gated_gelu_q8"],
+    };
+    let (kernel, rows) = (of(gate.matrix.encoding, kernel), gate.matrix.rows);
+    let shared = matvec_shared(gate.matrix, norm.is_some());
+    let b = Builder::new(kernel, [chip.panels(rows.div_ceil(PANEL_ROWS)), 1, 1], MATVEC).shared(shared);
+    let b = b.read(gate.matrix.panels).read(up.matrix.panels).read(gate.bias).read(up.bias).read(x.span());
+    let b = b.read(norm.map_or(Span::NONE, |n| n.weight)).float(norm.map_or(0.0, |n| n.eps));
+    b.int(rows).int(gate.matrix.cols).write(out.span()).0
+}
+
+/// Columns to which [`to_f16`] pads rows of so many.
+pub fn padded(cols: usize) -> usize {
+    cols.next_multiple_of(64)
+}
+
+/// Rows in halves, as the matrix kernels for many tokens take them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Halves {
+    /// `[T, padded]` of f16.
+    pub hi: Span,
+    /// `[T, padded]` of f16, what `hi` is off by; none for q8.
+    pub lo: Span,
+    /// `[T]` of f32: what each row was divided by.
+    pub scales: Span,
+}
+
+/// `x` in halves; grouped, in the order of columns that q8's kernel wants.
+pub fn to_f16(x: Rows, halves: Halves, grouped: bool) -> Launch {
+    let b = Builder::new("to_f16", [x.rows, 1, 1], SMALL).shared(32).read(x.span()).write(halves.hi).write(halves.lo);
+    b.write(halves.scales).int(x.rows).int(x.width).int(padded(x.width)).int(grouped.into()).0
+}
+
+/// Many tokens through one matrix in f16 or q8; with a residual, `out` is changed.
+pub fn matmul(halves: Halves, tokens: usize, part: Part, residual: Option<f32>) -> Launch {
+    let (matrix, out) = (part.matrix, part.out.span());
+    let (tile, kernel, shared) = match (tokens <= NARROW, matrix.encoding) {
+        (true, Encoding::Q8) => (NARROW, "matmul_narrow_q8", 37_632),
+        (true, _) => (NARROW, "matmul_narrow_f16", 73_728),
+        (false, Encoding::Q8) => (WIDE, "matmul_q8", 100_352),
+        (false, _) => (WIDE, "matmul_f16", 98_304),
+    };
+    let grid = [matrix.rows.div_ceil(tile), tokens.div_ceil(tile), 1];
+    let b = Builder::new(kernel, grid, 128).shared(shared);
+    let b = b.read(matrix.panels).read(halves.hi).read(halves.lo).read(halves.scales).read(part.bias);
+    let b = if residual.is_some() { b.both(out) } else { b.write(out) };
+    let b = b.int(matrix.rows).int(matrix.cols).int(padded(matrix.cols)).int(tokens);
+    b.arg(Arg::Pointer(residual.map_or(0, |_| out.address))).float(residual.unwrap_or(1.0)).0
+}
+
+/// Rows and tokens of a block's tile of the matrix kernels for few tokens, and of those for more.
+const NARROW: usize = 32;
+const WIDE: usize = 128;
+
+/// Many tokens through one matrix in f32.
+pub fn matmul_f32(x: Rows, part: Part, residual: Option<f32>) -> Launch {
+    let (matrix, out) = (part.matrix, part.out.span());
+    let grid = [matrix.rows.div_ceil(64), x.rows.div_ceil(64), 1];
+    let b = Builder::new("matmul_f32", grid, SMALL).shared(8448).read(matrix.panels).read(x.span()).read(part.bias);
+    let b = if residual.is_some() { b.both(out) } else { b.write(out) };
+    let b = b.int(matrix.rows).int(matrix.cols).int(x.rows);
+    b.arg(Arg::Pointer(residual.map_or(0, |_| out.address))).float(residual.unwrap_or(1.0)).0
+}
+
+/// Bytes of scratch that [`top_candidates`] needs for so many; the first 4 are zero between launches.
+pub fn top_scratch(k: usize) -> usize {
+    16 + TOP_BLOCKS * k * 8
+}
+
+/// The largest logit of a row: its id, and behind it the logit.
+pub fn argmax(logits: Rows, scratch: Span, out: Span) -> Launch {
+    let b = Builder::new("argmax", [64, 1, 1], 256).shared(80).read(logits.span()).int(logits.width);
+    b.some(scratch).write(out).0
+}
+
+/// Blocks that look through a row of logits.
+const TOP_BLOCKS: usize = 128;
+
+/// The `k` largest logits of a row, in order: ids, and behind them the logits.
+pub fn top_candidates(logits: Rows, k: usize, scratch: Span, out: Span) -> Launch {
+    let bytes = 4 * k as u64;
+    let b = Builder::new("top_candidates", [TOP_BLOCKS, 1, 1], 256).shared(8208).read(logits.span());
+    let b = b.int(logits.width).int(k).some(scratch);
+    b.write(out.part(0, bytes)).write(out.part(bytes, bytes)).0
+}

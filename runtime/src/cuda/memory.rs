@@ -1,0 +1,360 @@
+//! What lies in device memory: weights, buffers, keys and values, tables of angles.
+//!
+//! Weights go from the map to the device in one pass, in the file's own panels: one allocation for all, each tensor copied
+//! once, in pieces that the device's pinned memory takes while it sends the one before. What shares bytes in the file shares
+//! them there.
+
+use super::device::{Device, DeviceError, Span};
+use super::ops::{Angles, LayerCache, Matrix, Rows};
+use crate::backend::{KvShape, KvType};
+use crate::error::{Result, RuntimeError};
+use crate::memory::Limit;
+use crate::rope::RopeTable;
+use nanoserve_format::{Encoding, NsvFile, Shape, schema};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Bytes that are copied at a time.
+pub const PIECE: usize = 8 << 20;
+
+/// Where allocations within one begin.
+const ALIGNMENT: u64 = 256;
+
+/// Positions that a table of angles grows by.
+const ANGLES: usize = 256;
+
+/// Copies any number of bytes to the device, in pieces.
+pub fn send<D: Device>(device: &D, to: Span, from: &[u8]) -> Result<(), DeviceError> {
+    let pieces = from.chunks(PIECE).enumerate();
+    pieces.into_iter().try_for_each(|(i, piece)| device.copy_to(to.part((i * PIECE) as u64, piece.len() as u64), piece))
+}
+
+/// Copies from the device.
+pub fn read<D: Device>(device: &D, from: Span) -> Result<Vec<u8>, DeviceError> {
+    let mut bytes = vec![0; from.bytes as usize];
+    if !bytes.is_empty() {
+        device.copy_from(from, &mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// Memory that grows, and does not keep what was in it.
+#[derive(Debug)]
+pub struct Grown<M> {
+    memory: Option<M>,
+    span: Span,
+}
+
+impl<M> Default for Grown<M> {
+    fn default() -> Self {
+        Grown { memory: None, span: Span::NONE }
+    }
+}
+
+impl<M> Grown<M> {
+    /// All of it.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// At least so many bytes. What is given up for more goes to `retired`: what is queued may still use it.
+    pub fn grow<D: Device<Memory = M>>(
+        &mut self,
+        device: &D,
+        bytes: usize,
+        retired: &mut Vec<M>,
+    ) -> Result<Span, DeviceError> {
+        if bytes as u64 > self.span.bytes {
+            let memory = device.allocate(bytes)?;
+            self.span = device.span(&memory);
+            retired.extend(self.memory.replace(memory));
+        }
+        Ok(self.span)
+    }
+}
+
+/// Rows of activations on the device: `[rows, width]`.
+#[derive(Debug)]
+pub struct DeviceBuffer<M> {
+    memory: Grown<M>,
+    first: usize,
+    rows: usize,
+    width: usize,
+}
+
+impl<M> DeviceBuffer<M> {
+    /// Without rows, and without memory.
+    pub(super) fn new(width: usize) -> Self {
+        DeviceBuffer { memory: Grown::default(), first: 0, rows: 0, width }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Where its rows are.
+    pub(super) fn rows(&self) -> Rows {
+        let address = self.memory.span().address + 4 * (self.first * self.width) as u64;
+        Rows { address, rows: self.rows, width: self.width }
+    }
+
+    /// Other rows, with any values.
+    pub(super) fn resize<D: Device<Memory = M>>(
+        &mut self,
+        device: &D,
+        rows: usize,
+        retired: &mut Vec<M>,
+    ) -> Result<(), DeviceError> {
+        (self.first, self.rows) = (0, rows);
+        self.memory.grow(device, 4 * rows * self.width, retired).map(|_| ())
+    }
+
+    /// Its last rows alone; nothing moves.
+    pub(super) fn keep_last(&mut self, rows: usize) {
+        self.first += self.rows - rows;
+        self.rows = rows;
+    }
+}
+
+/// A tensor on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceWeight {
+    pub(super) span: Span,
+    shape: Shape,
+    encoding: Encoding,
+}
+
+impl DeviceWeight {
+    /// As a matrix.
+    ///
+    /// # Panics
+    /// When it is a vector.
+    pub(super) fn matrix(&self) -> Matrix {
+        let Shape::Matrix(rows, cols) = self.shape else { unreachable!("the schema binds matrices to matrices") };
+        Matrix { panels: self.span, encoding: self.encoding, rows, cols }
+    }
+}
+
+/// The weights that a device holds.
+#[derive(Debug)]
+pub struct Weights<M> {
+    first_layer: usize,
+    memory: Option<M>,
+    all: Span,
+    /// Bytes of `all` that are taken.
+    taken: u64,
+    /// Where the bytes of the file from an offset on are.
+    there: HashMap<usize, Span>,
+}
+
+impl<M> Weights<M> {
+    /// None yet; of the layers from `first_layer` on.
+    pub fn new(first_layer: usize) -> Self {
+        Weights { first_layer, memory: None, all: Span::NONE, taken: 0, there: HashMap::new() }
+    }
+
+    /// The first layer that the device holds.
+    pub fn first_layer(&self) -> usize {
+        self.first_layer
+    }
+
+    /// A tensor, copied to the device if its bytes are not there.
+    pub fn weight<D: Device<Memory = M>>(
+        &mut self,
+        device: &D,
+        file: &Arc<NsvFile>,
+        name: &str,
+        expected: Shape,
+    ) -> Result<DeviceWeight> {
+        let tensor = || name.to_string();
+        let entry = file.layout().tensor(name).ok_or_else(|| RuntimeError::MissingTensor { tensor: tensor() })?;
+        let (shape, encoding) = (entry.shape, entry.encoding);
+        if shape != expected {
+            return Err(RuntimeError::TensorShape { tensor: tensor(), got: shape, expected });
+        }
+        if self.memory.is_none() {
+            self.allocate(device, file)?;
+        }
+        let span = match self.there.get(&entry.range.start) {
+            Some(span) => *span,
+            None => {
+                let span = self.all.part(self.taken, entry.range.len() as u64);
+                send(device, span, &file.bytes()[entry.range.clone()])?;
+                self.taken += span.bytes.next_multiple_of(ALIGNMENT);
+                self.there.insert(entry.range.start, span);
+                span
+            }
+        };
+        Ok(DeviceWeight { span, shape, encoding })
+    }
+
+    /// Memory for all that will be asked for.
+    fn allocate<D: Device<Memory = M>>(&mut self, device: &D, file: &NsvFile) -> Result<()> {
+        if file.spec().head_dim > super::launch::WIDEST_HEAD {
+            let (got, most) = (file.spec().head_dim, super::launch::WIDEST_HEAD);
+            let cause = format!("heads of {got} are wider than its kernels can do ({most}): run with --device cpu");
+            return Err(DeviceError::Missing { cause }.into());
+        }
+        let (need, room) = (weight_bytes(file, self.first_layer), device.memory()?.free.saturating_sub(super::RESERVE));
+        if need > room {
+            let layers = file.spec().n_layers - self.first_layer;
+            return Err(RuntimeError::Memory {
+                what: format!("{layers} layers of {} on the GPU", file.spec().n_layers),
+                need,
+                room,
+                limit: Limit::Device,
+                advice: "give fewer --gpu-layers, or --device cpu",
+            });
+        }
+        let memory = device.allocate(need as usize)?;
+        self.all = device.span(&memory);
+        self.memory = Some(memory);
+        Ok(())
+    }
+}
+
+/// Whether a tensor is on the device that holds the layers from `first_layer` on, and what is behind them; with all layers
+/// also what is before them.
+pub fn holds(first_layer: usize, name: &str) -> bool {
+    match name.strip_prefix("layers.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
+        Some(layer) => layer >= first_layer,
+        None => first_layer == 0 || name != schema::EMBED,
+    }
+}
+
+/// Device memory that the weights of the layers from `first_layer` on take.
+pub fn weight_bytes(file: &NsvFile, first_layer: usize) -> u64 {
+    let held = file.layout().tensors.iter().filter(|tensor| holds(first_layer, &tensor.name));
+    let ranges: HashMap<usize, u64> =
+        held.map(|t| (t.range.start, (t.range.len() as u64).next_multiple_of(ALIGNMENT))).collect();
+    ranges.values().sum()
+}
+
+/// Device memory that the cache of the layers from `first_layer` on takes.
+pub fn cache_bytes(shape: &KvShape, first_layer: usize) -> u64 {
+    shape.positions.iter().skip(first_layer).map(|&positions| 2 * half_bytes(shape, positions)).sum()
+}
+
+/// Bytes of a layer's keys, or of its values, in whole alignments.
+fn half_bytes(shape: &KvShape, positions: usize) -> u64 {
+    let size = value_bytes(shape.kv_type);
+    ((shape.n_kv_heads * positions * shape.head_dim * size) as u64).next_multiple_of(ALIGNMENT)
+}
+
+fn value_bytes(kv_type: KvType) -> usize {
+    match kv_type {
+        KvType::F32 => 4,
+        KvType::F16 => 2,
+    }
+}
+
+/// Keys and values on the device.
+#[derive(Debug)]
+pub struct DeviceCache<M> {
+    shape: KvShape,
+    first_layer: usize,
+    memory: Option<M>,
+    /// Of each layer that the device holds.
+    layers: Vec<LayerCache>,
+}
+
+impl<M> DeviceCache<M> {
+    /// An empty one, of the layers from `first_layer` on.
+    pub(super) fn new<D: Device<Memory = M>>(device: &D, shape: KvShape, first_layer: usize) -> Result<Self> {
+        let bytes = cache_bytes(&shape, first_layer);
+        let mut cache = DeviceCache { shape, first_layer, memory: None, layers: Vec::new() };
+        if bytes == 0 {
+            return Ok(cache);
+        }
+        let memory = device.allocate(bytes as usize)?;
+        let (all, shape, mut taken) = (device.span(&memory), &cache.shape, 0);
+        for &positions in &shape.positions[first_layer..] {
+            let bytes = (shape.n_kv_heads * positions * shape.head_dim * value_bytes(shape.kv_type)) as u64;
+            let mut half = || {
+                taken += half_bytes(shape, positions);
+                all.part(taken - half_bytes(shape, positions), bytes)
+            };
+            let (keys, values) = (half(), half());
+            let (kv_type, kv_heads, head_dim) = (shape.kv_type, shape.n_kv_heads, shape.head_dim);
+            cache.layers.push(LayerCache { keys, values, kv_type, kv_heads, head_dim, positions });
+        }
+        cache.memory = Some(memory);
+        Ok(cache)
+    }
+
+    /// A layer's.
+    ///
+    /// # Panics
+    /// When the device does not hold it.
+    pub(super) fn layer(&self, layer: usize) -> LayerCache {
+        self.layers[layer - self.first_layer]
+    }
+
+    /// Bytes of [`DeviceCache::parts`].
+    pub(super) fn part_bytes(&self, len: usize) -> usize {
+        self.parts(len).iter().map(|part| part.bytes as usize).sum()
+    }
+
+    /// Of each layer and head, where the keys and values of `len` positions are; all of a ring that has fewer.
+    pub(super) fn parts(&self, len: usize) -> Vec<Span> {
+        let mut parts = Vec::new();
+        for layer in &self.layers {
+            let row = (layer.head_dim * value_bytes(layer.kv_type)) as u64;
+            for head in 0..layer.kv_heads as u64 {
+                let (at, bytes) = (head * layer.positions as u64 * row, len.min(layer.positions) as u64 * row);
+                parts.extend([layer.keys, layer.values].map(|all| all.part(at, bytes)));
+            }
+        }
+        parts
+    }
+}
+
+/// A table of angles on the device, computed by the host's: the same bits.
+#[derive(Debug)]
+pub struct AngleTable<M> {
+    /// The host's, further than a session's own.
+    table: RopeTable,
+    cos: Grown<M>,
+    sin: Grown<M>,
+    /// Positions that are on the device.
+    sent: usize,
+}
+
+impl<M> AngleTable<M> {
+    /// Empty, with the angles of `table`.
+    pub fn new(table: &RopeTable) -> Self {
+        AngleTable { table: table.clone(), cos: Grown::default(), sin: Grown::default(), sent: 0 }
+    }
+
+    /// Whether it turns as `table` does.
+    pub fn is_of(&self, table: &RopeTable) -> bool {
+        self.table.turns_as(table)
+    }
+
+    /// On the device, with so many positions at least.
+    pub fn reaching<D: Device<Memory = M>>(
+        &mut self,
+        device: &D,
+        positions: usize,
+        retired: &mut Vec<M>,
+    ) -> Result<Angles, DeviceError> {
+        let pairs = self.table.pairs();
+        if positions > self.sent {
+            let wanted = positions.next_multiple_of(ANGLES);
+            self.table.extend(wanted);
+            let bytes = 4 * wanted * pairs;
+            let before = self.cos.span();
+            // Twice as long each time: seldom moved.
+            let longer = if bytes as u64 > before.bytes { bytes.max(2 * before.bytes as usize) } else { bytes };
+            let cos = self.cos.grow(device, longer, retired)?;
+            let sin = self.sin.grow(device, longer, retired)?;
+            let from = if cos == before { self.sent * pairs } else { 0 };
+            for (to, values) in [(cos, self.table.cos()), (sin, self.table.sin())] {
+                let new: &[u8] = bytemuck::cast_slice(&values[from..wanted * pairs]);
+                send(device, to.part(4 * from as u64, new.len() as u64), new)?;
+            }
+            self.sent = wanted;
+        }
+        Ok(Angles { cos: self.cos.span(), sin: self.sin.span(), rotary_dim: 2 * pairs })
+    }
+}

@@ -1,0 +1,198 @@
+//! The operations of a step as the CUDA backend queues them: plain data, so that two steps can be compared.
+//!
+//! Buffers are rows at device addresses. Positions are relative to the step's first, which lies in device memory: the
+//! queue of one token is the same whatever position it stands at.
+
+use super::device::Span;
+use crate::backend::{Attention, KvType};
+use nanoserve_format::{Activation, Encoding};
+
+/// Rows of f32 in device memory: `[rows, width]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// Where they begin.
+    pub address: u64,
+    /// How many.
+    pub rows: usize,
+    /// Values in each.
+    pub width: usize,
+}
+
+impl Rows {
+    /// Values in all.
+    pub fn len(self) -> usize {
+        self.rows * self.width
+    }
+
+    /// Their memory.
+    pub fn span(self) -> Span {
+        Span { address: self.address, bytes: 4 * self.len() as u64 }
+    }
+
+    fn range(self) -> std::ops::Range<u64> {
+        self.address..self.address + self.span().bytes
+    }
+
+    /// Whether they share memory.
+    pub fn overlaps(self, other: Rows) -> bool {
+        let (a, b) = (self.range(), other.range());
+        a.start < b.end && b.start < a.end
+    }
+
+    /// What is left of them where `other` takes their beginning or all; else all.
+    pub fn without(self, other: Rows) -> Option<Rows> {
+        let (a, b) = (self.range(), other.range());
+        if b.start > a.start || b.end <= a.start {
+            return Some(self);
+        }
+        let left = a.end.checked_sub(b.end).filter(|left| *left > 0)?;
+        Some(Rows { address: b.end, rows: 1, width: (left / 4) as usize })
+    }
+}
+
+/// A weight matrix in panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Its panels.
+    pub panels: Span,
+    /// How its numbers are stored.
+    pub encoding: Encoding,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+}
+
+/// One of the matrices that share an input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// The matrix.
+    pub matrix: Matrix,
+    /// `[rows]` of f32, or none.
+    pub bias: Span,
+    /// `[T, rows]`
+    pub out: Rows,
+}
+
+/// A norm's weight and epsilon.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// `[width]` of f32.
+    pub weight: Span,
+    /// Added to the mean of squares.
+    pub eps: f32,
+}
+
+/// Cosines and sines of a rotary embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Angles {
+    /// `[positions, rotary_dim / 2]`
+    pub cos: Span,
+    /// `[positions, rotary_dim / 2]`
+    pub sin: Span,
+    /// Values of a head that are turned.
+    pub rotary_dim: usize,
+}
+
+/// Keys and values of one layer, each `[kv_heads, positions, head_dim]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerCache {
+    /// Keys.
+    pub keys: Span,
+    /// Values.
+    pub values: Span,
+    /// How they are kept.
+    pub kv_type: KvType,
+    /// Heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Positions it holds; position p is at p modulo it.
+    pub positions: usize,
+}
+
+/// Attention of some tokens in one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attend {
+    /// Queries of the last tokens, or of none: `[rows, heads * head_dim]`.
+    pub q: Rows,
+    /// `[T, kv_heads * head_dim]`
+    pub k: Rows,
+    /// `[T, kv_heads * head_dim]`
+    pub v: Rows,
+    /// Where keys and values go.
+    pub cache: LayerCache,
+    /// Of the first token, from the step's first.
+    pub offset: i32,
+    /// Tokens that are stored, and attend, before the next are: fewer than all where a ring would lose what they see.
+    pub at_a_time: usize,
+    /// Scale, cap and window.
+    pub how: Attention,
+    /// `[rows, heads * head_dim]`
+    pub out: Rows,
+}
+
+/// An operation; those that a fusion made are marked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// `out = table[ids] * scale`; the scale is 1 unless fused.
+    Embed { table: Matrix, out: Rows, scale: f32 },
+    /// `out = rms_norm(x)`
+    Norm { x: Rows, norm: Norm, out: Rows },
+    /// `x += factor * rms_norm(y)` (fused)
+    NormAdd { x: Rows, y: Rows, norm: Norm, factor: f32 },
+    /// `x = rms_norm(x)`, of each `width` values by themselves.
+    NormParts { x: Rows, norm: Norm, width: usize },
+    /// `out = W x + bias` of each part. Fused: of `rms_norm(x)`, and of one part `residual += factor * (W x + bias)`, where its
+    /// `out` is the residual.
+    Linear { x: Rows, norm: Option<Norm>, parts: Vec<Part>, residual: Option<f32> },
+    /// `out = activation(gate x) * (up x)`; the outs of the parts are not used. Fused: of `rms_norm(x)`.
+    Gated { x: Rows, norm: Option<Norm>, gate: Part, up: Part, activation: Activation, out: Rows },
+    /// Turns every head; the first row stands `offset` behind the step's first.
+    Rope { x: Rows, head_dim: usize, angles: Angles, offset: i32 },
+    /// Stores and attends.
+    Attend(Attend),
+    /// Norms of heads, RoPE, store and attention of one token (fused).
+    Decode { attend: Attend, angles: Option<Angles>, norms: Option<[Norm; 2]> },
+    /// `x *= factor`
+    Scale { x: Rows, factor: f32 },
+    /// `x = cap * tanh(x / cap)`
+    Softcap { x: Rows, cap: f32 },
+    /// `x += y`
+    Add { x: Rows, y: Rows },
+}
+
+/// Takes what an operation fills out of rows that are not filled.
+pub fn filled(left_out: &mut Vec<Rows>, op: &Op) {
+    for written in op.writes() {
+        *left_out = left_out.iter().filter_map(|rows| rows.without(written)).collect();
+    }
+}
+
+impl Op {
+    /// Rows that it reads, those that it changes in place included.
+    pub fn reads(&self) -> Vec<Rows> {
+        match self {
+            Op::Embed { .. } => vec![],
+            Op::Norm { x, .. } | Op::Gated { x, .. } => vec![*x],
+            Op::Linear { x, parts, residual, .. } => {
+                let residual = residual.and_then(|_| parts.first()).map(|part| part.out);
+                std::iter::once(*x).chain(residual).collect()
+            }
+            Op::NormAdd { x, y, .. } | Op::Add { x, y } => vec![*x, *y],
+            Op::NormParts { x, .. } | Op::Rope { x, .. } | Op::Scale { x, .. } | Op::Softcap { x, .. } => vec![*x],
+            Op::Attend(attend) | Op::Decode { attend, .. } => vec![attend.q, attend.k, attend.v],
+        }
+    }
+
+    /// Rows that it fills or changes.
+    pub fn writes(&self) -> Vec<Rows> {
+        match self {
+            Op::Embed { out, .. } | Op::Norm { out, .. } | Op::Gated { out, .. } => vec![*out],
+            Op::Linear { parts, .. } => parts.iter().map(|part| part.out).collect(),
+            Op::NormAdd { x, .. } | Op::Add { x, .. } => vec![*x],
+            Op::NormParts { x, .. } | Op::Rope { x, .. } | Op::Scale { x, .. } | Op::Softcap { x, .. } => vec![*x],
+            Op::Attend(attend) | Op::Decode { attend, .. } => vec![attend.out],
+        }
+    }
+}

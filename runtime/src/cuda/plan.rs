@@ -1,0 +1,221 @@
+//! From the operations of a step to launches.
+//!
+//! One token goes through matrices as a vector, more as a matrix of halves, which are made once for all matrices with the
+//! same input. Attention of one token is one kernel; of more, keys and values are stored and then attended, in a ring a few
+//! tokens at a time.
+
+use super::device::{DeviceError, Launch, Span};
+use super::fuse::{Fused, fuse};
+use super::launch::{self, Chip, Halves};
+use super::ops::{Attend, Norm, Op, Part, Rows, filled};
+use nanoserve_format::Encoding;
+
+/// Memory that launches use between them, and what they read of the step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scratch {
+    /// First position and tokens of the step, two u32.
+    pub step: Span,
+    /// `[T]` of u32: the step's tokens.
+    pub ids: Span,
+    /// Rows in halves.
+    pub hi: Span,
+    /// What is left of them.
+    pub lo: Span,
+    /// A scale for each row.
+    pub scales: Span,
+    /// `[T, intermediate_size]`
+    pub up: Span,
+    /// Partial sums of attention.
+    pub partial: Span,
+    /// Counters of attention, zero between launches.
+    pub counter: Span,
+}
+
+/// Bytes of the memory in a [`Scratch`] that a queue needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Bytes of `hi`.
+    pub halves: usize,
+    /// Bytes of `lo`.
+    pub rest: usize,
+    /// Bytes of `scales`.
+    pub scales: usize,
+    /// Bytes of `up`.
+    pub up: usize,
+    /// Bytes of `partial`.
+    pub partial: usize,
+    /// Bytes of `counter`.
+    pub counter: usize,
+}
+
+impl Needs {
+    /// Of a queue.
+    pub fn of(ops: &[Op], chip: Chip) -> Needs {
+        let mut needs = Needs::default();
+        for op in ops {
+            let (x, encodings) = match op {
+                Op::Linear { x, parts, .. } => (x, parts.iter().map(|part| part.matrix.encoding).collect()),
+                Op::Gated { x, gate, up, out, .. } => {
+                    // Gate and up of one token are one kernel where they are of one encoding.
+                    needs.up = needs.up.max(4 * out.len());
+                    (x, vec![gate.matrix.encoding, up.matrix.encoding])
+                }
+                Op::Attend(a) if launch::decodes(a) => {
+                    let (splits, dim) = (launch::splits(&a.cache, chip), a.cache.head_dim);
+                    needs.partial = needs.partial.max(launch::partial_bytes(a.q.width / dim, dim, splits));
+                    needs.counter = needs.counter.max(4 * a.cache.kv_heads);
+                    continue;
+                }
+                _ => continue,
+            };
+            let bytes = 2 * x.rows * launch::padded(x.width);
+            for encoding in encodings.into_iter().filter(|encoding| x.rows > 1 && *encoding != Encoding::F32) {
+                needs.halves = needs.halves.max(bytes);
+                needs.scales = needs.scales.max(4 * x.rows);
+                if encoding == Encoding::F16 {
+                    needs.rest = needs.rest.max(bytes);
+                }
+            }
+        }
+        needs
+    }
+}
+
+/// The launches of a queue, after fusing; `left_out` are rows that earlier queues did not fill, and is brought up to date.
+///
+/// # Errors
+/// When the queue reads such rows.
+pub fn plan(ops: &[Op], scratch: &Scratch, chip: Chip, left_out: &mut Vec<Rows>) -> Result<Vec<Launch>, DeviceError> {
+    for op in ops {
+        if let Some(rows) = left_out.iter().find(|rows| op.reads().iter().any(|read| read.overlaps(**rows))) {
+            return Err(DeviceError::LeftOut { address: rows.address });
+        }
+        filled(left_out, op);
+    }
+    let Fused { ops, left_out: new } = fuse(ops);
+    left_out.extend(new);
+    Ok(each(&ops, scratch, chip))
+}
+
+/// The launches of a queue, one operation after the other.
+pub fn each(ops: &[Op], scratch: &Scratch, chip: Chip) -> Vec<Launch> {
+    let mut lower = Lower { scratch, chip, launches: Vec::with_capacity(ops.len()), halved: None };
+    ops.iter().for_each(|op| lower.op(op));
+    lower.launches
+}
+
+struct Lower<'s> {
+    scratch: &'s Scratch,
+    chip: Chip,
+    launches: Vec<Launch>,
+    /// The rows whose halves are in the scratch, and the encoding of the matrices that they are for.
+    halved: Option<(Rows, Encoding)>,
+}
+
+impl Lower<'_> {
+    fn op(&mut self, op: &Op) {
+        let scratch = self.scratch;
+        // What nothing goes through does nothing: the last layer's queries of a step that asks for no row.
+        let empty = |rows: Rows| rows.rows == 0;
+        let launch = match op {
+            Op::Embed { table, out, scale } => {
+                launch::embed(*table, scratch.ids.part(0, 4 * out.rows as u64), *out, *scale)
+            }
+            Op::Norm { x, .. } | Op::NormParts { x, .. } | Op::Rope { x, .. } if empty(*x) => return,
+            Op::Norm { x, norm, out } => launch::rms_norm(*x, *norm, *out, x.rows, x.width),
+            Op::NormAdd { x, y, norm, factor } => launch::norm_add(*x, *y, *norm, *factor),
+            Op::NormParts { x, norm, width } => launch::rms_norm(*x, *norm, *x, x.len() / width, *width),
+            Op::Scale { x, factor } => launch::scale(*x, *factor),
+            Op::Softcap { x, cap } => launch::softcap(*x, *cap),
+            Op::Add { x, y } => launch::add(*x, *y),
+            Op::Rope { x, head_dim, angles, offset } => launch::rope(*x, *angles, scratch.step, *offset, *head_dim),
+            Op::Decode { attend, angles, norms } => {
+                let work = [scratch.partial, scratch.counter];
+                launch::decode(attend, *angles, *norms, work, scratch.step, self.chip)
+            }
+            Op::Attend(attend) => return self.attend(attend),
+            Op::Linear { x, norm, parts, residual } => {
+                self.linear(*x, *norm, parts, *residual);
+                return self.changed(op);
+            }
+            Op::Gated { x, norm, gate, up, activation, out } => {
+                if x.rows == 1 && gate.matrix.encoding == up.matrix.encoding {
+                    self.launches.push(launch::matvec_gated(*x, *norm, [*gate, *up], *activation, *out, self.chip));
+                } else {
+                    let rows = Rows { address: scratch.up.address, ..*out };
+                    self.linear(*x, *norm, &[Part { out: *out, ..*gate }, Part { out: rows, ..*up }], None);
+                    self.launches.push(launch::gate(*activation, *out, rows, *out));
+                }
+                return self.changed(op);
+            }
+        };
+        self.launches.push(launch);
+        self.changed(op);
+    }
+
+    /// Halves are of rows as they were.
+    fn changed(&mut self, op: &Op) {
+        if self.halved.is_some_and(|(rows, _)| op.writes().iter().any(|written| written.overlaps(rows))) {
+            self.halved = None;
+        }
+    }
+
+    /// Stores keys and values and attends, a few tokens at a time.
+    fn attend(&mut self, a: &Attend) {
+        let step = self.scratch.step;
+        let rows_of = |rows: Rows, from: usize, to: usize| Rows {
+            address: rows.address + 4 * (from * rows.width) as u64,
+            rows: to - from,
+            ..rows
+        };
+        // Tokens in front that are stored alone.
+        let alone = a.k.rows - a.q.rows;
+        for start in (0..a.k.rows).step_by(a.at_a_time) {
+            let end = a.k.rows.min(start + a.at_a_time);
+            let offset = |token: usize| a.offset + token as i32;
+            let (k, v) = (rows_of(a.k, start, end), rows_of(a.v, start, end));
+            self.launches.push(launch::kv_store(&Attend { k, v, offset: offset(start), ..*a }, step));
+            let from = start.max(alone);
+            if from < end {
+                let [q, out] = [a.q, a.out].map(|rows| rows_of(rows, from - alone, end - alone));
+                self.launches.push(launch::attention(a, q, out, offset(from), step, self.chip));
+            }
+        }
+    }
+
+    fn linear(&mut self, x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>) {
+        if x.rows == 1 {
+            // Matrices of one encoding go together.
+            for encoding in Encoding::ALL {
+                let same: Vec<Part> = parts.iter().filter(|p| p.matrix.encoding == encoding).copied().collect();
+                for parts in same.chunks(3) {
+                    self.launches.push(launch::matvec(x, norm, parts, residual, self.chip));
+                }
+            }
+            return;
+        }
+        for part in parts.iter().filter(|_| x.rows > 0) {
+            let launch = match part.matrix.encoding {
+                Encoding::F32 => launch::matmul_f32(x, *part, residual),
+                encoding => {
+                    let halves = self.halves(x, encoding);
+                    launch::matmul(halves, x.rows, *part, residual)
+                }
+            };
+            self.launches.push(launch);
+        }
+    }
+
+    /// The halves of `x` for matrices of an encoding, made if they are not there.
+    fn halves(&mut self, x: Rows, encoding: Encoding) -> Halves {
+        let (scratch, bytes) = (self.scratch, 2 * (x.rows * launch::padded(x.width)) as u64);
+        // Weights in f16 meet activations that are not rounded, as on the CPU; those in q8 rounded ones.
+        let lo = if encoding == Encoding::F16 { scratch.lo.part(0, bytes) } else { Span::NONE };
+        let halves = Halves { hi: scratch.hi.part(0, bytes), lo, scales: scratch.scales.part(0, 4 * x.rows as u64) };
+        if self.halved != Some((x, encoding)) {
+            self.launches.push(launch::to_f16(x, halves, encoding == Encoding::Q8));
+            self.halved = Some((x, encoding));
+        }
+        halves
+    }
+}

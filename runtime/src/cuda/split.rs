@@ -1,0 +1,370 @@
+//! A model whose last layers run on a GPU and the first on the CPU: all of them on either are the ends of that.
+//!
+//! A weight is where its layer is, and an operation runs where its weight is. Rows of an operation's input come along: the
+//! residual stream crosses once a step, behind the last layer of the CPU. What has no weight runs where its rows are. The head,
+//! often the largest matrix, is the GPU's, with any layer at all.
+
+use super::device::{Device, DeviceError};
+use super::memory::{cache_bytes, holds};
+use super::{CudaBackend, DeviceBuffer, DeviceCache, DeviceWeight};
+use crate::backend::{Attention, Backend, BackendKind, KvShape, Linear};
+use crate::cpu::{Buffer, CpuBackend, CpuWeight, KvCache};
+use crate::error::Result;
+use crate::memory::{self, Room};
+use crate::rope::RopeTable;
+use nanoserve_format::{Activation, NsvFile, Shape};
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// Where a model's layers are to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// On the CPU.
+    #[default]
+    Cpu,
+    /// The last so many on the GPU, and what is behind them; None is all.
+    Gpu(Option<usize>),
+    /// All on the GPU, where there is one that can have them.
+    Auto,
+}
+
+/// A CPU and, where it has layers, a GPU.
+#[derive(Debug)]
+pub struct Split<D: Device> {
+    cpu: CpuBackend,
+    /// With the first layer that it has.
+    gpu: Option<(CudaBackend<D>, usize)>,
+}
+
+/// A weight, where its layer is.
+#[derive(Clone, Debug)]
+pub enum SplitWeight {
+    /// In the map.
+    Cpu(CpuWeight),
+    /// In the GPU's memory.
+    Gpu(DeviceWeight),
+}
+
+/// Rows, where the last operation left them.
+#[derive(Debug)]
+pub struct SplitBuffer<M> {
+    rows: std::cell::RefCell<Sides<M>>,
+}
+
+#[derive(Debug)]
+struct Sides<M> {
+    cpu: Buffer,
+    gpu: DeviceBuffer<M>,
+    on_gpu: bool,
+}
+
+/// Keys and values, each layer's where it is.
+#[derive(Debug)]
+pub struct SplitCache<M> {
+    cpu: KvCache,
+    gpu: Option<DeviceCache<M>>,
+}
+
+fn cpu_linear(linear: &Linear<SplitWeight>) -> Linear<CpuWeight> {
+    let cpu = |weight: &SplitWeight| match weight {
+        SplitWeight::Cpu(weight) => weight.clone(),
+        SplitWeight::Gpu(_) => unreachable!("a layer is on one side"),
+    };
+    Linear { weight: cpu(&linear.weight), bias: linear.bias.as_ref().map(cpu) }
+}
+
+fn gpu_linear(linear: &Linear<SplitWeight>) -> Linear<DeviceWeight> {
+    let gpu = |weight: &SplitWeight| match weight {
+        SplitWeight::Gpu(weight) => *weight,
+        SplitWeight::Cpu(_) => unreachable!("a layer is on one side"),
+    };
+    Linear { weight: gpu(&linear.weight), bias: linear.bias.as_ref().map(gpu) }
+}
+
+impl<D: Device + Debug> Split<D> {
+    /// All on the CPU.
+    pub fn cpu(cpu: CpuBackend) -> Self {
+        Split { cpu, gpu: None }
+    }
+
+    /// The layers from `first_layer` on, and what is behind them, on the GPU.
+    pub fn new(cpu: CpuBackend, device: D, first_layer: usize) -> Self {
+        Split { cpu, gpu: Some((CudaBackend::new(device, first_layer), first_layer)) }
+    }
+
+    /// As [`Split::new`], if there is a device.
+    ///
+    /// # Errors
+    /// What kept it from being opened.
+    pub fn opened(cpu: CpuBackend, device: Result<D, DeviceError>, first_layer: usize) -> Result<Self> {
+        Ok(Self::new(cpu, device?, first_layer))
+    }
+
+    /// The CPU.
+    pub fn on_cpu(&self) -> &CpuBackend {
+        &self.cpu
+    }
+
+    /// The GPU, where it has layers.
+    pub fn on_gpu(&self) -> Option<&CudaBackend<D>> {
+        self.gpu.as_ref().map(|(gpu, _)| gpu)
+    }
+
+    /// The GPU; operations come to it only where it has layers.
+    fn gpu(&mut self) -> &mut CudaBackend<D> {
+        &mut self.gpu.as_mut().expect("rows are on the GPU").0
+    }
+
+    /// Brings rows to a side.
+    fn bring(&mut self, x: &SplitBuffer<D::Memory>, to_gpu: bool) {
+        let sides = &mut *x.rows.borrow_mut();
+        if sides.on_gpu == to_gpu {
+            return;
+        }
+        if to_gpu {
+            let rows = self.cpu.read(&sides.cpu);
+            self.gpu().write(&mut sides.gpu, &rows);
+        } else {
+            let rows = self.gpu().read(&sides.gpu);
+            self.cpu.write(&mut sides.cpu, &rows);
+        }
+        sides.on_gpu = to_gpu;
+    }
+}
+
+impl<D: Device + Debug> Backend for Split<D> {
+    type Weight = SplitWeight;
+    type Buffer = SplitBuffer<D::Memory>;
+    type Cache = SplitCache<D::Memory>;
+
+    fn weight(&mut self, file: &Arc<NsvFile>, name: &str, expected: Shape) -> Result<SplitWeight> {
+        match &mut self.gpu {
+            Some((gpu, first)) if holds(*first, name) => gpu.weight(file, name, expected).map(SplitWeight::Gpu),
+            _ => self.cpu.weight(file, name, expected).map(SplitWeight::Cpu),
+        }
+    }
+
+    fn buffer(&mut self, width: usize) -> Self::Buffer {
+        let sides = Sides { cpu: self.cpu.buffer(width), gpu: DeviceBuffer::new(width), on_gpu: false };
+        SplitBuffer { rows: sides.into() }
+    }
+
+    fn cache(&mut self, shape: KvShape) -> Result<Self::Cache> {
+        let Some((gpu, first)) = &mut self.gpu else {
+            return Ok(SplitCache { cpu: self.cpu.cache(shape)?, gpu: None });
+        };
+        let on_cpu = KvShape { positions: shape.positions[..*first].to_vec(), ..shape.clone() };
+        if *first > 0 {
+            // Where one side has all, the session asked it already.
+            let what = || "keys and values of the layers on the CPU".to_string();
+            memory::admit(on_cpu.bytes(), Room::now(), what, "give a smaller --ctx, or more --gpu-layers")?;
+            let what = || "keys and values of the layers on the GPU".to_string();
+            let need = cache_bytes(&shape, *first).into();
+            memory::admit(need, gpu.room(), what, "give a smaller --ctx, or fewer --gpu-layers")?;
+        }
+        Ok(SplitCache { cpu: self.cpu.cache(on_cpu)?, gpu: Some(gpu.cache(shape)?) })
+    }
+
+    fn cache_bytes<'a>(&'a self, cache: &'a Self::Cache, len: usize) -> Result<Vec<Cow<'a, [u8]>>> {
+        let mut parts = self.cpu.cache_bytes(&cache.cpu, len)?;
+        if let (Some((gpu, _)), Some(cache)) = (&self.gpu, &cache.gpu) {
+            parts.extend(gpu.cache_bytes(cache, len)?);
+        }
+        Ok(parts)
+    }
+
+    fn set_cache_bytes(&mut self, cache: &mut Self::Cache, len: usize, bytes: &[u8]) -> bool {
+        let on_gpu = cache.gpu.as_ref().map_or(0, |cache| cache.part_bytes(len));
+        let Some((cpu, gpu)) = bytes.len().checked_sub(on_gpu).map(|at| bytes.split_at(at)) else { return false };
+        self.cpu.set_cache_bytes(&mut cache.cpu, len, cpu)
+            && match (&mut self.gpu, &mut cache.gpu) {
+                (Some((backend, _)), Some(cache)) => backend.set_cache_bytes(cache, len, gpu),
+                _ => true,
+            }
+    }
+
+    fn kind(&self) -> BackendKind {
+        self.gpu.as_ref().map_or(BackendKind::Cpu, |(_, first)| BackendKind::Cuda(*first))
+    }
+
+    fn chunk(&self) -> usize {
+        match &self.gpu {
+            Some((gpu, 0)) => gpu.chunk(),
+            _ => self.cpu.chunk(),
+        }
+    }
+
+    fn room(&self) -> Option<Room> {
+        match &self.gpu {
+            Some((gpu, 0)) => gpu.room(),
+            // Each side's part is looked at by itself, when the cache is made.
+            Some(_) => None,
+            None => self.cpu.room(),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.gpu.as_mut().map_or(Ok(()), |(gpu, _)| gpu.finish())
+    }
+
+    fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> Cow<'a, [f32]> {
+        let sides = buffer.rows.borrow();
+        let rows = if sides.on_gpu { self.gpu().read(&sides.gpu) } else { self.cpu.read(&sides.cpu) };
+        Cow::Owned(rows.into_owned())
+    }
+
+    fn top(&mut self, logits: &Self::Buffer, k: usize) -> Option<Vec<(u32, f32)>> {
+        let sides = logits.rows.borrow();
+        if sides.on_gpu { self.gpu().top(&sides.gpu, k) } else { None }
+    }
+
+    fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]) {
+        let sides = buffer.rows.get_mut();
+        if sides.on_gpu {
+            self.gpu().write(&mut sides.gpu, rows);
+        } else {
+            self.cpu.write(&mut sides.cpu, rows);
+        }
+    }
+
+    fn embed(&mut self, table: &SplitWeight, ids: &[u32], out: &mut Self::Buffer) {
+        let out = out.rows.get_mut();
+        out.on_gpu = matches!(table, SplitWeight::Gpu(_));
+        match table {
+            SplitWeight::Cpu(table) => self.cpu.embed(table, ids, &mut out.cpu),
+            SplitWeight::Gpu(table) => self.gpu().embed(table, ids, &mut out.gpu),
+        }
+    }
+
+    fn rms_norm(&mut self, x: &Self::Buffer, weight: &SplitWeight, eps: f32, out: &mut Self::Buffer) {
+        let on_gpu = matches!(weight, SplitWeight::Gpu(_));
+        self.bring(x, on_gpu);
+        let (x, out) = (x.rows.borrow(), out.rows.get_mut());
+        out.on_gpu = on_gpu;
+        match weight {
+            SplitWeight::Cpu(weight) => self.cpu.rms_norm(&x.cpu, weight, eps, &mut out.cpu),
+            SplitWeight::Gpu(weight) => self.gpu().rms_norm(&x.gpu, weight, eps, &mut out.gpu),
+        }
+    }
+
+    fn linear(&mut self, x: &Self::Buffer, parts: &mut [(&Linear<SplitWeight>, &mut Self::Buffer)]) {
+        let on_gpu = parts.iter().any(|(linear, _)| matches!(linear.weight, SplitWeight::Gpu(_)));
+        self.bring(x, on_gpu);
+        let x = x.rows.borrow();
+        if on_gpu {
+            let linears: Vec<_> = parts.iter().map(|(linear, _)| gpu_linear(linear)).collect();
+            let outs = parts.iter_mut().map(|(_, out)| out.rows.get_mut());
+            let mut parts: Vec<_> = linears
+                .iter()
+                .zip(outs)
+                .map(|(linear, out)| {
+                    out.on_gpu = true;
+                    (linear, &mut out.gpu)
+                })
+                .collect();
+            self.gpu().linear(&x.gpu, &mut parts);
+        } else {
+            let linears: Vec<_> = parts.iter().map(|(linear, _)| cpu_linear(linear)).collect();
+            let outs = parts.iter_mut().map(|(_, out)| out.rows.get_mut());
+            let mut parts: Vec<_> = linears
+                .iter()
+                .zip(outs)
+                .map(|(linear, out)| {
+                    out.on_gpu = false;
+                    (linear, &mut out.cpu)
+                })
+                .collect();
+            self.cpu.linear(&x.cpu, &mut parts);
+        }
+    }
+
+    fn norm_parts(&mut self, x: &mut Self::Buffer, weight: &SplitWeight, eps: f32) {
+        let x = x.rows.get_mut();
+        match weight {
+            SplitWeight::Cpu(weight) => self.cpu.norm_parts(&mut x.cpu, weight, eps),
+            SplitWeight::Gpu(weight) => self.gpu().norm_parts(&mut x.gpu, weight, eps),
+        }
+    }
+
+    fn rope(&mut self, x: &mut Self::Buffer, head_dim: usize, table: &RopeTable, first: usize) {
+        let x = x.rows.get_mut();
+        match x.on_gpu {
+            false => self.cpu.rope(&mut x.cpu, head_dim, table, first),
+            true => self.gpu().rope(&mut x.gpu, head_dim, table, first),
+        }
+    }
+
+    fn attention(
+        &mut self,
+        qkv: [&Self::Buffer; 3],
+        (cache, layer): (&mut Self::Cache, usize),
+        first: usize,
+        how: &Attention,
+        out: &mut Self::Buffer,
+    ) {
+        let [q, k, v] = qkv.map(|x| x.rows.borrow());
+        let out = out.rows.get_mut();
+        out.on_gpu = k.on_gpu;
+        match &mut cache.gpu {
+            Some(cache) if k.on_gpu => {
+                self.gpu().attention([&q.gpu, &k.gpu, &v.gpu], (cache, layer), first, how, &mut out.gpu);
+            }
+            _ => self.cpu.attention([&q.cpu, &k.cpu, &v.cpu], (&mut cache.cpu, layer), first, how, &mut out.cpu),
+        }
+    }
+
+    fn gated(
+        &mut self,
+        x: &Self::Buffer,
+        [gate, up]: [&Linear<SplitWeight>; 2],
+        activation: Activation,
+        out: &mut Self::Buffer,
+    ) {
+        let on_gpu = matches!(gate.weight, SplitWeight::Gpu(_));
+        self.bring(x, on_gpu);
+        let (x, out) = (x.rows.borrow(), out.rows.get_mut());
+        out.on_gpu = on_gpu;
+        if on_gpu {
+            let (gate, up) = (gpu_linear(gate), gpu_linear(up));
+            self.gpu().gated(&x.gpu, [&gate, &up], activation, &mut out.gpu);
+        } else {
+            let (gate, up) = (cpu_linear(gate), cpu_linear(up));
+            self.cpu.gated(&x.cpu, [&gate, &up], activation, &mut out.cpu);
+        }
+    }
+
+    fn scale(&mut self, x: &mut Self::Buffer, factor: f32) {
+        let x = x.rows.get_mut();
+        match x.on_gpu {
+            false => self.cpu.scale(&mut x.cpu, factor),
+            true => self.gpu().scale(&mut x.gpu, factor),
+        }
+    }
+
+    fn softcap(&mut self, x: &mut Self::Buffer, cap: f32) {
+        let x = x.rows.get_mut();
+        match x.on_gpu {
+            false => self.cpu.softcap(&mut x.cpu, cap),
+            true => self.gpu().softcap(&mut x.gpu, cap),
+        }
+    }
+
+    fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer) {
+        let on_gpu = y.rows.borrow().on_gpu;
+        self.bring(x, on_gpu);
+        let (x, y) = (x.rows.get_mut(), y.rows.borrow());
+        match on_gpu {
+            false => self.cpu.add(&mut x.cpu, &y.cpu),
+            true => self.gpu().add(&mut x.gpu, &y.gpu),
+        }
+    }
+
+    fn keep_last(&mut self, x: &mut Self::Buffer, rows: usize) {
+        let x = x.rows.get_mut();
+        match x.on_gpu {
+            false => self.cpu.keep_last(&mut x.cpu, rows),
+            true => self.gpu().keep_last(&mut x.gpu, rows),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The CUDA kernels on a CPU: their own text, compiled by g++ with `emulator.h` in front, behind the runtime's [`Device`].
+//!
+//! What it finds, it finds as an error of the launch: memory outside an allocation, barriers that not all threads reach,
+//! misaligned vectors, arguments of other sizes than the kernel's. What depends on the order of blocks, warps and lanes, or on
+//! when an asynchronous copy happens, comes out differently under another [`Emulator::set_order`].
+//!
+//! What a GPU does besides is not in it: caches that are not coherent, memory order between blocks, time.
+
+use libloading::Library;
+use nanoserve_runtime::cuda::device::{Device, DeviceError, DeviceMemory, Launch, Span};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A kernel as its text declares it.
+#[derive(Debug)]
+struct Kernel {
+    index: usize,
+    /// Bytes of each argument.
+    arguments: Vec<usize>,
+}
+
+/// The compiled kernels, loaded once a process.
+#[derive(Debug)]
+struct Kernels {
+    library: Library,
+    by_name: HashMap<String, Kernel>,
+}
+
+type Allocate = unsafe extern "C" fn(usize) -> *mut u8;
+type Free = unsafe extern "C" fn(*mut u8) -> c_int;
+type Run = unsafe extern "C" fn(usize, *const u32, *const u32, usize, *const *const c_void, u32) -> *const c_char;
+
+/// A device whose kernels run on the CPU.
+#[derive(Debug)]
+pub struct Emulator {
+    kernels: &'static Kernels,
+    order: Cell<u32>,
+    /// Launches since a capture began.
+    capture: RefCell<Option<Vec<Launch>>>,
+}
+
+/// Memory of the emulator; its end is the end of a page, and what is behind faults.
+#[derive(Debug)]
+pub struct EmulatedMemory {
+    kernels: &'static Kernels,
+    span: Span,
+}
+
+impl Emulator {
+    /// An emulator; None, saying so, where there is no g++ to compile the kernels with.
+    ///
+    /// # Panics
+    /// When the kernels do not compile.
+    pub fn new() -> Option<Self> {
+        static KERNELS: OnceLock<Option<Kernels>> = OnceLock::new();
+        let kernels = KERNELS.get_or_init(|| compile().map(|library| load(&library))).as_ref();
+        if kernels.is_none() {
+            eprintln!("skipped: no g++ here to compile the CUDA kernels with");
+        }
+        Some(Emulator { kernels: kernels?, order: Cell::new(0), capture: RefCell::default() })
+    }
+
+    /// How blocks, warps and lanes take turns from now on: 0 in their order, with asynchronous copies at once; 1 the other
+    /// way round, and more in an order of that seed, both with copies at the last moment. Results must not depend on it.
+    pub fn set_order(&self, order: u32) {
+        self.order.set(order);
+    }
+
+    /// Names of all kernels.
+    pub fn names(&self) -> Vec<&str> {
+        self.kernels.by_name.keys().map(String::as_str).collect()
+    }
+
+    fn run(&self, launch: &Launch) -> Result<(), DeviceError> {
+        let failed = |cause: String| DeviceError::Call { call: launch.kernel.into(), cause };
+        let kernel = self.kernels.by_name.get(launch.kernel).ok_or_else(|| failed("there is no such kernel".into()))?;
+        let sizes: Vec<usize> = launch.args.iter().map(|arg| arg.bytes().len()).collect();
+        if sizes != kernel.arguments {
+            return Err(failed(format!("arguments of {sizes:?} bytes, expected {:?}", kernel.arguments)));
+        }
+        // A kernel reads its arguments at their alignment.
+        let words: Vec<Vec<u64>> = launch
+            .args
+            .iter()
+            .map(|arg| {
+                let mut words = vec![0u64; arg.bytes().len().div_ceil(8)];
+                bytemuck::cast_slice_mut(&mut words)[..arg.bytes().len()].copy_from_slice(arg.bytes());
+                words
+            })
+            .collect();
+        let arguments: Vec<*const c_void> = words.iter().map(|words| words.as_ptr().cast()).collect();
+        let block = [launch.block, 1, 1];
+        // SAFETY: emu_launch has this type (emulator.cpp). The kernel gets as many arguments as it has, each of its size. What
+        // they point to it reads and writes as a GPU's kernel would; faults come back as an error.
+        let answer = unsafe {
+            let run = self.kernels.library.get::<Run>(b"emu_launch").unwrap();
+            let answer = run(
+                kernel.index,
+                launch.grid.as_ptr(),
+                block.as_ptr(),
+                launch.shared as usize,
+                arguments.as_ptr(),
+                self.order.get(),
+            );
+            (!answer.is_null()).then(|| CStr::from_ptr(answer).to_string_lossy().into_owned())
+        };
+        answer.map_or(Ok(()), |cause| Err(failed(cause)))
+    }
+}
+
+impl EmulatedMemory {
+    /// Where it lies.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+}
+
+impl Drop for EmulatedMemory {
+    fn drop(&mut self) {
+        // SAFETY: emu_free has this type; the memory came from emu_allocate and is freed once.
+        let damaged = unsafe {
+            let free = self.kernels.library.get::<Free>(b"emu_free").unwrap();
+            free(self.span.address as *mut u8)
+        };
+        assert!(damaged == 0 || std::thread::panicking(), "{:?} was written behind its end", self.span);
+    }
+}
+
+impl Device for Emulator {
+    type Memory = EmulatedMemory;
+    type Graph = Vec<Launch>;
+
+    fn name(&self) -> String {
+        "emulator".into()
+    }
+
+    fn capability(&self) -> (u32, u32) {
+        (9, 0)
+    }
+
+    fn processors(&self) -> u32 {
+        4
+    }
+
+    fn shared(&self) -> u32 {
+        227 << 10
+    }
+
+    fn memory(&self) -> Result<DeviceMemory, DeviceError> {
+        Ok(DeviceMemory { free: 4 << 30, total: 4 << 30 })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<EmulatedMemory, DeviceError> {
+        assert!(self.capture.borrow().is_none(), "memory is allocated while a graph is captured");
+        // SAFETY: emu_allocate has this type.
+        let address = unsafe {
+            let allocate = self.kernels.library.get::<Allocate>(b"emu_allocate").unwrap();
+            allocate(bytes)
+        };
+        if address.is_null() {
+            return Err(DeviceError::Call { call: "allocation".into(), cause: format!("no {bytes} bytes") });
+        }
+        let span = Span { address: address as u64, bytes: bytes as u64 };
+        Ok(EmulatedMemory { kernels: self.kernels, span })
+    }
+
+    fn span(&self, memory: &EmulatedMemory) -> Span {
+        memory.span
+    }
+
+    fn copy_to(&self, to: Span, from: &[u8]) -> Result<(), DeviceError> {
+        assert!(self.capture.borrow().is_none(), "a copy to the device while a graph is captured");
+        assert_eq!(to.bytes, from.len() as u64, "bytes of a copy to the device");
+        // SAFETY: a span lies in memory of this emulator, which is this process's; what is outside faults.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.address as *mut u8, from.len()) };
+        Ok(())
+    }
+
+    fn copy_from(&self, from: Span, to: &mut [u8]) -> Result<(), DeviceError> {
+        assert!(self.capture.borrow().is_none(), "a copy from the device while a graph is captured");
+        assert_eq!(from.bytes, to.len() as u64, "bytes of a copy from the device");
+        // SAFETY: as in copy_to.
+        unsafe { std::ptr::copy_nonoverlapping(from.address as *const u8, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    fn copy(&self, to: Span, from: Span) -> Result<(), DeviceError> {
+        assert_eq!(to.bytes, from.bytes, "bytes of a copy on the device");
+        // SAFETY: as in copy_to; copy allows an overlap.
+        unsafe { std::ptr::copy(from.address as *const u8, to.address as *mut u8, from.bytes as usize) };
+        Ok(())
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<(), DeviceError> {
+        match &mut *self.capture.borrow_mut() {
+            Some(launches) => launches.push(launch.clone()),
+            None => return self.run(launch),
+        }
+        Ok(())
+    }
+
+    fn begin_capture(&self) -> Result<(), DeviceError> {
+        let before = self.capture.replace(Some(Vec::new()));
+        assert!(before.is_none(), "a capture begins in another");
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Vec<Launch>, DeviceError> {
+        Ok(self.capture.take().expect("a capture ends that did not begin"))
+    }
+
+    fn replay(&self, graph: &Vec<Launch>) -> Result<(), DeviceError> {
+        graph.iter().try_for_each(|launch| self.run(launch))
+    }
+
+    fn synchronise(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+}
+
+/// Of g++. A kernel may have the name of a function of the C library, as `advance` has: -Bsymbolic.
+const OPTIONS: [&str; 10] = [
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-shared",
+    "-Wl,-Bsymbolic",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+];
+
+/// The kernels as a library beside the test's own program, compiled if their text is new; None where there is no g++.
+fn compile() -> Option<PathBuf> {
+    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/emulator");
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/src/cuda/kernels");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&kernels).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.extend(["emulator.h", "emulator.cpp"].map(|name| emulator.join(name)));
+    files.sort();
+    let mut hasher = blake3::Hasher::new();
+    OPTIONS.iter().for_each(|option| _ = hasher.update(option.as_bytes()));
+    for file in &files {
+        hasher.update(&std::fs::read(file).unwrap());
+    }
+    let folder = std::env::current_exe().unwrap().parent().unwrap().join("emulator");
+    std::fs::create_dir_all(&folder).unwrap();
+    let library = folder.join(format!("{}.so", &hasher.finalize().to_hex()[..16]));
+    if library.exists() {
+        return Some(library);
+    }
+    // Other tests may do the same at this moment: whole files under their name alone.
+    let unfinished = tempfile::Builder::new().prefix("kernels").tempfile_in(&folder).unwrap();
+    let output = Command::new("g++")
+        .args(OPTIONS)
+        .arg(format!("-DKERNELS=\"{}\"", kernels.join("kernels.cu").display()))
+        .arg(emulator.join("emulator.cpp"))
+        .arg("-o")
+        .arg(unfinished.path())
+        .output();
+    let output = match output {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        output => output.unwrap(),
+    };
+    assert!(output.status.success(), "g++: {}", String::from_utf8_lossy(&output.stderr));
+    unfinished.persist(&library).unwrap();
+    Some(library)
+}
+
+/// Loads the library and asks it for its kernels.
+fn load(library: &Path) -> Kernels {
+    type Name = unsafe extern "C" fn(usize) -> *const c_char;
+    type Count = unsafe extern "C" fn(usize) -> usize;
+    type Bytes = unsafe extern "C" fn(usize, usize) -> usize;
+    // SAFETY: the library is ours (emulator.cpp), its constructors fill a table; the functions have these types, and are asked for
+    // kernels and arguments that there are.
+    unsafe {
+        let library = Library::new(library).unwrap();
+        let name = library.get::<Name>(b"emu_name").unwrap();
+        let count = library.get::<Count>(b"emu_arguments").unwrap();
+        let bytes = library.get::<Bytes>(b"emu_argument_bytes").unwrap();
+        let mut by_name = HashMap::new();
+        for index in 0.. {
+            let text = name(index);
+            if text.is_null() {
+                break;
+            }
+            let arguments = (0..count(index)).map(|argument| bytes(index, argument)).collect();
+            by_name.insert(CStr::from_ptr(text).to_str().unwrap().to_owned(), Kernel { index, arguments });
+        }
+        Kernels { library, by_name }
+    }
+}

@@ -1,0 +1,225 @@
+//! The CUDA kernels' own text, run by the emulator, against plain loops in f64. Needs g++; skips saying so without.
+//!
+//! Each launch runs three times: threads, warps and blocks in their order, the other way round, and shuffled, with asynchronous
+//! copies at once and at the last moment. The bits must be the same. Outputs hold NaN before.
+
+mod attention;
+mod choosing;
+mod matmul;
+mod matvec;
+mod rows;
+
+use bytemuck::Pod;
+use nanoserve_format::{Encoding, PANEL_ROWS, panel};
+use nanoserve_runtime::cuda::device::{Arg, Device, Launch, Span};
+use nanoserve_tests::SplitMix64;
+use nanoserve_tests::emulator::{EmulatedMemory, Emulator};
+
+/// An emulator, or the end of the test that asks for one where there is no g++.
+macro_rules! gpu {
+    () => {
+        match $crate::Gpu::new() {
+            Some(gpu) => gpu,
+            None => return,
+        }
+    };
+}
+pub(crate) use gpu;
+
+/// The emulator with short words for what tests do.
+struct Gpu(Emulator);
+
+impl Gpu {
+    fn new() -> Option<Self> {
+        Emulator::new().map(Gpu)
+    }
+
+    /// Memory with these values.
+    fn put<T: Pod>(&self, values: &[T]) -> EmulatedMemory {
+        let memory = self.0.allocate(size_of_val(values)).unwrap();
+        self.0.copy_to(self.0.span(&memory), bytemuck::cast_slice(values)).unwrap();
+        memory
+    }
+
+    /// Memory for `n` f32, all NaN.
+    fn room(&self, n: usize) -> EmulatedMemory {
+        self.put(&vec![f32::NAN; n])
+    }
+
+    /// All values of a memory.
+    fn get<T: Pod>(&self, memory: &EmulatedMemory) -> Vec<T> {
+        let span = self.0.span(memory);
+        let mut values = vec![T::zeroed(); span.bytes as usize / size_of::<T>()];
+        self.0.copy_from(span, bytemuck::cast_slice_mut(&mut values)).unwrap();
+        values
+    }
+
+    /// Runs a kernel once in each order, from the same contents of the memories that it changes: the bits must be the same.
+    fn run(
+        &self,
+        kernel: &'static str,
+        [x, y]: [usize; 2],
+        block: usize,
+        shared: usize,
+        args: &[Arg],
+        out: &[&EmulatedMemory],
+    ) {
+        let launch = Launch {
+            kernel,
+            grid: [x as u32, y as u32, 1],
+            block: block as u32,
+            shared: shared as u32,
+            args: args.to_vec(),
+            touches: Vec::new(),
+        };
+        let before: Vec<Vec<u8>> = out.iter().map(|memory| self.get(memory)).collect();
+        let mut first: Option<Vec<Vec<u8>>> = None;
+        for order in [0, 1, 2, 12_345] {
+            for (memory, bytes) in out.iter().zip(&before) {
+                self.0.copy_to(self.0.span(memory), bytes).unwrap();
+            }
+            self.0.set_order(order);
+            self.0.launch(&launch).unwrap_or_else(|error| panic!("order {order}: {error}"));
+            let now: Vec<Vec<u8>> = out.iter().map(|memory| self.get(memory)).collect();
+            match &first {
+                None => first = Some(now),
+                Some(first) => assert!(*first == now, "{kernel}: other bits in order {order}"),
+            }
+        }
+    }
+}
+
+/// The address of a memory as an argument.
+fn at(memory: &EmulatedMemory) -> Arg {
+    Arg::Pointer(span(memory).address)
+}
+
+/// The span of a memory, which knows it without its device.
+fn span(memory: &EmulatedMemory) -> Span {
+    memory.span()
+}
+
+const NULL: Arg = Arg::Pointer(0);
+
+fn int(n: usize) -> Arg {
+    Arg::Int(i32::try_from(n).unwrap())
+}
+
+fn long(n: usize) -> Arg {
+    Arg::Long(n as i64)
+}
+
+fn float(x: f32) -> Arg {
+    Arg::Float(x)
+}
+
+/// `n` bell-shaped numbers of that deviation.
+fn bell(random: &mut SplitMix64, n: usize, deviation: f32) -> Vec<f32> {
+    (0..n).map(|_| random.bell() * deviation).collect()
+}
+
+/// Every value within `atol + rtol * |want|`, none NaN.
+fn close(what: &str, got: &[f32], want: &[f64], atol: f64, rtol: f64) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let off = (f64::from(got) - want).abs();
+        assert!(off <= atol + rtol * want.abs(), "{what}: element {i} is {got}, expected {want}");
+    }
+}
+
+/// A random matrix `[rows, cols]` in an encoding: its panels, and what they say.
+fn matrix(random: &mut SplitMix64, encoding: Encoding, rows: usize, cols: usize) -> (Vec<u8>, Vec<f32>) {
+    let values = bell(random, rows * cols, 0.05);
+    let panel_bytes = encoding.panel_bytes(cols).unwrap();
+    let mut panels = vec![0; rows.div_ceil(PANEL_ROWS) * panel_bytes];
+    for (rows, out) in values.chunks(PANEL_ROWS * cols).zip(panels.chunks_exact_mut(panel_bytes)) {
+        panel::pack(encoding, cols, rows, out).unwrap();
+    }
+    let mut kept = vec![0.0; rows * cols];
+    panel::unpack_rows(encoding, cols, &panels, 0, &mut kept);
+    (panels, kept)
+}
+
+/// `w x + bias`, in f64.
+fn product(w: &[f32], x: &[f64], bias: Option<&[f32]>) -> Vec<f64> {
+    let rows = w.chunks_exact(x.len()).enumerate();
+    rows.map(|(r, row)| {
+        let sum: f64 = row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum();
+        sum + bias.map_or(0.0, |bias| f64::from(bias[r]))
+    })
+    .collect()
+}
+
+/// `x / sqrt(mean(x^2) + eps) * weight`, in f64.
+fn normed(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
+    let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / x.len() as f64;
+    let r = 1.0 / (mean + f64::from(eps)).sqrt();
+    x.iter().zip(weight).map(|(x, w)| f64::from(*x) * r * f64::from(*w)).collect()
+}
+
+fn silu(g: f64) -> f64 {
+    g / (1.0 + (-g).exp())
+}
+
+fn gelu(g: f64) -> f64 {
+    g / 2.0 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh())
+}
+
+fn widened(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
+}
+
+/// What the emulator is there to find, it finds: a test of the tests.
+mod emulator {
+    use super::*;
+
+    fn refusal(gpu: &Gpu, launch: Launch) -> String {
+        gpu.0.launch(&launch).unwrap_err().to_string()
+    }
+
+    fn scale(x: &EmulatedMemory, n: usize) -> Launch {
+        let args = vec![at(x), long(n), float(2.0)];
+        Launch { kernel: "scale", grid: [1, 1, 1], block: 256, shared: 0, args, touches: Vec::new() }
+    }
+
+    #[test]
+    fn memory_behind_an_allocation_faults() {
+        let gpu = gpu!();
+        let x = gpu.room(7);
+        gpu.0.launch(&scale(&x, 7)).unwrap();
+        let error = refusal(&gpu, scale(&x, 9));
+        assert!(error.contains("scale, block 0,0,0, thread 8") && error.contains("allocation of 28"), "{error}");
+    }
+
+    /// Up to the next 16 bytes nothing faults; what is written there shows.
+    #[test]
+    fn a_write_just_behind_an_allocation_shows() {
+        let gpu = gpu!();
+        let (x, out) = (gpu.put(&[1.0f32; 8]), gpu.room(7));
+        let args = vec![at(&x), at(&x), at(&out), int(1), int(8), float(1e-5)];
+        let launch = Launch { kernel: "rms_norm", grid: [1, 1, 1], block: 256, shared: 32, args, touches: Vec::new() };
+        let error = refusal(&gpu, launch);
+        assert!(error.contains("written behind its 28 bytes"), "{error}");
+    }
+
+    #[test]
+    fn arguments_blocks_and_names_are_the_kernels() {
+        let gpu = gpu!();
+        let x = gpu.room(4);
+        let error = refusal(&gpu, Launch { args: vec![at(&x), int(4), float(1.0)], ..scale(&x, 4) });
+        assert!(error.contains("[8, 4, 4] bytes, expected [8, 8, 4]"), "{error}");
+        let error = refusal(&gpu, Launch { block: 128, ..scale(&x, 4) });
+        assert!(error.contains("128 threads; it is made for 256"), "{error}");
+        assert!(refusal(&gpu, Launch { kernel: "none", ..scale(&x, 4) }).contains("no such kernel"));
+    }
+
+    /// Shared memory that a launch gives too little of faults as well.
+    #[test]
+    fn too_little_shared_memory_faults() {
+        let gpu = gpu!();
+        let (x, w) = (gpu.room(2000), gpu.room(1000));
+        let args = vec![at(&x), at(&w), at(&x), int(2), int(1000), float(1e-5)];
+        let launch = Launch { kernel: "rms_norm", grid: [2, 1, 1], block: 256, shared: 0, args, touches: Vec::new() };
+        assert!(refusal(&gpu, launch).contains("0 bytes of shared memory"));
+    }
+}

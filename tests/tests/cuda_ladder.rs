@@ -1,0 +1,240 @@
+//! Whole models through the CUDA backend on emulated kernels, held against references: the ladder as nanoserve-verify climbs it, and
+//! every way that tokens are fed. Without g++ these skip, saying so.
+//!
+//! The emulator takes a minute or so for some fixtures; with NANOSERVE_EMULATE=all it takes every one, in some ten minutes.
+
+use nanoserve_format::{Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, Window};
+use nanoserve_runtime::backend::Backend;
+use nanoserve_runtime::cpu::CpuBackend;
+use nanoserve_runtime::cpu::isa;
+use nanoserve_runtime::cpu::pool::Pool;
+use nanoserve_runtime::cuda::CudaBackend;
+use nanoserve_runtime::cuda::split::Split;
+use nanoserve_runtime::verify::{Reference, compare};
+use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions};
+use nanoserve_tests::emulator::Emulator;
+use nanoserve_tests::{Fixture, divergence, fixtures, random_tensors, write_tensors};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Fixtures that between them have every switch, for a run that has little time.
+const SOME: [&str; 5] = ["biases", "gemma3", "granite", "olmo2", "tied-llama3"];
+
+/// Whether this run has time.
+fn all() -> bool {
+    std::env::var_os("NANOSERVE_EMULATE").is_some_and(|value| value == "all")
+}
+
+/// The fixtures of this run.
+fn chosen() -> Vec<Fixture> {
+    fixtures().into_iter().filter(|fixture| all() || SOME.contains(&fixture.name.as_str())).collect()
+}
+
+fn file(path: &Path) -> Arc<NsvFile> {
+    Arc::new(NsvFile::open(path).unwrap())
+}
+
+type Emulated = Engine<CudaBackend<Emulator>>;
+
+/// The backends that are tried: fused and graphs, one operation at a time; None without an emulator.
+fn engines(path: &Path) -> Option<[(&'static str, Emulated); 2]> {
+    let fused = CudaBackend::new(Emulator::new()?, 0);
+    let plain = CudaBackend::new(Emulator::new()?, 0).unfused();
+    let bind = |backend| Engine::with_backend(file(path), backend).unwrap();
+    Some([("fused", bind(fused)), ("unfused", bind(plain))])
+}
+
+/// Logits of all tokens: in one step, in two, and one by one. The last as it is generated: graphs are captured and replayed.
+fn every_way<B: Backend>(engine: &mut Engine<B>, ids: &[u32], kv: KvType) -> Vec<(&'static str, Vec<f32>)> {
+    let mut session = engine.session(ids.len(), kv).unwrap();
+    let one = session.feed_all(ids).unwrap();
+    assert_eq!(session.truncate(0), 0);
+    let mut two = session.feed_all(&ids[..ids.len() / 2]).unwrap();
+    two.extend(session.feed_all(&ids[ids.len() / 2..]).unwrap());
+    assert_eq!(session.truncate(0), 0);
+    let single = ids.iter().flat_map(|&id| session.feed(&[id], 1).unwrap()).collect();
+    vec![("one step", one), ("two steps", two), ("one by one", single)]
+}
+
+#[track_caller]
+fn near(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let off = |(a, b): (&f32, &f32)| {
+        let off = (a - b).abs() / (1.0 + b.abs());
+        if off.is_nan() { f32::INFINITY } else { off }
+    };
+    let worst = got.iter().zip(expected).map(off).fold(0.0, f32::max);
+    println!("{what}: off by {worst:.2e}");
+    assert!(worst <= tolerance, "{what}: off by {worst:e}, allowed {tolerance:e}");
+}
+
+fn bits(rows: &[f32]) -> Vec<u32> {
+    rows.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn every_component_agrees_in_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    for fixture in chosen() {
+        let path = fixture.convert(Encoding::F32, folder.path());
+        let reference = fixture.reference();
+        let Some(engines) = engines(&path) else { return };
+        for (how, mut engine) in engines {
+            let what = format!("{} {how}", fixture.name);
+            let (report, _) = compare(&mut engine, &reference, KvType::F32, 1e-4, 1e-4).unwrap();
+            for row in &report.rows {
+                assert!(row.pass, "{what}: {row:?}");
+            }
+            assert_eq!(report.greedy_ids, reference.greedy_ids, "{what}");
+            for (fed, got) in every_way(&mut engine, &reference.input_ids, KvType::F32) {
+                near(&format!("{what}, {fed}"), &got, &reference.activations["logits"], 1e-4);
+            }
+        }
+    }
+}
+
+/// The CPU's divergence from the reference.
+fn on_cpu(path: &Path, reference: &Reference, kv: KvType) -> f64 {
+    let backend = CpuBackend::new(isa::choose(None).unwrap(), Arc::new(Pool::new(1).unwrap()));
+    let mut engine = Engine::with_backend(file(path), backend).unwrap();
+    let mut session = engine.session(reference.input_ids.len(), kv).unwrap();
+    let got = session.feed_all(&reference.input_ids).unwrap();
+    kl(reference, &got)
+}
+
+fn kl(reference: &Reference, got: &[f32]) -> f64 {
+    let expected = &reference.activations["logits"];
+    divergence(expected, got, expected.len() / reference.input_ids.len()).mean
+}
+
+#[test]
+fn rounded_weights_diverge_no_more_than_on_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    for fixture in chosen() {
+        let reference = fixture.reference();
+        for encoding in [Encoding::F16, Encoding::Q8] {
+            let path = fixture.convert(encoding, folder.path());
+            for (kv_name, kv) in KvType::ALL {
+                let cpu = on_cpu(&path, &reference, kv);
+                let Some(engines) = engines(&path) else { return };
+                // Unfused, f32 shows what there is to see.
+                for (how, mut engine) in engines.into_iter().take(if all() { 2 } else { 1 }) {
+                    for (fed, got) in every_way(&mut engine, &reference.input_ids, kv) {
+                        let gpu = kl(&reference, &got);
+                        let what = format!("{} {encoding} kv {kv_name} {how}, {fed}", fixture.name);
+                        println!("{what}: KL {gpu:.3e}, the CPU's {cpu:.3e}");
+                        // Below 1e-9 both are the same: noise of f32 sums.
+                        assert!(gpu <= 1.1 * cpu + 1e-9, "{what}: KL {gpu:e}, the CPU's {cpu:e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn two_runs_and_any_order_of_blocks_give_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = nanoserve_tests::fixture("gemma3");
+    let ids = &fixture.reference().input_ids[..20];
+    for encoding in [Encoding::F16, Encoding::Q8] {
+        let path = fixture.convert(encoding, folder.path());
+        let Some([(_, mut engine), _]) = engines(&path) else { return };
+        let first = every_way(&mut engine, ids, KvType::F16);
+        for order in [0, 1, 2] {
+            engine.backend().device().set_order(order);
+            for ((fed, a), (_, b)) in first.iter().zip(every_way(&mut engine, ids, KvType::F16)) {
+                assert_eq!(bits(a), bits(&b), "{encoding}, {fed}, order {order}");
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_split_between_cpu_and_gpu() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tied-llama3", "olmo2", "gemma3"] {
+        let fixture = nanoserve_tests::fixture(name);
+        let path = fixture.convert(Encoding::F32, folder.path());
+        let reference = fixture.reference();
+        let layers = file(&path).spec().n_layers;
+        for first in 0..=layers {
+            let Some(device) = Emulator::new() else { return };
+            let cpu = CpuBackend::new(isa::choose(None).unwrap(), Arc::new(Pool::new(1).unwrap()));
+            let mut engine = Engine::with_backend(file(&path), Split::new(cpu, device, first)).unwrap();
+            for (fed, got) in every_way(&mut engine, &reference.input_ids, KvType::F32) {
+                let what = format!("{name}, the GPU from layer {first} of {layers} on, {fed}");
+                near(&what, &got, &reference.activations["logits"], 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn text_is_chosen_from_the_likeliest_as_from_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = nanoserve_tests::fixture("tied-llama3");
+    let path = fixture.convert(Encoding::F32, folder.path());
+    let reference = fixture.reference();
+    let Some([(_, mut engine), _]) = engines(&path) else { return };
+    let mut session = engine.session(128, KvType::F32).unwrap();
+    for temperature in [0.0, 0.9] {
+        let sampling = SamplingOptions { temperature, top_k: 20, seed: 4, ..SamplingOptions::default() };
+        let mut ids = [true, false].map(|hash| {
+            let options =
+                GenerateOptions { max_tokens: Some(20), sampling: sampling.clone(), hash, ..Default::default() };
+            let done = session.generate(&reference.input_ids, &options, None, &mut |_| true).unwrap();
+            assert_eq!(done.logits_hash.is_empty(), !hash);
+            done.ids
+        });
+        assert_eq!(ids[0], ids[1]);
+        if temperature == 0.0 {
+            ids[0].truncate(reference.greedy_ids.as_ref().unwrap().len());
+            assert_eq!(Some(&ids[0]), reference.greedy_ids.as_ref());
+        }
+    }
+}
+
+/// Rings that wind, a step longer than what a ring takes at a time, and heads that the kernel for one token cannot do.
+#[test]
+fn rings_wind_as_on_the_cpu() {
+    let base = ModelSpec {
+        hidden_size: 24,
+        intermediate_size: 40,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 12,
+        vocab_size: 50,
+        context_length: 4096,
+        ..ModelSpec::default()
+    };
+    let window = |size, rope| Some(Window { size, layers: vec![0], rope });
+    let own = Rope { theta: 1e4, rotary_dim: None, scaling: RopeScaling::Default {} };
+    let specs = [
+        ModelSpec { window: window(5, None), no_rope_layers: vec![1], ..base.clone() },
+        ModelSpec {
+            window: window(33, Some(own)),
+            qk_norm: QkNorm::Head,
+            head_dim: 16,
+            logit_softcap: Some(3.0),
+            ..base
+        },
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let ids: Vec<u32> = (0..400).map(|i| i * 7 % 50).collect();
+    for spec in specs {
+        spec.check().unwrap();
+        let path = write_tensors(&spec, &random_tensors(&spec), Encoding::F32, folder.path());
+        let cpu = CpuBackend::new(isa::choose(None).unwrap(), Arc::new(Pool::new(1).unwrap()));
+        let mut cpu = Engine::with_backend(file(&path), cpu).unwrap();
+        let Some([(_, mut gpu), _]) = engines(&path) else { return };
+        for (kv, tolerance) in [(KvType::F32, 1e-4), (KvType::F16, 5e-3)] {
+            let expected = cpu.session(1000, kv).unwrap().feed_all(&ids).unwrap();
+            let mut session = gpu.session(1000, kv).unwrap();
+            let mut got = session.feed_all(&ids[..390]).unwrap();
+            got.extend(ids[390..].iter().flat_map(|&id| session.feed(&[id], 1).unwrap()));
+            near(&format!("{spec:?}"), &got, &expected, tolerance);
+        }
+    }
+}
