@@ -55,10 +55,10 @@ fn attend(
         KvType::F16 => kernels.attend_f16,
     };
     let (window, softcap) = (how.window.unwrap_or(usize::MAX), how.softcap);
-    // Late tokens see more positions and take longer: they go first, so that none is left over at the end.
-    let steps = tokens.div_ceil(step);
-    pool.each(shape.n_kv_heads * steps, |task| {
-        let (head, start) = (task % shape.n_kv_heads, (steps - 1 - task / shape.n_kv_heads) * step);
+    // A thread's share is a run of tokens, as of the matrices. Late tokens see more positions and take longer: who has early ones
+    // helps with them.
+    pool.each(shape.n_kv_heads * tokens.div_ceil(step), |task| {
+        let (head, start) = (task % shape.n_kv_heads, task / shape.n_kv_heads * step);
         let n = step.min(tokens - start);
         // The queries of a token that share a key head stand side by side: [n, group * dim].
         let at = |t: usize| (start + t) * width + head * group * dim;

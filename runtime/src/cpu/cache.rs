@@ -4,18 +4,14 @@
 
 use super::disjoint::each_row_of_two;
 use super::isa::Rows;
+use super::lines::Line;
 use super::pool::Pool;
 use crate::backend::{KvShape, KvType};
 use crate::error::{Result, RuntimeError};
 use crate::memory::saturated;
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use half::f16;
 use nanoserve_format::PANEL_ROWS;
-
-/// A cache line: what aligns the cache for whole-lane reads.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 /// The cache of all layers.
 #[derive(Debug)]

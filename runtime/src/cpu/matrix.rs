@@ -1,7 +1,8 @@
 //! Matrices times rows of activations: which thread takes which panels, and what stays in its cache meanwhile.
 //!
 //! ```text
-//! for each run of neighbouring pairs of panels        a thread takes the next run when it is done with its last
+//! for each share of the tokens                        one, or where weights are few one a thread
+//!   for each run of neighbouring pairs of panels      a thread takes the next run when it is done with its last
 //!   for each group of pairs whose weights fit L2
 //!     for each few tokens                             their activations stay in L1
 //!       for each pair of the group
@@ -23,6 +24,11 @@ const GROUP_BYTES: usize = 256 << 10;
 /// Runs of pairs for each thread: enough that a slow core does not hold the rest.
 const RUNS_PER_THREAD: usize = 8;
 
+/// Where weights have no more bytes than this, threads take tokens of a prompt, [`SHARE_TOKENS`] at least, and not panels:
+/// what a thread computed stays in its cache for the next operation, and that each reads all weights costs less.
+const SHARED_BYTES: usize = 2 << 20;
+const SHARE_TOKENS: usize = 96;
+
 /// A matrix's input, cut into tiles of a few tokens, each laid out as the kernels read it.
 ///
 /// It keeps its room from one input to the next.
@@ -36,6 +42,7 @@ pub struct Input {
     values: Vec<f32>,
     columns: usize,
     padded: usize,
+    rows: usize,
 }
 
 /// Cuts tokens into tiles of the sizes a kernel takes, the best first.
@@ -54,6 +61,7 @@ impl Input {
     pub fn fill(&mut self, kernels: &Kernels, pool: &Pool, x: Rows, encodings: impl Iterator<Item = Encoding>) {
         let (mut quantized, mut float) = (false, false);
         encodings.for_each(|e| if e == Encoding::Q8 { quantized = true } else { float = true });
+        self.rows = x.rows();
         self.columns = x.width;
         self.padded = q8_columns(x.width);
         if quantized {
@@ -187,9 +195,13 @@ pub fn multiply<'w>(
     finish: impl Fn(usize, usize, &[f32], &mut [f32]) + Sync,
 ) {
     let pairs = outputs.last().map_or(0, |o| o.first_pair + o.pairs);
-    let run = pairs.div_ceil(RUNS_PER_THREAD * pool.threads());
-    pool.each(pairs.div_ceil(run), |i| {
+    let bytes: usize = outputs.iter().enumerate().map(|(i, o)| 2 * o.pairs * panels(i, 0)[0].0.panel_bytes()).sum();
+    let shares = if bytes <= SHARED_BYTES { (x.rows / SHARE_TOKENS).clamp(1, pool.threads()) } else { 1 };
+    let run = pairs.div_ceil(RUNS_PER_THREAD * pool.threads() / shares);
+    let runs = pairs.div_ceil(run);
+    pool.each(shares * runs, |i| {
         let mut tile: MatrixTile = [[0.0; PAIR_ROWS]; MAX_TOKENS];
+        let (share, i) = (i / runs, i % runs);
         let (mut at, end) = (i * run, ((i + 1) * run).min(pairs));
         while at < end {
             let index = outputs.partition_point(|o| o.first_pair <= at) - 1;
@@ -197,14 +209,15 @@ pub fn multiply<'w>(
             let [(weight, _), _] = panels(index, at - output.first_pair);
             let fit = (GROUP_BYTES / (2 * weight.panel_bytes())).max(1);
             let group = at..(at + fit).min(end).min(output.first_pair + output.pairs);
-            for &tokens in x.tiles(weight.encoding) {
+            let tiles = x.tiles(weight.encoding);
+            for &tokens in &tiles[share * tiles.len() / shares..(share + 1) * tiles.len() / shares] {
                 for pair in group.clone() {
                     let pair = pair - output.first_pair;
                     compute(kernels, panels(index, pair), x, tokens, &mut tile);
                     for (row, rows, part) in output.pieces(pair) {
                         for (t, values) in tile[..tokens.1].iter().enumerate() {
-                            // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, a run
-                            // to one thread; within it the part is dropped before the next is made.
+                            // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, a token to
+                            // one share, and run and share to one thread; within it the part is dropped before the next is made.
                             let out = unsafe { output.out.part((tokens.0 + t) * output.width + row, rows) };
                             finish(index, row, &values[part.clone()], out);
                         }

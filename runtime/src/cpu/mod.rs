@@ -21,6 +21,7 @@ mod equality;
 #[cfg(target_arch = "x86_64")]
 mod generic;
 pub mod isa;
+mod lines;
 pub mod math;
 #[allow(unsafe_code)]
 mod matrix;
@@ -36,6 +37,7 @@ use crate::error::{Result, RuntimeError};
 use crate::rope::RopeTable;
 use disjoint::each_row;
 use isa::{Kernels, Rows};
+use lines::Values;
 use matrix::{Input, Output, halves, multiply};
 use nanoserve_format::{Activation, Encoding, NsvFile, PANEL_ROWS, Shape, panel};
 use pool::Pool;
@@ -84,7 +86,7 @@ impl CpuWeight {
 /// Rows of activations, `[rows, width]`.
 #[derive(Clone, Debug)]
 pub struct Buffer {
-    data: Vec<f32>,
+    data: Values,
     width: usize,
 }
 
@@ -94,8 +96,7 @@ impl Buffer {
     }
 
     fn resize(&mut self, rows: usize) -> &mut [f32] {
-        self.data.resize(rows * self.width, 0.0);
-        &mut self.data
+        self.data.resize(rows * self.width)
     }
 }
 
@@ -143,7 +144,7 @@ impl Backend for CpuBackend {
     }
 
     fn buffer(&mut self, width: usize) -> Buffer {
-        Buffer { data: Vec::new(), width }
+        Buffer { data: Values::default(), width }
     }
 
     fn cache(&mut self, shape: KvShape) -> Result<KvCache> {
@@ -164,8 +165,7 @@ impl Backend for CpuBackend {
 
     fn write(&mut self, buffer: &mut Buffer, rows: &[f32]) {
         // As many rows as there are: another backend may have had others.
-        buffer.data.clear();
-        buffer.data.extend_from_slice(rows);
+        buffer.data.resize(rows.len()).copy_from_slice(rows);
     }
 
     fn embed(&mut self, table: &CpuWeight, ids: &[u32], out: &mut Buffer) {
@@ -269,7 +269,6 @@ impl Backend for CpuBackend {
     }
 
     fn keep_last(&mut self, x: &mut Buffer, rows: usize) {
-        let last = x.data.len() - rows * x.width;
-        x.data.drain(..last);
+        x.data.keep_last(rows * x.width);
     }
 }

@@ -14,9 +14,13 @@
 //!
 //! A helper that comes late finds the job closed and does nothing: a core that another process holds cannot hold up a
 //! region that the others have finished.
+//!
+//! Each thread has a share of the pieces, the same in every region of as many, and takes from another's only when its own
+//! are done: what it wrote in one region is in its own cache in the next.
 
 use crate::error::{Result, RuntimeError};
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle, Thread};
@@ -45,11 +49,16 @@ struct Shared {
     generation: AtomicUsize,
     state: AtomicUsize,
     job: UnsafeCell<Job>,
-    next: AtomicUsize,
+    /// Of each thread's share, the caller's first, the piece that is taken next.
+    next: Vec<Next>,
     stop: AtomicBool,
     panicked: AtomicBool,
     sleeping: Vec<AtomicBool>,
 }
+
+/// The next piece of a share, with the lines to itself that a core fetches together.
+#[repr(align(128))]
+struct Next(AtomicUsize);
 
 /// A region: its work, with the lifetime erased, and its pieces.
 #[derive(Clone, Copy)]
@@ -80,7 +89,7 @@ impl Pool {
             generation: AtomicUsize::new(0),
             state: AtomicUsize::new(0),
             job: UnsafeCell::new(Job { work: None, pieces: 0 }),
-            next: AtomicUsize::new(0),
+            next: (0..threads.max(1)).map(|_| Next(AtomicUsize::new(0))).collect(),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             sleeping: (1..threads).map(|_| AtomicBool::new(false)).collect(),
@@ -99,8 +108,9 @@ impl Pool {
         self.helpers.len() + 1
     }
 
-    /// Calls `work` once for each of `0..pieces`, in no order; a thread takes the next when it is done with its last, so
-    /// that a slow core does not hold the rest. Not to be called from inside `work`.
+    /// Calls `work` once for each of `0..pieces`, in no order. Neighbouring pieces are one thread's share, and who is done
+    /// with its own takes from the next thread's, so that a slow core does not hold the rest. Not to be called from inside
+    /// `work`.
     ///
     /// # Panics
     /// When `work` does, in whichever thread.
@@ -117,7 +127,9 @@ impl Pool {
         // SAFETY: the job is closed, by the region before this one, which waited until no helper was active; one that
         // enters now finds it closed and does not read. The mutex keeps other callers out.
         unsafe { *shared.job.get() = Job { work: Some(work), pieces } };
-        shared.next.store(0, Ordering::Relaxed);
+        for (share, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(share, pieces).start, Ordering::Relaxed);
+        }
         shared.state.fetch_or(OPEN, Ordering::Release);
         shared.generation.fetch_add(1, Ordering::SeqCst);
         let region = Region { shared, _one_at_a_time: one_at_a_time };
@@ -126,7 +138,7 @@ impl Pool {
                 Thread::unpark(helper.thread());
             }
         }
-        shared.take_pieces(Job { work: Some(work), pieces });
+        shared.take_pieces(Job { work: Some(work), pieces }, 0);
         drop(region);
         if shared.panicked.swap(false, Ordering::Relaxed) {
             panic!("a piece of work panicked in another thread; its message is above");
@@ -157,14 +169,24 @@ impl Drop for Region<'_> {
 }
 
 impl Shared {
-    fn take_pieces(&self, job: Job) {
+    /// The pieces of a thread's share.
+    fn share(&self, thread: usize, pieces: usize) -> Range<usize> {
+        let threads = self.next.len();
+        thread * pieces / threads..(thread + 1) * pieces / threads
+    }
+
+    /// Takes the pieces of the share of `thread`, then those that the others have left.
+    fn take_pieces(&self, job: Job, thread: usize) {
         let Some(work) = job.work else { return };
-        loop {
-            let piece = self.next.fetch_add(1, Ordering::Relaxed);
-            if piece >= job.pieces {
-                break;
+        for share in (thread..self.next.len()).chain(0..thread) {
+            let (next, end) = (&self.next[share].0, self.share(share, job.pieces).end);
+            // Looking first leaves the line where it is when nothing is left.
+            while next.load(Ordering::Relaxed) < end {
+                let piece = next.fetch_add(1, Ordering::Relaxed);
+                if piece < end {
+                    work(piece);
+                }
             }
-            work(piece);
         }
     }
 
@@ -181,7 +203,7 @@ impl Shared {
                 // SAFETY: the job was open when this helper became active, so it was written before, and the caller
                 // does not write the next one while a helper is active.
                 let job = unsafe { *self.job.get() };
-                let work = std::panic::AssertUnwindSafe(|| self.take_pieces(job));
+                let work = std::panic::AssertUnwindSafe(|| self.take_pieces(job, index + 1));
                 if std::panic::catch_unwind(work).is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
                 }
@@ -254,6 +276,23 @@ mod tests {
                 while met.load(Ordering::SeqCst) < 2 {
                     thread::yield_now();
                 }
+            });
+        }
+    }
+
+    #[test]
+    fn a_thread_begins_with_its_own_share() {
+        let pool = Pool::new(2).unwrap();
+        let caller = thread::current().id();
+        for _ in 0..10 {
+            // Neither piece ends before the other has begun: each thread has one, which is its own.
+            let met = AtomicUsize::new(0);
+            pool.each(2, |piece| {
+                met.fetch_add(1, Ordering::SeqCst);
+                while met.load(Ordering::SeqCst) < 2 {
+                    thread::yield_now();
+                }
+                assert_eq!(thread::current().id() == caller, piece == 0);
             });
         }
     }
