@@ -39,11 +39,11 @@ Example:
   nanoserve-convert --check weights/demo demo.nsv
   nanoserve-convert --list
 
-SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run
-on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was. As the last step
+SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
+on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was. As the last step \
 the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
 
-Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differences, 2 the input or the command line is
+Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differences, 2 the input or the command line is \
 wrong, 130 Ctrl-C."
 )]
 struct Args {

@@ -24,7 +24,7 @@ Examples:
   nanoserve-verify model.nsv reference.safetensors --bisect
 
 The reference holds input_ids (I64 [T]), logits (F32 [T, vocab]) and, optionally, greedy_ids (I64) and activations by \
-name: embed, layers.N.attn_norm, .attn.q, .attn.k, .attn.v, .attn.out, .mlp_norm, .mlp.out, .out, final_norm; finer:
+name: embed, layers.N.attn_norm, .attn.q, .attn.k, .attn.v, .attn.out, .mlp_norm, .mlp.out, .out, final_norm; finer: \
 .attn.q_plain, .attn.k_plain (before norm and RoPE), .attn.mix, .mid, .mlp.gate, .mlp.up, .mlp.gated; where the model has \
 them: .attn.q_norm, .attn.k_norm, .attn_post_norm, .mlp_post_norm. embed is scaled, logits are scaled and capped.
 The first FAIL is the component to look at. A model in f16 or q8 differs by its rounding: read its KL and top-1.
