@@ -51,6 +51,7 @@ mod sign;
 #[allow(unsafe_code)]
 pub mod signal;
 mod spec;
+mod stream;
 pub mod tree;
 pub mod vocab;
 mod writer;

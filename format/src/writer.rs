@@ -11,27 +11,20 @@
 use crate::encoding::{Encoding, Shape};
 use crate::error::{FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
-use crate::map::map;
 use crate::schema;
 use crate::signal;
 use crate::spec::ModelSpec;
+use crate::stream::Stream;
 use crate::tree;
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use tempfile::NamedTempFile;
 
-/// Encoded bytes of one job.
-const JOB_BYTES: usize = 1 << 20;
-/// Jobs that may wait to be written before threads wait too.
-const QUEUE_JOBS: usize = 4;
-/// Bytes written between two syncs.
-const SYNC_BYTES: u64 = 128 << 20;
+/// A file of more bytes than this is written past the system's cache; a smaller one is likely read again at once.
+const DIRECT_BYTES: u64 = 256 << 20;
 
 /// What a file is to hold, all but the weights' values.
 #[derive(Clone, Debug)]
@@ -104,83 +97,11 @@ pub struct Writer {
     sections: BTreeMap<SectionKind, Vec<u8>>,
     /// Where the last tensor ends.
     tensors_end: u64,
-    written: Vec<bool>,
-    hashed: bool,
-    queue: Queue,
-    ahead: SyncAhead,
-}
-
-/// Encoded bytes on their way into the file. A system lets one thread at a time write to a file, and others that try burn
-/// their time: here they leave their bytes to the one that writes, and go on encoding.
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Mutex<Vec<(u64, Vec<u8>)>>,
-    /// Held by the thread that writes.
-    turn: Mutex<()>,
-    /// Buffers to be used again.
-    spare: Mutex<Vec<Vec<u8>>>,
-}
-
-impl Queue {
-    /// A buffer to fill.
-    fn buffer(&self) -> Vec<u8> {
-        locked(&self.spare).pop().unwrap_or_default()
-    }
-
-    /// Writes `bytes` at `at`, or leaves it to the thread that is writing.
-    fn write(&self, file: &File, at: u64, bytes: Vec<u8>) -> std::io::Result<()> {
-        let full = {
-            let mut waiting = locked(&self.waiting);
-            waiting.push((at, bytes));
-            waiting.len() > QUEUE_JOBS
-        };
-        let mut turn = if full { Some(locked(&self.turn)) } else { self.turn.try_lock().ok() };
-        while turn.is_some() {
-            loop {
-                let Some((at, bytes)) = locked(&self.waiting).pop() else { break };
-                file.write_all_at(&bytes, at)?;
-                locked(&self.spare).push(bytes);
-            }
-            drop(turn.take());
-            // Whoever came between the last look and the end of this turn has left: nobody's bytes may be left waiting.
-            if !locked(&self.waiting).is_empty() {
-                turn = self.turn.try_lock().ok();
-            }
-        }
-        Ok(())
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no thread panics while it holds this")
-}
-
-/// What was written goes to the disk while the next is encoded, so that the last sync finds little to do.
-#[derive(Debug, Default)]
-struct SyncAhead {
-    /// Bytes since the last sync began.
-    bytes: u64,
-    thread: Option<JoinHandle<std::io::Result<()>>>,
-}
-
-impl SyncAhead {
-    /// Notes that `bytes` more were written; begins a sync when there are enough and none is under way.
-    fn wrote(&mut self, file: &File, bytes: u64) -> std::io::Result<()> {
-        self.bytes += bytes;
-        if self.bytes >= SYNC_BYTES && self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.finish()?;
-            let file = file.try_clone()?;
-            self.thread = Some(std::thread::Builder::new().spawn(move || file.sync_data())?);
-            self.bytes = 0;
-        }
-        Ok(())
-    }
-
-    /// Waits for the sync under way. A failed write is told to one sync alone: this may be it.
-    fn finish(&mut self) -> std::io::Result<()> {
-        let told = self.thread.take().map(|thread| thread.join().expect("a sync does not panic"));
-        told.unwrap_or(Ok(()))
-    }
+    /// How many of the stored tensors were written, in the file's order.
+    written: usize,
+    chunks: Vec<Hash>,
+    /// Until all tensors are written.
+    stream: Option<Stream>,
 }
 
 /// A finished file.
@@ -220,7 +141,8 @@ impl Writer {
         if chunks > 0 {
             sections.insert(SectionKind::Chunks, vec![0; chunks * HASH_BYTES]);
         }
-        let mut at = places(&sections, true, head_end()).1.next_multiple_of(DATA_ALIGNMENT);
+        let data = places(&sections, true, head_end()).1.next_multiple_of(DATA_ALIGNMENT);
+        let mut at = data;
         for tensor in &mut raw {
             if let RawPlace::Stored { offset, len, .. } = &mut tensor.place {
                 *offset = at;
@@ -229,21 +151,22 @@ impl Writer {
         }
         let (path, temp) = temporary_sibling(path)?;
         signal::unfinished(temp.path());
-        let written = raw.iter().map(|t| matches!(t.place, RawPlace::Alias { .. })).collect();
-        let writer = Writer {
+        let mut writer = Writer {
             shapes: tensors.iter().map(|t| (t.1, t.2)).collect(),
             tensors: raw,
             tensors_end: at,
-            hashed: false,
             path,
             temp,
             spec,
             sections,
-            written,
-            queue: Queue::default(),
-            ahead: SyncAhead::default(),
+            written: 0,
+            chunks: Vec::with_capacity(chunks),
+            stream: None,
         };
         writer.reserve(writer.file_len() + later)?;
+        let direct = (writer.file_len() > DIRECT_BYTES).then_some(writer.temp.path());
+        let stream = writer.temp.as_file().try_clone().and_then(|file| Stream::new(file, direct, data));
+        writer.stream = Some(stream.map_err(writer.failed("write"))?);
         Ok(writer)
     }
 
@@ -295,8 +218,8 @@ impl Writer {
         move |source| FormatError::Io { path: path.clone(), action, source }
     }
 
-    /// Encodes and writes tensor `index`. `fill` gets a range of the tensor's pieces (panels of a matrix, the whole of
-    /// a vector) and the bytes to put them in; it runs in the current rayon pool, pieces in no order.
+    /// Encodes and writes tensor `index`, the next of [`Writer::stored`]. `fill` gets a range of the tensor's pieces (panels of a
+    /// matrix, the whole of a vector) and the bytes to put them in; it runs in the current rayon pool, pieces in no order.
     ///
     /// # Errors
     /// The first error of `fill` or of the file; either way the writer is to be dropped.
@@ -305,40 +228,39 @@ impl Writer {
         index: usize,
         fill: impl Fn(Range<usize>, &mut [u8]) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
-        let RawTensor { name, place, .. } = &self.tensors[index];
-        let RawPlace::Stored { offset, len, .. } = *place else {
-            return Err(FormatError::Unwritten { tensor: name.clone(), what: "written, but is an alias" }.into());
+        let unwritten = |what| FormatError::Unwritten { tensor: self.tensors[index].name.clone(), what };
+        let RawPlace::Stored { offset, len, .. } = self.tensors[index].place else {
+            return Err(unwritten("written, but is an alias").into());
         };
-        if self.written[index] {
-            return Err(FormatError::Unwritten { tensor: name.clone(), what: "written twice" }.into());
+        if self.stored().get(self.written) != Some(&index) {
+            return Err(unwritten("written out of its turn, or twice").into());
         }
+        let failed = self.failed("write");
+        let stream = self.stream.as_mut().expect("it is there until all tensors are written");
         let pieces = self.shapes[index].0.pieces();
-        let piece_bytes = len as usize / pieces;
-        let per_job = (JOB_BYTES / piece_bytes).max(1);
-        let (file, queue, failed) = (self.temp.as_file(), &self.queue, self.failed("write"));
-        (0..pieces.div_ceil(per_job)).into_par_iter().try_for_each(|job| {
-            let range = job * per_job..((job + 1) * per_job).min(pieces);
-            let mut buffer = queue.buffer();
-            buffer.resize(range.len() * piece_bytes, 0);
-            let at = offset + (range.start * piece_bytes) as u64;
-            fill(range, &mut buffer)?;
-            queue.write(file, at, buffer).map_err(|e| E::from(failed(e)))
-        })?;
-        self.written[index] = true;
-        self.ahead.wrote(self.temp.as_file(), len).map_err(|e| self.failed("sync")(e).into())
+        let (hash, chunks) = stream.tensor((offset, pieces, len as usize / pieces), fill, |e| E::from(failed(e)))?;
+        self.tensors[index].place = RawPlace::Stored { offset, len, hash };
+        self.chunks.extend(chunks);
+        self.written += 1;
+        Ok(())
     }
 
-    /// Hashes what was written and writes everything else: what lies under the temporary name is then a whole file. It
-    /// may be opened, closed, and given further sections; [`Writer::finish`] seals it again.
+    /// Writes everything else: what lies under the temporary name is then a whole file. It may be opened, closed, and given
+    /// further sections; [`Writer::finish`] seals it again.
     ///
     /// # Errors
     /// When a tensor was left out or the system fails.
     pub fn seal(&mut self) -> Result<(&Path, Summary)> {
-        if let Some(i) = self.written.iter().position(|w| !w) {
-            return Err(FormatError::Unwritten { tensor: self.tensors[i].name.clone(), what: "not written" });
+        if let Some(&next) = self.stored().get(self.written) {
+            return Err(FormatError::Unwritten { tensor: self.tensors[next].name.clone(), what: "not written" });
         }
-        if !self.hashed {
-            self.hash()?;
+        if let Some(stream) = self.stream.take() {
+            let (at, rest) = stream.finish().map_err(self.failed("write"))?;
+            self.temp.as_file().write_all_at(&rest, at).map_err(self.failed("write"))?;
+            if !self.chunks.is_empty() {
+                self.sections.insert(SectionKind::Chunks, self.chunks.as_flattened().to_vec());
+            }
+            self.sections.insert(SectionKind::Directory, header::encode_directory(&self.tensors));
         }
         let (head, _) = places(&self.sections, true, head_end());
         let (tail, file_len) = places(&self.sections, false, self.tensors_end);
@@ -362,7 +284,7 @@ impl Writer {
     /// When a tensor was left out or the system fails; nothing is left under the file's name but what was there.
     pub fn finish(mut self) -> Result<Summary> {
         let (_, summary) = self.seal()?;
-        self.ahead.finish().and_then(|()| self.temp.as_file().sync_all()).map_err(self.failed("sync"))?;
+        self.temp.as_file().sync_all().map_err(self.failed("sync"))?;
         let failed = self.failed("rename to");
         self.temp.persist(&self.path).map_err(|e| failed(e.error))?;
         // The name is in the folder; make the folder's new entry last too. Some file systems cannot: no harm.
@@ -370,26 +292,6 @@ impl Writer {
             let _ = folder.sync_all();
         }
         Ok(summary)
-    }
-
-    /// The hashes of all tensors and of their chunks, from what was written.
-    fn hash(&mut self) -> Result<()> {
-        let written = map(self.temp.as_file()).map_err(self.failed("map"))?;
-        let mut chunks = Vec::new();
-        for tensor in &mut self.tensors {
-            if let RawPlace::Stored { offset, len, hash } = &mut tensor.place {
-                let bytes = &written[*offset as usize..][..*len as usize];
-                let own = tree::chunks(bytes);
-                *hash = tree::root(&own, bytes);
-                chunks.extend_from_slice(own.as_flattened());
-            }
-        }
-        if !chunks.is_empty() {
-            self.sections.insert(SectionKind::Chunks, chunks);
-        }
-        self.sections.insert(SectionKind::Directory, header::encode_directory(&self.tensors));
-        self.hashed = true;
-        Ok(())
     }
 }
 

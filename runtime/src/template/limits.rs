@@ -10,7 +10,7 @@ use std::cell::Cell;
 /// Instructions of the engine: about a second.
 pub(super) const FUEL: u64 = 20_000_000;
 /// Bytes that may be made or looked at, beside [`PER_BYTE`] for each of the conversation.
-pub(super) const WORK: u64 = 256 << 20;
+pub(super) const WORK: u64 = 64 << 20;
 /// See [`WORK`]: a template may well go over a conversation once for each of its messages.
 pub(super) const PER_BYTE: u64 = 256;
 /// What an item of a list costs.
