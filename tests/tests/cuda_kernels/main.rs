@@ -11,6 +11,7 @@ mod attention;
 mod choosing;
 mod matmul;
 mod matvec;
+mod rates;
 mod rows;
 
 use bytemuck::Pod;
