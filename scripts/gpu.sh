@@ -10,10 +10,19 @@
 # `cargo build --release --workspace --locked` on the same kind of processor and an older or equal glibc, and carry them with
 # weights/demo, tests/reference, this script and the models. Python 3 compares; compute-sanitizer is used where it is.
 #
-#     sanity      nvidia-smi                                          selftest    golden vectors on the GPU, f32, f16, q8
+# Kernels are tested one by one where that program was carried as well, as $BIN/cuda_kernels or $KERNELS:
+#
+#     cargo test --locked -p nanoserve-tests --test cuda_kernels --no-run      says which file it is, target/debug/deps/cuda_kernels-...
+#     strip -o target/release/cuda_kernels target/debug/deps/cuda_kernels-...
+#
+# Of a test that fails, kernels.log has the launches, the last of which (kernel, blocks, sizes) is the one that was wrong.
+#
+#     sanity      nvidia-smi                                          kernels     each kernel against plain loops
+#     selftest    golden vectors on the GPU, f32, f16, q8
 #     ladder      every fixture in f32 within 1e-4                    kl          f16, q8: KL at most 1.1 times the CPU's
-#     greedy      200 tokens of the demo as on the CPU                twice       the same bits again, overlapping, split
+#     greedy      200 tokens of the demo as on the CPU                twice       the same bits again, overlapping, ahead, split
 #     memcheck    compute-sanitizer on the demo                       racecheck   likewise
+#     kernels-memcheck, kernels-racecheck, kernels-synccheck          the same on the tests of the kernels
 #     decode      each model, prompt 16, 256 tokens                   prompt      each model, prompt 2048
 #     overlap     decode with --overlap                               first       exec to first token, kernels cached
 #     peer        llama.cpp's llama-bench in $PEER, where given
@@ -40,7 +49,8 @@ for program in convert run verify bench; do
 done
 command -v python3 >/dev/null || { echo "error: missing python3" >&2; exit 2; }
 mkdir -p "$out" && work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
-export bin out work
+tests=${KERNELS:-$bin/cuda_kernels}
+export bin out work tests NANOSERVE_KERNELS=cuda
 failed=0
 
 # part NAME SECONDS COMMAND...: runs it, keeps what it prints, and says how it went.
@@ -77,6 +87,33 @@ sanitize() {
             --ids 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20 -n 4 --temperature 0 --quiet || rc=1
     done
     return $rc
+}
+
+# Names of the tests of kernels that a GPU can run; none, saying so, where the program was not carried.
+kernel_tests() {
+    [ -x "$tests" ] || { echo "skipped: no $tests here; see --help" >&2; return 0; }
+    "$tests" --list --format terse | sed -n 's/: test$//p' | grep -v '^emulator::'
+}
+
+# A process for each: a fault ends the context of the whole process.
+kernels() {
+    local name rc=0
+    for name in $(kernel_tests); do
+        timeout --kill-after=5 60 "$tests" --exact "$name" --nocapture >"$work/kernel" 2>&1
+        if [ $? -eq 0 ] && ! grep -q ^skipped: "$work/kernel"; then
+            echo "PASS  $name"
+        else
+            echo "FAIL  $name" && tail -n 30 "$work/kernel"
+            rc=1
+        fi
+    done
+    return $rc
+}
+
+sanitize_kernels() {
+    command -v compute-sanitizer >/dev/null || { echo "skipped: no compute-sanitizer here"; return 0; }
+    [ -n "$(kernel_tests)" ] || return 0
+    compute-sanitizer --tool "$1" --error-exitcode 3 "$tests" --skip emulator:: --test-threads 1
 }
 
 bench() { # FILE OPTIONS...: a JSON line a model
@@ -172,6 +209,10 @@ def twice():
         for what, args in (("again", []), ("overlap", ["--overlap"])):
             other = text(dtype, "--device", "cuda", *args)
             note(one["logits_hash"] == other["logits_hash"] and one["ids"] == other["ids"], dtype=dtype, what=what)
+        # Where nothing is hashed, only the likeliest tokens come back, and steps run ahead.
+        args = (converted("weights/demo", dtype), "-p", "ROMEO:", "-n", 200, "--temperature", 0, "--device", "cuda")
+        known, shown = json.loads(run("run", *args, "--json"))["text"], run("run", *args, "--quiet")
+        note(known != "" and known in shown, dtype=dtype, what="running ahead")
         half = text(dtype, "--device", "cuda", "--gpu-layers", 2)
         note(len(half["ids"]) == 200, dtype=dtype, what="split", same_text=half["ids"] == one["ids"])
 
@@ -186,7 +227,7 @@ peer() {
     $PEER
 }
 
-export -f convert demo selftest sanitize against first peer
+export -f convert demo selftest sanitize kernel_tests kernels sanitize_kernels against first peer
 # Functions run in a shell of their own, so that timeout can end them.
 in_shell() { part "$1" "$2" bash -c "${*:3}"; }
 declare -a names=("${models[@]+"${models[@]}"}")
@@ -194,6 +235,7 @@ list=$(printf '%q ' "${names[@]+"${names[@]}"}")
 with_models="models=($list); $(declare -f bench)"
 
 in_shell sanity 30 'nvidia-smi && nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free,clocks.max.sm,clocks.max.mem --format=csv'
+in_shell kernels 240 kernels
 in_shell selftest 120 selftest
 in_shell ladder 180 'against ladder'
 in_shell greedy 90 'against greedy'
@@ -205,5 +247,6 @@ in_shell first 90 "models=($list); $(declare -f first); first"
 in_shell kl 300 'against kl'
 in_shell memcheck 180 'sanitize memcheck'
 in_shell racecheck 240 'sanitize racecheck'
+for tool in memcheck racecheck synccheck; do in_shell kernels-$tool 300 "sanitize_kernels $tool"; done
 in_shell peer 180 peer
 exit $failed

@@ -40,6 +40,14 @@ impl KvType {
             KvType::F16 => "f16",
         }
     }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+        }
+    }
 }
 
 /// Sizes of a cache of keys and values.
@@ -71,13 +79,9 @@ impl KvShape {
 
     /// Bytes of the cache: keys and values.
     pub fn bytes(&self) -> u128 {
-        let size = match self.kv_type {
-            KvType::F32 => 4,
-            KvType::F16 => 2,
-        };
         let widths = self.head_dim as u128 + self.head_dim.next_multiple_of(PANEL_ROWS) as u128;
         let positions: u128 = self.positions.iter().map(|&n| n as u128).sum();
-        self.n_kv_heads as u128 * positions * widths * size
+        self.n_kv_heads as u128 * positions * widths * self.kv_type.bytes() as u128
     }
 }
 
@@ -134,6 +138,29 @@ impl std::fmt::Display for BackendKind {
         }
     }
 }
+
+/// The tokens of a step.
+#[derive(Clone, Copy, Debug)]
+pub enum Ids<'a> {
+    /// These.
+    Known(&'a [u32]),
+    /// The one that [`Backend::choose`] chose last.
+    Chosen,
+}
+
+impl Ids<'_> {
+    /// How many.
+    pub fn count(self) -> usize {
+        match self {
+            Ids::Known(ids) => ids.len(),
+            Ids::Chosen => 1,
+        }
+    }
+}
+
+/// The number of a [`Backend::choose`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice(pub u64);
 
 /// A device that can run a model.
 pub trait Backend {
@@ -195,6 +222,20 @@ pub trait Backend {
         None
     }
 
+    /// Begins to choose the likeliest token of the one row there is, as [`Backend::top`] ranks them. The next step may be of it
+    /// ([`Ids::Chosen`]) before [`Backend::chosen`] has told which it is. None where a backend cannot do that.
+    fn choose(&mut self, _logits: &Self::Buffer) -> Option<Choice> {
+        None
+    }
+
+    /// Waits for one of the last two choices, and for nothing that was begun since: the token and its logit.
+    ///
+    /// # Errors
+    /// What went wrong before it.
+    fn chosen(&mut self, _choice: Choice) -> Result<(u32, f32)> {
+        unreachable!("nothing was chosen")
+    }
+
     /// Puts other rows into a buffer, in the place of those that it has.
     fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]);
 
@@ -207,7 +248,7 @@ pub trait Backend {
     }
 
     /// `out[t] = table[ids[t]]`: `[ids, hidden]`.
-    fn embed(&mut self, table: &Self::Weight, ids: &[u32], out: &mut Self::Buffer);
+    fn embed(&mut self, table: &Self::Weight, ids: Ids, out: &mut Self::Buffer);
 
     /// `out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight`.
     fn rms_norm(&mut self, x: &Self::Buffer, weight: &Self::Weight, eps: f32, out: &mut Self::Buffer);

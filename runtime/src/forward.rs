@@ -3,7 +3,7 @@
 //! T tokens stand at positions `first..first + T`; the cache holds what came before. The result does not depend on how
 //! a text was cut into steps: every operation treats each token by itself, and attention sees positions.
 
-use crate::backend::{Backend, KvShape, KvType};
+use crate::backend::{Backend, Choice, Ids, KvShape, KvType};
 use crate::error::{Result, RuntimeError};
 use crate::model::Model;
 use crate::rope::RopeTable;
@@ -121,6 +121,11 @@ impl<B: Backend> State<B> {
         self.len
     }
 
+    /// The token of the last [`forward_chosen`] is seen.
+    pub(crate) fn keep_chosen(&mut self) {
+        self.len += 1;
+    }
+
     /// Keys and values of the tokens seen so far.
     pub(crate) fn cached<'a>(&'a self, backend: &'a B) -> Result<Vec<Cow<'a, [u8]>>> {
         backend.cache_bytes(&self.cache, self.len)
@@ -152,13 +157,19 @@ pub fn forward<'s, B: Backend>(
     rows: Rows,
     tap: Option<Tap<'_, '_>>,
 ) -> Result<Cow<'s, [f32]>> {
-    step(backend, model, state, ids, rows, tap)?;
+    step(backend, model, state, Ids::Known(ids), rows, tap)?;
     if rows == Rows::None {
         return Ok(Cow::Borrowed(&[]));
     }
-    let logits = backend.read(&state.logits);
-    backend.finish()?;
+    let State { logits, len, .. } = state;
+    let logits = backend.read(logits);
+    end(backend, len, ids.len())?;
     Ok(logits)
+}
+
+/// Ends what was asked of a step that has run; its tokens are not seen where that failed.
+fn end<B: Backend>(backend: &mut B, len: &mut usize, tokens: usize) -> Result<()> {
+    backend.finish().inspect_err(|_| *len -= tokens)
 }
 
 /// What a token is chosen from.
@@ -181,14 +192,56 @@ pub fn forward_top<B: Backend>(
     ids: &[u32],
     top: Option<usize>,
 ) -> Result<Logits> {
-    step(backend, model, state, ids, Rows::Last, None)?;
-    let top = top.and_then(|k| backend.top(&state.logits, k.min(model.spec.vocab_size)));
-    let logits = match top {
-        Some(top) => Logits::Top(top),
-        None => Logits::Row(backend.read(&state.logits).into_owned()),
-    };
-    backend.finish()?;
+    step(backend, model, state, Ids::Known(ids), Rows::Last, None)?;
+    let logits = last(backend, &state.logits, top.map(|k| k.min(model.spec.vocab_size)));
+    end(backend, &mut state.len, ids.len())?;
     Ok(logits)
+}
+
+/// The likeliest of a row of logits, or all of it.
+fn last<B: Backend>(backend: &mut B, logits: &B::Buffer, top: Option<usize>) -> Logits {
+    match top.and_then(|k| backend.top(logits, k)) {
+        Some(top) => Logits::Top(top),
+        None => Logits::Row(backend.read(logits).into_owned()),
+    }
+}
+
+/// What is known of a token behind a step that was begun.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// It is being chosen: see [`Backend::choose`].
+    Chosen(Choice),
+    /// The backend does not choose; the logits are here.
+    Logits(Logits),
+}
+
+/// As [`forward_top`] of one token and the likeliest one; where the backend can choose it, without waiting.
+pub(crate) fn forward_choice<B: Backend>(
+    backend: &mut B,
+    model: &Model<B>,
+    state: &mut State<B>,
+    id: u32,
+) -> Result<Next> {
+    step(backend, model, state, Ids::Known(&[id]), Rows::Last, None)?;
+    let next = match backend.choose(&state.logits) {
+        Some(choice) => Next::Chosen(choice),
+        None => Next::Logits(last(backend, &state.logits, Some(1))),
+    };
+    end(backend, &mut state.len, 1)?;
+    Ok(next)
+}
+
+/// The step of the token that was chosen last, and the choice behind it. The token is not seen, and its position the next
+/// step's, until [`State::keep_chosen`].
+pub(crate) fn forward_chosen<B: Backend>(
+    backend: &mut B,
+    model: &Model<B>,
+    state: &mut State<B>,
+) -> Result<Option<Choice>> {
+    step(backend, model, state, Ids::Chosen, Rows::Last, None)?;
+    state.len -= 1;
+    let choice = backend.choose(&state.logits);
+    backend.finish().map(|()| choice)
 }
 
 /// As [`forward`]; the logits stay where the backend has them.
@@ -196,20 +249,23 @@ fn step<B: Backend>(
     backend: &mut B,
     model: &Model<B>,
     state: &mut State<B>,
-    ids: &[u32],
+    ids: Ids,
     rows: Rows,
     mut tap: Option<Tap<'_, '_>>,
 ) -> Result<()> {
     let (spec, eps, first) = (&model.spec, model.spec.norm_eps as f32, state.len);
     let residual_scale = spec.residual_scale as f32;
     let State { cache, ropes, x, norm, q, k, v, mix, gate, up, gated, out, logits, .. } = state;
-    if ids.is_empty() {
+    let tokens = ids.count();
+    if tokens == 0 {
         return Err(RuntimeError::EmptyPrompt);
     }
-    if ids.len() > state.capacity - first {
-        return Err(RuntimeError::PromptTooLong { got: ids.len(), room: state.capacity - first });
+    if tokens > state.capacity - first {
+        return Err(RuntimeError::PromptTooLong { got: tokens, room: state.capacity - first });
     }
-    if let Some(&got) = ids.iter().find(|&&id| id as usize >= spec.vocab_size) {
+    if let Ids::Known(ids) = ids
+        && let Some(&got) = ids.iter().find(|&&id| id as usize >= spec.vocab_size)
+    {
         return Err(RuntimeError::TokenId { got, vocab_size: spec.vocab_size });
     }
     let tapped = tap.is_some();
@@ -220,7 +276,7 @@ fn step<B: Backend>(
             backend.write(buffer, rows);
         }
     };
-    ropes.iter_mut().for_each(|rope| rope.extend(first + ids.len()));
+    ropes.iter_mut().for_each(|rope| rope.extend(first + tokens));
     // Position of the first of the T tokens that go on.
     let mut start = first;
 
@@ -243,7 +299,7 @@ fn step<B: Backend>(
         if last {
             // The last layer's tokens are seen through their keys and values; the last one goes on, or none.
             backend.linear(input, &mut [(&layer.k, k), (&layer.v, v)]);
-            start = first + ids.len() - 1;
+            start = first + tokens - 1;
         } else {
             backend.linear(input, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
         }
@@ -330,7 +386,7 @@ fn step<B: Backend>(
         see(backend, &|| "logits".into(), logits);
     }
     backend.finish()?;
-    state.len += ids.len();
+    state.len += tokens;
     state.most = state.most.max(state.len);
     Ok(())
 }

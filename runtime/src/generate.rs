@@ -284,13 +284,19 @@ impl<B: Backend> Session<'_, B> {
                 }
                 right += 1;
             }
-            // Where tokens were guessed wrong they are in the cache, and must go.
-            self.truncate(history.len() - 1);
+            if !proposed.is_empty() {
+                // Those that were guessed wrong are in the cache, and must go.
+                self.truncate(history.len() - 1);
+            }
             lookup.learn(proposed.len(), right);
             let room = (self.state().capacity() - history.len()).min(max_tokens - ids.len() - 1);
             proposed = lookup.propose(&history, room);
             rows = if proposed.is_empty() {
-                self.feed_top(&history[self.ids().len()..], options.chunk, chooser.reach())?
+                match (&history[self.ids().len()..], chooser.reach()) {
+                    // The likeliest is what will be chosen; a guess might run instead of its step.
+                    (&[id], Some(1)) if options.lookup == 0 => self.feed_ahead(id, ids.len() + 1 < max_tokens)?,
+                    (rest, reach) => self.feed_top(rest, options.chunk, reach)?,
+                }
             } else {
                 let held = self.ids().len();
                 let all = self.feed_admitted(&[&history[held..], &proposed].concat())?;

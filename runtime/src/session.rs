@@ -1,13 +1,13 @@
 //! From an open file to logits: the engine, and a session, which knows what its cache holds.
 
-use crate::backend::{Backend, KvType};
+use crate::backend::{Backend, Choice, KvType};
 use crate::cpu::pool::Pool;
 use crate::cpu::threads::default_threads;
 use crate::cpu::{CpuBackend, isa};
 use crate::cuda::Driver;
 use crate::cuda::split::{Place, Split};
 use crate::error::{Result, RuntimeError};
-use crate::forward::{Logits, Rows, State, Tap, forward, forward_top};
+use crate::forward::{Logits, Next, Rows, State, Tap, forward, forward_choice, forward_chosen, forward_top};
 use crate::load::{self, Load};
 use crate::memory;
 use crate::model::Model;
@@ -135,7 +135,7 @@ impl<B: Backend> Engine<B> {
     pub fn session(&mut self, capacity: usize, kv_type: KvType) -> Result<Session<'_, B>> {
         memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.chunk(), self.backend.room())?;
         let state = State::new(&mut self.backend, &self.model, capacity, kv_type)?;
-        Ok(Session { engine: self, state, ids: Vec::new() })
+        Ok(Session { engine: self, state, ids: Vec::new(), ahead: None })
     }
 }
 
@@ -146,6 +146,16 @@ pub struct Session<'e, B: Backend> {
     state: State<B>,
     /// The tokens that the state holds: `[state.len()]`.
     ids: Vec<u32>,
+    /// A step beyond them.
+    ahead: Option<Ahead>,
+}
+
+/// A step that was begun before its token was fed: it counts when that is what is fed next.
+#[derive(Debug)]
+struct Ahead {
+    id: u32,
+    /// What is chosen behind it.
+    choice: Choice,
 }
 
 impl<B: Backend> Session<'_, B> {
@@ -166,6 +176,7 @@ impl<B: Backend> Session<'_, B> {
 
     /// Forgets all but the first `len` tokens; how many are left: see [`State::truncate`].
     pub fn truncate(&mut self, len: usize) -> usize {
+        self.ahead = None;
         let left = self.state.truncate(len);
         self.ids.truncate(left);
         left
@@ -192,6 +203,7 @@ impl<B: Backend> Session<'_, B> {
     /// Takes back what [`Session::cached`] gave for these tokens, of `most` that there had been; false, and an empty session,
     /// where the sizes are others.
     pub(crate) fn restore(&mut self, ids: &[u32], most: usize, kv: &[u8]) -> bool {
+        self.ahead = None;
         let fits = self.state.restore(&mut self.engine.backend, (ids.len(), most), kv);
         self.ids = if fits { ids.to_vec() } else { Vec::new() };
         fits
@@ -199,6 +211,7 @@ impl<B: Backend> Session<'_, B> {
 
     /// One step of the model, remembering its tokens.
     fn step(&mut self, ids: &[u32], rows: Rows, tap: Option<Tap<'_, '_>>) -> Result<Cow<'_, [f32]>> {
+        self.ahead = None;
         let Engine { backend, model, .. } = &mut *self.engine;
         let logits = forward(backend, model, &mut self.state, ids, rows, tap)?;
         self.ids.extend_from_slice(ids);
@@ -225,6 +238,34 @@ impl<B: Backend> Session<'_, B> {
         Ok(self.feed_while(ids, chunk, top, &mut || true)?.expect("nothing stops it"))
     }
 
+    /// As [`Session::feed_top`] of one token and the likeliest one. With `more`, where the backend can: the step of that one is
+    /// begun before it is known here, so that the device goes on while this waits and until the token is fed in its turn.
+    /// Whatever else is done with the session, it is as if that step had not been.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn feed_ahead(&mut self, id: u32, more: bool) -> Result<Logits> {
+        let ahead = self.ahead.take().filter(|ahead| ahead.id == id);
+        let Engine { backend, model, .. } = &mut *self.engine;
+        let next = match ahead {
+            Some(ahead) => {
+                self.state.keep_chosen();
+                Next::Chosen(ahead.choice)
+            }
+            None => forward_choice(backend, model, &mut self.state, id)?,
+        };
+        self.ids.push(id);
+        let choice = match next {
+            Next::Chosen(choice) => choice,
+            Next::Logits(logits) => return Ok(logits),
+        };
+        let room = self.state.len() < self.state.capacity();
+        let after = if more && room { forward_chosen(backend, model, &mut self.state)? } else { None };
+        let (id, logit) = backend.chosen(choice)?;
+        self.ahead = after.map(|choice| Ahead { id, choice });
+        Ok(Logits::Top(vec![(id, logit)]))
+    }
+
     /// As [`Session::feed_top`], asking before each step whether to go on; None when the answer was no.
     pub(crate) fn feed_while(
         &mut self,
@@ -233,6 +274,7 @@ impl<B: Backend> Session<'_, B> {
         top: Option<usize>,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Logits>> {
+        self.ahead = None;
         let room = self.state.capacity() - self.state.len();
         if ids.is_empty() {
             return Err(RuntimeError::EmptyPrompt);

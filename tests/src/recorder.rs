@@ -4,7 +4,7 @@
 //! written. Nothing may be allocated, freed or copied while a graph is captured; a graph that is replayed must find its memory
 //! where it was. What is read back is the bytes that were copied there, and zeros where a kernel would have written.
 
-use nanoserve_runtime::cuda::device::{Access, Device, DeviceError, DeviceMemory, Launch, Span};
+use nanoserve_runtime::cuda::device::{Access, Device, DeviceError, DeviceMemory, Launch, SLOT_BYTES, SLOTS, Span};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -20,6 +20,10 @@ pub enum Event {
     To(Span),
     /// A copy from it.
     From(Span),
+    /// A copy from it to a slot, which is under way.
+    Begin(Span, usize),
+    /// A wait for what was last copied to a slot.
+    End(usize),
     /// A launch that runs.
     Launch(Launch),
     /// A launch that is captured.
@@ -36,6 +40,8 @@ struct State {
     next: u64,
     events: Vec<Event>,
     capturing: Option<Vec<Launch>>,
+    /// What was copied to each slot.
+    slots: [Vec<u8>; SLOTS],
     /// The next call of this kind fails.
     fail: Option<&'static str>,
 }
@@ -129,7 +135,8 @@ impl Recorder {
         bytes[at].to_vec()
     }
 
-    /// Makes the next call of this name fail: `allocate`, `copy_to`, `copy_from`, `launch`, `replay`.
+    /// Makes the next call of this name fail: `allocate`, `copy_to`, `copy_from`, `begin_copy_from`, `end_copy_from`, `launch`,
+    /// `replay`.
     pub fn fail(&self, call: &'static str) {
         self.0.borrow_mut().fail = Some(call);
     }
@@ -198,6 +205,26 @@ impl Device for Recorder {
         assert!(written[at.clone()].iter().all(|w| *w), "reads what was never written: {from:?}");
         to.copy_from_slice(&bytes[at]);
         state.events.push(Event::From(from));
+        Ok(())
+    }
+
+    fn begin_copy_from(&self, from: Span, slot: usize) -> Result<(), DeviceError> {
+        assert!(from.bytes <= SLOT_BYTES as u64);
+        let mut state = self.0.borrow_mut();
+        assert!(state.capturing.is_none(), "copied while capturing");
+        state.failing("begin_copy_from")?;
+        let ((bytes, written), at) = state.place(from);
+        assert!(written[at.clone()].iter().all(|w| *w), "reads what was never written: {from:?}");
+        state.slots[slot] = bytes[at].to_vec();
+        state.events.push(Event::Begin(from, slot));
+        Ok(())
+    }
+
+    fn end_copy_from(&self, slot: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        let mut state = self.0.borrow_mut();
+        state.failing("end_copy_from")?;
+        to.copy_from_slice(&state.slots[slot][..to.len()]);
+        state.events.push(Event::End(slot));
         Ok(())
     }
 

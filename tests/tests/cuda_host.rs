@@ -7,6 +7,8 @@ use nanoserve_runtime::cpu::{CpuBackend, isa};
 use nanoserve_runtime::cuda::CudaBackend;
 use nanoserve_runtime::cuda::device::{Launch, Span};
 use nanoserve_runtime::cuda::split::Split;
+use nanoserve_runtime::forward::Logits;
+use nanoserve_runtime::limits::Limits;
 use nanoserve_runtime::verify::trace;
 use nanoserve_runtime::{Engine, KvType, RuntimeError};
 use nanoserve_tests::recorder::{Event, Recorder};
@@ -146,6 +148,8 @@ fn what(event: &Event) -> (&'static str, u64) {
         Event::Free(bytes) => ("free", *bytes),
         Event::To(span) => ("to", span.bytes),
         Event::From(span) => ("from", span.bytes),
+        Event::Begin(_, slot) => ("begin", *slot as u64),
+        Event::End(slot) => ("end", *slot as u64),
         Event::Launch(_) => ("launch", 1),
         Event::Capture(_) => ("capture", 1),
         Event::Replay(launches) => ("replay", *launches as u64),
@@ -264,7 +268,7 @@ fn a_failing_device_ends_the_step_and_nothing_is_lost() {
         device.fail(call);
         let error = session.feed(&[1, 2, 3], 3).unwrap_err().to_string();
         assert_eq!(error, format!("{call} failed on the GPU: as asked"));
-        _ = session.truncate(0);
+        assert_eq!(session.state().len(), 0, "{call}");
     }
     session.feed(&[1, 2, 3], 3).unwrap();
     assert_eq!(session.state().len(), 3);
@@ -387,4 +391,90 @@ fn the_likeliest_tokens_are_all_that_comes_back() {
     // More than there are is all there are.
     session.feed_top(&[1], 1, Some(200)).unwrap();
     assert_eq!(device.take().last().map(what), Some(("from", 8 * 50)));
+}
+
+/// Where nobody waits for a token to begin the next one's step. What comes back here is always token 0.
+#[test]
+fn the_next_step_is_queued_before_a_token_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Recorder::new(ENOUGH);
+    let mut engine = open(&write(folder.path(), &base(), Encoding::F16), &device);
+    let mut session = engine.session(64, KvType::F16).unwrap();
+    session.feed(&[1; 5], 5).unwrap();
+    session.feed_ahead(2, true).unwrap();
+    device.take();
+    let events = |device: &Recorder| -> Vec<(&'static str, u64)> { device.take().iter().map(what).collect() };
+    let ahead = |slot| [("replay", 12), ("launch", 1), ("begin", slot)];
+    for turn in 0..4 {
+        assert_eq!(session.feed_ahead(0, true).unwrap(), Logits::Top(vec![(0, 0.0)]));
+        // The step behind the one that is waited for; nothing is allocated, and nothing goes there.
+        assert_eq!(events(&device), [&ahead((turn + 1) % 2)[..], &[("end", turn % 2)]].concat(), "{turn}");
+        assert_eq!((session.state().len(), session.ids().len()), (7 + turn as usize, 7 + turn as usize));
+    }
+    // The last one begins nothing.
+    session.feed_ahead(0, false).unwrap();
+    assert_eq!(events(&device), [("end", 0)]);
+    // Another token than the likeliest: its own step, in the place of the one that was begun.
+    session.feed_ahead(0, true).unwrap();
+    device.take();
+    session.feed_ahead(3, false).unwrap();
+    assert_eq!(events(&device), [("to", 12), ("replay", 12), ("launch", 1), ("begin", 1), ("end", 1)]);
+    assert_eq!(session.ids()[11..], [0, 3]);
+    // What was begun is forgotten by whatever else is done.
+    session.feed_ahead(0, true).unwrap();
+    session.feed(&[0], 1).unwrap();
+    assert_eq!((session.state().len(), session.ids().len()), (15, 15));
+    session.feed_ahead(0, true).unwrap();
+    assert_eq!(session.truncate(16), 16);
+    device.take();
+    session.feed_ahead(0, false).unwrap();
+    assert!(events(&device).contains(&("replay", 12)));
+}
+
+#[test]
+fn no_step_is_begun_behind_the_context() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Recorder::new(ENOUGH);
+    let mut engine = open(&write(folder.path(), &base(), Encoding::F16), &device);
+    let mut session = engine.session(8, KvType::F16).unwrap();
+    session.feed(&[1; 5], 5).unwrap();
+    (0..3).for_each(|_| _ = session.feed_ahead(0, true).unwrap());
+    assert_eq!(session.state().len(), 8);
+    assert!(matches!(session.feed_ahead(0, true), Err(RuntimeError::PromptTooLong { got: 1, room: 0 })));
+}
+
+#[test]
+fn a_step_that_was_begun_may_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Recorder::new(ENOUGH);
+    let mut engine = open(&write(folder.path(), &base(), Encoding::F16), &device);
+    let mut session = engine.session(64, KvType::F16).unwrap();
+    session.feed(&[1; 5], 5).unwrap();
+    (0..3).for_each(|_| _ = session.feed_ahead(0, true).unwrap());
+    for call in ["launch", "replay", "begin_copy_from", "end_copy_from"] {
+        device.fail(call);
+        let error = session.feed_ahead(0, true).unwrap_err().to_string();
+        assert_eq!(error, format!("{call} failed on the GPU: as asked"));
+        assert_eq!(session.state().len(), session.ids().len(), "{call}");
+        device.take();
+        // The step is sent again: nobody knows what the device has.
+        session.feed_ahead(0, true).unwrap();
+        assert!(device.take().iter().any(|event| what(event) == ("to", 12)), "{call}");
+    }
+}
+
+#[test]
+fn what_a_gpu_can_do_is_measured() {
+    // It copies a quarter of this.
+    let device = Recorder::new(16 << 20);
+    let limits = Limits::of_device(&device).unwrap();
+    assert!(limits.read_gb_s > 0.0 && limits.tensor_gmac_s.is_some_and(|rate| rate.is_finite()));
+    assert!(limits.gmac_s(Encoding::F16) == limits.tensor_gmac_s && limits.gmac_s(Encoding::F32).is_none());
+    let launches: Vec<Launch> = device
+        .take()
+        .into_iter()
+        .filter_map(|event| if let Event::Launch(launch) = event { Some(launch) } else { None })
+        .collect();
+    assert!(launches.len() == 96 && launches.iter().all(|launch| launch.grid == [264, 1, 1]));
+    assert_eq!(device.used(), 0);
 }

@@ -3,19 +3,22 @@
 //!
 //! The emulator takes a minute or so for some fixtures; with NANOSERVE_EMULATE=all it takes every one, in some ten minutes.
 
-use nanoserve_format::{Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, Window};
+use nanoserve_converter::{LastStep, Options, convert_with};
+use nanoserve_format::{Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, SectionKind, Window};
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cuda::CudaBackend;
 use nanoserve_runtime::cuda::split::Split;
+use nanoserve_runtime::selftest::{device_test, golden};
 use nanoserve_runtime::verify::{Reference, compare};
-use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions};
+use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions, Session, StopReason};
 use nanoserve_tests::emulator::Emulator;
 use nanoserve_tests::{Fixture, divergence, fixtures, random_tensors, write_tensors};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Fixtures that between them have every switch, for a run that has little time.
 const SOME: [&str; 5] = ["biases", "gemma3", "granite", "olmo2", "tied-llama3"];
@@ -191,6 +194,89 @@ fn text_is_chosen_from_the_likeliest_as_from_all() {
         if temperature == 0.0 {
             ids[0].truncate(reference.greedy_ids.as_ref().unwrap().len());
             assert_eq!(Some(&ids[0]), reference.greedy_ids.as_ref());
+        }
+    }
+}
+
+/// Greedy text, for which the next step is begun before the host has seen a token: as when it waits for whole rows.
+#[test]
+fn running_ahead_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    // Of the first the ring winds.
+    for (name, encoding) in [("gemma3-ring", Encoding::Q8), ("olmo2", Encoding::F16)] {
+        let fixture = nanoserve_tests::fixture(name);
+        let path = fixture.convert(encoding, folder.path());
+        let prompt = &fixture.reference().input_ids[..9];
+        let Some(engines) = engines(&path) else { return };
+        for (how, mut engine) in engines {
+            let run = |session: &mut Session<'_, _>, options: &GenerateOptions, most: usize| {
+                let mut said = 0;
+                session.generate(prompt, options, None, &mut |_| {
+                    said += 1;
+                    said <= most
+                })
+            };
+            let sampling = SamplingOptions { temperature: 0.0, ..SamplingOptions::default() };
+            let options =
+                |hash| GenerateOptions { max_tokens: Some(30), sampling: sampling.clone(), hash, ..Default::default() };
+            let mut session = engine.session(64, KvType::F16).unwrap();
+            let whole = run(&mut session, &options(true), usize::MAX).unwrap();
+            let what = format!("{name} {how}");
+            for most in [1, 2, 3, 30] {
+                // As many as asked for, then the same session again.
+                let options = GenerateOptions { max_tokens: Some(most), ..options(false) };
+                let ahead = run(&mut session, &options, usize::MAX).unwrap();
+                assert_eq!((&ahead.ids[..], ahead.stop_reason), (&whole.ids[..most], StopReason::Length), "{what}");
+                assert_eq!(session.ids().len(), session.state().len(), "{what}");
+            }
+            // Ended by the caller, by a token, by the context: what was begun is no part of it.
+            let cancelled = run(&mut session, &options(false), 5).unwrap();
+            assert_eq!(cancelled.ids, whole.ids[..cancelled.ids.len()], "{what}");
+            assert!(cancelled.stop_reason == StopReason::Cancelled && cancelled.ids.len() < 6, "{what}: {cancelled:?}");
+            let eos = whole.ids[12];
+            let first = whole.ids.iter().position(|id| *id == eos).unwrap();
+            let stopping = GenerateOptions { eos_ids: vec![eos], ..options(false) };
+            let stopped = run(&mut session, &stopping, usize::MAX).unwrap();
+            assert_eq!((&stopped.ids[..], stopped.stop_reason), (&whole.ids[..=first], StopReason::Eos), "{what}");
+            let again = run(&mut session, &options(false), usize::MAX).unwrap();
+            assert_eq!(again.ids, whole.ids, "{what}");
+            drop(session);
+            let mut session = engine.session(20, KvType::F16).unwrap();
+            let full = run(&mut session, &options(false), usize::MAX).unwrap();
+            assert_eq!((&full.ids[..], full.stop_reason), (&whole.ids[..12], StopReason::Context), "{what}");
+        }
+    }
+}
+
+/// A file that holds golden vectors, as nanoserve-convert makes it.
+fn with_golden(fixture: &Fixture, encoding: Encoding, folder: &Path) -> PathBuf {
+    let output = folder.join(format!("{}-{encoding}-golden.nsv", fixture.name));
+    let (source, threads) = (fixture.path.clone(), None);
+    let options = Options { source, output: output.clone(), encoding, threads, sha256: false, dry_run: false };
+    let last: LastStep = &|path| Ok(vec![(SectionKind::Golden, golden(&Arc::new(NsvFile::open(path)?), None)?)]);
+    convert_with(&options, &(), &AtomicBool::new(false), Some(last)).unwrap();
+    output
+}
+
+/// The golden vectors that a file holds, within half of what a GPU's self-test allows.
+#[test]
+fn golden_vectors_are_near() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/demo");
+    let demo = Fixture { name: "demo".into(), path: demo };
+    for fixture in chosen().into_iter().chain([demo]) {
+        for encoding in Encoding::ALL {
+            let path = with_golden(&fixture, encoding, folder.path());
+            let Some(engines) = engines(&path) else { return };
+            for (how, mut engine) in engines {
+                let results = device_test(&mut engine).unwrap();
+                assert_eq!(results.len(), 4);
+                for r in results {
+                    let what = format!("{} {encoding} kv {} {how}, {}", fixture.name, r.kv, r.feed);
+                    println!("{what}: {:.2e} of the largest logit", r.difference);
+                    assert!(r.difference <= r.tolerance / 2.0, "{what}: {:e}, allowed {:e}", r.difference, r.tolerance);
+                }
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use nanoserve_format::Encoding;
 use nanoserve_runtime::backend::Backend as _;
 use nanoserve_runtime::cpu::threads::default_threads;
 use nanoserve_runtime::forward::Logits;
-use nanoserve_runtime::limits::{Limits, Work, copy_gb_s};
+use nanoserve_runtime::limits::{Limits, Work, attended_bytes};
 use nanoserve_runtime::{KvType, RuntimeError};
 use std::io::Write;
 use std::path::PathBuf;
@@ -31,8 +31,9 @@ Figures are medians over the rounds, after one that is not counted; behind the +
 GB/s are the weights' bytes a token times tokens a second. The limits are measured after each round: how fast the \
 threads read the map, and products of int8 (q8) or of f32 (f16, f32) with nothing else to do; 'of dot', 'of fma' and \
 'of read' say how much of them the model gets, attention and all else included. Memory is as at the end of a row.
-On a GPU the limit is its copy of its own memory, bytes read and written; there the likeliest token alone comes back in a
-timed round, and the logits are hashed in rounds of their own, the first and the last.
+On a GPU the limits are its copy of its own memory, bytes read and written, and products of f16 on its tensor cores by \
+mma.sync; 'of read' counts keys and values as well. A timed round there goes on with the likeliest token, as nanoserve-run \
+--temperature 0 does, and the logits are hashed in rounds of their own, the first and the last.
 Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wrong.";
 
 /// Measure the speed of a .nsv model.
@@ -89,6 +90,8 @@ struct Row {
     prompt: Figures,
     generate: Figures,
     work: Work,
+    /// Bytes of keys and values that a generated token reads, where that counts.
+    attended: f64,
     limits: Option<Limits>,
     load_s: f64,
     memory: Memory,
@@ -150,10 +153,7 @@ fn measure(a: &Arguments, engine: &mut cli::Engine, load_s: f64) -> Result<Row> 
         if !a.no_limits {
             let engine = session.engine();
             limits.push(match engine.backend().on_gpu() {
-                Some(gpu) => {
-                    let read_gb_s = copy_gb_s(gpu.device()).map_err(RuntimeError::from)?;
-                    Limits { read_gb_s, dot_gmac_s: None, fma_gmac_s: None }
-                }
+                Some(gpu) => Limits::of_device(gpu.device()).map_err(RuntimeError::from)?,
                 None => Limits::measure(engine.file(), engine.backend().on_cpu()),
             });
         }
@@ -180,10 +180,13 @@ fn measure(a: &Arguments, engine: &mut cli::Engine, load_s: f64) -> Result<Row> 
         prompt: Figures::new(prompt),
         generate: Figures::new(generate),
         work: Work::of(engine.file().layout()),
+        // On a CPU they mostly come from its caches.
+        attended: if on_gpu { attended_bytes(engine.file().spec(), kv, a.prompt..capacity) } else { 0.0 },
         limits: median(|l| Some(l.read_gb_s)).map(|read_gb_s| Limits {
             read_gb_s,
             dot_gmac_s: median(|l| l.dot_gmac_s),
             fma_gmac_s: median(|l| l.fma_gmac_s),
+            tensor_gmac_s: median(|l| l.tensor_gmac_s),
         }),
         load_s,
         memory,
@@ -191,8 +194,8 @@ fn measure(a: &Arguments, engine: &mut cli::Engine, load_s: f64) -> Result<Row> 
     })
 }
 
-/// A prompt and what follows it: seconds of both, and the hash of all logits, where it is `hashed`; else only the likeliest
-/// token is asked for.
+/// A prompt and what follows it: seconds of both, and the hash of all logits, where it is `hashed`. Else only the likeliest
+/// token is asked for, and follows.
 fn round(a: &Arguments, session: &mut Session, chunk: usize, hashed: bool) -> Result<(f64, f64, String)> {
     let vocab_size = session.engine().file().spec().vocab_size as u64;
     // Knuth's multiplier: the same ids in each round, so that each round's hash must be the last one's.
@@ -215,12 +218,22 @@ fn round(a: &Arguments, session: &mut Session, chunk: usize, hashed: bool) -> Re
     };
     add(&logits);
     let mut generate_s = 0.0;
-    for _ in 0..a.n_gen {
-        let id = [id()];
+    let mut likeliest = match logits {
+        Logits::Top(top) => top.first().map(|(id, _)| *id),
+        Logits::Row(_) => None,
+    };
+    for left in (0..a.n_gen).rev() {
+        let id = likeliest.unwrap_or_else(&mut id);
         let start = Instant::now();
-        let logits = session.feed_top(&id, 1, top)?;
+        let logits = match likeliest {
+            Some(id) => session.feed_ahead(id, left > 0)?,
+            None => session.feed_top(&[id], 1, top)?,
+        };
         generate_s += start.elapsed().as_secs_f64();
         add(&logits);
+        if let Logits::Top(top) = logits {
+            likeliest = top.first().map(|(id, _)| *id);
+        }
     }
     Ok((prompt_s, generate_s, hash.finalize().to_hex().to_string()))
 }
@@ -293,7 +306,8 @@ impl Row {
 
     /// How much of the limit on reading generation gets.
     fn generate_share(&self) -> Option<f64> {
-        self.limits.filter(|_| self.generate.median() > 0.0).map(|limits| self.gb_s() / limits.read_gb_s)
+        let gb_s = self.gb_s() + self.attended * self.generate.median() / 1e9;
+        self.limits.filter(|_| gb_s > 0.0).map(|limits| gb_s / limits.read_gb_s)
     }
 }
 
@@ -332,7 +346,11 @@ fn heading(a: &Arguments, engine: &cli::Engine) -> String {
         "threads",
         "isa",
         "prompt tok/s",
-        if encoding == Encoding::Q8 { "of dot" } else { "of fma" },
+        match (engine.backend().on_gpu(), encoding) {
+            (Some(_), _) => "of mma",
+            (None, Encoding::Q8) => "of dot",
+            (None, _) => "of fma",
+        },
         "generate tok/s",
         "GB/s",
         "of read",
@@ -368,7 +386,11 @@ fn limits(rows: &[Row]) -> String {
     for row in rows {
         let Some(limits) = &row.limits else { continue };
         if let Some(gpu) = &row.gpu {
-            text += &format!("limits   {gpu}: copy {:.0} GB/s\n", limits.read_gb_s);
+            text += &format!("limits   {gpu}: copy {:.0} GB/s", limits.read_gb_s);
+            if let Some(rate) = limits.tensor_gmac_s {
+                text += &format!(", f16 mma {:.0} TFLOP/s", 2e-3 * rate);
+            }
+            text += "\n";
             continue;
         }
         let threads = if row.threads == 1 { "1 thread".to_string() } else { format!("{} threads", row.threads) };
@@ -402,7 +424,9 @@ fn json(a: &Arguments, row: &Row) -> serde_json::Value {
             "read_gb_s": l.read_gb_s,
             "dot_gmac_s": l.dot_gmac_s,
             "fma_gmac_s": l.fma_gmac_s,
+            "tensor_gmac_s": l.tensor_gmac_s,
         })),
+        "attended_bytes": row.attended,
         "shares": {"prompt": row.prompt_share(), "generate": row.generate_share()},
         "kv": row.kv.name(),
         "chunk": row.chunk,

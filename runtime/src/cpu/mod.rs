@@ -32,7 +32,7 @@ pub mod threads;
 
 pub use cache::KvCache;
 
-use crate::backend::{Attention, Backend, KvShape, Linear};
+use crate::backend::{Attention, Backend, Ids, KvShape, Linear};
 use crate::error::{Result, RuntimeError};
 use crate::rope::RopeTable;
 use disjoint::each_row;
@@ -168,7 +168,8 @@ impl Backend for CpuBackend {
         buffer.data.resize(rows.len()).copy_from_slice(rows);
     }
 
-    fn embed(&mut self, table: &CpuWeight, ids: &[u32], out: &mut Buffer) {
+    fn embed(&mut self, table: &CpuWeight, ids: Ids, out: &mut Buffer) {
+        let Ids::Known(ids) = ids else { unreachable!("it chooses nothing") };
         let width = out.width;
         each_row(&self.pool, out.resize(ids.len()), width, |t, out| {
             panel::unpack_rows(table.encoding, width, table.bytes(), ids[t] as usize, out);

@@ -61,6 +61,14 @@ impl Device for Driver {
         match *self {}
     }
 
+    fn begin_copy_from(&self, _: Span, _: usize) -> Result<(), DeviceError> {
+        match *self {}
+    }
+
+    fn end_copy_from(&self, _: usize, _: &mut [u8]) -> Result<(), DeviceError> {
+        match *self {}
+    }
+
     fn copy(&self, _: Span, _: Span) -> Result<(), DeviceError> {
         match *self {}
     }

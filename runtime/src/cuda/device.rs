@@ -2,7 +2,7 @@
 //!
 //! Small, so that three can be it: a GPU, an emulator of the kernels, and a stub that records and asserts. Everything is
 //! queued in one order, as on one CUDA stream: what is called later sees what was called before. Only
-//! [`Device::copy_from`] and [`Device::synchronise`] wait.
+//! [`Device::copy_from`], [`Device::end_copy_from`] and [`Device::synchronise`] wait.
 //!
 //! ```text
 //! Memory    owns; freed by drop          Span       so many bytes from an address, owns nothing
@@ -149,6 +149,12 @@ pub struct DeviceMemory {
     pub total: u64,
 }
 
+/// Copies from a device that can be under way.
+pub const SLOTS: usize = 2;
+
+/// Bytes of one of them, at most.
+pub const SLOT_BYTES: usize = 64;
+
 /// A GPU, or what stands for one.
 pub trait Device {
     /// Memory that is freed by drop, once what was queued before is done with it.
@@ -195,6 +201,19 @@ pub trait Device {
     /// # Errors
     /// When the driver refuses, or something that was queued before had failed.
     fn copy_from(&self, from: Span, to: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Queues a copy from the device, of no more than [`SLOT_BYTES`], to a slot of the host's (one of [`SLOTS`]), in the place of
+    /// what was there.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    fn begin_copy_from(&self, from: Span, slot: usize) -> Result<(), DeviceError>;
+
+    /// Waits for what was last copied to a slot, and for nothing that was queued since: the first bytes of it.
+    ///
+    /// # Errors
+    /// When something that was queued before had failed.
+    fn end_copy_from(&self, slot: usize, to: &mut [u8]) -> Result<(), DeviceError>;
 
     /// Copies on the device; spans of one length that do not overlap.
     ///

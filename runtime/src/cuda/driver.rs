@@ -3,7 +3,7 @@
 //! One stream of its own, on which everything goes in order. Copies go through two buffers of pinned memory, so that one is
 //! filled while the other is on its way.
 
-use super::device::{Device, DeviceError, DeviceMemory, Launch, Span};
+use super::device::{Device, DeviceError, DeviceMemory, Launch, SLOT_BYTES, SLOTS, Span};
 use super::memory::PIECE;
 use super::module;
 use cudarc::driver::result::{self, DriverError, stream::StreamKind};
@@ -47,24 +47,25 @@ impl Stream {
     }
 }
 
-/// Pinned memory of the host, and the event after which it may be filled again.
+/// Pinned memory of the host, and the event behind the last copy from or to it.
 struct Pinned {
     bytes: *mut c_void,
-    free: sys::CUevent,
+    len: usize,
+    done: sys::CUevent,
 }
 
 impl Pinned {
-    fn new() -> Result<Self, DriverError> {
-        let free = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+    fn new(len: usize) -> Result<Self, DriverError> {
+        let done = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
         // SAFETY: a context is current; the memory is given back by drop.
-        let bytes = unsafe { result::malloc_host(PIECE, 0) }?;
-        Ok(Pinned { bytes, free })
+        let bytes = unsafe { result::malloc_host(len, 0) }?;
+        Ok(Pinned { bytes, len, done })
     }
 
     /// The first `len` of its bytes.
     fn slice(&mut self, len: usize) -> &mut [u8] {
-        assert!(len <= PIECE, "copies go in pieces");
-        // SAFETY: `malloc_host` gave PIECE bytes, which only this owns. Any bytes are u8, and the system zeroes pages.
+        assert!(len <= self.len, "copies go in pieces");
+        // SAFETY: `malloc_host` gave so many bytes, which only this owns. Any bytes are u8, and the system zeroes pages.
         unsafe { std::slice::from_raw_parts_mut(self.bytes.cast(), len) }
     }
 }
@@ -73,16 +74,17 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // SAFETY: both were made by `new`; the stream was waited for before, see `Staging`.
         unsafe {
-            _ = result::event::destroy(self.free);
+            _ = result::event::destroy(self.done);
             _ = result::free_host(self.bytes);
         }
     }
 }
 
-/// The buffers that copies go through, in turn.
+/// The buffers that copies go through, in turn, and those that are read later.
 struct Staging {
     buffers: [Pinned; 2],
     next: usize,
+    slots: [Pinned; SLOTS],
     stream: Rc<Stream>,
 }
 
@@ -153,8 +155,9 @@ impl Driver {
         }
         let stream = result::stream::create(StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
         let stream = Rc::new(Stream { stream, _context: context });
-        let pinned = || Pinned::new().map_err(failed("cuMemHostAlloc"));
-        let staging = Staging { buffers: [pinned()?, pinned()?], next: 0, stream: stream.clone() };
+        let pinned = |len| Pinned::new(len).map_err(failed("cuMemHostAlloc"));
+        let (buffers, slots) = ([pinned(PIECE)?, pinned(PIECE)?], [pinned(SLOT_BYTES)?, pinned(SLOT_BYTES)?]);
+        let staging = Staging { buffers, next: 0, slots, stream: stream.clone() };
         Ok(Driver {
             functions,
             staging: RefCell::new(staging),
@@ -323,7 +326,7 @@ impl Device for Driver {
             let pinned = &mut staging.buffers[staging.next];
             staging.next = 1 - staging.next;
             // SAFETY: the event is the buffer's own; where it was never recorded there is nothing to wait for.
-            unsafe { result::event::synchronize(pinned.free) }.map_err(failed("a copy to the GPU"))?;
+            unsafe { result::event::synchronize(pinned.done) }.map_err(failed("a copy to the GPU"))?;
             let bytes = pinned.slice(piece.len());
             fill(bytes, piece);
             let address = to.address + (i * PIECE) as u64;
@@ -331,7 +334,7 @@ impl Device for Driver {
             // check.
             unsafe {
                 result::memcpy_htod_async(address, bytes, self.stream.stream)
-                    .and_then(|()| result::event::record(pinned.free, self.stream.stream))
+                    .and_then(|()| result::event::record(pinned.done, self.stream.stream))
             }
             .map_err(failed("a copy to the GPU"))?;
         }
@@ -353,6 +356,26 @@ impl Device for Driver {
                 .map_err(failed("a copy from the GPU"))?;
             piece.copy_from_slice(pinned.slice(piece.len()));
         }
+        Ok(())
+    }
+
+    fn begin_copy_from(&self, from: Span, slot: usize) -> Result<(), DeviceError> {
+        let pinned = &mut self.staging.borrow_mut().slots[slot];
+        let bytes = pinned.slice(from.bytes as usize);
+        // SAFETY: nothing reads the slot before its event says that the copy is done; an earlier copy to it is before this on
+        // the same stream.
+        unsafe {
+            result::memcpy_dtoh_async(bytes, from.address, self.stream.stream)
+                .and_then(|()| result::event::record(pinned.done, self.stream.stream))
+        }
+        .map_err(failed("a copy from the GPU"))
+    }
+
+    fn end_copy_from(&self, slot: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        let pinned = &mut self.staging.borrow_mut().slots[slot];
+        // SAFETY: the event is the slot's own.
+        unsafe { result::event::synchronize(pinned.done) }.map_err(failed("a copy from the GPU"))?;
+        to.copy_from_slice(pinned.slice(to.len()));
         Ok(())
     }
 

@@ -10,7 +10,6 @@ use nanoserve_format::{Activation, Encoding, PANEL_ROWS};
 /// Every kernel by its name.
 pub const KERNELS: [&str; 40] = [
     "add",
-    "advance",
     "argmax",
     "attention_f16",
     "attention_f32",
@@ -47,6 +46,7 @@ pub const KERNELS: [&str; 40] = [
     "rope",
     "scale",
     "softcap",
+    "tensor_rate",
     "to_f16",
     "top_candidates",
 ];
@@ -427,11 +427,21 @@ pub fn top_scratch(k: usize) -> usize {
     16 + TOP_BLOCKS * k * 8
 }
 
-/// The largest logit of a row: its id, and behind it the logit.
-pub fn argmax(logits: Rows, scratch: Span, out: Span) -> Launch {
+/// The largest logit of a row: its id, and behind it the logit. With a step and where its ids go, the next step is of that one.
+pub fn argmax(logits: Rows, scratch: Span, out: Span, [step, ids]: [Span; 2]) -> Launch {
     let b = Builder::new("argmax", [64, 1, 1], 256).shared(80).read(logits.span()).int(logits.width);
-    b.some(scratch).write(out).0
+    b.some(scratch).write(out).both(step).write(ids).0
 }
+
+/// Products with nothing else to do: of each of eight warps a block so many rounds in sixteen chains; `sums` has a float for each
+/// thread.
+pub fn tensor_rate(blocks: usize, rounds: usize, sums: Span) -> Launch {
+    Builder::new("tensor_rate", [blocks, 1, 1], RATE).int(rounds).write(sums).0
+}
+
+/// Threads of a block of [`tensor_rate`], and multiply-accumulates of one of its rounds, of all its warps.
+pub const RATE: u32 = 256;
+pub const RATE_MACS: usize = 8 * 16 * (16 * 8 * 16);
 
 /// Blocks that look through a row of logits.
 const TOP_BLOCKS: usize = 128;

@@ -6,7 +6,7 @@
 
 use super::device::{Device, DeviceError, Span};
 use super::ops::{Angles, LayerCache, Matrix, Rows};
-use crate::backend::{KvShape, KvType};
+use crate::backend::KvShape;
 use crate::error::{Result, RuntimeError};
 use crate::memory::Limit;
 use crate::rope::RopeTable;
@@ -237,15 +237,8 @@ pub fn cache_bytes(shape: &KvShape, first_layer: usize) -> u64 {
 
 /// Bytes of a layer's keys, or of its values, in whole alignments.
 fn half_bytes(shape: &KvShape, positions: usize) -> u64 {
-    let size = value_bytes(shape.kv_type);
+    let size = shape.kv_type.bytes();
     ((shape.n_kv_heads * positions * shape.head_dim * size) as u64).next_multiple_of(ALIGNMENT)
-}
-
-fn value_bytes(kv_type: KvType) -> usize {
-    match kv_type {
-        KvType::F32 => 4,
-        KvType::F16 => 2,
-    }
 }
 
 /// Keys and values on the device.
@@ -269,7 +262,7 @@ impl<M> DeviceCache<M> {
         let memory = device.allocate(bytes as usize)?;
         let (all, shape, mut taken) = (device.span(&memory), &cache.shape, 0);
         for &positions in &shape.positions[first_layer..] {
-            let bytes = (shape.n_kv_heads * positions * shape.head_dim * value_bytes(shape.kv_type)) as u64;
+            let bytes = (shape.n_kv_heads * positions * shape.head_dim * shape.kv_type.bytes()) as u64;
             let mut half = || {
                 taken += half_bytes(shape, positions);
                 all.part(taken - half_bytes(shape, positions), bytes)
@@ -299,7 +292,7 @@ impl<M> DeviceCache<M> {
     pub(super) fn parts(&self, len: usize) -> Vec<Span> {
         let mut parts = Vec::new();
         for layer in &self.layers {
-            let row = (layer.head_dim * value_bytes(layer.kv_type)) as u64;
+            let row = (layer.head_dim * layer.kv_type.bytes()) as u64;
             for head in 0..layer.kv_heads as u64 {
                 let (at, bytes) = (head * layer.positions as u64 * row, len.min(layer.positions) as u64 * row);
                 parts.extend([layer.keys, layer.values].map(|all| all.part(at, bytes)));

@@ -33,14 +33,15 @@ pub mod split;
 
 pub use driver::Driver;
 pub use launch::KERNELS;
+pub(crate) use launch::{RATE, RATE_MACS, tensor_rate};
 
 pub use memory::{DeviceBuffer, DeviceCache, DeviceWeight};
 
-use crate::backend::{Attention, Backend, BackendKind, KvShape, Linear, MOST_CANDIDATES, WINDOW_STEP};
+use crate::backend::{Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear, MOST_CANDIDATES, WINDOW_STEP};
 use crate::error::{Result, RuntimeError};
 use crate::memory::{Limit, Room};
 use crate::rope::RopeTable;
-use device::{Device, DeviceError, Span};
+use device::{Device, DeviceError, SLOTS, Span};
 use launch::Chip;
 use memory::{AngleTable, Grown, Weights};
 use nanoserve_format::{Activation, NsvFile, Shape};
@@ -57,6 +58,11 @@ const STEP: u64 = 8;
 
 /// Bytes that are left to the driver: graphs, kernels, what a step needs besides its buffers.
 const RESERVE: u64 = 96 << 20;
+
+/// Where a choice comes back to.
+fn slot(choice: Choice) -> usize {
+    choice.0 as usize % SLOTS
+}
 
 /// A graph, and what it does.
 #[derive(Debug)]
@@ -91,6 +97,8 @@ pub struct CudaBackend<D: Device> {
     /// Memory that what is queued may still use.
     retired: Vec<D::Memory>,
     fault: Option<RuntimeError>,
+    /// Choices that were begun.
+    choices: u64,
     /// Whether operations may be fused, and graphs captured.
     fusing: bool,
 }
@@ -140,6 +148,7 @@ impl<D: Device> CudaBackend<D> {
             left_out: Vec::new(),
             retired: Vec::new(),
             fault: None,
+            choices: 0,
             fusing: true,
         }
     }
@@ -281,23 +290,39 @@ impl<D: Device> CudaBackend<D> {
         Ok(())
     }
 
-    /// The largest logits of a row, found on the device.
-    fn candidates(&mut self, logits: Rows, k: usize) -> Result<Vec<(u32, f32)>, DeviceError> {
+    /// What finds the `k` largest logits works in the one, and leaves them in the other.
+    fn choosing(&mut self, k: usize) -> Result<[Span; 2], DeviceError> {
         let (device, work, retired) = (&self.device, &mut self.work, &mut self.retired);
         let before = work.candidates.span();
         let scratch = work.candidates.grow(device, launch::top_scratch(MOST_CANDIDATES), retired)?;
         if scratch != before {
             device.copy_to(scratch.part(0, 16), &[0; 16])?;
         }
-        let top = work.top.grow(device, 8 * MOST_CANDIDATES, retired)?.part(0, 8 * k as u64);
-        device.launch(&match k {
-            1 => launch::argmax(logits, scratch, top),
+        Ok([scratch, work.top.grow(device, 8 * MOST_CANDIDATES, retired)?.part(0, 8 * k as u64)])
+    }
+
+    /// The largest logits of a row, found on the device.
+    fn candidates(&mut self, logits: Rows, k: usize) -> Result<Vec<(u32, f32)>, DeviceError> {
+        let [scratch, top] = self.choosing(k)?;
+        self.device.launch(&match k {
+            1 => launch::argmax(logits, scratch, top, [Span::NONE; 2]),
             _ => launch::top_candidates(logits, k, scratch, top),
         })?;
         let mut words = vec![0u32; 2 * k];
-        device.copy_from(top, bytemuck::cast_slice_mut(&mut words))?;
+        self.device.copy_from(top, bytemuck::cast_slice_mut(&mut words))?;
         let (ids, values) = words.split_at(k);
         Ok(ids.iter().copied().zip(values.iter().map(|bits| f32::from_bits(*bits))).collect())
+    }
+
+    /// Begins to choose of a row, and makes the device's step that of the token.
+    fn begin_choice(&mut self, logits: Rows, slot: usize) -> Result<(), DeviceError> {
+        let [scratch, top] = self.choosing(1)?;
+        let control = self.work.control.span();
+        let next = [control.part(0, STEP), control.part(STEP, 4)];
+        let step = self.step_there.take();
+        self.device.launch(&launch::argmax(logits, scratch, top, next))?;
+        self.step_there = step.map(|[first, tokens]| [first + tokens, 1]);
+        self.device.begin_copy_from(top, slot)
     }
 
     /// A matrix with its bias, and where its results go.
@@ -360,7 +385,10 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         self.step = None;
         // Nothing but what a step ends with is read after it; its buffers may go, and others come in their place.
         self.left_out.clear();
-        self.fault.take().map_or(Ok(()), Err)
+        let Some(fault) = self.fault.take() else { return Ok(()) };
+        // Whether the device has taken its step on nobody knows.
+        self.step_there = None;
+        Err(fault)
     }
 
     fn read<'a>(&mut self, buffer: &'a DeviceBuffer<D::Memory>) -> Cow<'a, [f32]> {
@@ -388,6 +416,26 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         Some(self.note(found.map_err(RuntimeError::from)).unwrap_or_default())
     }
 
+    fn choose(&mut self, logits: &DeviceBuffer<D::Memory>) -> Option<Choice> {
+        self.flush();
+        let row = logits.rows();
+        if row.rows != 1 {
+            return None;
+        }
+        self.choices += 1;
+        let choice = Choice(self.choices);
+        let begun = if self.fault.is_none() { self.begin_choice(row, slot(choice)) } else { Ok(()) };
+        self.note(begun.map_err(RuntimeError::from));
+        Some(choice)
+    }
+
+    fn chosen(&mut self, choice: Choice) -> Result<(u32, f32)> {
+        assert!(self.choices - choice.0 < SLOTS as u64, "another choice came in its place");
+        let mut words = [0u32; 2];
+        self.device.end_copy_from(slot(choice), bytemuck::cast_slice_mut(&mut words))?;
+        Ok((words[0], f32::from_bits(words[1])))
+    }
+
     fn write(&mut self, buffer: &mut DeviceBuffer<D::Memory>, rows: &[f32]) {
         self.flush();
         let count = rows.len() / buffer.width();
@@ -399,10 +447,15 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         self.left_out = self.left_out.iter().filter_map(|left| left.without(to)).collect();
     }
 
-    fn embed(&mut self, table: &DeviceWeight, ids: &[u32], out: &mut DeviceBuffer<D::Memory>) {
+    fn embed(&mut self, table: &DeviceWeight, ids: Ids, out: &mut DeviceBuffer<D::Memory>) {
         self.flush();
-        (self.ids, self.tokens, self.step) = (Some(ids.to_vec()), ids.len(), None);
-        let out = self.resize(out, ids.len());
+        (self.tokens, self.step) = (ids.count(), None);
+        self.ids = match ids {
+            Ids::Known(ids) => Some(ids.to_vec()),
+            // There already.
+            Ids::Chosen => None,
+        };
+        let out = self.resize(out, ids.count());
         self.queue(Op::Embed { table: table.matrix(), out, scale: 1.0 });
     }
 

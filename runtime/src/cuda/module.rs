@@ -30,6 +30,7 @@ const FILES: &[(&str, &str)] = &[
     ("matmul.cuh", include_str!("kernels/matmul.cuh")),
     ("matmul_f32.cuh", include_str!("kernels/matmul_f32.cuh")),
     ("matvec.cuh", include_str!("kernels/matvec.cuh")),
+    ("rate.cuh", include_str!("kernels/rate.cuh")),
     ("reduce.cuh", include_str!("kernels/reduce.cuh")),
     ("small.cuh", include_str!("kernels/small.cuh")),
     ("to_f16.cuh", include_str!("kernels/to_f16.cuh")),

@@ -7,7 +7,7 @@
 use super::device::{Device, DeviceError};
 use super::memory::{cache_bytes, holds};
 use super::{CudaBackend, DeviceBuffer, DeviceCache, DeviceWeight};
-use crate::backend::{Attention, Backend, BackendKind, KvShape, Linear};
+use crate::backend::{Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear};
 use crate::cpu::{Buffer, CpuBackend, CpuWeight, KvCache};
 use crate::error::Result;
 use crate::memory::{self, Room};
@@ -66,20 +66,25 @@ pub struct SplitCache<M> {
     gpu: Option<DeviceCache<M>>,
 }
 
-fn cpu_linear(linear: &Linear<SplitWeight>) -> Linear<CpuWeight> {
-    let cpu = |weight: &SplitWeight| match weight {
-        SplitWeight::Cpu(weight) => weight.clone(),
-        SplitWeight::Gpu(_) => unreachable!("a layer is on one side"),
-    };
-    Linear { weight: cpu(&linear.weight), bias: linear.bias.as_ref().map(cpu) }
+impl SplitWeight {
+    fn on_gpu(&self) -> bool {
+        matches!(self, SplitWeight::Gpu(_))
+    }
+
+    fn cpu(&self) -> CpuWeight {
+        let SplitWeight::Cpu(weight) = self else { unreachable!("a layer is on one side") };
+        weight.clone()
+    }
+
+    fn gpu(&self) -> DeviceWeight {
+        let SplitWeight::Gpu(weight) = self else { unreachable!("a layer is on one side") };
+        *weight
+    }
 }
 
-fn gpu_linear(linear: &Linear<SplitWeight>) -> Linear<DeviceWeight> {
-    let gpu = |weight: &SplitWeight| match weight {
-        SplitWeight::Gpu(weight) => *weight,
-        SplitWeight::Cpu(_) => unreachable!("a layer is on one side"),
-    };
-    Linear { weight: gpu(&linear.weight), bias: linear.bias.as_ref().map(gpu) }
+/// A matrix with its bias as a side has them.
+fn on_side<W>(linear: &Linear<SplitWeight>, side: fn(&SplitWeight) -> W) -> Linear<W> {
+    Linear { weight: side(&linear.weight), bias: linear.bias.as_ref().map(side) }
 }
 
 impl<D: Device + Debug> Split<D> {
@@ -219,6 +224,18 @@ impl<D: Device + Debug> Backend for Split<D> {
         if sides.on_gpu { self.gpu().top(&sides.gpu, k) } else { None }
     }
 
+    fn choose(&mut self, logits: &Self::Buffer) -> Option<Choice> {
+        match &mut self.gpu {
+            Some((gpu, 0)) => gpu.choose(&logits.rows.borrow().gpu),
+            // The CPU would have to know the token that it begins with.
+            _ => None,
+        }
+    }
+
+    fn chosen(&mut self, choice: Choice) -> Result<(u32, f32)> {
+        self.gpu().chosen(choice)
+    }
+
     fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]) {
         let sides = buffer.rows.get_mut();
         if sides.on_gpu {
@@ -228,9 +245,9 @@ impl<D: Device + Debug> Backend for Split<D> {
         }
     }
 
-    fn embed(&mut self, table: &SplitWeight, ids: &[u32], out: &mut Self::Buffer) {
+    fn embed(&mut self, table: &SplitWeight, ids: Ids, out: &mut Self::Buffer) {
         let out = out.rows.get_mut();
-        out.on_gpu = matches!(table, SplitWeight::Gpu(_));
+        out.on_gpu = table.on_gpu();
         match table {
             SplitWeight::Cpu(table) => self.cpu.embed(table, ids, &mut out.cpu),
             SplitWeight::Gpu(table) => self.gpu().embed(table, ids, &mut out.gpu),
@@ -238,7 +255,7 @@ impl<D: Device + Debug> Backend for Split<D> {
     }
 
     fn rms_norm(&mut self, x: &Self::Buffer, weight: &SplitWeight, eps: f32, out: &mut Self::Buffer) {
-        let on_gpu = matches!(weight, SplitWeight::Gpu(_));
+        let on_gpu = weight.on_gpu();
         self.bring(x, on_gpu);
         let (x, out) = (x.rows.borrow(), out.rows.get_mut());
         out.on_gpu = on_gpu;
@@ -249,32 +266,19 @@ impl<D: Device + Debug> Backend for Split<D> {
     }
 
     fn linear(&mut self, x: &Self::Buffer, parts: &mut [(&Linear<SplitWeight>, &mut Self::Buffer)]) {
-        let on_gpu = parts.iter().any(|(linear, _)| matches!(linear.weight, SplitWeight::Gpu(_)));
+        let on_gpu = parts.iter().any(|(linear, _)| linear.weight.on_gpu());
         self.bring(x, on_gpu);
         let x = x.rows.borrow();
+        let (linears, mut outs): (Vec<_>, Vec<_>) =
+            parts.iter_mut().map(|(linear, out)| (*linear, out.rows.get_mut())).unzip();
+        outs.iter_mut().for_each(|out| out.on_gpu = on_gpu);
         if on_gpu {
-            let linears: Vec<_> = parts.iter().map(|(linear, _)| gpu_linear(linear)).collect();
-            let outs = parts.iter_mut().map(|(_, out)| out.rows.get_mut());
-            let mut parts: Vec<_> = linears
-                .iter()
-                .zip(outs)
-                .map(|(linear, out)| {
-                    out.on_gpu = true;
-                    (linear, &mut out.gpu)
-                })
-                .collect();
+            let linears: Vec<_> = linears.into_iter().map(|linear| on_side(linear, SplitWeight::gpu)).collect();
+            let mut parts: Vec<_> = linears.iter().zip(outs.into_iter().map(|out| &mut out.gpu)).collect();
             self.gpu().linear(&x.gpu, &mut parts);
         } else {
-            let linears: Vec<_> = parts.iter().map(|(linear, _)| cpu_linear(linear)).collect();
-            let outs = parts.iter_mut().map(|(_, out)| out.rows.get_mut());
-            let mut parts: Vec<_> = linears
-                .iter()
-                .zip(outs)
-                .map(|(linear, out)| {
-                    out.on_gpu = false;
-                    (linear, &mut out.cpu)
-                })
-                .collect();
+            let linears: Vec<_> = linears.into_iter().map(|linear| on_side(linear, SplitWeight::cpu)).collect();
+            let mut parts: Vec<_> = linears.iter().zip(outs.into_iter().map(|out| &mut out.cpu)).collect();
             self.cpu.linear(&x.cpu, &mut parts);
         }
     }
@@ -317,20 +321,20 @@ impl<D: Device + Debug> Backend for Split<D> {
     fn gated(
         &mut self,
         x: &Self::Buffer,
-        [gate, up]: [&Linear<SplitWeight>; 2],
+        parts: [&Linear<SplitWeight>; 2],
         activation: Activation,
         out: &mut Self::Buffer,
     ) {
-        let on_gpu = matches!(gate.weight, SplitWeight::Gpu(_));
+        let on_gpu = parts[0].weight.on_gpu();
         self.bring(x, on_gpu);
         let (x, out) = (x.rows.borrow(), out.rows.get_mut());
         out.on_gpu = on_gpu;
         if on_gpu {
-            let (gate, up) = (gpu_linear(gate), gpu_linear(up));
-            self.gpu().gated(&x.gpu, [&gate, &up], activation, &mut out.gpu);
+            let parts = parts.map(|linear| on_side(linear, SplitWeight::gpu));
+            self.gpu().gated(&x.gpu, parts.each_ref(), activation, &mut out.gpu);
         } else {
-            let (gate, up) = (cpu_linear(gate), cpu_linear(up));
-            self.cpu.gated(&x.cpu, [&gate, &up], activation, &mut out.cpu);
+            let parts = parts.map(|linear| on_side(linear, SplitWeight::cpu));
+            self.cpu.gated(&x.cpu, parts.each_ref(), activation, &mut out.cpu);
         }
     }
 

@@ -311,7 +311,20 @@ template <class... A, void (*F)(A...)> struct Entry<F> {
 
 // What instructions do.
 
-struct Shuffle { uint64_t value; int operand; };
+struct Shuffle { uint64_t value; int from; };
+
+/// Each lane gets the value of the lane that it names.
+inline void shuffle(void* const* lanes, unsigned mask) {
+    uint64_t values[WARP];
+    for (int i = 0; i < WARP; i++)
+        if (mask >> i & 1) values[i] = static_cast<Shuffle*>(lanes[i])->value;
+    for (int i = 0; i < WARP; i++) {
+        if (!(mask >> i & 1)) continue;
+        auto* own = static_cast<Shuffle*>(lanes[i]);
+        if (!(mask >> own->from & 1)) fail("a shuffle from lane %d, which is not in mask %08x", own->from, mask);
+        own->value = values[own->from];
+    }
+}
 
 inline float half_value(uint16_t bits) {
     _Float16 half;
@@ -397,44 +410,16 @@ inline void __syncwarp(unsigned mask = 0xffffffffu) {
 }
 inline void __threadfence() {}
 
-template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int operand) {
+template <class T> inline T __shfl_sync(unsigned mask, T value, int from) {
     static_assert(sizeof(T) <= 8);
-    emu::Shuffle own{0, operand};
+    emu::Shuffle own{0, from & (emu::WARP - 1)};
     memcpy(&own.value, &value, sizeof(T));
-    emu::together([](void* const* lanes, unsigned mask) {
-        uint64_t values[emu::WARP];
-        for (int i = 0; i < emu::WARP; i++)
-            if (mask >> i & 1) values[i] = static_cast<emu::Shuffle*>(lanes[i])->value;
-        for (int i = 0; i < emu::WARP; i++) {
-            if (!(mask >> i & 1)) continue;
-            auto* own = static_cast<emu::Shuffle*>(lanes[i]);
-            int from = i ^ own->operand;
-            if (!(mask >> from & 1)) emu::fail("a shuffle from lane %d, which is not in mask %08x", from, mask);
-            own->value = values[from];
-        }
-    }, &own, mask);
+    emu::together(emu::shuffle, &own, mask);
     memcpy(&value, &own.value, sizeof(T));
     return value;
 }
-
-template <class T> inline T __shfl_sync(unsigned mask, T value, int from) {
-    static_assert(sizeof(T) <= 8);
-    emu::Shuffle own{0, from};
-    memcpy(&own.value, &value, sizeof(T));
-    emu::together([](void* const* lanes, unsigned mask) {
-        uint64_t values[emu::WARP];
-        for (int i = 0; i < emu::WARP; i++)
-            if (mask >> i & 1) values[i] = static_cast<emu::Shuffle*>(lanes[i])->value;
-        for (int i = 0; i < emu::WARP; i++) {
-            if (!(mask >> i & 1)) continue;
-            auto* own = static_cast<emu::Shuffle*>(lanes[i]);
-            int from = own->operand & 31;
-            if (!(mask >> from & 1)) emu::fail("a shuffle from lane %d, which is not in mask %08x", from, mask);
-            own->value = values[from];
-        }
-    }, &own, mask);
-    memcpy(&value, &own.value, sizeof(T));
-    return value;
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int bits) {
+    return __shfl_sync(mask, value, emu::current->lane ^ bits);
 }
 
 inline unsigned atomicAdd(unsigned* to, unsigned value) {

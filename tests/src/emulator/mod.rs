@@ -7,7 +7,7 @@
 //! What a GPU does besides is not in it: caches that are not coherent, memory order between blocks, time.
 
 use libloading::Library;
-use nanoserve_runtime::cuda::device::{Device, DeviceError, DeviceMemory, Launch, Span};
+use nanoserve_runtime::cuda::device::{Device, DeviceError, DeviceMemory, Launch, SLOT_BYTES, SLOTS, Span};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -41,6 +41,7 @@ pub struct Emulator {
     order: Cell<u32>,
     /// Launches since a capture began.
     capture: RefCell<Option<Vec<Launch>>>,
+    slots: RefCell<[[u8; SLOT_BYTES]; SLOTS]>,
 }
 
 /// Memory of the emulator; its end is the end of a page, and what is behind faults.
@@ -61,7 +62,8 @@ impl Emulator {
         if kernels.is_none() {
             eprintln!("skipped: no g++ here to compile the CUDA kernels with");
         }
-        Some(Emulator { kernels: kernels?, order: Cell::new(0), capture: RefCell::default() })
+        let (capture, slots) = (RefCell::default(), RefCell::new([[0xff; SLOT_BYTES]; SLOTS]));
+        Some(Emulator { kernels: kernels?, order: Cell::new(0), capture, slots })
     }
 
     /// How blocks, warps and lanes take turns from now on: 0 in their order, with asynchronous copies at once; 1 the other
@@ -188,6 +190,15 @@ impl Device for Emulator {
         Ok(())
     }
 
+    fn begin_copy_from(&self, from: Span, slot: usize) -> Result<(), DeviceError> {
+        self.copy_from(from, &mut self.slots.borrow_mut()[slot][..from.bytes as usize])
+    }
+
+    fn end_copy_from(&self, slot: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        to.copy_from_slice(&self.slots.borrow()[slot][..to.len()]);
+        Ok(())
+    }
+
     fn copy(&self, to: Span, from: Span) -> Result<(), DeviceError> {
         assert_eq!(to.bytes, from.bytes, "bytes of a copy on the device");
         // SAFETY: as in copy_to; copy allows an overlap.
@@ -222,7 +233,7 @@ impl Device for Emulator {
     }
 }
 
-/// Of g++. A kernel may have the name of a function of the C library, as `advance` has: -Bsymbolic.
+/// Of g++. A kernel may have the name of a function of the program or its libraries: -Bsymbolic.
 const OPTIONS: [&str; 10] = [
     "-std=c++17",
     "-O2",

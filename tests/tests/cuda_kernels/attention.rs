@@ -145,7 +145,7 @@ fn many_rows() {
             128 => ("flash_f16_128", 32),
             _ => ("flash_f16_256", 32),
         };
-        gpu.0.copy_to(span(&out), &vec![0xff; 4 * q.len()]).unwrap();
+        gpu.set(&out, &vec![0xff; 4 * q.len()]);
         let shared = 4 * (c.dim + 8) * (64 + 2 * tile);
         gpu.run(flash, [c.rows.div_ceil(64), c.heads], 128, shared, &args, &[&out]);
         close(&format!("flash {what}"), &gpu.get(&out), &want, 4e-5, 1e-5);

@@ -1,4 +1,4 @@
-//! Greedy choice, the candidates of a sampler, and the end of a step.
+//! Greedy choice, the step of what was chosen, and the candidates of a sampler.
 
 use super::*;
 
@@ -25,13 +25,20 @@ fn greedy() {
     cases.push((vec![f32::NEG_INFINITY; 300], 0));
     for (x, want) in cases {
         let n = x.len();
-        let (x_at, scratch, id) = (gpu.put(&x), gpu.put(&[0u64; 66]), gpu.put(&[u32::MAX; 2]));
-        gpu.run("argmax", [64, 1], 256, 80, &[at(&x_at), int(n), at(&scratch), at(&id)], &[&scratch, &id]);
-        let [id, bits] = gpu.get::<u32>(&id)[..] else { unreachable!() };
+        let (x_at, scratch, id_at) = (gpu.put(&x), gpu.put(&[0u64; 66]), gpu.put(&[u32::MAX; 2]));
+        let args = [at(&x_at), int(n), at(&scratch), at(&id_at)];
+        gpu.run("argmax", [64, 1], 256, 80, &[&args[..], &[NULL, NULL]].concat(), &[&scratch, &id_at]);
+        let [id, bits] = gpu.get::<u32>(&id_at)[..] else { unreachable!() };
         assert_eq!(id as usize, want, "of {n}");
         let value = f32::from_bits(bits);
         assert!(value == x[want] || value.is_nan() && x[want].is_nan(), "{value}, expected {}", x[want]);
         assert_eq!(gpu.get::<u32>(&scratch)[0], 0, "the counter");
+        // The same with the step that becomes the next one's.
+        let (step, ids) = (gpu.put(&[40u32, 5]), gpu.put(&[1u32, 2, 3]));
+        let args = [&args[..], &[at(&step), at(&ids)]].concat();
+        gpu.run("argmax", [64, 1], 256, 80, &args, &[&scratch, &id_at, &step, &ids]);
+        assert_eq!(gpu.get::<u32>(&step), [45, 1]);
+        assert_eq!(gpu.get::<u32>(&ids), [want as u32, 2, 3]);
     }
 }
 
@@ -62,13 +69,4 @@ fn candidates() {
         let want: Vec<f32> = order[..k].iter().map(|id| x[*id as usize]).collect();
         assert_eq!(gpu.get::<f32>(&values), want, "{k} of {n}");
     }
-}
-
-#[test]
-fn the_step_advances() {
-    let gpu = gpu!();
-    let (step, ids, id) = (gpu.put(&[40u32, 5]), gpu.put(&[1u32, 2, 3]), gpu.put(&[77u32]));
-    gpu.run("advance", [1, 1], 32, 0, &[at(&step), at(&ids), at(&id)], &[&step, &ids]);
-    assert_eq!(gpu.get::<u32>(&step), [45, 1]);
-    assert_eq!(gpu.get::<u32>(&ids), [77, 2, 3]);
 }

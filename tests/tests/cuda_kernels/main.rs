@@ -1,21 +1,27 @@
-//! The CUDA kernels' own text, run by the emulator, against plain loops in f64. Needs g++; skips saying so without.
+//! The CUDA kernels' own text against plain loops in f64: run by the emulator, or with NANOSERVE_KERNELS=cuda by a GPU. Skips,
+//! saying so, without g++ or without a GPU.
 //!
-//! Each launch runs three times: threads, warps and blocks in their order, the other way round, and shuffled, with asynchronous
-//! copies at once and at the last moment. The bits must be the same. Outputs hold NaN before.
+//! On the emulator each launch runs four times: threads, warps and blocks in their order, the other way round, and shuffled,
+//! with asynchronous copies at once and at the last moment. On a GPU it runs twice. The bits must be the same. Outputs hold NaN
+//! before. A test that fails shows its launches, the last of which is the one that was wrong.
+//!
+//! A fault on a GPU ends its context for the whole process: there each test is best run by itself, as scripts/gpu.sh does.
 
 mod attention;
 mod choosing;
 mod matmul;
 mod matvec;
+mod rates;
 mod rows;
 
 use bytemuck::Pod;
 use nanoserve_format::{Encoding, PANEL_ROWS, panel};
-use nanoserve_runtime::cuda::device::{Arg, Device, Launch, Span};
+use nanoserve_runtime::cuda::Driver;
+use nanoserve_runtime::cuda::device::{Arg, Device, DeviceError, Launch, Span};
 use nanoserve_tests::SplitMix64;
-use nanoserve_tests::emulator::{EmulatedMemory, Emulator};
+use nanoserve_tests::emulator::Emulator;
 
-/// An emulator, or the end of the test that asks for one where there is no g++.
+/// What runs kernels, or the end of the test that asks for it where there is none.
 macro_rules! gpu {
     () => {
         match $crate::Gpu::new() {
@@ -26,32 +32,81 @@ macro_rules! gpu {
 }
 pub(crate) use gpu;
 
-/// The emulator with short words for what tests do.
-struct Gpu(Emulator);
+/// What runs kernels, with short words for what tests do.
+enum Gpu {
+    Emulator(Emulator),
+    Cuda(Driver),
+}
+
+/// Memory of either.
+struct Memory {
+    span: Span,
+    /// Gives it back.
+    _owner: Box<dyn std::fmt::Debug>,
+}
+
+impl Memory {
+    fn of<D: Device<Memory: 'static>>(device: &D, bytes: usize) -> Result<Memory, DeviceError> {
+        let memory = device.allocate(bytes)?;
+        Ok(Memory { span: device.span(&memory), _owner: Box::new(memory) })
+    }
+}
+
+/// Calls the same of whichever device it is.
+macro_rules! on {
+    ($gpu:expr, $device:ident => $call:expr) => {
+        match $gpu {
+            Gpu::Emulator($device) => $call,
+            Gpu::Cuda($device) => $call,
+        }
+    };
+}
 
 impl Gpu {
     fn new() -> Option<Self> {
-        Emulator::new().map(Gpu)
+        if std::env::var_os("NANOSERVE_KERNELS").is_none_or(|value| value != "cuda") {
+            return Emulator::new().map(Gpu::Emulator);
+        }
+        let opened = Driver::open();
+        opened.map(Gpu::Cuda).map_err(|why| eprintln!("skipped: {why}")).ok()
+    }
+
+    /// The orders that a launch runs in.
+    fn orders(&self) -> &'static [u32] {
+        match self {
+            Gpu::Emulator(_) => &[0, 1, 2, 12_345],
+            // As it comes, once more.
+            Gpu::Cuda(_) => &[0, 0],
+        }
     }
 
     /// Memory with these values.
-    fn put<T: Pod>(&self, values: &[T]) -> EmulatedMemory {
-        let memory = self.0.allocate(size_of_val(values)).unwrap();
-        self.0.copy_to(self.0.span(&memory), bytemuck::cast_slice(values)).unwrap();
+    fn put<T: Pod>(&self, values: &[T]) -> Memory {
+        let memory = on!(self, device => Memory::of(device, size_of_val(values))).unwrap();
+        self.set(&memory, bytemuck::cast_slice(values));
         memory
     }
 
     /// Memory for `n` f32, all NaN.
-    fn room(&self, n: usize) -> EmulatedMemory {
+    fn room(&self, n: usize) -> Memory {
         self.put(&vec![f32::NAN; n])
     }
 
+    /// Puts other bytes there.
+    fn set(&self, memory: &Memory, bytes: &[u8]) {
+        on!(self, device => device.copy_to(memory.span, bytes)).unwrap();
+    }
+
     /// All values of a memory.
-    fn get<T: Pod>(&self, memory: &EmulatedMemory) -> Vec<T> {
-        let span = self.0.span(memory);
-        let mut values = vec![T::zeroed(); span.bytes as usize / size_of::<T>()];
-        self.0.copy_from(span, bytemuck::cast_slice_mut(&mut values)).unwrap();
+    fn get<T: Pod>(&self, memory: &Memory) -> Vec<T> {
+        let mut values = vec![T::zeroed(); memory.span.bytes as usize / size_of::<T>()];
+        on!(self, device => device.copy_from(memory.span, bytemuck::cast_slice_mut(&mut values))).unwrap();
         values
+    }
+
+    /// Runs a kernel, and waits for it: what goes wrong there is told here.
+    fn launch(&self, launch: &Launch) -> Result<(), DeviceError> {
+        on!(self, device => device.launch(launch).and_then(|()| device.synchronise()))
     }
 
     /// Runs a kernel once in each order, from the same contents of the memories that it changes: the bits must be the same.
@@ -62,7 +117,7 @@ impl Gpu {
         block: usize,
         shared: usize,
         args: &[Arg],
-        out: &[&EmulatedMemory],
+        out: &[&Memory],
     ) {
         let launch = Launch {
             kernel,
@@ -72,14 +127,15 @@ impl Gpu {
             args: args.to_vec(),
             touches: Vec::new(),
         };
+        println!("{kernel}, {x} x {y} blocks: {}", sizes(args));
         let before: Vec<Vec<u8>> = out.iter().map(|memory| self.get(memory)).collect();
         let mut first: Option<Vec<Vec<u8>>> = None;
-        for order in [0, 1, 2, 12_345] {
-            for (memory, bytes) in out.iter().zip(&before) {
-                self.0.copy_to(self.0.span(memory), bytes).unwrap();
+        for &order in self.orders() {
+            out.iter().zip(&before).for_each(|(memory, bytes)| self.set(memory, bytes));
+            if let Gpu::Emulator(emulator) = self {
+                emulator.set_order(order);
             }
-            self.0.set_order(order);
-            self.0.launch(&launch).unwrap_or_else(|error| panic!("order {order}: {error}"));
+            self.launch(&launch).unwrap_or_else(|error| panic!("order {order}: {error}"));
             let now: Vec<Vec<u8>> = out.iter().map(|memory| self.get(memory)).collect();
             match &first {
                 None => first = Some(now),
@@ -89,14 +145,22 @@ impl Gpu {
     }
 }
 
-/// The address of a memory as an argument.
-fn at(memory: &EmulatedMemory) -> Arg {
-    Arg::Pointer(span(memory).address)
+/// Arguments but pointers, of which it says whether they are null: what tells one launch of a kernel from another.
+fn sizes(args: &[Arg]) -> String {
+    let one = |arg: &Arg| match arg {
+        Arg::Pointer(0) => "null".to_string(),
+        Arg::Pointer(_) => "*".to_string(),
+        Arg::Int(n) => n.to_string(),
+        Arg::Long(n) => n.to_string(),
+        Arg::Float(x) => x.to_string(),
+        Arg::Parts(parts) => format!("{:?}", &parts.rows[..parts.n as usize]),
+    };
+    args.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// The span of a memory, which knows it without its device.
-fn span(memory: &EmulatedMemory) -> Span {
-    memory.span()
+/// The address of a memory as an argument.
+fn at(memory: &Memory) -> Arg {
+    Arg::Pointer(memory.span.address)
 }
 
 const NULL: Arg = Arg::Pointer(0);
@@ -173,20 +237,30 @@ fn widened(x: &[f32]) -> Vec<f64> {
 mod emulator {
     use super::*;
 
-    fn refusal(gpu: &Gpu, launch: Launch) -> String {
-        gpu.0.launch(&launch).unwrap_err().to_string()
+    /// An emulator, or the end of the test: what it refuses would end a GPU's context.
+    macro_rules! emulator {
+        () => {
+            match gpu!() {
+                gpu @ Gpu::Emulator(_) => gpu,
+                Gpu::Cuda(_) => return eprintln!("skipped: this is about the emulator"),
+            }
+        };
     }
 
-    fn scale(x: &EmulatedMemory, n: usize) -> Launch {
+    fn refusal(gpu: &Gpu, launch: Launch) -> String {
+        gpu.launch(&launch).unwrap_err().to_string()
+    }
+
+    fn scale(x: &Memory, n: usize) -> Launch {
         let args = vec![at(x), long(n), float(2.0)];
         Launch { kernel: "scale", grid: [1, 1, 1], block: 256, shared: 0, args, touches: Vec::new() }
     }
 
     #[test]
     fn memory_behind_an_allocation_faults() {
-        let gpu = gpu!();
+        let gpu = emulator!();
         let x = gpu.room(7);
-        gpu.0.launch(&scale(&x, 7)).unwrap();
+        gpu.launch(&scale(&x, 7)).unwrap();
         let error = refusal(&gpu, scale(&x, 9));
         assert!(error.contains("scale, block 0,0,0, thread 8") && error.contains("allocation of 28"), "{error}");
     }
@@ -194,7 +268,7 @@ mod emulator {
     /// Up to the next 16 bytes nothing faults; what is written there shows.
     #[test]
     fn a_write_just_behind_an_allocation_shows() {
-        let gpu = gpu!();
+        let gpu = emulator!();
         let (x, out) = (gpu.put(&[1.0f32; 8]), gpu.room(7));
         let args = vec![at(&x), at(&x), at(&out), int(1), int(8), float(1e-5)];
         let launch = Launch { kernel: "rms_norm", grid: [1, 1, 1], block: 256, shared: 32, args, touches: Vec::new() };
@@ -204,7 +278,7 @@ mod emulator {
 
     #[test]
     fn arguments_blocks_and_names_are_the_kernels() {
-        let gpu = gpu!();
+        let gpu = emulator!();
         let x = gpu.room(4);
         let error = refusal(&gpu, Launch { args: vec![at(&x), int(4), float(1.0)], ..scale(&x, 4) });
         assert!(error.contains("[8, 4, 4] bytes, expected [8, 8, 4]"), "{error}");
@@ -216,7 +290,7 @@ mod emulator {
     /// Shared memory that a launch gives too little of faults as well.
     #[test]
     fn too_little_shared_memory_faults() {
-        let gpu = gpu!();
+        let gpu = emulator!();
         let (x, w) = (gpu.room(2000), gpu.room(1000));
         let args = vec![at(&x), at(&w), at(&x), int(2), int(1000), float(1e-5)];
         let launch = Launch { kernel: "rms_norm", grid: [2, 1, 1], block: 256, shared: 0, args, touches: Vec::new() };

@@ -55,9 +55,9 @@ fn parts_with_norm_bias_and_residual() {
                 let residual = rows.len() == 1 && i % 2 == 0;
                 let mut parts = Parts { n: rows.len() as i32, ..Parts::default() };
                 for (p, (w, bias, out)) in memory.iter().enumerate() {
-                    parts.w[p] = w.span().address;
-                    parts.bias[p] = if p == 1 { 0 } else { bias.span().address };
-                    parts.out[p] = out.span().address;
+                    parts.w[p] = w.span.address;
+                    parts.bias[p] = if p == 1 { 0 } else { bias.span.address };
+                    parts.out[p] = out.span.address;
                     parts.rows[p] = rows[p] as i32;
                 }
                 let args = [
@@ -72,7 +72,7 @@ fn parts_with_norm_bias_and_residual() {
                 // As many blocks as panels, or fewer, which take more than one.
                 let panels: usize = rows.iter().map(|n| n.div_ceil(16)).sum();
                 let panels = if i % 2 == 0 { panels } else { panels.div_ceil(3) };
-                let outs: Vec<&EmulatedMemory> = memory.iter().map(|m| &m.2).collect();
+                let outs: Vec<&Memory> = memory.iter().map(|m| &m.2).collect();
                 gpu.run(kernel, [panels, 1], 384, shared(encoding, step, cols, normed_input), &args, &outs);
                 for (p, ((_, values), bias)) in made.iter().enumerate() {
                     let mut want = product(values, &input, (p != 1).then_some(&bias[..]));

@@ -60,7 +60,7 @@ fn elementwise() {
         let (x, y) = (bell(&mut random, n, 4.0), bell(&mut random, n, 1.0));
         let both = || x.iter().zip(&y).map(|(x, y)| (f64::from(*x), f64::from(*y)));
         let (x_at, y_at, out) = (gpu.put(&x), gpu.put(&y), gpu.room(n));
-        let run = |kernel, args: &[Arg], out: &EmulatedMemory| {
+        let run = |kernel, args: &[Arg], out: &Memory| {
             gpu.run(kernel, [blocks, 1], 256, 0, args, &[out]);
             gpu.get::<f32>(out)
         };

@@ -1,4 +1,4 @@
-// Choosing on the device, greedily, and the step's end.
+// Choosing on the device, greedily.
 
 const int ARGMAX = 256;
 
@@ -43,9 +43,10 @@ INLINE u64 block_max(u64 key, u64* space) {
     return warp_max(threadIdx.x < ARGMAX / WARP ? space[threadIdx.x] : 0);
 }
 
-/// id[0] = the least id of the largest logit, id[1] = that logit's bits.
+/// id[0] = the least id of the largest logit, id[1] = that logit's bits. Where there is a step, it becomes the next one, of this
+/// token alone: ids[0] = id[0].
 /// Grid 64, block 256, shared 80 bytes. scratch: 16 + 64 * 8 bytes, the first 4 of them zero before the first launch.
-KERNEL(256, 1, argmax, const float* logits, int n, u8* scratch, u32* id) {
+KERNEL(256, 1, argmax, const float* logits, int n, u8* scratch, u32* id, Step* step, u32* ids) {
     wait_for_previous();
     u64* space = reinterpret_cast<u64*>(shared_bytes()); // [8]
     u32* flag = reinterpret_cast<u32*>(space + ARGMAX / WARP);
@@ -56,14 +57,7 @@ KERNEL(256, 1, argmax, const float* logits, int n, u8* scratch, u32* id) {
     if (threadIdx.x == 0) best[blockIdx.x] = key;
     if (!last_block(reinterpret_cast<u32*>(scratch), flag)) return;
     key = block_max(threadIdx.x < gridDim.x ? load_fresh(best + threadIdx.x) : 0, space);
-    if (threadIdx.x == 0) id[0] = id_of(key), id[1] = __float_as_uint(logit_of(key));
-}
-
-/// The chosen id is the next step's only token. Grid 1, block 32, no shared memory.
-KERNEL(32, 1, advance, Step* step, u32* ids, const u32* id) {
-    wait_for_previous();
     if (threadIdx.x > 0) return;
-    step->first += step->tokens;
-    step->tokens = 1;
-    ids[0] = *id;
+    id[0] = id_of(key), id[1] = __float_as_uint(logit_of(key));
+    if (step) step->first += step->tokens, step->tokens = 1, ids[0] = id_of(key);
 }

@@ -71,26 +71,32 @@ struct ByteRow {
     }
 };
 
-struct F32 {
+/// Panels of plain numbers: 16 bytes of a lane are LANE_ROWS rows of a column.
+template <int LANE_ROWS> struct Plain {
     typedef FloatRow Row;
-    static const int STEP = 32, STEP_BYTES = 2048, ROWS = 4, SPREAD = 4;
+    static const int ROWS = LANE_ROWS, STEP = 8 * ROWS, STEP_BYTES = 2048, SPREAD = PANEL_ROWS / ROWS;
     struct Weights { uint4 w[4]; };
 
-    static INLINE long long panel_bytes(int cols) { return 64LL * cols; }
+    static INLINE long long panel_bytes(int cols) { return static_cast<long long>(STEP_BYTES / STEP) * cols; }
 
     /// Where a lane's share of a panel begins.
     static INLINE int lane_offset(int lane) { return 16 * lane; }
 
+    /// The column of load i.
+    static INLINE int column(int step, int i, int lane) { return step * STEP + STEP / 4 * i + lane / SPREAD; }
+
     static INLINE void load(Weights& to, const u8* own, int step, int lane, int cols) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            to.w[i] = step * STEP + 8 * i + lane / 4 < cols ? load_weights16(own + 512 * i) : uint4{0, 0, 0, 0};
+            to.w[i] = column(step, i, lane) < cols ? load_weights16(own + 512 * i) : uint4{0, 0, 0, 0};
     }
+};
 
+struct F32 : Plain<4> {
     static INLINE void add(float (&sums)[ROWS], const Weights& from, const Row& row, int step, int lane) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float x = row.values[step * STEP + 8 * i + lane / 4];
+            float x = row.values[column(step, i, lane)];
             sums[0] += __uint_as_float(from.w[i].x) * x;
             sums[1] += __uint_as_float(from.w[i].y) * x;
             sums[2] += __uint_as_float(from.w[i].z) * x;
@@ -99,25 +105,11 @@ struct F32 {
     }
 };
 
-struct F16 {
-    typedef FloatRow Row;
-    static const int STEP = 64, STEP_BYTES = 2048, ROWS = 8, SPREAD = 2;
-    struct Weights { uint4 w[4]; };
-
-    static INLINE long long panel_bytes(int cols) { return 32LL * cols; }
-
-    static INLINE int lane_offset(int lane) { return 16 * lane; }
-
-    static INLINE void load(Weights& to, const u8* own, int step, int lane, int cols) {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            to.w[i] = step * STEP + 16 * i + lane / 2 < cols ? load_weights16(own + 512 * i) : uint4{0, 0, 0, 0};
-    }
-
+struct F16 : Plain<8> {
     static INLINE void add(float (&sums)[ROWS], const Weights& from, const Row& row, int step, int lane) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float x = row.values[step * STEP + 16 * i + lane / 2];
+            float x = row.values[column(step, i, lane)];
             u32 pairs[4] = {from.w[i].x, from.w[i].y, from.w[i].z, from.w[i].w};
 #pragma unroll
             for (int p = 0; p < 4; p++) {

@@ -14,3 +14,4 @@
 #include "matmul.cuh"
 #include "argmax.cuh"
 #include "top.cuh"
+#include "rate.cuh"

@@ -6,28 +6,27 @@
 
 const int TOP = 256, TOP_MOST = 256, TOP_SORTED = 1024, TOP_BATCH = TOP_SORTED - TOP_MOST;
 
-/// Sorts 1024 keys, largest first.
+/// Sorts 1024 keys, largest first. A barrier must lie before it; behind it there is one.
 INLINE void sort_keys(u64* keys) {
     for (int size = 2; size <= TOP_SORTED; size *= 2) {
         for (int apart = size / 2; apart > 0; apart /= 2) {
-            __syncthreads();
             for (int i = threadIdx.x; i < TOP_SORTED / 2; i += TOP) {
                 int low = 2 * i - i % apart, high = low + apart;
                 bool falling = (low & size) == 0;
                 u64 a = keys[low], b = keys[high];
                 if ((a < b) == falling) keys[low] = b, keys[high] = a;
             }
+            __syncthreads();
         }
     }
-    __syncthreads();
 }
 
 /// Takes n keys, key(i) each, none twice, and leaves the largest k of them and what was among keys[0..k) there, largest
 /// first, zeros where there are fewer. Stops behind a batch of which none was kept, where `falling`: later keys are smaller.
 template <class Key> INLINE void keep_largest(u64* keys, u32* count, int k, int n, bool falling, Key key) {
+    if (threadIdx.x == 0) *count = 0;
     for (int first = 0; first < n; first += TOP_BATCH) {
         for (int i = TOP_MOST + threadIdx.x; i < TOP_SORTED; i += TOP) keys[i] = 0;
-        if (threadIdx.x == 0) *count = 0;
         __syncthreads();
         u64 least = keys[k - 1];
         for (int i = first + threadIdx.x; i < min(n, first + TOP_BATCH); i += TOP) {
@@ -35,12 +34,12 @@ template <class Key> INLINE void keep_largest(u64* keys, u32* count, int k, int 
             if (candidate > least) keys[TOP_MOST + atomicAdd(count, 1u)] = candidate;
         }
         __syncthreads();
-        bool some = *count > 0;
-        __syncthreads(); // before the next batch's zero
-        if (some)
+        if (*count > 0) {
             sort_keys(keys);
-        else if (falling)
+            if (threadIdx.x == 0) *count = 0; // all have read it before they sorted
+        } else if (falling) {
             break;
+        }
     }
 }
 
