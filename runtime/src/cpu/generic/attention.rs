@@ -86,15 +86,32 @@ struct Block<'a, T> {
     out: &'a mut [f32],
 }
 
+/// Panels of positions in a block.
+const PANELS: usize = ATTENTION_BLOCK / LANES;
+
+/// Panels of positions, or 16 dimensions, that go together in a pass over so many rows: as many as leave the sums in
+/// registers.
+const fn together<S: Simd>(rows: usize) -> usize {
+    match S::SUMS / rows {
+        4.. => 4,
+        2 | 3 => 2,
+        _ => 1,
+    }
+}
+
 /// Adds a block to the softmax and the sums of its `R` rows.
 #[inline(always)]
 fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
     let Block { q, keys, values, skip, n, softcap, dim, states, out } = block;
-    const PANELS: usize = ATTENTION_BLOCK / LANES;
     let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * dim..(r + 1) * dim]);
     let mut weights = [[[f32::NEG_INFINITY; LANES]; PANELS]; R];
-    if skip == 0 && n == ATTENTION_BLOCK {
+    let together = const { together::<S>(R) };
+    if together == PANELS && skip == 0 && n == ATTENTION_BLOCK {
         scores::<S, T, R, PANELS>(s, q, keys, dim, &mut weights, 0);
+    } else if together == 2 && skip == 0 && n == ATTENTION_BLOCK {
+        for panel in (0..PANELS).step_by(2) {
+            scores::<S, T, R, 2>(s, q, &keys[panel * dim..], dim, &mut weights, panel);
+        }
     } else {
         for panel in skip / LANES..n.div_ceil(LANES) {
             scores::<S, T, R, 1>(s, q, &keys[panel * dim..], dim, &mut weights, panel);
@@ -133,9 +150,12 @@ fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
     let values = &values[skip * stride..];
     let mut at = 0;
     while at < stride {
-        if at + 4 <= stride {
+        if together == 4 && at + 4 <= stride {
             mix::<S, T, R, 4>(s, weights, values, stride, at, dim, &keep, out);
             at += 4;
+        } else if together == 2 && at + 2 <= stride {
+            mix::<S, T, R, 2>(s, weights, values, stride, at, dim, &keep, out);
+            at += 2;
         } else {
             mix::<S, T, R, 1>(s, weights, values, stride, at, dim, &keep, out);
             at += 1;
@@ -150,7 +170,7 @@ fn scores<S: Simd, T: Stored, const R: usize, const P: usize>(
     q: [&[f32]; R],
     keys: &[[T; LANES]],
     dim: usize,
-    out: &mut [[[f32; LANES]; ATTENTION_BLOCK / LANES]; R],
+    out: &mut [[[f32; LANES]; PANELS]; R],
     first: usize,
 ) {
     let keys: [&[[T; LANES]]; P] = std::array::from_fn(|p| &keys[p * dim..][..dim]);

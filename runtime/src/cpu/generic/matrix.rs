@@ -12,7 +12,7 @@
 //!     sum = dot * (dw * dx) + sum                     one rounding
 //! ```
 
-use super::{Simd, Stored};
+use super::{GROUPS, Simd, Stored};
 use crate::cpu::isa::{FloatTile, MatrixTile, PAIR_ROWS, QuantizedTile};
 use crate::cpu::math::LANES;
 use crate::cpu::scalar::FLOAT_BLOCK;
@@ -29,7 +29,7 @@ pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
 ) {
     let words = x.words.as_chunks::<N>().0;
     let scales = x.scales.as_chunks::<N>().0.as_chunks::<2>().0;
-    let words = words.as_chunks::<{ Q8_BLOCK / 4 }>().0.as_chunks::<2>().0;
+    let words = words.as_chunks::<GROUPS>().0.as_chunks::<2>().0;
     for first in (0..2).step_by(P) {
         let panels: [&[[u8; Q8_SUPERBLOCK_BYTES]]; P] = std::array::from_fn(|p| panels[first + p].as_chunks().0);
         assert!(panels.iter().all(|p| p.len() == words.len()) && words.len() == scales.len());
@@ -39,17 +39,12 @@ pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
             for half in 0..2 {
                 let (words, scales) = (&words[half], &scales[half]);
                 let mut dots: [[S::I; P]; N] = std::array::from_fn(|t| [s.dot_start(scales[t]); P]);
-                for (group, words) in words.iter().enumerate() {
-                    let at = 4 * PANEL_ROWS + (half * Q8_BLOCK + 4 * group) * PANEL_ROWS;
-                    let w: [S::W; P] = std::array::from_fn(|p| {
-                        s.weights(superblocks[p][at..].first_chunk().expect("a group ends in its superblock"))
-                    });
-                    for t in 0..N {
-                        for p in 0..P {
-                            dots[t][p] = s.dot(dots[t][p], w[p], words[t]);
-                        }
-                    }
-                }
+                let w: [&[[u8; 4 * PANEL_ROWS]; GROUPS]; P] = std::array::from_fn(|p| {
+                    let at = 4 * PANEL_ROWS + half * Q8_BLOCK * PANEL_ROWS;
+                    let block = superblocks[p][at..].first_chunk::<{ Q8_BLOCK * PANEL_ROWS }>();
+                    bytemuck::cast_ref(block.expect("a block ends in its superblock"))
+                });
+                s.dot_block(&mut dots, w, words);
                 let dw: [S::F; P] = std::array::from_fn(|p| {
                     let bytes: &[u8; 2 * PANEL_ROWS] =
                         superblocks[p][half * 2 * PANEL_ROWS..].first_chunk().expect("scales begin a superblock");

@@ -17,6 +17,10 @@ pub use rows::{add, gelu_mul, quantize, rms_norm, rope, scale, silu_mul, softcap
 use super::isa::BlockScale;
 use super::math::{EXP_MAX, EXP_MIN, EXP_POLY, LANES, LN2_HI, LN2_LO, LOG2_E, TANH_MAX};
 use half::f16;
+use nanoserve_format::q8::Q8_BLOCK;
+
+/// Groups of four columns in a block.
+pub const GROUPS: usize = Q8_BLOCK / 4;
 
 /// Sixteen lanes. A value of the type proves that the machine has the instructions.
 pub trait Simd: Copy + 'static {
@@ -26,6 +30,9 @@ pub trait Simd: Copy + 'static {
     type I: Copy;
     /// 16 rows of 4 weight bytes, as [`Simd::dot`] wants them.
     type W: Copy;
+
+    /// Sums of 16 lanes that attention keeps in registers.
+    const SUMS: usize;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;
@@ -66,6 +73,23 @@ pub trait Simd: Copy + 'static {
     fn dot_start(self, scale: BlockScale) -> Self::I;
     /// Adds to each row's sum the product of its 4 bytes and the 4 bytes of `y`.
     fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I;
+    /// Adds a block's products to the sums of `N` tokens and `P` panels.
+    #[inline(always)]
+    fn dot_block<const P: usize, const N: usize>(
+        self,
+        sums: &mut [[Self::I; P]; N],
+        panels: [&[[u8; 4 * LANES]; GROUPS]; P],
+        words: &[[i32; N]; GROUPS],
+    ) {
+        for (group, words) in words.iter().enumerate() {
+            let w: [Self::W; P] = std::array::from_fn(|p| self.weights(&panels[p][group]));
+            for t in 0..N {
+                for p in 0..P {
+                    sums[t][p] = self.dot(sums[t][p], w[p], words[t]);
+                }
+            }
+        }
+    }
     /// Whole numbers to f32, rounded to nearest.
     fn to_float(self, a: Self::I) -> Self::F;
 }
