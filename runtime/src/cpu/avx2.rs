@@ -72,8 +72,6 @@ impl<const DOT: Dot> Simd for Avx2<DOT> {
     type I = [__m256i; 2];
     type W = [__m256i; 2];
 
-    const SUMS: usize = 8;
-
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         with_avx2!([_mm256_set1_ps(x); 2])

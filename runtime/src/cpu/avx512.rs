@@ -53,8 +53,6 @@ impl Simd for Avx512 {
     type I = __m512i;
     type W = __m512i;
 
-    const SUMS: usize = 24;
-
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         with_avx512!(_mm512_set1_ps(x))

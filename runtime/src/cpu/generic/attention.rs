@@ -89,12 +89,12 @@ struct Block<'a, T> {
 /// Panels of positions in a block.
 const PANELS: usize = ATTENTION_BLOCK / LANES;
 
-/// Panels of positions, or 16 dimensions, that go together in a pass over so many rows: as many as leave the sums in
-/// registers.
-const fn together<S: Simd>(rows: usize) -> usize {
-    match S::SUMS / rows {
-        4.. => 4,
-        2 | 3 => 2,
+/// Panels of positions, or lanes of dimensions, that go together in a pass over `rows` rows where registers are few: as
+/// many of those left as leave all sums in registers.
+const fn together(rows: usize, left: usize) -> usize {
+    match (rows, left) {
+        (1, 4..) => 4,
+        (..=3, 2..) => 2,
         _ => 1,
     }
 }
@@ -105,13 +105,20 @@ fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
     let Block { q, keys, values, skip, n, softcap, dim, states, out } = block;
     let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * dim..(r + 1) * dim]);
     let mut weights = [[[f32::NEG_INFINITY; LANES]; PANELS]; R];
-    let together = const { together::<S>(R) };
-    if together == PANELS && skip == 0 && n == ATTENTION_BLOCK {
-        scores::<S, T, R, PANELS>(s, q, keys, dim, &mut weights, 0);
-    } else if together == 2 && skip == 0 && n == ATTENTION_BLOCK {
-        for panel in (0..PANELS).step_by(2) {
-            scores::<S, T, R, 2>(s, q, &keys[panel * dim..], dim, &mut weights, panel);
+    if S::FEW_REGISTERS {
+        let (mut panel, end) = (skip / LANES, n.div_ceil(LANES));
+        while panel < end {
+            let panels = together(R, end - panel);
+            let keys = &keys[panel * dim..];
+            match panels {
+                4 => scores::<S, T, R, 4>(s, q, keys, dim, &mut weights, panel),
+                2 => scores::<S, T, R, 2>(s, q, keys, dim, &mut weights, panel),
+                _ => scores::<S, T, R, 1>(s, q, keys, dim, &mut weights, panel),
+            }
+            panel += panels;
         }
+    } else if skip == 0 && n == ATTENTION_BLOCK {
+        scores::<S, T, R, PANELS>(s, q, keys, dim, &mut weights, 0);
     } else {
         for panel in skip / LANES..n.div_ceil(LANES) {
             scores::<S, T, R, 1>(s, q, &keys[panel * dim..], dim, &mut weights, panel);
@@ -150,12 +157,17 @@ fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
     let values = &values[skip * stride..];
     let mut at = 0;
     while at < stride {
-        if together == 4 && at + 4 <= stride {
+        if S::FEW_REGISTERS {
+            let lanes = together(R, stride - at);
+            match lanes {
+                4 => mix::<S, T, R, 4>(s, weights, values, stride, at, dim, &keep, out),
+                2 => mix::<S, T, R, 2>(s, weights, values, stride, at, dim, &keep, out),
+                _ => mix::<S, T, R, 1>(s, weights, values, stride, at, dim, &keep, out),
+            }
+            at += lanes;
+        } else if at + 4 <= stride {
             mix::<S, T, R, 4>(s, weights, values, stride, at, dim, &keep, out);
             at += 4;
-        } else if together == 2 && at + 2 <= stride {
-            mix::<S, T, R, 2>(s, weights, values, stride, at, dim, &keep, out);
-            at += 2;
         } else {
             mix::<S, T, R, 1>(s, weights, values, stride, at, dim, &keep, out);
             at += 1;

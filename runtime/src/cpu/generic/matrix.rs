@@ -39,12 +39,7 @@ pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
             for half in 0..2 {
                 let (words, scales) = (&words[half], &scales[half]);
                 let mut dots: [[S::I; P]; N] = std::array::from_fn(|t| [s.dot_start(scales[t]); P]);
-                let w: [&[[u8; 4 * PANEL_ROWS]; GROUPS]; P] = std::array::from_fn(|p| {
-                    let at = 4 * PANEL_ROWS + half * Q8_BLOCK * PANEL_ROWS;
-                    let block = superblocks[p][at..].first_chunk::<{ Q8_BLOCK * PANEL_ROWS }>();
-                    bytemuck::cast_ref(block.expect("a block ends in its superblock"))
-                });
-                s.dot_block(&mut dots, w, words);
+                s.dot_block(&mut dots, superblocks, half, words);
                 let dw: [S::F; P] = std::array::from_fn(|p| {
                     let bytes: &[u8; 2 * PANEL_ROWS] =
                         superblocks[p][half * 2 * PANEL_ROWS..].first_chunk().expect("scales begin a superblock");

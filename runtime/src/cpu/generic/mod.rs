@@ -17,7 +17,7 @@ pub use rows::{add, gelu_mul, quantize, rms_norm, rope, scale, silu_mul, softcap
 use super::isa::BlockScale;
 use super::math::{EXP_MAX, EXP_MIN, EXP_POLY, LANES, LN2_HI, LN2_LO, LOG2_E, TANH_MAX};
 use half::f16;
-use nanoserve_format::q8::Q8_BLOCK;
+use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK_BYTES};
 
 /// Groups of four columns in a block.
 pub const GROUPS: usize = Q8_BLOCK / 4;
@@ -31,8 +31,8 @@ pub trait Simd: Copy + 'static {
     /// 16 rows of 4 weight bytes, as [`Simd::dot`] wants them.
     type W: Copy;
 
-    /// Sums of 16 lanes that attention keeps in registers.
-    const SUMS: usize;
+    /// Whether the sums of 16 lanes that stay in registers are about six, and not those of six rows by 64 positions.
+    const FEW_REGISTERS: bool = false;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;
@@ -73,16 +73,17 @@ pub trait Simd: Copy + 'static {
     fn dot_start(self, scale: BlockScale) -> Self::I;
     /// Adds to each row's sum the product of its 4 bytes and the 4 bytes of `y`.
     fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I;
-    /// Adds a block's products to the sums of `N` tokens and `P` panels.
+    /// Adds to the sums of `N` tokens and `P` panels the products of one half of a superblock: a block.
     #[inline(always)]
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::I; P]; N],
-        panels: [&[[u8; 4 * LANES]; GROUPS]; P],
+        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
+        half: usize,
         words: &[[i32; N]; GROUPS],
     ) {
         for (group, words) in words.iter().enumerate() {
-            let w: [Self::W; P] = std::array::from_fn(|p| self.weights(&panels[p][group]));
+            let w: [Self::W; P] = std::array::from_fn(|p| self.weights(group_of(superblocks[p], half, group)));
             for t in 0..N {
                 for p in 0..P {
                     sums[t][p] = self.dot(sums[t][p], w[p], words[t]);
@@ -92,6 +93,13 @@ pub trait Simd: Copy + 'static {
     }
     /// Whole numbers to f32, rounded to nearest.
     fn to_float(self, a: Self::I) -> Self::F;
+}
+
+/// Four columns of one half of a superblock: 16 rows of 4 bytes.
+#[inline(always)]
+pub fn group_of(superblock: &[u8; Q8_SUPERBLOCK_BYTES], half: usize, group: usize) -> &[u8; 4 * LANES] {
+    let at = 4 * LANES + (half * Q8_BLOCK + 4 * group) * LANES;
+    superblock[at..].first_chunk().expect("a group ends in its superblock")
 }
 
 /// A type that weights, keys and values are stored in.

@@ -2,8 +2,9 @@
 //! registers: in each four rows, a row's four columns side by side.
 
 use super::{Four, each, with_neon};
-use crate::cpu::generic::GROUPS;
+use crate::cpu::generic::{GROUPS, group_of};
 use crate::cpu::math::LANES;
+use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -22,7 +23,8 @@ pub(super) trait Bytes: Copy + 'static {
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::Sums; P]; N],
-        panels: [&[[u8; 4 * LANES]; GROUPS]; P],
+        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
+        half: usize,
         words: &[[i32; N]; GROUPS],
     );
     /// One sum for each of the 16 rows.
@@ -78,12 +80,13 @@ impl Bytes for Mull {
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::Sums; P]; N],
-        panels: [&[[u8; 4 * LANES]; GROUPS]; P],
+        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
+        half: usize,
         words: &[[i32; N]; GROUPS],
     ) {
         for (i, words) in words.as_chunks::<2>().0.iter().enumerate() {
             for p in 0..P {
-                let (v, w) = (self.load(&panels[p][2 * i]), self.load(&panels[p][2 * i + 1]));
+                let [v, w] = [2 * i, 2 * i + 1].map(|group| self.load(group_of(superblocks[p], half, group)));
                 for t in 0..N {
                     let (x, y) = (self.splat(words[0][t]), self.splat(words[1][t]));
                     for (sums, (v, w)) in sums[t][p].as_chunks_mut::<2>().0.iter_mut().zip(v.into_iter().zip(w)) {
@@ -160,7 +163,8 @@ impl Bytes for Dotprod {
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::Sums; P]; N],
-        panels: [&[[u8; 4 * LANES]; GROUPS]; P],
+        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
+        half: usize,
         words: &[[i32; N]; GROUPS],
     ) {
         const { assert!(N <= 6, "a token for each line below") };
@@ -168,7 +172,7 @@ impl Bytes for Dotprod {
             let (four, rest) = words.split_at(N.min(4));
             let y = [self.lanes(four), self.lanes(rest)];
             for p in 0..P {
-                let w = self.load(&panels[p][group]);
+                let w = self.load(group_of(superblocks[p], half, group));
                 macro_rules! token {
                     ($t:literal) => {
                         if let Some(sums) = sums.get_mut($t) {

@@ -12,6 +12,7 @@ use super::isa::{BlockScale, Kernels};
 use super::math::LANES;
 use bytes::{Bytes, Dotprod, Mull};
 use half::f16;
+use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -94,8 +95,7 @@ impl<B: Bytes> Simd for Neon<B> {
     type I = B::Sums;
     type W = Four<int8x16_t>;
 
-    /// 24 registers of 32.
-    const SUMS: usize = 6;
+    const FEW_REGISTERS: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -215,10 +215,11 @@ impl<B: Bytes> Simd for Neon<B> {
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::I; P]; N],
-        w: [&[[u8; 4 * LANES]; GROUPS]; P],
+        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
+        half: usize,
         words: &[[i32; N]; GROUPS],
     ) {
-        self.0.dot_block(sums, w, words);
+        self.0.dot_block(sums, superblocks, half, words);
     }
 
     #[inline(always)]
