@@ -17,7 +17,7 @@ use crate::cpu::isa::{FloatTile, MatrixTile, PAIR_ROWS, QuantizedTile};
 use crate::cpu::math::LANES;
 use crate::cpu::scalar::FLOAT_BLOCK;
 use nanoserve_format::PANEL_ROWS;
-use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK_BYTES};
+use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
 
 /// Two panels of q8 weights times the tokens of a tile, `P` panels at a time.
 #[inline(always)]
