@@ -73,6 +73,11 @@ pub trait Simd: Copy + 'static {
     fn dot_start(self, scale: BlockScale) -> Self::I;
     /// Adds to each row's sum the product of its 4 bytes and the 4 bytes of `y`.
     fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I;
+    /// Adds to each row's sum something of its weights: the least that shows that they were read.
+    #[inline(always)]
+    fn touch(self, sum: Self::I, w: Self::W) -> Self::I {
+        self.dot(sum, w, 1)
+    }
     /// Adds to the sums of `N` tokens and `P` panels the products of one half of a superblock: a block.
     #[inline(always)]
     fn dot_block<const P: usize, const N: usize>(

@@ -49,7 +49,7 @@ pub fn read<S: Simd>(s: S, bytes: &[u8]) {
     let mut sums: [S::I; 4] = [s.dot_start(BlockScale::default()); 4];
     for lines in bytes.as_chunks().0.as_chunks::<4>().0 {
         for (sum, line) in sums.iter_mut().zip(lines) {
-            *sum = s.dot(*sum, s.weights(line), 1);
+            *sum = s.touch(*sum, s.weights(line));
         }
     }
     for sum in sums {

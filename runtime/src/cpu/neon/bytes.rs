@@ -19,6 +19,11 @@ pub(super) trait Bytes: Copy + 'static {
     fn zero(self) -> Self::Sums;
     /// See [`Simd::dot`](super::Simd::dot).
     fn dot(self, sums: Self::Sums, w: Four<int8x16_t>, y: i32) -> Self::Sums;
+    /// See [`Simd::touch`](super::Simd::touch).
+    #[inline(always)]
+    fn touch(self, sums: Self::Sums, w: Four<int8x16_t>) -> Self::Sums {
+        self.dot(sums, w, 1)
+    }
     /// See [`Simd::dot_block`](super::Simd::dot_block).
     fn dot_block<const P: usize, const N: usize>(
         self,
@@ -51,6 +56,22 @@ impl Mull {
     fn splat(self, y: i32) -> int8x16_t {
         with_neon!(vreinterpretq_s8_s32(vdupq_n_s32(y)))
     }
+
+    /// The sums of two products each, of `v` by `x` and of `w` by `y`, of the first eight bytes and of the last. The latter
+    /// in assembly: as intrinsics of equal halves the compiler moves all last bytes to the front first, and then has too few
+    /// registers.
+    #[inline(always)]
+    fn products(self, [v, w]: [int8x16_t; 2], [x, y]: [int8x16_t; 2]) -> [int16x8_t; 2] {
+        with_neon!({
+            let low = vmlal_s8(vmull_s8(vget_low_s8(v), vget_low_s8(x)), vget_low_s8(w), vget_low_s8(y));
+            let mut high: int16x8_t;
+            asm!("smull2 {h:v}.8h, {v:v}.16b, {x:v}.16b", h = lateout(vreg) high, v = in(vreg) v, x = in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags));
+            asm!("smlal2 {h:v}.8h, {w:v}.16b, {y:v}.16b", h = inout(vreg) high, w = in(vreg) w, y = in(vreg) y,
+                options(pure, nomem, nostack, preserves_flags));
+            [low, high]
+        })
+    }
 }
 
 impl Bytes for Mull {
@@ -75,6 +96,14 @@ impl Bytes for Mull {
         sums
     }
 
+    #[inline(always)]
+    fn touch(self, mut sums: Self::Sums, w: Four<int8x16_t>) -> Self::Sums {
+        for (sum, w) in sums.iter_mut().zip(w) {
+            *sum = with_neon!(vaddq_s32(*sum, vreinterpretq_s32_s8(w)));
+        }
+        sums
+    }
+
     /// Two groups at once: three instructions for each 16 products.
     #[inline(always)]
     fn dot_block<const P: usize, const N: usize>(
@@ -87,14 +116,13 @@ impl Bytes for Mull {
         for (i, words) in words.as_chunks::<2>().0.iter().enumerate() {
             for p in 0..P {
                 let [v, w] = [2 * i, 2 * i + 1].map(|group| self.load(group_of(superblocks[p], half, group)));
-                for t in 0..N {
-                    let (x, y) = (self.splat(words[0][t]), self.splat(words[1][t]));
-                    for (sums, (v, w)) in sums[t][p].as_chunks_mut::<2>().0.iter_mut().zip(v.into_iter().zip(w)) {
-                        with_neon!({
-                            let low = vmull_s8(vget_low_s8(v), vget_low_s8(x));
-                            sums[0] = vpadalq_s16(sums[0], vmlal_s8(low, vget_low_s8(w), vget_low_s8(y)));
-                            sums[1] = vpadalq_s16(sums[1], vmlal_high_s8(vmull_high_s8(v, x), w, y));
-                        });
+                for r in 0..4 {
+                    for t in 0..N {
+                        let [low, high] =
+                            self.products([v[r], w[r]], [words[0][t], words[1][t]].map(|y| self.splat(y)));
+                        let sums = &mut sums[t][p];
+                        with_neon!(sums[2 * r] = vpadalq_s16(sums[2 * r], low));
+                        with_neon!(sums[2 * r + 1] = vpadalq_s16(sums[2 * r + 1], high));
                     }
                 }
             }

@@ -212,6 +212,11 @@ impl<B: Bytes> Simd for Neon<B> {
     }
 
     #[inline(always)]
+    fn touch(self, sum: Self::I, w: Self::W) -> Self::I {
+        self.0.touch(sum, w)
+    }
+
+    #[inline(always)]
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::I; P]; N],
