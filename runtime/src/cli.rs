@@ -77,7 +77,7 @@ impl Where {
 #[derive(Clone, Debug, Args)]
 pub struct How {
     /// Instruction set of the kernels; all give the same bits [default: the fastest here]
-    #[arg(long, value_name = "scalar|avx2|avxvnni|avx512")]
+    #[arg(long, value_name = "scalar|avx2|avxvnni|avx512|neon|dotprod")]
     pub isa: Option<String>,
     /// How keys and values are kept [default: f32 for a model in f32, else f16]
     #[arg(long, value_enum)]

@@ -160,7 +160,7 @@ impl AttendJob<'_> {
 }
 
 /// The table of an instruction set: each entry compiles the generic kernel with the set's features.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! entry_points {
     (
         $simd:ty, $name:literal,
@@ -283,14 +283,16 @@ macro_rules! entry_points {
         unsafe { $($call)+ }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use entry_points;
 
 /// Every table this machine can run, the plain one first, the fastest last.
 pub fn available() -> Vec<&'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     let wider = [super::avx2::table(), super::avxvnni::table(), super::avx512::table()];
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let wider = super::neon::tables();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let wider: [Option<&Kernels>; 0] = [];
     std::iter::once(&scalar::KERNELS).chain(wider.into_iter().flatten()).collect()
 }

@@ -18,13 +18,16 @@ mod cache;
 mod disjoint;
 #[cfg(test)]
 mod equality;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod generic;
 pub mod isa;
 mod lines;
 pub mod math;
 #[allow(unsafe_code)]
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code)]
+mod neon;
 #[allow(unsafe_code)]
 pub mod pool;
 pub mod scalar;

@@ -4,6 +4,9 @@
 use std::collections::BTreeSet;
 
 /// Physical cores this process may use: one for each core in its affinity mask, and no more than its cgroup's quota.
+///
+/// Cores of unequal speed, as most ARM processors have, all count: threads take their next work when they are done with
+/// the last, so that a slow core takes less of it and holds the others no longer than one piece.
 pub fn default_threads() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, |n| n.get());
     physical_cores().map_or(allowed, |n| n.clamp(1, allowed))

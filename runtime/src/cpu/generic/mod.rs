@@ -1,0 +1,167 @@
+//! The fast kernels, once for every instruction set: [`Simd`] is what one must bring.
+//!
+//! All are safe code over whole lanes: slices become arrays at the door, so that no check is left in a loop. Every
+//! function is `inline(always)`, so that an instruction set's entry points, which carry its `target_feature`, compile
+//! it with that set. Each computes what [`scalar`](super::scalar) defines, in the same order.
+
+mod attention;
+mod matrix;
+mod rates;
+mod rows;
+
+pub use attention::attend;
+pub use matrix::{matrix_float, matrix_q8};
+pub use rates::{dot_rate, fma_rate, read};
+pub use rows::{add, gelu_mul, quantize, rms_norm, rope, scale, silu_mul, softcap};
+
+use super::isa::BlockScale;
+use super::math::{EXP_MAX, EXP_MIN, EXP_POLY, LANES, LN2_HI, LN2_LO, LOG2_E, TANH_MAX};
+use half::f16;
+use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK_BYTES};
+
+/// Groups of four columns in a block.
+pub const GROUPS: usize = Q8_BLOCK / 4;
+
+/// Sixteen lanes. A value of the type proves that the machine has the instructions.
+pub trait Simd: Copy + 'static {
+    /// 16 f32.
+    type F: Copy;
+    /// 16 i32.
+    type I: Copy;
+    /// 16 rows of 4 weight bytes, as [`Simd::dot`] wants them.
+    type W: Copy;
+
+    /// Whether the sums of 16 lanes that stay in registers are about six, and not those of six rows by 64 positions.
+    const FEW_REGISTERS: bool = false;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// 16 values.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// 16 f16 values, widened exactly.
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F;
+    /// Puts 16 values.
+    fn store(self, x: Self::F, out: &mut [f32; LANES]);
+    /// Asks for the cache line at an address, which may be any: nothing is read.
+    fn prefetch(self, at: *const u8);
+    /// `a + b`
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c` in one rounding.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `|a|`
+    fn abs(self, a: Self::F) -> Self::F;
+    /// The nearest whole number, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^n` for whole `n` in -126..=127.
+    fn pow2(self, n: Self::F) -> Self::F;
+    /// `x` in the lanes where `a < b`, else `y`.
+    fn if_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// The nearest whole numbers as bytes, and their sum, which may wrap. All within -127..=127 where `a` is finite.
+    fn to_bytes(self, a: Self::F, out: &mut [i8; LANES]) -> i32;
+    /// The largest lane.
+    fn max_lane(self, a: Self::F) -> f32;
+
+    /// 16 rows of 4 weight bytes.
+    fn weights(self, w: &[u8; 4 * LANES]) -> Self::W;
+    /// What sums of dot products begin with, so that they end as the products of signed bytes.
+    fn dot_start(self, scale: BlockScale) -> Self::I;
+    /// Adds to each row's sum the product of its 4 bytes and the 4 bytes of `y`.
+    fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I;
+    /// Adds to each row's sum something of its weights: the least that shows that they were read.
+    #[inline(always)]
+    fn touch(self, sum: Self::I, w: Self::W) -> Self::I {
+        self.dot(sum, w, 1)
+    }
+    /// Adds to the sums of `N` tokens and `P` panels the products of one half of a superblock: a block.
+    #[inline(always)]
+    fn dot_block<const P: usize, const N: usize>(
+        self,
+        sums: &mut [[Self::I; P]; N],
+        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
+        half: usize,
+        words: &[[i32; N]; GROUPS],
+    ) {
+        for (group, words) in words.iter().enumerate() {
+            let w: [Self::W; P] = std::array::from_fn(|p| self.weights(group_of(superblocks[p], half, group)));
+            for t in 0..N {
+                for p in 0..P {
+                    sums[t][p] = self.dot(sums[t][p], w[p], words[t]);
+                }
+            }
+        }
+    }
+    /// Whole numbers to f32, rounded to nearest.
+    fn to_float(self, a: Self::I) -> Self::F;
+}
+
+/// Four columns of one half of a superblock: 16 rows of 4 bytes.
+#[inline(always)]
+pub fn group_of(superblock: &[u8; Q8_SUPERBLOCK_BYTES], half: usize, group: usize) -> &[u8; 4 * LANES] {
+    let at = 4 * LANES + (half * Q8_BLOCK + 4 * group) * LANES;
+    superblock[at..].first_chunk().expect("a group ends in its superblock")
+}
+
+/// A type that weights, keys and values are stored in.
+pub trait Stored: bytemuck::Pod {
+    /// 16 of them as f32.
+    fn load<S: Simd>(simd: S, x: &[Self; LANES]) -> S::F;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, x: &[Self; LANES]) -> S::F {
+        simd.load(x)
+    }
+}
+
+impl Stored for f16 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, x: &[Self; LANES]) -> S::F {
+        simd.load_f16(x)
+    }
+}
+
+/// `(p, 2^n)` with `exp(x) = 2^n (1 + p)`, in every lane.
+#[inline(always)]
+fn exp_parts<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
+    let n = s.round(s.mul(x, s.splat(LOG2_E)));
+    let r = s.fma(n, s.splat(-LN2_LO), s.fma(n, s.splat(-LN2_HI), x));
+    let mut p = s.splat(EXP_POLY[0]);
+    for c in &EXP_POLY[1..] {
+        p = s.fma(p, r, s.splat(*c));
+    }
+    (s.fma(p, s.mul(r, r), r), s.pow2(n))
+}
+
+/// As [`math::exp`](super::math::exp), in every lane.
+#[inline(always)]
+fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let (p, power) = exp_parts(s, x);
+    let y = s.mul(s.add(p, s.splat(1.0)), power);
+    let y = s.if_less(x, s.splat(EXP_MIN), s.splat(0.0), y);
+    s.if_less(s.splat(EXP_MAX), x, s.splat(f32::INFINITY), y)
+}
+
+/// As [`math::tanh`](super::math::tanh), in every lane.
+#[inline(always)]
+fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+    let (y, most) = (s.mul(s.splat(2.0), s.abs(x)), s.splat(TANH_MAX));
+    let (p, power) = exp_parts(s, s.if_less(most, y, most, y));
+    let q = s.fma(p, power, s.add(power, s.splat(-1.0)));
+    let t = s.div(q, s.add(q, s.splat(2.0)));
+    s.if_less(x, s.splat(0.0), s.mul(t, s.splat(-1.0)), t)
+}
+
+/// The first `n` of 16 values, the others zero.
+#[inline(always)]
+fn padded(x: &[f32]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..x.len()].copy_from_slice(x);
+    lanes
+}

@@ -1,0 +1,235 @@
+//! NEON, which every aarch64 has: 16 lanes are four registers. Bytes are multiplied with base instructions, or with the
+//! dot product that most processors since 2018 have; the rest is the same for both.
+//!
+//! Of 32 registers of 128 bits a tile takes, one panel at a time, with the dot product six tokens: 24 sums, four of
+//! weights and two that hold the six tokens' words; without it two tokens: 16 sums, eight of weights, four of words and
+//! some products; in floats six tokens: 24 sums, four of weights, and one activation at a time.
+
+mod bytes;
+
+use super::generic::{self, GROUPS, Simd};
+use super::isa::{BlockScale, Kernels};
+use super::math::LANES;
+use bytes::{Bytes, Dotprod, Mull};
+use half::f16;
+use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
+use std::arch::aarch64::*;
+use std::arch::{asm, is_aarch64_feature_detected};
+
+/// NEON, with a way to multiply bytes. Proof that this machine has what that way needs.
+#[derive(Clone, Copy)]
+struct Neon<B>(B);
+
+impl<B: Bytes> Neon<B> {
+    /// For those who have looked what the machine has.
+    const PROOF: Self = Neon(B::PROOF);
+}
+
+/// Four registers of 32-bit lanes.
+type Four<T> = [T; 4];
+
+super::isa::entry_points! {
+    Neon<Mull>, "neon",
+    features: "neon",
+    q8: 1, [2, 1],
+    float: 1, [6, 4, 2, 1],
+    attend: 6,
+}
+
+/// Only for a machine that [`tables`] has found to have the features.
+mod dotprod {
+    use super::{Dotprod, Neon, f16, generic};
+    use crate::cpu::isa;
+
+    isa::entry_points! {
+        Neon<Dotprod>, "dotprod",
+        features: "neon,dotprod",
+        q8: 1, [6, 4, 2, 1],
+        float: 1, [6, 4, 2, 1],
+        attend: 6,
+    }
+
+    pub fn kernels() -> &'static isa::Kernels {
+        &KERNELS
+    }
+}
+
+/// The kernels, where the machine can run them: without and with the dot product.
+pub fn tables() -> [Option<&'static Kernels>; 2] {
+    let neon = is_aarch64_feature_detected!("neon");
+    let dotprod = neon && is_aarch64_feature_detected!("dotprod");
+    [neon.then_some(&KERNELS), dotprod.then(dotprod::kernels)]
+}
+
+// In every function below the instructions are there, because a `Neon` is; and loads and stores are within the array that
+// they are given. That is the whole of each SAFETY argument.
+macro_rules! with_neon {
+    ($e:expr) => {
+        // SAFETY: see above: the instructions are proven by self, the addresses by the array's type.
+        unsafe { $e }
+    };
+}
+
+/// Applies an intrinsic to all four registers.
+macro_rules! each {
+    ($f:path, $($a:expr),+) => {
+        with_neon!([$f($($a[0]),+), $f($($a[1]),+), $f($($a[2]),+), $f($($a[3]),+)])
+    };
+}
+use {each, with_neon};
+
+/// The lower and the upper half of eight f16 as f32, exactly. In assembly, for Rust has no f16 in its stable intrinsics;
+/// a value that is a signalling NaN sets a flag of the status register, so that flags are not said to be preserved.
+#[inline(always)]
+fn widen(x: uint16x8_t) -> [float32x4_t; 2] {
+    let (low, high);
+    with_neon!({
+        asm!("fcvtl {y:v}.4s, {x:v}.4h", x = in(vreg) x, y = lateout(vreg) low, options(pure, nomem, nostack));
+        asm!("fcvtl2 {y:v}.4s, {x:v}.8h", x = in(vreg) x, y = lateout(vreg) high, options(pure, nomem, nostack));
+    });
+    [low, high]
+}
+
+impl<B: Bytes> Simd for Neon<B> {
+    type F = Four<float32x4_t>;
+    type I = B::Sums;
+    type W = Four<int8x16_t>;
+
+    const FEW_REGISTERS: bool = true;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        with_neon!([vdupq_n_f32(x); 4])
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::F {
+        let at = x.as_ptr();
+        with_neon!([vld1q_f32(at), vld1q_f32(at.add(4)), vld1q_f32(at.add(8)), vld1q_f32(at.add(12))])
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F {
+        let at: *const u16 = x.as_ptr().cast();
+        let (low, high) = with_neon!((vld1q_u16(at), vld1q_u16(at.add(8))));
+        let ([a, b], [c, d]) = (widen(low), widen(high));
+        [a, b, c, d]
+    }
+
+    #[inline(always)]
+    fn store(self, x: Self::F, out: &mut [f32; LANES]) {
+        for (x, out) in x.into_iter().zip(out.as_chunks_mut::<4>().0) {
+            with_neon!(vst1q_f32(out.as_mut_ptr(), x));
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a prefetch reads nothing and never faults, whatever the address.
+        unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(vaddq_f32, a, b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(vmulq_f32, a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(vdivq_f32, a, b)
+    }
+
+    // The number where one of the two is none, as f32::max.
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(vmaxnmq_f32, a, b)
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        each!(vfmaq_f32, c, a, b)
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        each!(vabsq_f32, a)
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        each!(vrndnq_f32, a)
+    }
+
+    #[inline(always)]
+    fn pow2(self, n: Self::F) -> Self::F {
+        let (whole, bias) = (each!(vcvtnq_s32_f32, n), with_neon!([vdupq_n_s32(127); 4]));
+        let biased = each!(vaddq_s32, whole, bias);
+        let bits = each!(vshlq_n_s32::<23>, biased);
+        each!(vreinterpretq_f32_s32, bits)
+    }
+
+    #[inline(always)]
+    fn if_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        let less = each!(vcltq_f32, a, b);
+        each!(vbslq_f32, less, x, y)
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, a: Self::F, out: &mut [i8; LANES]) -> i32 {
+        // What is no number has become 0, and what is infinite the largest there is: sums of these wrap.
+        let whole = each!(vcvtnq_s32_f32, a);
+        let [a, b, c, d] = each!(vqmovn_s32, whole);
+        with_neon!({
+            let (low, high) = (vqmovn_s16(vcombine_s16(a, b)), vqmovn_s16(vcombine_s16(c, d)));
+            vst1q_s8(out.as_mut_ptr(), vcombine_s8(low, high));
+            vaddvq_s32(vaddq_s32(vaddq_s32(whole[0], whole[1]), vaddq_s32(whole[2], whole[3])))
+        })
+    }
+
+    #[inline(always)]
+    fn max_lane(self, a: Self::F) -> f32 {
+        with_neon!(vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(a[0], a[1]), vmaxnmq_f32(a[2], a[3]))))
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[u8; 4 * LANES]) -> Self::W {
+        self.0.load(w)
+    }
+
+    #[inline(always)]
+    fn dot_start(self, _: BlockScale) -> Self::I {
+        self.0.zero()
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I {
+        self.0.dot(sum, w, y)
+    }
+
+    #[inline(always)]
+    fn touch(self, sum: Self::I, w: Self::W) -> Self::I {
+        self.0.touch(sum, w)
+    }
+
+    #[inline(always)]
+    fn dot_block<const P: usize, const N: usize>(
+        self,
+        sums: &mut [[Self::I; P]; N],
+        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
+        half: usize,
+        words: &[[i32; N]; GROUPS],
+    ) {
+        self.0.dot_block(sums, superblocks, half, words);
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: Self::I) -> Self::F {
+        let totals = self.0.totals(a);
+        each!(vcvtq_f32_s32, totals)
+    }
+}
