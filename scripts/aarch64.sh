@@ -101,8 +101,8 @@ row() {
     printf '%s  %-86s %s\n' "$verdict" "$what" "$note"
 }
 
-# What a machine answers, without how long it took: ids, text, the hash of the logits. Nothing when it fails.
-answer() { on "$1" run "${@:2}" --json | sed 's/,"timings":{[^}]*}//'; }
+# What a machine answers, but not how long it took nor by which kernels: ids, text, the hash of the logits. Nothing when it fails.
+answer() { on "$1" run "${@:2}" --json | sed 's/,"timings":{[^}]*}//; s/,"device":"[^"]*"//'; }
 same() { [ -n "$1" ] && [ "$1" = "$2" ]; }
 
 for dtype in q8 f16 f32; do

@@ -24,7 +24,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
 /// Bytes that are filled before some are written.
-const WINDOW: usize = 8 << 20;
+const WINDOW: usize = 4 << 20;
 /// Windows that wait to be written before threads wait too.
 const QUEUE: usize = 1;
 /// Bytes that one thread fills at a time.
@@ -59,8 +59,9 @@ impl Window {
     fn grow(&mut self, more: usize) -> &mut [u8] {
         let first = self.len;
         self.len += more;
-        let blocks = self.len.div_ceil(BLOCK).max(self.blocks.len());
-        self.blocks.resize(blocks, Block::zeroed());
+        let more = self.len.div_ceil(BLOCK).saturating_sub(self.blocks.len());
+        self.blocks.reserve_exact(more);
+        self.blocks.resize(self.blocks.len() + more, Block::zeroed());
         &mut self.bytes_mut()[first..]
     }
 }
