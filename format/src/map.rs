@@ -85,9 +85,16 @@ impl NsvFile {
         &self.path
     }
 
-    /// Asks the system to start reading some bytes; it goes on in the background. A hint: where there is no such thing,
-    /// nothing is done.
+    /// Reads some bytes from the disk, if they are not in the system's cache: waits for them, or where the system has no
+    /// such call, asks for them and returns at once. A hint: where there is no such thing either, nothing is done.
+    ///
+    /// Waiting is what makes pages large: of bytes that are asked for Linux keeps small ones, of those that a map with the
+    /// advice of [`map`] touches huge ones, where the file's system can (ext4 since Linux 6.16, XFS since 5.18).
     pub fn read_ahead(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if self.map.advise_range(memmap2::Advice::PopulateRead, range.start, range.len()).is_ok() {
+            return;
+        }
         #[cfg(unix)]
         // Pages are read when they are touched, whatever becomes of the hint.
         let _ = self.map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
@@ -203,7 +210,11 @@ pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
     // leaves the mapped inode alone, but for a signature's place, which is copied once when a file is opened; lost bytes
     // raise a signal, for which see `signal`. No check made at open is relied on for memory safety later: views are
     // slices within the map's length, whatever their bytes say.
-    unsafe { Mmap::map(file) }
+    let map = unsafe { Mmap::map(file) }?;
+    #[cfg(target_os = "linux")]
+    // Small pages serve as well, only slower.
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Ok(map)
 }
 
 /// A whole file in anonymous memory, in huge pages if there are any.

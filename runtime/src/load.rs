@@ -1,7 +1,7 @@
 //! How a file's bytes come into memory, and when.
 //!
 //! A map's pages come from the disk when they are touched, and what is touched next the system can only guess. Here a
-//! thread in the background asks for all of them, in the order in which the forward pass will want them:
+//! thread in the background reads all of them, in the order in which the forward pass will want them:
 //!
 //! ```text
 //! sections            the tokenizer, behind the tensors
@@ -9,8 +9,9 @@
 //! embedding           last: one row of it is needed first, the whole of it, where it is the head too, at the end
 //! ```
 //!
-//! It asks for nothing that is in the system's cache already. Filling the page tables ahead as well was measured and
-//! does not pay: the threads that compute have the cores, and the system maps 16 pages for each one touched.
+//! It leaves what is in the system's cache already. Filling the page tables ahead of that was measured and does not pay:
+//! the threads that compute have the cores, and the system maps 16 pages for each one touched, or 512 where it reads files
+//! into huge pages: see [`NsvFile::read_ahead`].
 
 use crate::error::{Result, RuntimeError};
 use crate::memory;
@@ -23,7 +24,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread;
 
-/// Bytes that are asked for at a time; between steps the thread looks whether the file is still wanted.
+/// Bytes that are read at a time; between steps the thread looks whether the file is still wanted.
 const STEP: usize = 4 << 20;
 
 /// How a file's bytes come into memory.
@@ -67,7 +68,7 @@ fn order(file: &NsvFile) -> [Range<usize>; 4] {
     [0..embedding.start, end..file.bytes().len(), embedding.end..end, embedding]
 }
 
-/// Asks the system to read what it does not have in its cache, as long as somebody else holds the file.
+/// Has the system read what it does not have in its cache, as long as somebody else holds the file.
 fn read_ahead(wanted: &Weak<NsvFile>, path: &Path) {
     let Some(ranges) = wanted.upgrade().map(|file| order(&file)) else { return };
     // The map keeps no file to ask: it is opened again. Should another have come to its place, the hint is a poor one.

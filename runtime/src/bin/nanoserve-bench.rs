@@ -180,8 +180,7 @@ fn measure(a: &Arguments, engine: &mut cli::Engine, load_s: f64) -> Result<Row> 
         prompt: Figures::new(prompt),
         generate: Figures::new(generate),
         work: Work::of(engine.file().layout()),
-        // On a CPU they mostly come from its caches.
-        attended: if on_gpu { attended_bytes(engine.file().spec(), kv, a.prompt..capacity) } else { 0.0 },
+        attended: attended_bytes(engine.file().spec(), kv, a.prompt..capacity),
         limits: median(|l| Some(l.read_gb_s)).map(|read_gb_s| Limits {
             read_gb_s,
             dot_gmac_s: median(|l| l.dot_gmac_s),

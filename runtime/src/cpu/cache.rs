@@ -4,7 +4,7 @@
 
 use super::disjoint::each_row_of_two;
 use super::isa::Rows;
-use super::lines::Line;
+use super::lines::Zeroed;
 use super::pool::Pool;
 use crate::backend::{KvShape, KvType};
 use crate::error::{Result, RuntimeError};
@@ -18,9 +18,9 @@ use nanoserve_format::PANEL_ROWS;
 pub struct KvCache {
     shape: KvShape,
     /// Of each layer, keys `[n_kv_heads, positions / 16, head_dim, 16]`.
-    keys: Vec<Vec<Line>>,
+    keys: Vec<Zeroed>,
     /// Of each layer, values `[n_kv_heads, positions, head_dim rounded up to 16]`.
-    values: Vec<Vec<Line>>,
+    values: Vec<Zeroed>,
 }
 
 impl KvCache {
@@ -37,11 +37,8 @@ impl KvCache {
         }
         let mut cache = KvCache { shape, keys: Vec::new(), values: Vec::new() };
         for layer in 0..cache.shape.positions.len() {
-            let lines = |bytes: usize| {
-                let lines = cache.shape.n_kv_heads * bytes / size_of::<Line>();
-                bytemuck::try_zeroed_vec(lines).map_err(|()| refused())
-            };
-            let (keys, values) = (lines(cache.key_bytes(layer))?, lines(cache.value_bytes(layer))?);
+            let heads = |bytes: usize| Zeroed::new(cache.shape.n_kv_heads * bytes).ok_or_else(refused);
+            let (keys, values) = (heads(cache.key_bytes(layer))?, heads(cache.value_bytes(layer))?);
             cache.keys.push(keys);
             cache.values.push(values);
         }
@@ -73,8 +70,7 @@ impl KvCache {
     /// Keys and values of one head, as a kernel's job takes them.
     pub(super) fn head(&self, layer: usize, head: usize) -> (&[u8], &[u8]) {
         let (k, v) = (self.key_bytes(layer), self.value_bytes(layer));
-        let (keys, values) = (bytemuck::cast_slice(&self.keys[layer]), bytemuck::cast_slice(&self.values[layer]));
-        (&keys[head * k..(head + 1) * k], &values[head * v..(head + 1) * v])
+        (&self.keys[layer][head * k..(head + 1) * k], &self.values[layer][head * v..(head + 1) * v])
     }
 
     /// Of each layer and head, the bytes of keys and values that `len` positions take, keys in whole lanes; all of a ring
@@ -101,9 +97,8 @@ impl KvCache {
         for layer in layers {
             let [k, v] = self.part_bytes(layer, len);
             let (head_keys, head_values) = (self.key_bytes(layer), self.value_bytes(layer));
-            let keys = bytemuck::cast_slice_mut::<_, u8>(&mut self.keys[layer]);
-            let values = bytemuck::cast_slice_mut::<_, u8>(&mut self.values[layer]);
-            for (keys, values) in keys.chunks_exact_mut(head_keys).zip(values.chunks_exact_mut(head_values)) {
+            let keys = self.keys[layer].chunks_exact_mut(head_keys);
+            for (keys, values) in keys.zip(self.values[layer].chunks_exact_mut(head_values)) {
                 for part in [&mut keys[..k], &mut values[..v]] {
                     let (own, rest) = bytes.split_at(part.len());
                     part.copy_from_slice(own);
@@ -159,8 +154,8 @@ mod tests {
         {
             let shape = KvShape { positions: vec![positions, 64, positions], n_kv_heads: 2, head_dim, kv_type };
             let cache = KvCache::new(shape.clone()).unwrap();
-            let lines: usize = cache.keys.iter().chain(&cache.values).map(Vec::len).sum();
-            assert_eq!((lines * size_of::<Line>()) as u128, shape.bytes(), "{shape:?}");
+            let bytes: usize = cache.keys.iter().chain(&cache.values).map(|heads| heads.len()).sum();
+            assert_eq!(bytes as u128, shape.bytes(), "{shape:?}");
         }
     }
 

@@ -1,12 +1,12 @@
 //! Memory that begins with a cache line, for reads of whole lanes and for parts that threads write side by side.
 
 use bytemuck::{Pod, Zeroable};
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 /// A cache line.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub struct Line([u8; 64]);
+struct Line([u8; 64]);
 
 /// f32 values. Sixteen of them, a panel's rows, are one line: threads that write neighbouring panels share none.
 #[derive(Clone, Debug, Default)]
@@ -45,9 +45,58 @@ impl DerefMut for Values {
     }
 }
 
+/// Bytes, zero at first. The system provides them when they are touched: those of a vector of lines would all be written
+/// at once, since no `calloc` aligns as they are.
+#[derive(Debug)]
+pub struct Zeroed {
+    bytes: Vec<u8>,
+    /// Those from the first line's beginning.
+    range: Range<usize>,
+}
+
+impl Zeroed {
+    /// So many bytes; None when there is no memory for them.
+    pub fn new(len: usize) -> Option<Self> {
+        let bytes: Vec<u8> = bytemuck::try_zeroed_vec(len.checked_add(size_of::<Line>() - 1)?).ok()?;
+        let start = bytes.as_ptr().align_offset(align_of::<Line>());
+        Some(Zeroed { bytes, range: start..start + len })
+    }
+}
+
+impl Deref for Zeroed {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+}
+
+impl DerefMut for Zeroed {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.range.clone()]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_begin_a_line_and_take_no_memory_before_they_are_touched() {
+        let len = if cfg!(miri) { 100 } else { 1 << 30 };
+        let mut zeros = Zeroed::new(len).unwrap();
+        assert_eq!((zeros.len(), zeros.as_ptr().addr() % 64), (len, 0));
+        zeros[len - 1] = 7;
+        assert_eq!((zeros[0], zeros[len - 2], zeros[len - 1]), (0, 0, 7));
+        assert!(Zeroed::new(usize::MAX).is_none());
+        if cfg!(all(target_os = "linux", not(miri))) {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let own = status.lines().find_map(|l| l.strip_prefix("RssAnon:")?.trim().split(' ').next()?.parse().ok());
+            // Of this process, tests beside this one included.
+            let kilobytes: u64 = own.unwrap();
+            assert!(kilobytes < 1 << 19, "{kilobytes} kB of memory, where a byte of 1 GB was touched");
+        }
+    }
 
     #[test]
     fn values_begin_a_line_and_keep_what_they_are_told_to() {
