@@ -7,7 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nanoserve_converter::{
     Comparison, ConvertError, Options, Progress, Report, Step, compare, convert_with, supported,
 };
-use nanoserve_format::{Encoding, FormatError, Golden, NsvFile, SectionKind, signal};
+use nanoserve_format::{Encoding, FormatError, Golden, SectionKind, signal};
+use nanoserve_runtime::load::{self, Load};
 use nanoserve_runtime::verify::Reference;
 use nanoserve_runtime::{RuntimeError, selftest};
 use std::error::Error;
@@ -233,7 +234,7 @@ fn last_step(
     args: &Args,
     reference: Option<&Reference>,
 ) -> Result<Vec<(SectionKind, Golden)>, Box<dyn Error + Send + Sync>> {
-    let file = Arc::new(NsvFile::open(path)?);
+    let file = load::open(path, Load::Map, false)?;
     let mut sections = vec![(SectionKind::Golden, selftest::golden(&file, args.threads.map(usize::from))?)];
     if let (Some(reference), Some(path)) = (reference, &args.golden) {
         let (ids, logits) = (&reference.input_ids, &reference.activations["logits"]);
