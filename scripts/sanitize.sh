@@ -12,7 +12,7 @@ miri() {
     # in format, and in runtime the buffers that threads share and the pool. One test of scales goes through all of f16.
     export MIRIFLAGS=-Zmiri-disable-isolation
     cargo +nightly miri test -p nanoserve-format --lib -- encoding:: panel:: q8:: schema:: spec:: --skip scale_never
-    cargo +nightly miri test -p nanoserve-runtime --lib -- cpu::disjoint:: cpu::pool::
+    cargo +nightly miri test -p nanoserve-runtime --lib -- cpu::disjoint:: cpu::lines:: cpu::pool::
 }
 
 address() {

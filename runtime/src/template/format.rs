@@ -305,8 +305,7 @@ fn write_int(i: i128, spec: &Spec) -> Outcome<String> {
         Some('b') => ("0b", format!("{magnitude:b}")),
         _ => ("", magnitude.to_string()),
     };
-    let least = spec.precision.unwrap_or(0);
-    let digits = format!("{digits:0>least$}");
+    let digits = "0".repeat(spec.precision.unwrap_or(0).saturating_sub(digits.len())) + &digits;
     let sign = sign_of(i < 0, spec);
     aligned(&(sign.to_string() + if spec.alternate { prefix } else { "" }), &grouped(&digits, spec), spec, '>')
 }
@@ -341,13 +340,29 @@ fn write_float(x: f64, spec: &Spec) -> Outcome<String> {
         _ if x.is_nan() => "nan".to_string(),
         _ if x.is_infinite() => "inf".to_string(),
         None if spec.precision.is_none() => float_text(magnitude),
-        Some('f' | 'F') => format!("{magnitude:.precision$}"),
-        Some('%') => format!("{:.precision$}%", magnitude * 100.0),
-        Some('e' | 'E') => exponent(&format!("{magnitude:.precision$e}")),
+        Some('f' | 'F') => fixed(magnitude, precision),
+        Some('%') => fixed(magnitude * 100.0, precision) + "%",
+        Some('e' | 'E') => exponent(&scientific(magnitude, precision)),
         _ => general(magnitude, precision.max(1), spec),
     };
     let digits = if spec.kind.is_some_and(|c| c.is_ascii_uppercase()) { digits.to_uppercase() } else { digits };
     aligned(sign_of(x.is_sign_negative() && !x.is_nan(), spec), &grouped(&digits, spec), spec, '>')
+}
+
+/// The most digits that a double has behind its point, exactly written: those of the smallest one. Rust's formatting takes no
+/// more than 65535; what follows are zeros.
+const EXACT: usize = 1074;
+
+/// So many digits behind the point.
+fn fixed(x: f64, precision: usize) -> String {
+    format!("{x:.*}", precision.min(EXACT)) + &"0".repeat(precision.saturating_sub(EXACT))
+}
+
+/// The same with one digit before the point and a power, `1.50e5`.
+fn scientific(x: f64, precision: usize) -> String {
+    let text = format!("{x:.*e}", precision.min(EXACT));
+    let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+    format!("{digits}{}e{power}", "0".repeat(precision.saturating_sub(EXACT)))
 }
 
 /// Rust's `1e5` as Python's `1e+05`.
@@ -359,7 +374,7 @@ fn exponent(text: &str) -> String {
 
 /// `%g`: significant digits, no zeros behind the point.
 fn general(x: f64, precision: usize, spec: &Spec) -> String {
-    let scientific = format!("{x:.*e}", precision - 1);
+    let scientific = scientific(x, precision - 1);
     let power: i32 = scientific.split_once('e').map_or(0, |(_, power)| power.parse().unwrap_or(0));
     let last = if spec.kind.is_none() { precision as i32 - 1 } else { precision as i32 };
     let trim = |digits: &str| match digits.contains('.') && !spec.alternate {
@@ -370,7 +385,7 @@ fn general(x: f64, precision: usize, spec: &Spec) -> String {
         let (digits, power) = scientific.split_once('e').unwrap_or((&scientific, "0"));
         return exponent(&format!("{}e{power}", trim(digits)));
     }
-    let plain = trim(&format!("{x:.*}", usize::try_from(precision as i32 - 1 - power).unwrap_or(0)));
+    let plain = trim(&fixed(x, usize::try_from(precision as i32 - 1 - power).unwrap_or(0)));
     // Without a type a float stays one to the eye.
     if spec.kind.is_none() && !plain.contains('.') { plain + ".0" } else { plain }
 }
