@@ -25,6 +25,10 @@ address() {
 case "${1:-all}" in
     miri) miri ;;
     address) address ;;
-    all) miri && address ;;
+    # Not joined by &&, under which a failure inside a function would not end the script.
+    all)
+        miri
+        address
+        ;;
     *) echo "scripts/sanitize.sh [miri|address]" >&2; exit 2 ;;
 esac
