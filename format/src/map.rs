@@ -88,8 +88,8 @@ impl NsvFile {
     /// Reads some bytes from the disk, if they are not in the system's cache: waits for them, or where the system has no
     /// such call, asks for them and returns at once. A hint: where there is no such thing either, nothing is done.
     ///
-    /// Waiting is what makes pages large: of bytes that are asked for Linux keeps small ones, of those that a map with the
-    /// advice of [`map`] touches huge ones, where the file's system can (ext4 since Linux 6.16, XFS since 5.18).
+    /// Waiting is what makes pages large: of bytes that are asked for Linux keeps small ones, of those that are touched in a
+    /// map advised to be huge, as this one is, huge ones, where the file's system can (ext4 since Linux 6.16, XFS since 5.18).
     pub fn read_ahead(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
         if self.map.advise_range(memmap2::Advice::PopulateRead, range.start, range.len()).is_ok() {

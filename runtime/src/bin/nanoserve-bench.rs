@@ -30,10 +30,11 @@ Each round runs a prompt of random token ids, then generates after it from rando
 Figures are medians over the rounds, after one that is not counted; behind the +- is the round that is furthest off.
 GB/s are the weights' bytes a token times tokens a second. The limits are measured after each round: how fast the \
 threads read the map, and products of int8 (q8) or of f32 (f16, f32) with nothing else to do; 'of dot', 'of fma' and \
-'of read' say how much of them the model gets, attention and all else included. Memory is as at the end of a row.
+'of read' say how much of them the model gets, attention and all else included; 'of read' counts keys and values as well. \
+Memory is as at the end of a row.
 On a GPU the limits are its copy of its own memory, bytes read and written, and products of f16 on its tensor cores by \
-mma.sync; 'of read' counts keys and values as well. A timed round there goes on with the likeliest token, as nanoserve-run \
---temperature 0 does, and the logits are hashed in rounds of their own, the first and the last.
+mma.sync. A timed round there goes on with the likeliest token, as nanoserve-run --temperature 0 does, and the logits are \
+hashed in rounds of their own, the first and the last.
 Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wrong.";
 
 /// Measure the speed of a .nsv model.
@@ -90,7 +91,7 @@ struct Row {
     prompt: Figures,
     generate: Figures,
     work: Work,
-    /// Bytes of keys and values that a generated token reads, where that counts.
+    /// Bytes of keys and values that a generated token reads.
     attended: f64,
     limits: Option<Limits>,
     load_s: f64,
