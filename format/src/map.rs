@@ -40,8 +40,8 @@ impl NsvFile {
 
     /// Copies a file into memory of its own, in huge pages where the system has them, and checks its structure.
     ///
-    /// A map of a file is made of small pages, which a processor takes time to look up. A copy is not shared between
-    /// processes, and costs the time to make it.
+    /// A map of a file may be made of small pages, which a processor takes time to look up: see [`NsvFile::read_ahead`]. A
+    /// copy is not shared between processes, and costs the time to make it.
     ///
     /// # Errors
     /// When it cannot be opened or read, there is no memory for it, or it is no good `.nsv` file.

@@ -33,7 +33,8 @@ pub enum Load {
     /// Mapped: shared with other processes and the system's cache.
     #[default]
     Map,
-    /// Copied into huge pages: a few percent faster to read, slower to begin with, and memory of this process alone.
+    /// Copied into huge pages: slower to begin with, and memory of this process alone; a few percent faster to read than a map
+    /// of small pages.
     Huge,
 }
 
