@@ -67,5 +67,5 @@ pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
 pub use repair::{RepairError, Repaired, repair};
 pub use replace::replace;
 pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
-pub use spec::{Activation, ModelSpec, QkNorm, Rope, RopeScaling, Window};
+pub use spec::{Activation, FeedForwardKind, LayerKind, MixerKind, ModelSpec, QkNorm, Rope, RopeScaling, Window};
 pub use writer::{Plan, Summary, Writer};

@@ -44,7 +44,7 @@ pub mod template;
 pub mod tokenizer;
 
 pub use backend::KvType;
-pub use engine::session::{Engine, EngineOptions, Session};
+pub use engine::{Engine, EngineOptions, Logits, Sequence, Session, Span, Wants};
 pub use error::{DeviceError, GrammarError, Limit, PromptCacheError, Result, RuntimeError, SamplingError, StopError};
 pub use generate::sampler::SamplingOptions;
 pub use generate::{GenerateOptions, Generation, StopReason, Timings};

@@ -9,7 +9,7 @@ use crate::backend::{Backend, KvType};
 use crate::cpu::isa::{self, Kernels};
 use crate::cpu::pool::Pool;
 use crate::cpu::{CpuBackend, threads::default_threads};
-use crate::engine::session::Engine;
+use crate::engine::Engine;
 use crate::error::{Result, RuntimeError};
 use crate::tokenizer::Tokenizer;
 use nanoserve_format::{Encoding, Golden, GoldenRow, GoldenRun, NsvFile, TokenizerVector, TokenizerVectors};
