@@ -19,8 +19,8 @@ use crate::lookup::Lookup;
 use crate::sampler::{Sampler, SamplingOptions};
 use crate::session::{DEFAULT_CHUNK, Session};
 use crate::stream::StopMatcher;
-use crate::tokenizer::{TextStream, Tokenizer};
 use nanoserve_format::GenerationDefaults;
+use nanoserve_tokenizer::{TextStream, Tokenizer};
 use std::fmt;
 use std::time::Instant;
 

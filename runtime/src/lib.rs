@@ -44,12 +44,11 @@ pub mod selftest;
 pub mod session;
 pub mod stream;
 pub mod template;
-pub mod tokenizer;
 pub mod verify;
 
 pub use backend::KvType;
 pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, Timings};
+pub use nanoserve_tokenizer::{TextStream, Tokenizer, TokenizerError};
 pub use sampler::SamplingOptions;
 pub use session::{Engine, EngineOptions, Session};
-pub use tokenizer::Tokenizer;

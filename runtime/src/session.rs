@@ -11,9 +11,8 @@ use crate::forward::{Logits, Next, Rows, State, Tap, forward, forward_choice, fo
 use crate::load::{self, Load};
 use crate::memory;
 use crate::model::Model;
-use crate::selftest;
-use crate::tokenizer::Tokenizer;
 use nanoserve_format::{GenerationDefaults, NsvFile, SectionKind};
+use nanoserve_tokenizer::Tokenizer;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -123,7 +122,7 @@ impl<B: Backend> Engine<B> {
             }
         };
         if let Some(vectors) = self.file.tokenizer_vectors()? {
-            selftest::tokenizer(&tokenizer, &vectors, add_bos)?;
+            tokenizer.check_against(&vectors, add_bos)?;
         }
         Ok(tokenizer)
     }
