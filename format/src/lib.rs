@@ -3,7 +3,8 @@
 //! One file holds everything a model needs to run: the numbers that describe it ([`ModelSpec`]), its weights in
 //! the very layout the kernels read ([`panel`]), its tokenizer, chat template and generation defaults. Opening maps
 //! the file and checks its header; no weight is read, converted or copied. The bytes are written down for other
-//! readers in `docs/nsv.md`; this crate is that document in executable form. It knows no Hugging Face word and no kernel.
+//! readers in `docs/nsv.md`; this crate is that document in executable form. It knows no Hugging Face word, no
+//! kernel and no regular expression.
 //!
 //! ```
 //! use nanoserve_format::{Encoding, ModelSpec, Plan, SectionKind, Shape, Writer, panel, parse, schema};
@@ -53,7 +54,6 @@ pub mod signal;
 mod spec;
 mod stream;
 pub mod tree;
-pub mod vocab;
 mod writer;
 
 pub use encoding::{Encoding, PANEL_ROWS, Shape, padded_rows};

@@ -5,7 +5,7 @@ use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::backend::{Backend, WINDOW_STEP};
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::pool::Pool;
-use nanoserve_runtime::cuda::{CudaBackend, Driver, split::Split};
+use nanoserve_runtime::cuda::{Driver, split::Split};
 use nanoserve_runtime::{Engine, KvType, Logits, RuntimeError, Sequence, Span, Wants};
 use nanoserve_tests::emulator::Emulator;
 use nanoserve_tests::specs::{base, specs};

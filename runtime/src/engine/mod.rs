@@ -44,12 +44,11 @@ pub use session::Session;
 
 use crate::backend::room::Room;
 use crate::backend::{Backend, Ids, KvType};
-use crate::diagnose::selftest;
 use crate::error::{Result, RuntimeError};
-use crate::tokenizer::Tokenizer;
 use ledger::Ledger;
 use model::Model;
 use nanoserve_format::{GenerationDefaults, NsvFile, SectionKind};
+use nanoserve_tokenizer::Tokenizer;
 use std::borrow::Cow;
 use std::sync::Arc;
 use step::{LogitRows, Run, Tap, step};
@@ -260,7 +259,7 @@ impl<B: Backend> Engine<B> {
             }
         };
         if let Some(vectors) = self.file.tokenizer_vectors()? {
-            selftest::tokenizer(&tokenizer, &vectors, add_bos)?;
+            tokenizer.check_against(&vectors, add_bos)?;
         }
         Ok(tokenizer)
     }

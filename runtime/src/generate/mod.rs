@@ -26,8 +26,8 @@ use crate::generate::logprobs::TokenLogprobs;
 use crate::generate::lookup::Lookup;
 use crate::generate::sampler::{Sampler, SamplingOptions};
 use crate::generate::stops::StopMatcher;
-use crate::tokenizer::{TextStream, Tokenizer};
 use nanoserve_format::GenerationDefaults;
+use nanoserve_tokenizer::{TextStream, Tokenizer};
 use std::fmt;
 use std::time::Instant;
 
