@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fails where a crate depends on what it must not know. Reads Cargo's own tree of dependencies and builds nothing.
+# Fails where a crate, or a folder of the runtime, depends on what it must not know. Reads Cargo's own tree of dependencies
+# and the sources, and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,5 +30,24 @@ forbid nanoserve-format "reading a file's bytes needs no regular expression and 
     'onig(_sys)?' '(fancy-)?regex(-.*)?' 'tokenizers' 'unicode-normalization.*'
 forbid nanoserve-format "it is the lowest crate" 'nanoserve-.*'
 forbid nanoserve-tokenizer "of this project it knows the format alone" 'nanoserve-(template|converter|runtime|cli|tests)'
+
+# The folders of the runtime: each knows those before it.
+folders=(error backend cpu cuda engine generate chat diagnose)
+for folder in $(cd runtime/src && ls -d -- */ | tr -d /); do
+    if [[ " ${folders[*]} bin " != *" $folder "* ]]; then
+        echo "error: runtime/src/$folder has no place among the folders in scripts/arrows.sh" >&2
+        wrong=1
+    fi
+done
+for ((low = 0; low < ${#folders[@]}; low++)); do
+    for ((high = low + 1; high < ${#folders[@]}; high++)); do
+        found=$(grep -rnE "crate::(\{[^}]*)?\b${folders[high]}\b" "runtime/src/${folders[low]}" --include=*.rs || true)
+        if [ -n "$found" ]; then
+            echo "error: runtime/src/${folders[low]} knows runtime/src/${folders[high]}, which is above it:" >&2
+            echo "$found" >&2
+            wrong=1
+        fi
+    done
+done
 
 exit $wrong
