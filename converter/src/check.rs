@@ -2,10 +2,10 @@
 
 use crate::encode::Encoder;
 use crate::error::{ConvertError, Problems, Result};
-use crate::names::Bound;
+use crate::hashes::Hashes;
+use crate::hf;
+use crate::input::Input;
 use crate::report::{Progress, Step, Watch};
-use crate::sidecars::Hashes;
-use crate::source::Source;
 use crate::vocab::Compilation;
 use crate::{Options, recipe};
 use nanoserve_format::{NsvFile, SectionKind, TensorEntry};
@@ -38,35 +38,39 @@ pub struct Difference {
 /// Every problem of the sources at once, a cancellation, or a file that cannot be read.
 pub fn compare(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Comparison> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build()?;
-    pool.install(|| run(options, &Watch { progress, cancel }))
+    let watch = Watch { progress, cancel };
+    pool.install(|| run(options, &watch, |hashes| hf::open(&options.source, None, hashes, &watch)))
 }
 
-fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
+/// Compares with what is made of the input that `open` gives, which may begin with the hashes of its files.
+pub(crate) fn run(
+    options: &Options,
+    watch: &Watch,
+    open: impl FnOnce(&mut Hashes) -> Result<Input>,
+) -> Result<Comparison> {
     let unread = |source| ConvertError::Compared { file: options.output.display().to_string(), source };
     let file = NsvFile::open(&options.output).map_err(unread)?;
     let sha256 = file.provenance().map_err(unread)?.sources.iter().any(|s| s.sha256.is_some());
     let mut hashes = Hashes::new(sha256);
-    let source = Source::open(&options.source, None, &mut hashes, watch)?;
+    let input = open(&mut hashes)?;
     let mut differences = Vec::new();
     let mut differs = |what: String, how: String| differences.push(Difference { what, how });
-    let (got, expected) = (file.spec(), &source.spec);
+    let (got, expected) = (file.spec(), &input.spec);
     if got != expected {
         differs("description".into(), format!("the file has {got:?}, the sources make {expected:?}"));
         return Ok(Comparison { tensors: 0, differences });
     }
-    let small = source.folder.files();
-    let bytes = source.bound.values().map(|b| b.values(&source.checkpoint).bytes.len()).sum::<usize>();
-    watch.begin(Step::Encode, (bytes + hashes.left(&source.folder, &source.checkpoint)) as u64);
+    watch.begin(Step::Encode, (input.weight_bytes() + hashes.left(&input.files)) as u64);
     let matrices = file.layout().tensors[0].encoding;
     for entry in &file.layout().tensors {
-        if let Some(how) = tensor(&file, entry, &source, watch)? {
+        if let Some(how) = tensor(&file, entry, &input, watch)? {
             differs(format!("tensor {}", entry.name), how);
         }
     }
-    let (compiled, vectors) = source.sidecars.compile();
-    let provenance = hashes.provenance(recipe(matrices, sha256), source.origin, &small, &source.checkpoint, watch)?;
-    let mut plan = nanoserve_format::Plan::new(source.spec.clone(), matrices).map_err(unread)?;
-    source.sidecars.add_to(&mut plan);
+    let (compiled, vectors) = input.sidecars.compile();
+    let provenance = hashes.provenance(recipe(matrices, sha256), input.origin, &input.files, watch)?;
+    let mut plan = nanoserve_format::Plan::new(input.spec.clone(), matrices).map_err(unread)?;
+    input.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);
     if let Compilation::Section(section) = compiled {
         plan.section(SectionKind::Vocabulary, section);
@@ -94,10 +98,10 @@ fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
 }
 
 /// In what a tensor differs from what the source makes of it.
-fn tensor(file: &NsvFile, entry: &TensorEntry, source: &Source, watch: &Watch) -> Result<Option<String>> {
+fn tensor(file: &NsvFile, entry: &TensorEntry, input: &Input, watch: &Watch) -> Result<Option<String>> {
     // What the head of a tied model is compared with is the embedding.
-    let Some(from @ Bound { key, tensor, .. }) = source.bound.get(&entry.name) else { return Ok(None) };
-    let encoder = Encoder::new(from.values(&source.checkpoint), entry.shape, entry.encoding);
+    let Some(weight) = input.weights.get(&entry.name) else { return Ok(None) };
+    let encoder = Encoder::new(weight, &input.files, entry.shape, entry.encoding);
     let stored = &file.bytes()[entry.range.clone()];
     let found: Mutex<Option<(Range<usize>, usize)>> = Mutex::new(None);
     encoder.pieces(watch, |first, made| {
@@ -114,7 +118,7 @@ fn tensor(file: &NsvFile, entry: &TensorEntry, source: &Source, watch: &Watch) -
     })?;
     let problems = Problems::default();
     for fault in encoder.faults() {
-        problems.tensor(source.checkpoint.file(tensor), key, fault);
+        problems.tensor(&input.files[weight.file].name, &weight.name, fault);
     }
     problems.none()?;
     let found = found.into_inner().expect("no thread panicked while it held this");

@@ -1,17 +1,16 @@
 //! Source rows to panels, in parallel, with the error that rounding makes.
 //!
-//! Sixteen rows at a time are widened to f32 in a small buffer, checked and packed, straight from the map: nothing
+//! Sixteen rows at a time are read as f32 into a small buffer, checked and packed, straight from the map: nothing
 //! larger than a panel is ever held. A value that cannot be stored does not end the work, so that one run finds them
 //! all; whoever asked sees them in [`Encoder::faults`].
 
 use crate::error::{Result, What};
+use crate::input::{SourceFile, Weight};
 use crate::report::Watch;
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use nanoserve_format::panel::{self, Squares};
 use nanoserve_format::{Encoding, PANEL_ROWS, Shape};
 use rayon::prelude::*;
-use safetensors::Dtype;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -28,22 +27,11 @@ thread_local! {
     static VALUES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Where a tensor's values come from.
-#[derive(Clone, Copy)]
-pub(crate) struct Values<'m> {
-    /// Their type.
-    pub dtype: Dtype,
-    /// Their bytes, row after row.
-    pub bytes: &'m [u8],
-    /// Rows before them in the tensor of the checkpoint that they are a part of.
-    pub first_row: usize,
-    /// Add 1 to each, in f32.
-    pub plus_one: bool,
-}
-
 /// A tensor on its way from source to panels.
 pub(crate) struct Encoder<'m> {
-    source: Values<'m>,
+    weight: &'m Weight,
+    /// The weight's.
+    bytes: &'m [u8],
     shape: Shape,
     encoding: Encoding,
     found: Mutex<Found>,
@@ -59,11 +47,11 @@ struct Found {
 }
 
 impl<'m> Encoder<'m> {
-    /// An encoder of `source`, which holds `shape` values.
-    pub fn new(source: Values<'m>, shape: Shape, encoding: Encoding) -> Self {
+    /// An encoder of a weight of these files, which has that shape.
+    pub fn new(weight: &'m Weight, files: &'m [SourceFile], shape: Shape, encoding: Encoding) -> Self {
         let squares = vec![Squares::default(); shape.pieces()];
         let found = Found { squares, not_finite: 0, first_not_finite: None, first_out_of_range: None };
-        Encoder { source, shape, encoding, found: Mutex::new(found) }
+        Encoder { weight, bytes: weight.bytes(files), shape, encoding, found: Mutex::new(found) }
     }
 
     /// Rows, columns, and rows in a piece: a vector is one row.
@@ -89,18 +77,14 @@ impl<'m> Encoder<'m> {
     /// Encodes a piece, by way of `values`; how many bytes of the source it took.
     fn fill_piece(&self, piece: usize, out: &mut [u8], values: &mut Vec<f32>) -> usize {
         let (rows, cols, per_piece) = self.geometry();
-        let Values { dtype, bytes, plus_one, .. } = self.source;
-        let size = dtype.bitsize() / 8;
+        let stored = self.weight.stored;
         let first_row = piece * per_piece;
         let n = per_piece.min(rows - first_row);
         values.resize(n * cols, 0.0);
-        let source = &bytes[first_row * cols * size..][..n * cols * size];
+        let source = &self.bytes[stored.bytes(first_row * cols)..][..stored.bytes(n * cols)];
         let (mut largest, matrix) = (0, matches!(self.shape, Shape::Matrix(..)));
-        for (values, source) in values.chunks_mut(NEAR).zip(source.chunks(NEAR * size)) {
-            widen(dtype, source, values);
-            if plus_one {
-                values.iter_mut().for_each(|x| *x += 1.0);
-            }
+        for (values, source) in values.chunks_mut(NEAR).zip(source.chunks(stored.bytes(NEAR))) {
+            self.weight.read(source, values);
             // Encodings that round find what is not finite themselves.
             if !matrix || self.encoding == Encoding::F32 {
                 largest = largest.max(largest_bits(values));
@@ -141,7 +125,7 @@ impl<'m> Encoder<'m> {
     /// What cannot be stored.
     pub fn faults(&self) -> Vec<What> {
         let (_, cols, _) = self.geometry();
-        let (found, first_row) = (self.found(), self.source.first_row);
+        let (found, first_row) = (self.found(), self.weight.first_row);
         let not_finite = found.first_not_finite.map(|(at, value)| {
             let index = match self.shape {
                 Shape::Vector(_) => vec![first_row + at],
@@ -181,32 +165,6 @@ impl<'m> Encoder<'m> {
 
     fn found(&self) -> std::sync::MutexGuard<'_, Found> {
         self.found.lock().expect("no thread panics while it holds this")
-    }
-}
-
-/// Source values to f32, exactly.
-fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
-    match dtype {
-        Dtype::F32 => {
-            for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *x = f32::from_le_bytes(*b);
-            }
-        }
-        Dtype::BF16 => {
-            for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *x = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
-            }
-        }
-        Dtype::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
-            Ok(halves) => halves.convert_to_f32_slice(out),
-            // A header of odd length leaves the data unaligned: rare, and only slower.
-            Err(_) => {
-                for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *x = f16::from_le_bytes(*b).to_f32();
-                }
-            }
-        },
-        other => unreachable!("names.rs binds no tensor of {other:?}"),
     }
 }
 

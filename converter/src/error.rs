@@ -1,10 +1,8 @@
 //! What can go wrong, all of it at once: a [`Problem`] says where, what was found, what was expected and what to do.
 
-use crate::families;
 use nanoserve_format::{Encoding, FormatError};
 use std::cell::RefCell;
 use std::fmt;
-use std::path::PathBuf;
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = ConvertError> = std::result::Result<T, E>;
@@ -45,12 +43,14 @@ fn list(problems: &[Problem]) -> String {
 /// One thing that is wrong with the input.
 #[derive(Debug)]
 pub struct Problem {
-    /// The file it is in, by its name in the folder.
+    /// The file it is in, by its name in the source.
     pub file: String,
-    /// The tensor, by its name in the checkpoint.
+    /// The tensor, by its name in the source.
     pub tensor: Option<String>,
     /// What it is.
     pub what: What,
+    /// What to do about it, where there is something to say.
+    pub hint: Option<String>,
 }
 
 impl fmt::Display for Problem {
@@ -60,7 +60,7 @@ impl fmt::Display for Problem {
             write!(f, "tensor '{tensor}': ")?;
         }
         write!(f, "{}", self.what)?;
-        self.what.hint().map_or(Ok(()), |hint| write!(f, "\n  hint: {hint}"))
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  hint: {hint}"))
     }
 }
 
@@ -76,17 +76,19 @@ pub enum What {
     /// A file cannot be read.
     #[error("cannot be read: {0}")]
     Read(std::io::Error),
-    /// A file that every checkpoint has is not there.
+    /// A file that every source has is not there.
     #[error("is missing{found}")]
     FileMissing {
         /// What is there in its place; empty when nothing is.
         found: String,
     },
     /// Weights in a form that is not read.
-    #[error("is {got}, expected safetensors")]
+    #[error("is {got}, expected {expected}")]
     Foreign {
         /// What it is.
         got: &'static str,
+        /// The form that is read.
+        expected: &'static str,
     },
     /// The output would overwrite a file it is made from.
     #[error("is the output and the source file '{source_file}' at once")]
@@ -118,10 +120,12 @@ pub enum What {
         expected: String,
     },
     /// A model of another class.
-    #[error("the model is {got}, expected one of {}", families::classes().join(", "))]
+    #[error("the model is {got}, expected one of {}", expected.join(", "))]
     Architecture {
-        /// What `architectures` or `model_type` say.
+        /// What the source says it is.
         got: String,
+        /// The classes that are converted.
+        expected: Vec<&'static str>,
     },
     /// A feature of a known model that is not supported.
     #[error("{field} '{got}' is not supported, expected {expected}")]
@@ -204,13 +208,16 @@ pub enum What {
         other: String,
     },
 
-    /// A tensor of the model is not in the checkpoint.
+    /// A tensor of the model is not in the source.
     #[error("is missing")]
     TensorMissing,
     /// A model that is not tied has no head.
-    #[error("is missing, and tie_word_embeddings of config.json is false")]
-    HeadMissing,
-    /// A tensor of the checkpoint is none of the model's.
+    #[error("is missing, and {said}")]
+    HeadMissing {
+        /// Where the source says that the model is not tied.
+        said: &'static str,
+    },
+    /// A tensor of the source is none of the model's.
     #[error("is no tensor of this model")]
     TensorUnknown,
     /// A tensor's type is none that is read.
@@ -219,7 +226,7 @@ pub enum What {
         /// Its type.
         got: String,
     },
-    /// A tensor's shape is not the one that follows from config.json.
+    /// A tensor's shape is not the one that follows from the model's description.
     #[error("has shape {got:?}, expected {expected}")]
     Shape {
         /// Its shape.
@@ -273,48 +280,53 @@ pub enum What {
 }
 
 impl What {
-    /// What to do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            What::NotAFolder { .. } => "give the folder that holds config.json and the safetensors files",
-            What::FileMissing { .. } => "download the whole checkpoint: config.json, *.safetensors, tokenizer.json",
-            What::Foreign { .. } => "most models on the Hub also come as safetensors; or save it so with transformers",
-            What::OutputIsSource { .. } => "give the output another name",
-            What::Architecture { .. } => {
-                "nanoserve-convert --list shows what is supported, with some models of each class"
-            }
-            What::Quantized { .. } => "convert the original checkpoint; --dtype q8 quantizes it",
-            What::LfsPointer => "run `git lfs pull` in the folder",
-            What::ShardLength { got, expected } if got < expected => "the download broke off: fetch the file again",
-            What::HeaderLength { .. } | What::ShardMissing => "the download broke off: fetch the file again",
-            What::TensorMissing => "a shard may be missing, or config.json is of another model",
-            What::HeadMissing => "if the model's head is its embedding, set tie_word_embeddings to true",
-            What::TensorUnknown => "config.json is of another model, or the model has parts that are not supported",
-            What::NotFinite { .. } => "the checkpoint is damaged, or its training diverged",
-            What::OutOfRange { .. } => "--dtype f32 keeps every value",
-            What::TokenId { .. } => "the file is of another model than config.json",
-            What::Shape { guess, .. } if !guess.is_empty() => guess,
-            _ => return None,
-        };
-        Some(hint.to_string())
+    /// What to do about it, where that does not depend on the form of the source.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        match self {
+            What::OutputIsSource { .. } => Some("give the output another name"),
+            What::NotFinite { .. } => Some("the checkpoint is damaged, or its training diverged"),
+            What::OutOfRange { .. } => Some("--dtype f32 keeps every value"),
+            What::Shape { guess, .. } if !guess.is_empty() => Some(guess),
+            _ => None,
+        }
     }
 }
 
+/// What a source advises about a problem.
+pub(crate) type Hints = fn(&What) -> Option<&'static str>;
+
 /// Problems as they are found. A step notes what it finds and goes on as far as it can.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Problems {
     list: RefCell<Vec<Problem>>,
+    hints: Hints,
+}
+
+impl Default for Problems {
+    fn default() -> Problems {
+        Problems::new(|_| None)
+    }
 }
 
 impl Problems {
+    /// None so far, of a source that gives these hints.
+    pub fn new(hints: Hints) -> Problems {
+        Problems { list: RefCell::default(), hints }
+    }
+
     /// Notes a problem of a file.
     pub fn file(&self, file: impl Into<String>, what: What) {
-        self.list.borrow_mut().push(Problem { file: file.into(), tensor: None, what });
+        self.note(file.into(), None, what);
     }
 
     /// Notes a problem of a tensor.
     pub fn tensor(&self, file: impl Into<String>, tensor: impl Into<String>, what: What) {
-        self.list.borrow_mut().push(Problem { file: file.into(), tensor: Some(tensor.into()), what });
+        self.note(file.into(), Some(tensor.into()), what);
+    }
+
+    fn note(&self, file: String, tensor: Option<String>, what: What) {
+        let hint = what.hint().or_else(|| (self.hints)(&what)).map(str::to_string);
+        self.list.borrow_mut().push(Problem { file, tensor, what, hint });
     }
 
     /// How many there are so far.
@@ -332,9 +344,4 @@ impl Problems {
         let list = self.list.take();
         if list.is_empty() { Ok(()) } else { Err(ConvertError::Problems(list)) }
     }
-}
-
-/// A path as messages show it: the last part, or all of it where there is none.
-pub(crate) fn shown(path: &std::path::Path) -> String {
-    PathBuf::from(path.file_name().unwrap_or(path.as_os_str())).display().to_string()
 }

@@ -1,9 +1,10 @@
-//! A Hugging Face checkpoint folder to one `.nsv` file.
+//! A checkpoint folder to one `.nsv` file.
 //!
-//! [`convert`] goes six steps: look into the folder, understand `config.json`, find every tensor, read what stands beside
-//! the weights, encode, and give the file its name. The first four, [`Source::open`](source::Source::open), note everything
-//! that is wrong before anything is written; the fifth finds what is wrong with the weights themselves, and then drops
-//! the file, which has no name yet. The checkpoint is mapped, never read whole.
+//! [`convert`] goes six steps: look into the folder, understand what it says about the model, find every tensor, read what
+//! stands beside the weights, encode, and give the file its name. The first four belong to the source, which is a folder
+//! of this crate, `hf`: they note everything that is wrong before anything is written, and end in an `Input` (input.rs),
+//! all that the other two know. The fifth finds what is wrong with the weights themselves, and then drops the file, which
+//! has no name yet. The checkpoint is mapped, never read whole.
 //!
 //! ```no_run
 //! use nanoserve_converter::{Options, convert};
@@ -27,43 +28,35 @@
 //! Anything new that goes into the file has to keep that.
 
 mod check;
-mod checkpoint;
-mod config;
-#[cfg(feature = "door")]
-#[doc(hidden)]
-pub mod door;
 mod encode;
 mod error;
-mod families;
-mod json;
-mod layers;
+mod hashes;
+mod hf;
+mod input;
 #[allow(unsafe_code)]
 mod map;
-mod names;
-mod origin;
+mod output;
 mod report;
-mod rope;
-mod shard;
 mod sidecars;
-mod source;
-mod templates;
 #[cfg(test)]
 mod tests;
 mod vocab;
 
 pub use check::{Comparison, Difference, compare};
 pub use error::{ConvertError, Problem, Result, What};
-pub use families::{Supported, SupportedFamily, supported};
+#[cfg(feature = "door")]
+#[doc(hidden)]
+pub use hf::door;
+pub use hf::{Supported, SupportedFamily, supported};
 pub use report::{Progress, Report, Step, TensorSnr, Warning};
 pub use vocab::compile_tokenizer;
 
 use encode::Encoder;
 use error::Problems;
-use names::Bound;
+use hashes::Hashes;
+use input::Input;
 use nanoserve_format::{Encoding, Golden, Plan, SectionKind, Writer};
 use report::Watch;
-use sidecars::Hashes;
-use source::Source;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -111,15 +104,23 @@ pub fn convert_with(
     last: Option<LastStep>,
 ) -> Result<Report> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build()?;
-    pool.install(|| run(options, &Watch { progress, cancel }, last))
+    let (output, watch) = (Some(options.output.as_path()), Watch { progress, cancel });
+    pool.install(|| run(options, &watch, last, |hashes| hf::open(&options.source, output, hashes, &watch)))
 }
 
-fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Report> {
+/// Converts the input that `open` gives, which may begin with the hashes of its files.
+fn run(
+    options: &Options,
+    watch: &Watch,
+    last: Option<LastStep>,
+    open: impl FnOnce(&mut Hashes) -> Result<Input>,
+) -> Result<Report> {
     let started = Instant::now();
     // 1 to 4. What is to be converted?
     let mut hashes = Hashes::new(options.sha256);
-    let Source { folder, checkpoint, spec, bound, sidecars, origin, mut warnings } =
-        Source::open(&options.source, Some(&options.output), &mut hashes, watch)?;
+    let input = open(&mut hashes)?;
+    let source_bytes = input.weight_bytes() + hashes.left(&input.files);
+    let Input { spec, weights, sidecars, files, origin, mut warnings } = input;
 
     // 5. Every weight, encoded; at the same time the sources' hashes and the tokenizer, compiled.
     let mut plan = Plan::new(spec, options.encoding)?;
@@ -127,15 +128,13 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
     sidecars.add_to(&mut plan);
     let mut writer = Writer::create(&options.output, plan)?;
     let stored = writer.stored();
-    let small = folder.files();
-    let weights = bound.values().map(|b| b.values(&checkpoint).bytes.len()).sum::<usize>();
-    watch.begin(Step::Encode, (weights + hashes.left(&folder, &checkpoint)) as u64);
+    watch.begin(Step::Encode, source_bytes as u64);
     let encode = || -> Result<Option<TensorSnr>> {
         let (problems, mut worst) = (Problems::default(), None::<TensorSnr>);
         for &index in &stored {
             let (name, shape, encoding) = &tensors[index];
-            let from @ Bound { key, tensor, .. } = &bound[name];
-            let encoder = Encoder::new(from.values(&checkpoint), *shape, *encoding);
+            let weight = &weights[name];
+            let encoder = Encoder::new(weight, &files, *shape, *encoding);
             // After the first problem there will be no file, and only the other problems are of interest.
             if options.dry_run || problems.len() > 0 {
                 encoder.check(watch)?;
@@ -143,7 +142,7 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
                 writer.write(index, |pieces, out| encoder.fill(pieces, out, watch))?;
             }
             for fault in encoder.faults() {
-                problems.tensor(checkpoint.file(tensor), key, fault);
+                problems.tensor(&files[weight.file].name, &weight.name, fault);
             }
             if let Some(db) = encoder.snr_db().filter(|&db| worst.as_ref().is_none_or(|w| db < w.db)) {
                 worst = Some(TensorSnr { tensor: name.clone(), db });
@@ -152,7 +151,7 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
         problems.none().map(|()| worst)
     };
     let recipe = recipe(options.encoding, options.sha256);
-    let provenance = || hashes.provenance(recipe, origin, &small, &checkpoint, watch);
+    let provenance = || hashes.provenance(recipe, origin, &files, watch);
     let beside = || rayon::join(|| sidecars.compile(), provenance);
     let ((compiled, provenance), worst) = rayon::join(beside, encode);
     let worst = worst?;

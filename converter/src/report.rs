@@ -89,15 +89,24 @@ pub struct TensorSnr {
 /// Something odd that stops nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// There is no tokenizer.json.
+    /// There is no tokenizer.
     NoTokenizer {
-        /// There is a `tokenizer.model` in its place.
-        has_model: bool,
+        /// What is missing.
+        missing: &'static str,
+        /// What to do about it; may be empty.
+        hint: &'static str,
     },
     /// The head of a tied model differs from its embedding.
-    HeadKept,
+    HeadKept {
+        /// Where the source says that the model is tied.
+        said: &'static str,
+        /// The head, by its name in the source.
+        head: String,
+    },
     /// Keys that nothing needs.
     Leftovers {
+        /// What they follow from.
+        from: &'static str,
         /// How many.
         count: usize,
         /// The first by name.
@@ -111,7 +120,10 @@ pub enum Warning {
         first: String,
     },
     /// There are both one whole file and an index.
-    IndexIgnored,
+    IndexIgnored {
+        /// The whole file.
+        read: &'static str,
+    },
     /// No token ends a text.
     NoEos,
     /// Several chat templates, none of them the default.
@@ -136,16 +148,15 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Warning::NoTokenizer { has_model } => {
-                f.write_str("no tokenizer.json: the file will run on --ids only")?;
-                let hint = " (tokenizer.model is not read; load and save it with transformers to get tokenizer.json)";
-                if *has_model { f.write_str(hint) } else { Ok(()) }
+            Warning::NoTokenizer { missing, hint } => {
+                write!(f, "no {missing}: the file will run on --ids only")?;
+                if hint.is_empty() { Ok(()) } else { write!(f, " ({hint})") }
             }
-            Warning::HeadKept => f.write_str(
-                "tie_word_embeddings is true, but lm_head.weight differs from the embedding: both are kept, not tied",
-            ),
-            Warning::Leftovers { count, first } => {
-                write!(f, "{count} tensor{} ignored that follow from config.json: {first}", plural(*count))?;
+            Warning::HeadKept { said, head } => {
+                write!(f, "{said}, but {head} differs from the embedding: both are kept, not tied")
+            }
+            Warning::Leftovers { from, count, first } => {
+                write!(f, "{count} tensor{} ignored that follow from {from}: {first}", plural(*count))?;
                 if *count > 1 { f.write_str(", ...") } else { Ok(()) }
             }
             Warning::LeftOut { count, first } => {
@@ -156,7 +167,7 @@ impl fmt::Display for Warning {
                 )?;
                 if *count > 1 { f.write_str(", ...") } else { Ok(()) }
             }
-            Warning::IndexIgnored => f.write_str("model.safetensors is read, the index beside it is not"),
+            Warning::IndexIgnored { read } => write!(f, "{read} is read, the index beside it is not"),
             Warning::NoEos => f.write_str("no eos_token_id: generation will not end by itself"),
             Warning::NoDefaultTemplate { names } => {
                 write!(f, "chat templates {}, but none is named default: chat needs --chat-template", names.join(", "))

@@ -33,7 +33,7 @@ fn sources_that_are_no_checkpoint() {
     let path = |name: &str| fixture.dir.path().join(name);
     assert!(matches!(result(path("none")), What::NotAFolder { got: "not there" }));
     assert!(matches!(result(path("model.safetensors")), What::NotAFolder { got: "a file" }));
-    assert!(matches!(result(path("model.gguf")), What::Foreign { got: "a GGUF file" }));
+    assert!(matches!(result(path("model.gguf")), What::Foreign { got: "a GGUF file", .. }));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn shards_that_lie() {
 
 #[test]
 fn headers_that_lie_about_a_tensor() {
-    let of = |entries: &str, bytes: usize| weights(container(entries, &vec![0; bytes])).problem();
+    let problem_of = |entries: &str, bytes: usize| weights(container(entries, &vec![0; bytes])).problem();
     let tensor = |key: &str, dtype: &str, shape: &str, from: usize, to: usize| {
         format!(r#""{key}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
     };
@@ -139,7 +139,7 @@ fn headers_that_lie_about_a_tensor() {
         What::DuplicateKey
     ));
     assert!(matches!(lie(tensor("a", "F4_E9", "[1]", 0, 4), 4), What::Dtype { .. }));
-    let (place, what) = of("{\"a\":{}}", 0);
+    let (place, what) = problem_of("{\"a\":{}}", 0);
     assert!(place == "model.safetensors" && matches!(what, What::Header { .. }));
 }
 
@@ -186,7 +186,7 @@ fn tensors_that_do_not_fit_the_model() {
 
     let mut fixture = Fixture::plain();
     fixture.tensors.retain(|t| t.key != "lm_head.weight");
-    assert_problem!(fixture.write(), at(file, "lm_head.weight"), What::HeadMissing);
+    assert_problem!(fixture.write(), at(file, "lm_head.weight"), What::HeadMissing { .. });
 
     let mut fixture = Fixture::plain();
     fixture.tensors.push(raw("model.layers.0.self_attn.q_norm.weight", "F32", &[10]));

@@ -4,10 +4,10 @@
 //! refused. What is the same for all families is here, what is not in families.rs.
 
 use crate::error::{Problems, What};
-use crate::families::{FAMILIES, Family};
-use crate::json::{self, Fields};
-use crate::layers::{self, SLIDING};
-use crate::rope::{self, Form};
+use crate::hf::families::{self, FAMILIES, Family};
+use crate::hf::json::{self, Fields};
+use crate::hf::layers::{self, SLIDING};
+use crate::hf::rope::{self, Form};
 use nanoserve_format::schema::Part;
 use nanoserve_format::{Activation, FormatError, ModelSpec};
 use serde_json::{Map, Value};
@@ -91,7 +91,8 @@ impl Config {
         if let Some(kind) = fields.text("model_type").filter(|_| family.within.is_some())
             && FAMILIES.iter().all(|f| f.model_type != kind)
         {
-            fields.problem(What::Architecture { got: format!("of text model_type '{kind}'") });
+            let got = format!("of text model_type '{kind}'");
+            fields.problem(What::Architecture { got, expected: families::classes() });
         }
         off(fields, family);
         let spec = spec(outer, fields, family);
@@ -108,7 +109,7 @@ impl Config {
 fn family(fields: Fields) -> Option<&'static Family> {
     let kind = fields.text("model_type");
     let unknown = |got: String| -> Option<&'static Family> {
-        fields.problem(What::Architecture { got });
+        fields.problem(What::Architecture { got, expected: families::classes() });
         None
     };
     let found = match fields.get("architectures") {
@@ -117,8 +118,8 @@ fn family(fields: Fields) -> Option<&'static Family> {
                 // A list of something else was noted.
                 return None;
             };
-            let of = |class: &&str| FAMILIES.iter().find(|family| family.classes.contains(class));
-            match classes.iter().find_map(of) {
+            let family_of = |class: &&str| FAMILIES.iter().find(|family| family.classes.contains(class));
+            match classes.iter().find_map(family_of) {
                 Some(family) => family,
                 None if classes.is_empty() => return unknown(format!("of no class: architectures is {value}")),
                 None => return unknown(classes.join(", ")),
@@ -184,7 +185,7 @@ fn spec(outer: Fields, fields: Fields, family: &Family) -> ModelSpec {
     let n_heads = size("num_attention_heads", defaults.n_heads);
     let (intermediate_size, n_layers) = (size("intermediate_size", None), size("num_hidden_layers", None));
     let vocab_size = size("vocab_size", defaults.vocab_size);
-    // To say null is to ask for what follows from the other sizes.
+    // An explicit null means: derive it from the other sizes.
     let given = |field, default: Option<usize>| fields.size(field).or(default.filter(|_| !fields.is_null(field)));
     let head_dim =
         given("head_dim", defaults.head_dim).unwrap_or_else(|| derived_head_dim(fields, hidden_size, n_heads));

@@ -149,7 +149,9 @@ fn shards_and_a_missing_prefix_change_no_weight() {
     }
     // The whole file is read, the index beside it is not.
     assert_eq!(check(fixture.write()), ["config.json", "model.safetensors"]);
-    assert!(fixture.convert(Encoding::Q8).unwrap().warnings.contains(&Warning::IndexIgnored));
+    assert!(
+        fixture.convert(Encoding::Q8).unwrap().warnings.contains(&Warning::IndexIgnored { read: "model.safetensors" })
+    );
 }
 
 #[test]
@@ -161,7 +163,7 @@ fn tied_heads() {
         let file = NsvFile::open(fixture.output()).unwrap();
         let alias = file.layout().tensor("lm_head.weight").unwrap().alias_of.is_some();
         assert_eq!(alias, file.spec().tied_lm_head);
-        (alias, report.warnings.contains(&Warning::HeadKept))
+        (alias, report.warnings.iter().any(|w| matches!(w, Warning::HeadKept { head, .. } if head == "lm_head.weight")))
     };
     assert_eq!(tied(&fixture), (false, true), "another head is kept");
     let bytes = fixture.tensor("model.embed_tokens.weight").bytes.clone();
@@ -180,7 +182,7 @@ fn what_stands_beside_the_weights() {
     };
     fixture.write();
     let (file, warnings) = convert();
-    assert_eq!(warnings, [Warning::NoTokenizer { has_model: false }]);
+    assert_eq!(warnings, [Warning::NoTokenizer { missing: "tokenizer.json", hint: "" }]);
     let generation = file.generation().unwrap();
     assert_eq!((generation.bos_id, generation.eos_ids, generation.temperature), (Some(1), vec![2], None));
 

@@ -3,10 +3,10 @@
 //!
 //! docs/adding-a-model.md shows how one is added.
 
-use crate::config::ACTIVATIONS;
-use crate::json::Fields;
-use crate::layers;
-use crate::rope::{self, Form};
+use crate::hf::config::ACTIVATIONS;
+use crate::hf::json::Fields;
+use crate::hf::layers;
+use crate::hf::rope::{self, Form};
 use nanoserve_format::schema::Part;
 use nanoserve_format::{ModelSpec, QkNorm};
 use serde::Serialize;

@@ -1,13 +1,14 @@
 //! The readers of foreign bytes, for tests that have bytes and no folder. No part of the library's promise.
 
-use crate::checkpoint::{Checkpoint, SINGLE};
-use crate::config::{Config, Model};
 use crate::encode::Encoder;
 use crate::error::{Problems, Result};
-use crate::families::FAMILIES;
-use crate::names;
+use crate::hf::checkpoint::{Checkpoint, SINGLE};
+use crate::hf::config::{Config, Model};
+use crate::hf::families::FAMILIES;
+use crate::hf::hints::hint;
+use crate::hf::names;
+use crate::hf::shard::Shard;
 use crate::report::Watch;
-use crate::shard::Shard;
 use nanoserve_format::{Encoding, ModelSpec, schema};
 use std::sync::atomic::AtomicBool;
 
@@ -16,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 /// # Errors
 /// All that is wrong with it.
 pub fn config(bytes: &[u8]) -> Result<ModelSpec> {
-    let problems = Problems::default();
+    let problems = Problems::new(hint);
     let model = Config::parse(bytes, &problems).and_then(|config| config.resolve(&problems));
     problems.none()?;
     Ok(model.expect("where there is no problem, there is a model").spec)
@@ -31,7 +32,7 @@ pub fn config(bytes: &[u8]) -> Result<ModelSpec> {
 /// # Panics
 /// When the system has no memory for a copy of it.
 pub fn safetensors(class: &str, spec: &ModelSpec, bytes: &[u8]) -> Result<usize> {
-    let (problems, cancel, mut warnings) = (Problems::default(), AtomicBool::new(false), Vec::new());
+    let (problems, cancel, mut warnings) = (Problems::new(hint), AtomicBool::new(false), Vec::new());
     let mut map = memmap2::MmapMut::map_anon(bytes.len().max(1)).expect("memory for a small file");
     map[..bytes.len()].copy_from_slice(bytes);
     let map = map.make_read_only().expect("memory may be made read-only");
@@ -43,15 +44,16 @@ pub fn safetensors(class: &str, spec: &ModelSpec, bytes: &[u8]) -> Result<usize>
     let checkpoint = Checkpoint::of_shards(vec![shard], SINGLE, true, &problems);
     let family = FAMILIES.iter().find(|family| family.classes.contains(&class)).expect("a class of the table");
     let mut model = Model { spec: spec.clone(), family };
-    let bound = names::bind(&checkpoint, &mut model, &problems, &mut warnings);
+    let weights = names::bind(&checkpoint, &mut model, &problems, &mut warnings);
     problems.none()?;
-    let shapes = schema::tensors(&model.spec).into_iter().filter_map(|(name, shape)| Some((bound.get(&name)?, shape)));
-    for (from, shape) in shapes {
+    let shapes =
+        schema::tensors(&model.spec).into_iter().filter_map(|(name, shape)| Some((weights.get(&name)?, shape)));
+    for (weight, shape) in shapes {
         for encoding in Encoding::ALL {
-            let encoder = Encoder::new(from.values(&checkpoint), shape, encoding);
+            let encoder = Encoder::new(weight, &checkpoint.files, shape, encoding);
             encoder.check(&Watch { progress: &(), cancel: &cancel })?;
             let _ = (encoder.faults(), encoder.snr_db());
         }
     }
-    Ok(bound.len())
+    Ok(weights.len())
 }

@@ -2,7 +2,7 @@
 
 use super::config::{fields, resolve};
 use super::*;
-use crate::families::FAMILIES;
+use crate::hf::families::FAMILIES;
 use nanoserve_format::schema::Part;
 use nanoserve_format::{Activation, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, Window};
 
@@ -95,9 +95,9 @@ fn every_entry_of_the_table_holds_together() {
         let spec = resolve(config).unwrap();
         let mut parts: Vec<Part> =
             family.modules.iter().flat_map(|group| group.iter()).flat_map(|module| module.0.to_vec()).collect();
-        let of: Vec<Part> = Part::in_layer(&spec, 0).collect();
-        assert_eq!(parts.len(), of.len(), "{}: a part has two modules, or none", family.name);
-        parts.retain(|part| !of.contains(part));
+        let expected: Vec<Part> = Part::in_layer(&spec, 0).collect();
+        assert_eq!(parts.len(), expected.len(), "{}: a part has two modules, or none", family.name);
+        parts.retain(|part| !expected.contains(part));
         assert!(parts.is_empty(), "{}: {parts:?}", family.name);
         let others = FAMILIES.iter().filter(|other| other.model_type == family.model_type);
         assert_eq!(others.count(), 1, "{}", family.model_type);
@@ -108,15 +108,15 @@ fn every_entry_of_the_table_holds_together() {
 
 #[test]
 fn windows_in_every_form() {
-    let of = |class, changes| spec(class, changes).window;
-    assert_eq!(of("MistralForCausalLM", json!({"num_key_value_heads": 4, "sliding_window": null})), None);
+    let window_of = |class, changes| spec(class, changes).window;
+    assert_eq!(window_of("MistralForCausalLM", json!({"num_key_value_heads": 4, "sliding_window": null})), None);
     // No session is longer than its context.
-    assert_eq!(of("Phi3ForCausalLM", json!({"sliding_window": 4096})), None);
-    assert_eq!(of("Phi3ForCausalLM", json!({"sliding_window": 2047})), window(2047, &[0, 1, 2, 3]));
+    assert_eq!(window_of("Phi3ForCausalLM", json!({"sliding_window": 4096})), None);
+    assert_eq!(window_of("Phi3ForCausalLM", json!({"sliding_window": 2047})), window(2047, &[0, 1, 2, 3]));
     for class in ["Qwen2ForCausalLM", "Qwen3ForCausalLM"] {
         let with = |mut changes: Value| {
             changes["num_key_value_heads"] = json!(4);
-            of(class, changes)
+            window_of(class, changes)
         };
         assert_eq!(with(json!({"sliding_window": 64, "max_window_layers": 1})), None);
         let on = json!({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 1});
@@ -126,7 +126,7 @@ fn windows_in_every_form() {
         assert_eq!(with(listed), window(64, &[1, 3]));
     }
     let types = ["sliding_attention", "full_attention", "full_attention", "full_attention"];
-    assert_eq!(of("Gemma2ForCausalLM", json!({"sliding_window": 64, "layer_types": types})), window(64, &[0]));
+    assert_eq!(window_of("Gemma2ForCausalLM", json!({"sliding_window": 64, "layer_types": types})), window(64, &[0]));
     let three = spec("Gemma3ForCausalLM", json!({"sliding_window": 64, "sliding_window_pattern": 3}));
     assert_eq!(three.window.unwrap().layers, [0, 1, 3]);
     let smollm3 = |changes| spec("SmolLM3ForCausalLM", changes);

@@ -1,20 +1,21 @@
 //! From the keys of a checkpoint to the model's tensors: the family's modules, layer after layer, every key accounted
 //! for. A fused tensor is split by rows.
 
-use crate::checkpoint::{Checkpoint, Tensor};
-use crate::config::{CONFIG, Model};
-use crate::encode::Values;
 use crate::error::{Problems, What};
-use crate::families::Family;
+use crate::hf::checkpoint::{Checkpoint, Tensor};
+use crate::hf::config::{CONFIG, Model};
+use crate::hf::families::Family;
+use crate::input::{Stored, Transform, Weight};
 use crate::report::Warning;
 use nanoserve_format::schema::{self, Part};
 use nanoserve_format::{ModelSpec, QkNorm};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, HashSet};
-use std::ops::Range;
 
 const EMBED: &str = "embed_tokens.weight";
 const NORM: &str = "norm.weight";
+/// Where a model without a head says that it has one.
+const NOT_TIED: &str = "tie_word_embeddings of config.json is false";
 
 /// Layers whose missing tensors are listed, however few tensors there are.
 const MAX_LISTED_LAYERS: usize = 256;
@@ -35,36 +36,13 @@ const QUANTIZED: [(&str, &str); 9] = [
     (".weight_scale_inv", "fp8"),
 ];
 
-/// A tensor of the checkpoint, or some rows of it, found for a tensor of the model.
-#[derive(Debug)]
-pub(crate) struct Bound {
-    /// Its key.
-    pub key: String,
-    /// Where it is.
-    pub tensor: Tensor,
-    /// Which of its rows; of a vector, which of its elements.
-    pub rows: Range<usize>,
-    /// The model's tensor is one more than these values.
-    pub plus_one: bool,
-}
-
-impl Bound {
-    /// The values, in the map.
-    pub fn values<'c>(&self, checkpoint: &'c Checkpoint) -> Values<'c> {
-        let (bytes, rows) = (checkpoint.bytes(&self.tensor), &self.rows);
-        let row = bytes.len() / self.tensor.info.shape[0];
-        let bytes = &bytes[rows.start * row..rows.end * row];
-        Values { dtype: self.tensor.info.dtype, bytes, first_row: rows.start, plus_one: self.plus_one }
-    }
-}
-
 /// Finds every tensor of the model, by its canonical name. Unties a model whose head is not its embedding.
 pub(crate) fn bind(
     checkpoint: &Checkpoint,
     Model { spec, family }: &mut Model,
     problems: &Problems,
     warnings: &mut Vec<Warning>,
-) -> BTreeMap<String, Bound> {
+) -> BTreeMap<String, Weight> {
     let starts = |(prefix, _): &&(&str, &str)| checkpoint.tensors.keys().any(|key| key.starts_with(prefix));
     let (prefix, head) = *family.prefixes.iter().find(starts).unwrap_or(&family.prefixes[0]);
     if quantized(checkpoint, problems) {
@@ -83,9 +61,11 @@ pub(crate) fn bind(
         (true, Some(own), Some(embed)) if same(checkpoint, own, embed) => _ = left.remove(head),
         (true, Some(_), _) => {
             spec.tied_lm_head = false;
-            warnings.push(Warning::HeadKept);
+            warnings.push(Warning::HeadKept { said: "tie_word_embeddings is true", head: head.to_string() });
         }
-        (false, None, _) if checkpoint.whole => problems.tensor(checkpoint.listing, head, What::HeadMissing),
+        (false, None, _) if checkpoint.whole => {
+            problems.tensor(checkpoint.listing, head, What::HeadMissing { said: NOT_TIED })
+        }
         _ => {}
     }
     let mut bound = BTreeMap::new();
@@ -97,12 +77,16 @@ pub(crate) fn bind(
             continue;
         };
         left.remove(key.as_str());
-        check(checkpoint, &key, tensor, &dims, problems);
-        let (plus_one, mut first) = (family.norm_plus_one && key.ends_with(NORM), 0);
+        let Some(stored) = check(checkpoint, &key, tensor, &dims, problems) else { continue };
+        let plus_one = family.norm_plus_one && key.ends_with(NORM);
+        let transforms = if plus_one { vec![Transform::PlusOne] } else { Vec::new() };
+        let row_bytes = tensor.info.range.len() / dims[0].size;
+        let mut first_row = 0;
         for (name, rows) in names {
-            let (key, tensor, rows) = (key.clone(), tensor.clone(), first..first + rows);
-            first = rows.end;
-            bound.insert(name, Bound { key, tensor, rows, plus_one });
+            let start = tensor.info.range.start + first_row * row_bytes;
+            let (range, transforms) = (start..start + rows * row_bytes, transforms.clone());
+            bound.insert(name, Weight { name: key.clone(), file: tensor.file, range, first_row, stored, transforms });
+            first_row += rows;
         }
     }
     let on_purpose = |key: &&str| family.left_out.iter().any(|start| key.starts_with(start));
@@ -113,7 +97,7 @@ pub(crate) fn bind(
     let (known, unknown): (HashSet<&str>, HashSet<&str>) =
         left.iter().partition(|k| LEFTOVERS.iter().any(|l| k.ends_with(l)));
     if let Some(first) = known.iter().min() {
-        warnings.push(Warning::Leftovers { count: known.len(), first: first.to_string() });
+        warnings.push(Warning::Leftovers { from: CONFIG, count: known.len(), first: first.to_string() });
     }
     // In the order of the map: that of the set is another one each time.
     for (key, tensor) in checkpoint.tensors.iter().filter(|(key, _)| unknown.contains(key.as_str())) {
@@ -253,10 +237,11 @@ fn dims(part: Part, spec: &ModelSpec) -> Vec<Dim> {
     }
 }
 
-/// Notes a tensor of the wrong type or shape.
-fn check(checkpoint: &Checkpoint, key: &str, tensor: &Tensor, dims: &[Dim], problems: &Problems) {
+/// Notes a tensor of the wrong type or shape; how it is stored, where nothing is wrong.
+fn check(checkpoint: &Checkpoint, key: &str, tensor: &Tensor, dims: &[Dim], problems: &Problems) -> Option<Stored> {
     let file = checkpoint.file(tensor);
-    if !matches!(tensor.info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+    let stored = stored(tensor.info.dtype);
+    if stored.is_none() {
         problems.tensor(file, key, What::Dtype { got: format!("{:?}", tensor.info.dtype) });
     }
     let got = &tensor.info.shape;
@@ -264,6 +249,18 @@ fn check(checkpoint: &Checkpoint, key: &str, tensor: &Tensor, dims: &[Dim], prob
         let words: Vec<&str> = dims.iter().map(|dim| dim.words.as_str()).collect();
         let expected = format!("[{}]", words.join(", "));
         problems.tensor(file, key, What::Shape { got: got.clone(), expected, guess: guess(got, dims) });
+        return None;
+    }
+    stored
+}
+
+/// The types that are read.
+fn stored(dtype: Dtype) -> Option<Stored> {
+    match dtype {
+        Dtype::F32 => Some(Stored::F32),
+        Dtype::F16 => Some(Stored::F16),
+        Dtype::BF16 => Some(Stored::BF16),
+        _ => None,
     }
 }
 

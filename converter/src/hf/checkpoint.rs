@@ -1,9 +1,10 @@
 //! A checkpoint folder: its small files read, its shards mapped, its tensors by name.
 
-use crate::error::{Problems, What, shown};
-use crate::json::Entries;
+use crate::error::{Problems, What};
+use crate::hf::json::Entries;
+use crate::hf::shard::{Shard, TensorInfo};
+use crate::input::{Bytes, SourceFile};
 use crate::report::Warning;
-use crate::shard::{Shard, TensorInfo};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -12,6 +13,9 @@ use std::sync::{Mutex, MutexGuard};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
+/// The form of weights that is read.
+const SAFETENSORS: &str = "safetensors";
 
 /// Names, or ends of names, of weights in other forms.
 const FOREIGN: [(&str, &str); 7] = [
@@ -26,6 +30,11 @@ const FOREIGN: [(&str, &str); 7] = [
 
 fn foreign(name: &str) -> Option<&'static str> {
     FOREIGN.iter().find(|(end, _)| name.ends_with(end)).map(|(_, what)| *what)
+}
+
+/// A path as messages show it: the last part, or all of it where there is none.
+fn shown(path: &Path) -> String {
+    PathBuf::from(path.file_name().unwrap_or(path.as_os_str())).display().to_string()
 }
 
 /// The folder and its small files. Remembers what was read, for the record of sources.
@@ -43,7 +52,7 @@ impl Folder {
         match fs::metadata(path) {
             Ok(m) if m.is_dir() => return Some(Folder { path: path.to_path_buf(), read: Mutex::default() }),
             Ok(_) => {
-                let what = foreign(&name).map(|got| What::Foreign { got });
+                let what = foreign(&name).map(|got| What::Foreign { got, expected: SAFETENSORS });
                 problems.file(name, what.unwrap_or(What::NotAFolder { got: "a file" }));
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -73,9 +82,15 @@ impl Folder {
         self.read.lock().expect("no thread panics while it holds this")
     }
 
-    /// The small files that were read.
-    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        self.seen().clone()
+    /// The names of the small files that were read, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.seen().keys().cloned().collect()
+    }
+
+    /// The small files that were read, in the order of names.
+    pub fn into_files(self) -> impl Iterator<Item = SourceFile> {
+        let read = self.read.into_inner().expect("no thread panicked while it held this");
+        read.into_iter().map(|(name, bytes)| SourceFile { name, bytes: Bytes::Held(bytes) })
     }
 
     /// Whether a file of that name is there.
@@ -90,7 +105,7 @@ impl Folder {
         names.sort();
         let others: Vec<_> = names.iter().filter_map(|n| Some((n, foreign(n)?))).collect();
         if let Some((name, got)) = others.first() {
-            return problems.file(name.as_str(), What::Foreign { got });
+            return problems.file(name.as_str(), What::Foreign { got, expected: SAFETENSORS });
         }
         let found = names.iter().find(|n| n.ends_with(".safetensors"));
         let found = found.map(|n| format!(", found {n} without {INDEX}")).unwrap_or_default();
@@ -101,7 +116,8 @@ impl Folder {
 /// A tensor of the checkpoint: which shard, and where in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
-    shard: usize,
+    /// Which of the checkpoint's files it is in.
+    pub file: usize,
     /// Type, shape and place.
     pub info: TensorInfo,
 }
@@ -109,8 +125,8 @@ pub(crate) struct Tensor {
 /// The weights: shards and their tensors by name.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
-    /// Shards, by name.
-    pub shards: Vec<Shard>,
+    /// The shards, in the order of names.
+    pub files: Vec<SourceFile>,
     /// Every tensor.
     pub tensors: BTreeMap<String, Tensor>,
     /// The file that a missing tensor is missing from.
@@ -129,7 +145,7 @@ impl Checkpoint {
     pub fn open(folder: &Folder, problems: &Problems, warnings: &mut Vec<Warning>) -> Option<Checkpoint> {
         if folder.has(SINGLE) {
             if folder.has(INDEX) {
-                warnings.push(Warning::IndexIgnored);
+                warnings.push(Warning::IndexIgnored { read: SINGLE });
             }
             let before = problems.len();
             let shard = Shard::open(&folder.path, SINGLE, problems)?;
@@ -178,26 +194,27 @@ impl Checkpoint {
     /// The tensors of all shards.
     pub fn of_shards(shards: Vec<Shard>, listing: &'static str, whole: bool, problems: &Problems) -> Checkpoint {
         let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
-        for (shard, Shard { name: file, tensors: all, .. }) in shards.iter().enumerate() {
+        let mut files: Vec<SourceFile> = Vec::with_capacity(shards.len());
+        for Shard { name: file, map, tensors: all } in shards {
+            files.push(SourceFile { name: file.clone(), bytes: Bytes::Mapped(map) });
             for (name, info) in all {
-                let tensor = Tensor { shard, info: info.clone() };
-                if let Some(first) = tensors.insert(name.clone(), tensor) {
-                    let other = shards[first.shard].name.clone();
-                    problems.tensor(file, name, What::TwoShards { other });
+                if let Some(first) = tensors.insert(name.clone(), Tensor { file: files.len() - 1, info }) {
+                    let other = files[first.file].name.clone();
+                    problems.tensor(&file, name, What::TwoShards { other });
                 }
             }
         }
-        Checkpoint { shards, tensors, listing, whole }
+        Checkpoint { files, tensors, listing, whole }
     }
 
     /// A tensor's bytes.
     pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        &self.shards[tensor.shard].map[tensor.info.range.clone()]
+        &self.files[tensor.file].bytes[tensor.info.range.clone()]
     }
 
     /// Name of the file that a tensor is in.
     pub fn file(&self, tensor: &Tensor) -> &str {
-        &self.shards[tensor.shard].name
+        &self.files[tensor.file].name
     }
 }
 

@@ -1,8 +1,8 @@
 //! Old and new forms of config.json, and what is refused in it.
 
 use super::*;
-use crate::config::Config;
 use crate::error::Problems;
+use crate::hf::config::Config;
 use nanoserve_format::{ModelSpec, Rope, RopeScaling};
 
 fn base() -> Value {
@@ -129,7 +129,7 @@ fn what_is_not_supported_is_named() {
         (json!({"architectures": null, "model_type": "qwen2_moe"}), "of model_type 'qwen2_moe'"),
     ] {
         let all = with(changes).unwrap_err();
-        assert!(matches!(&all[..], [What::Architecture { got }] if got == name), "{all:?}");
+        assert!(matches!(&all[..], [What::Architecture { got, .. }] if got == name), "{all:?}");
     }
     let all = with(json!({"quantization_config": {"quant_method": "awq"}})).unwrap_err();
     assert!(matches!(&all[..], [What::Quantized { method }] if method == "awq"), "{all:?}");

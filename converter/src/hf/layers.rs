@@ -1,6 +1,6 @@
 //! Which layers have a window, and which have no rotary embedding, in every form that config.json has had for it.
 
-use crate::json::Fields;
+use crate::hf::json::Fields;
 use nanoserve_format::{ModelSpec, Window};
 
 /// What `layer_types` calls a layer that sees everything.

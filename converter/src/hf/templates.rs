@@ -1,9 +1,10 @@
 //! Chat templates, and the special tokens that they know by name.
 
-use crate::checkpoint::Folder;
 use crate::error::{Problems, What};
-use crate::json::{self, Fields};
+use crate::hf::checkpoint::Folder;
+use crate::hf::json::{self, Fields};
 use crate::report::Warning;
+use crate::sidecars::Templates;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,39 +17,27 @@ const TOKENS: &str = "special_tokens_map.json";
 /// Tokens that have a name for some models only.
 const EXTRA: &str = "extra_special_tokens";
 
-/// The chat templates of a checkpoint.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Templates {
-    /// The one for every conversation.
-    pub default: Option<String>,
-    /// Those beside it, such as `tool_use` and `rag`.
-    pub named: BTreeMap<String, String>,
-}
-
-impl Templates {
-    /// The files, where there is one; else the field of tokenizer_config.json: a text, or a list of named ones.
-    pub fn read(folder: &Folder, tokens: Fields, problems: &Problems, warnings: &mut Vec<Warning>) -> Templates {
-        let mut named = files(folder, problems);
-        if named.is_empty() {
-            named = match tokens.get(FIELD) {
-                Some(Value::Array(all)) => {
-                    let pair = |v: &Value| {
-                        Some((v.get("name")?.as_str()?.to_string(), v.get("template")?.as_str()?.to_string()))
-                    };
-                    all.iter().map(pair).collect::<Option<_>>().unwrap_or_else(|| {
-                        tokens.wrong(FIELD, "a list of something else", "a text, or a list of {name, template}");
-                        BTreeMap::new()
-                    })
-                }
-                _ => tokens.text(FIELD).map(|text| (DEFAULT.to_string(), text.to_string())).into_iter().collect(),
-            };
-        }
-        let default = named.remove(DEFAULT);
-        if default.is_none() && !named.is_empty() {
-            warnings.push(Warning::NoDefaultTemplate { names: named.keys().cloned().collect() });
-        }
-        Templates { default, named }
+/// The files, where there is one; else the field of tokenizer_config.json: a text, or a list of named ones.
+pub(crate) fn read(folder: &Folder, tokens: Fields, problems: &Problems, warnings: &mut Vec<Warning>) -> Templates {
+    let mut named = files(folder, problems);
+    if named.is_empty() {
+        named = match tokens.get(FIELD) {
+            Some(Value::Array(all)) => {
+                let pair =
+                    |v: &Value| Some((v.get("name")?.as_str()?.to_string(), v.get("template")?.as_str()?.to_string()));
+                all.iter().map(pair).collect::<Option<_>>().unwrap_or_else(|| {
+                    tokens.wrong(FIELD, "a list of something else", "a text, or a list of {name, template}");
+                    BTreeMap::new()
+                })
+            }
+            _ => tokens.text(FIELD).map(|text| (DEFAULT.to_string(), text.to_string())).into_iter().collect(),
+        };
     }
+    let default = named.remove(DEFAULT);
+    if default.is_none() && !named.is_empty() {
+        warnings.push(Warning::NoDefaultTemplate { names: named.keys().cloned().collect() });
+    }
+    Templates { default, named }
 }
 
 /// chat_template.jinja, and every file of the folder for more of them, by name.

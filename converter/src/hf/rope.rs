@@ -4,8 +4,8 @@
 //! transformers takes `rope_scaling`. The kind is `rope_type`, or `type` in the oldest files. What a kind leaves out
 //! follows from its formula (`modeling_rope_utils.py` of transformers).
 
-use crate::json::Fields;
-use crate::layers::FULL;
+use crate::hf::json::Fields;
+use crate::hf::layers::FULL;
 use nanoserve_format::{Rope, RopeScaling};
 
 /// The kinds that are supported.

@@ -4,7 +4,7 @@
 //! tensor is at fault and how, doubles (a map keeps the last of them), and more than the first problem.
 
 use crate::error::{Problems, What};
-use crate::json::Entries;
+use crate::hf::json::Entries;
 use crate::map::map;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};

@@ -1,9 +1,9 @@
 //! Where a checkpoint says it comes from, and under which licence. Only what is inside the folder counts, never its path:
 //! the same files in another folder give the same answer.
 
-use crate::checkpoint::Folder;
-use crate::config::Config;
 use crate::error::Problems;
+use crate::hf::checkpoint::Folder;
+use crate::hf::config::Config;
 use crate::report::Warning;
 use nanoserve_format::{LicenseFile, Provenance};
 use std::fs::{self, File};

@@ -1,0 +1,105 @@
+//! A Hugging Face checkpoint folder, as an [`Input`].
+//!
+//! config.json says which model it is (config.rs, with one entry for each family in families.rs), safetensors files hold
+//! the weights (shard.rs, checkpoint.rs) under names that the family gives them (names.rs), and further files stand
+//! beside them (sidecars.rs, templates.rs, origin.rs). Whatever is particular to such a folder is in here; the rest of
+//! the crate knows an [`Input`] alone.
+
+mod checkpoint;
+mod config;
+#[cfg(feature = "door")]
+#[doc(hidden)]
+pub mod door;
+mod families;
+mod hints;
+mod json;
+mod layers;
+mod names;
+mod origin;
+mod rope;
+mod shard;
+mod sidecars;
+mod templates;
+#[cfg(test)]
+mod tests;
+
+pub use families::{Supported, SupportedFamily, supported};
+
+use crate::error::{Problems, Result, What};
+use crate::hashes::Hashes;
+use crate::input::Input;
+use crate::output;
+use crate::report::Watch;
+use checkpoint::{Checkpoint, Folder};
+use config::{CONFIG, Config};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Looks at a folder, and at the place of the output where there is to be one. Threads that have nothing else to do
+/// begin with the sources' hashes.
+///
+/// # Errors
+/// Every problem there is, at once; or a cancellation.
+pub(crate) fn open(path: &Path, output: Option<&Path>, hashes: &mut Hashes, watch: &Watch) -> Result<Input> {
+    let (problems, mut warnings) = (Problems::new(hints::hint), Vec::new());
+
+    // 1. What is in the folder?
+    let Some(folder) = Folder::open(path, &problems) else { return Err(problems.into_error()) };
+    let checkpoint = Checkpoint::open(&folder, &problems, &mut warnings);
+
+    // 2. Which model is it?
+    let config = read_config(&folder, &problems);
+    let mut model = config.as_ref().and_then(|c| c.resolve(&problems));
+
+    // 3. Is every tensor there, and nothing else?
+    let weights = match (&checkpoint, &mut model) {
+        (Some(checkpoint), Some(model)) => names::bind(checkpoint, model, &problems, &mut warnings),
+        _ => BTreeMap::new(),
+    };
+
+    // 4. What stands beside the weights?
+    let spec = model.map(|model| model.spec);
+    let (shards, sound, read) = (checkpoint.as_ref(), problems.len() == 0, AtomicBool::new(false));
+    let ((sidecars, problems), hashed) = rayon::join(
+        || {
+            let problems = problems;
+            let sidecars = sidecars::read(&folder, config.as_ref(), spec.as_ref(), &problems, &mut warnings);
+            read.store(true, Ordering::Relaxed);
+            (sidecars, problems)
+        },
+        || {
+            // For a checkpoint with problems nobody wants them.
+            let Some(checkpoint) = shards.filter(|_| sound) else { return Ok(()) };
+            hashes.files(&checkpoint.files, |_| {
+                watch.go_on()?;
+                Ok(!read.load(Ordering::Relaxed))
+            })
+        },
+    );
+    hashed?;
+    let shards = checkpoint.iter().flat_map(|c| &c.files).map(|file| file.name.clone());
+    let sources: Vec<String> = folder.names().into_iter().chain(shards).collect();
+    let names = sources.iter().map(String::as_str);
+    let origin = origin::read(&folder, config.as_ref(), names, &problems, &mut warnings);
+    if let Some(output) = output {
+        let paths = sources.iter().map(|name| (name.clone(), folder.path.join(name)));
+        output::check(output, paths, &problems);
+    }
+    let (Some(checkpoint), Some(spec)) = (checkpoint, spec) else { return Err(problems.into_error()) };
+    problems.none()?;
+    let mut files = checkpoint.files;
+    files.extend(folder.into_files());
+    Ok(Input { spec, weights, sidecars, files, origin, warnings })
+}
+
+fn read_config(folder: &Folder, problems: &Problems) -> Option<Config> {
+    let before = problems.len();
+    let Some(bytes) = folder.read(CONFIG, problems) else {
+        if problems.len() == before {
+            problems.file(CONFIG, What::FileMissing { found: String::new() });
+        }
+        return None;
+    };
+    Config::parse(&bytes, problems)
+}

@@ -1,0 +1,120 @@
+//! What stands beside the weights in a checkpoint folder: tokenizer, chat template, generation defaults.
+
+use crate::error::{Problems, What};
+use crate::hf::checkpoint::Folder;
+use crate::hf::config::Config;
+use crate::hf::json::{self, Fields};
+use crate::hf::templates;
+use crate::report::Warning;
+use crate::sidecars::Sidecars;
+use crate::vocab;
+use nanoserve_format::{GenerationDefaults, ModelSpec};
+use serde_json::Map;
+use tokenizers::Tokenizer;
+
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION: &str = "generation_config.json";
+/// What to do where there is a tokenizer of another form.
+const SENTENCEPIECE: &str = "tokenizer.model is not read; load and save it with transformers to get tokenizer.json";
+
+/// Reads and checks every file that is there.
+pub(crate) fn read(
+    folder: &Folder,
+    config: Option<&Config>,
+    spec: Option<&ModelSpec>,
+    problems: &Problems,
+    warnings: &mut Vec<Warning>,
+) -> Sidecars {
+    let vocab_size = spec.map(|s| s.vocab_size);
+    let object = |name| folder.read(name, problems).and_then(|bytes| json::object(name, &bytes, problems));
+    let (tokens, generation) = (object(TOKENIZER_CONFIG), object(GENERATION));
+    let empty = Map::new();
+    let tokens = Fields::new(TOKENIZER_CONFIG, tokens.as_ref().unwrap_or(&empty), problems);
+    let generation = Fields::new(GENERATION, generation.as_ref().unwrap_or(&empty), problems);
+    let config = config.map(|c| c.fields(problems));
+    let tokenizer = tokenizer(folder, vocab_size, problems, warnings);
+    let templates = templates::read(folder, tokens, problems, warnings);
+    let mut generation = defaults(generation, config, tokens, vocab_size, warnings);
+    generation.special_tokens = templates::special_tokens(folder, tokens, problems);
+    Sidecars { tokenizer, templates, generation }
+}
+
+/// The tokenizer, once it loads and none of its ids is beyond the vocabulary. It may well have fewer ids than the model:
+/// many vocabularies are padded.
+fn tokenizer(
+    folder: &Folder,
+    vocab_size: Option<usize>,
+    problems: &Problems,
+    warnings: &mut Vec<Warning>,
+) -> Option<(Vec<u8>, Tokenizer)> {
+    let Some(bytes) = folder.read(TOKENIZER, problems) else {
+        if !folder.has(TOKENIZER) {
+            let hint = if folder.has("tokenizer.model") { SENTENCEPIECE } else { "" };
+            warnings.push(Warning::NoTokenizer { missing: TOKENIZER, hint });
+        }
+        return None;
+    };
+    let loaded = match vocab::load(&bytes) {
+        Ok(loaded) => loaded,
+        Err(cause) => {
+            problems.file(TOKENIZER, What::Tokenizer { cause });
+            return None;
+        }
+    };
+    let last = loaded.get_vocab(true).into_iter().max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+    if let (Some((token, got)), Some(vocab_size)) = (last, vocab_size)
+        && got as usize >= vocab_size
+    {
+        problems.file(TOKENIZER, What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
+    }
+    Some((bytes, loaded))
+}
+
+/// Generation defaults: generation_config.json first, for the token ids config.json where it is silent, and the text model in
+/// it where that is too.
+fn defaults(
+    generation: Fields,
+    config: Option<Fields>,
+    tokens: Fields,
+    vocab_size: Option<usize>,
+    warnings: &mut Vec<Warning>,
+) -> GenerationDefaults {
+    let ids = |field: &str| {
+        let text = config.and_then(|config| config.object("text_config"));
+        let from = [Some(generation), config, text].into_iter().flatten().find(|f| f.get(field).is_some())?;
+        let ids = from.ids(field)?;
+        for &got in ids.iter().filter(|&&id| vocab_size.is_some_and(|n| id as usize >= n)) {
+            let vocab_size = vocab_size.unwrap_or_default();
+            from.problem(What::TokenId { field: field.to_string(), got, vocab_size });
+        }
+        Some(ids)
+    };
+    let mut eos_ids = ids("eos_token_id").unwrap_or_default();
+    let mut seen = std::collections::HashSet::new();
+    eos_ids.retain(|id| seen.insert(*id));
+    if eos_ids.is_empty() {
+        warnings.push(Warning::NoEos);
+    }
+    let ranged = |field: &str, expected: &str, fine: fn(f64) -> bool| {
+        let value = generation.number(field)?;
+        if !fine(value) {
+            generation.wrong(field, value, expected);
+        }
+        Some(value)
+    };
+    let temperature = ranged("temperature", "0 or more", |x| x >= 0.0);
+    // Said out loud, greedy is what the makers mean, whatever temperature stands beside it.
+    let greedy = generation.flag("do_sample") == Some(false);
+    GenerationDefaults {
+        bos_id: ids("bos_token_id").and_then(|ids| ids.first().copied()),
+        add_bos: tokens.flag("add_bos_token"),
+        eos_ids,
+        temperature: if greedy { Some(0.0) } else { temperature },
+        top_k: generation.size("top_k").map(|k| u32::try_from(k).unwrap_or(u32::MAX)),
+        top_p: ranged("top_p", "above 0 and at most 1", |x| x > 0.0 && x <= 1.0),
+        min_p: ranged("min_p", "0 to 1", |x| (0.0..=1.0).contains(&x)),
+        repeat_penalty: ranged("repetition_penalty", "above 0", |x| x > 0.0),
+        ..GenerationDefaults::default()
+    }
+}
