@@ -144,7 +144,8 @@ impl Stored {
     }
 }
 
-/// What is done to values after they are widened to f32.
+/// What is done to values after they are widened to f32. It sees runs of them, at most a few thousand at a time: to put rows
+/// in another order is a matter of which bytes [`Encoder`](crate::encode::Encoder) reads for a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transform {
     /// Adds 1 to each: a norm that is stored as its distance from 1.

@@ -1,10 +1,10 @@
 //! A checkpoint folder to one `.nsv` file.
 //!
 //! [`convert`] goes six steps: look into the folder, understand what it says about the model, find every tensor, read what
-//! stands beside the weights, encode, and give the file its name. The first four belong to the source, which is a folder
-//! of this crate, `hf`: they note everything that is wrong before anything is written, and end in an `Input` (input.rs),
-//! all that the other two know. The fifth finds what is wrong with the weights themselves, and then drops the file, which
-//! has no name yet. The checkpoint is mapped, never read whole.
+//! stands beside the weights, encode, and give the file its name. The first four are done by `hf`, which alone knows what
+//! such a folder looks like: it notes everything that is wrong before anything is written, and returns an `Input` (input.rs).
+//! The other two read that `Input` alone. The fifth finds what is wrong with the weights themselves, and then drops the
+//! file, which has no name yet. The checkpoint is mapped, never read whole.
 //!
 //! ```no_run
 //! use nanoserve_converter::{Options, convert};
