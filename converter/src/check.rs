@@ -57,15 +57,15 @@ fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
     let small = source.folder.files();
     let bytes = source.bound.values().map(|b| b.values(&source.checkpoint).bytes.len()).sum::<usize>();
     watch.begin(Step::Encode, (bytes + hashes.left(&source.folder, &source.checkpoint)) as u64);
-    let matrices = file.layout().tensors[0].encoding;
     for entry in &file.layout().tensors {
         if let Some(how) = tensor(&file, entry, &source, watch)? {
             differs(format!("tensor {}", entry.name), how);
         }
     }
     let (compiled, vectors) = source.sidecars.compile();
-    let provenance = hashes.provenance(recipe(matrices, sha256), source.origin, &small, &source.checkpoint, watch)?;
-    let mut plan = nanoserve_format::Plan::new(source.spec.clone(), matrices).map_err(unread)?;
+    let mut plan = nanoserve_format::Plan::new(source.spec.clone(), file.layout().recipe()).map_err(unread)?;
+    let made_by = recipe(plan.recipe(), sha256);
+    let provenance = hashes.provenance(made_by, source.origin, &small, &source.checkpoint, watch)?;
     source.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);
     if let Compiled::Section(section) = compiled {

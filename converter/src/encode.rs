@@ -102,7 +102,7 @@ impl<'m> Encoder<'m> {
                 values.iter_mut().for_each(|x| *x += 1.0);
             }
             // Encodings that round find what is not finite themselves.
-            if !matrix || self.encoding == Encoding::F32 {
+            if !matrix || self.encoding.is_exact() {
                 largest = largest.max(largest_bits(values));
             }
         }
@@ -150,8 +150,8 @@ impl<'m> Encoder<'m> {
             What::NotFinite { index, value, count: found.not_finite }
         });
         let out_of_range = found.first_out_of_range.map(|(row, col, value)| {
-            let largest = f64::from(f16::MAX) * if self.encoding == Encoding::Q8 { 127.0 } else { 1.0 };
-            What::OutOfRange { row: first_row + row, col, value, encoding: self.encoding, largest }
+            let (encoding, largest) = (self.encoding, self.encoding.largest());
+            What::OutOfRange { row: first_row + row, col, value, encoding, largest }
         });
         not_finite.into_iter().chain(out_of_range).collect()
     }

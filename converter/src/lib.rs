@@ -13,7 +13,7 @@
 //! let options = Options {
 //!     source: "weights/demo".into(),
 //!     output: "demo.nsv".into(),
-//!     encoding: Encoding::Q8,
+//!     recipe: Encoding::Q8.into(),
 //!     threads: None,
 //!     sha256: false,
 //!     dry_run: false,
@@ -60,7 +60,7 @@ pub use vocab::compile_tokenizer;
 use encode::Encoder;
 use error::Problems;
 use names::Bound;
-use nanoserve_format::{Encoding, Golden, Plan, SectionKind, Writer};
+use nanoserve_format::{Encoding, Golden, Plan, Recipe, SectionKind, Writer};
 use report::Watch;
 use sidecars::Hashes;
 use source::Source;
@@ -77,8 +77,8 @@ pub struct Options {
     pub source: PathBuf,
     /// The file to write; replaced in one step when it exists.
     pub output: PathBuf,
-    /// How every matrix is stored; norms and biases stay f32.
-    pub encoding: Encoding,
+    /// How matrices are stored, each by its role; norms and biases stay f32.
+    pub recipe: Recipe,
     /// Threads; as many as the system says when None.
     pub threads: Option<usize>,
     /// Note the SHA-256 of the sources too: one thread, at one or two GB/s.
@@ -122,8 +122,8 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
         Source::open(&options.source, Some(&options.output), &mut hashes, watch)?;
 
     // 5. Every weight, encoded; at the same time the sources' hashes and the tokenizer, compiled.
-    let mut plan = Plan::new(spec, options.encoding)?;
-    let tensors = plan.tensors().to_vec();
+    let mut plan = Plan::new(spec, options.recipe)?;
+    let (tensors, made_by) = (plan.tensors().to_vec(), plan.recipe());
     sidecars.add_to(&mut plan);
     let mut writer = Writer::create(&options.output, plan)?;
     let stored = writer.stored();
@@ -151,7 +151,7 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
         }
         problems.none().map(|()| worst)
     };
-    let recipe = recipe(options.encoding, options.sha256);
+    let recipe = recipe(made_by, options.sha256);
     let provenance = || hashes.provenance(recipe, origin, &small, &checkpoint, watch);
     let beside = || rayon::join(|| sidecars.compile(), provenance);
     let ((compiled, provenance), worst) = rayon::join(beside, encode);
@@ -196,6 +196,6 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
 }
 
 /// The options that shape a file, as they are given on the command line.
-fn recipe(encoding: Encoding, sha256: bool) -> String {
-    format!("--dtype {encoding}{}", if sha256 { " --sha256" } else { "" })
+fn recipe(encodings: Recipe, sha256: bool) -> String {
+    format!("--dtype {encodings}{}", if sha256 { " --sha256" } else { "" })
 }
