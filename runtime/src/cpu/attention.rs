@@ -2,7 +2,7 @@
 
 use super::cache::KvCache;
 use super::disjoint::Disjoint;
-use super::isa::{AttendJob, Kernels, Rows};
+use super::isa::{AttendJob, Kernels, RowsView};
 use super::pool::Pool;
 use crate::backend::{Attention, KvType, WINDOW_STEP};
 
@@ -14,7 +14,7 @@ const TASK_ROWS: usize = 48;
 /// In a ring a few tokens are stored and attend before the next are stored, which overwrite what these see.
 pub fn store_and_attend(
     on: (&Kernels, &Pool),
-    [q, k, v]: [Rows; 3],
+    [q, k, v]: [RowsView; 3],
     (cache, layer): (&mut KvCache, usize),
     first: usize,
     how: &Attention,
@@ -39,7 +39,7 @@ pub fn store_and_attend(
 /// Causal attention of `q` (`[tokens, n_heads * head_dim]`, token `t` at position `first + t`) into `out`.
 fn attend(
     (kernels, pool): (&Kernels, &Pool),
-    q: Rows,
+    q: RowsView,
     (cache, layer): (&KvCache, usize),
     first: usize,
     how: &Attention,
