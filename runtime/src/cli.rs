@@ -7,7 +7,7 @@ use nanoserve_format::{Damage, FormatError, KeyError, NsvFile, PublicKey};
 use nanoserve_runtime::cuda::Driver;
 use nanoserve_runtime::cuda::device::{Device as _, DeviceError};
 use nanoserve_runtime::cuda::split::{Place, Split};
-use nanoserve_runtime::load::Load;
+use nanoserve_runtime::engine::load::Load;
 use nanoserve_runtime::template::TemplateError;
 use nanoserve_runtime::{EngineOptions, KvType, RuntimeError};
 use std::fmt::Display;

@@ -8,9 +8,9 @@ use nanoserve_converter::{
     Comparison, ConvertError, Options, Progress, Report, Step, compare, convert_with, supported,
 };
 use nanoserve_format::{Encoding, FormatError, Golden, SectionKind, signal};
-use nanoserve_runtime::load::{self, Load};
-use nanoserve_runtime::verify::Reference;
-use nanoserve_runtime::{RuntimeError, selftest};
+use nanoserve_runtime::diagnose::verify::Reference;
+use nanoserve_runtime::engine::load::{self, Load};
+use nanoserve_runtime::{RuntimeError, diagnose::selftest};
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};

@@ -2,12 +2,12 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use nanoserve_runtime::bisect::{self, At, Finding, Judged, Tolerance};
 use nanoserve_runtime::cpu::isa::{self, Kernels};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, threads::default_threads};
-use nanoserve_runtime::verify::{Reference, Report, compare, dump};
-use nanoserve_runtime::{EngineOptions, load};
+use nanoserve_runtime::diagnose::bisect::{self, At, Finding, Judged, Tolerance};
+use nanoserve_runtime::diagnose::verify::{Reference, Report, compare, dump};
+use nanoserve_runtime::{EngineOptions, engine::load};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;

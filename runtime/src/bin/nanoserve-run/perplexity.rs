@@ -3,8 +3,8 @@
 use crate::{Arguments, cli};
 use anyhow::{Result, bail};
 use nanoserve_runtime::RuntimeError;
-use nanoserve_runtime::perplexity::{Perplexity, perplexity, windows};
-use nanoserve_runtime::session::DEFAULT_CHUNK;
+use nanoserve_runtime::backend::DEFAULT_CHUNK;
+use nanoserve_runtime::diagnose::perplexity::{Perplexity, perplexity, windows};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
