@@ -195,7 +195,8 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
     })
 }
 
-/// The options that shape a file, as they are given on the command line.
+/// The options that shape a file, as they are given on the command line. Encodings by role, which the command line does not
+/// give, stand behind the usual one: `--dtype q8,head=f16`.
 fn recipe(encodings: Recipe, sha256: bool) -> String {
     format!("--dtype {encodings}{}", if sha256 { " --sha256" } else { "" })
 }
