@@ -159,6 +159,7 @@ if [ -n "$tests" ]; then
     # Skipped is what asks the kernel by preadv2, which qemu 7.2 does not know; the program then reads ahead regardless.
     skip="--skip load::tests::what_was_just_written_is_cached"
     row "unit tests of nanoserve-format on aarch64" "" cross test --quiet -p nanoserve-format --lib
+    row "unit tests of nanoserve-tokenizer on aarch64" "" cross test --quiet -p nanoserve-tokenizer --lib
     # shellcheck disable=SC2086
     row "unit tests of nanoserve-runtime on aarch64" "$skip" cross test --quiet -p nanoserve-runtime --lib -- $skip
 fi

@@ -6,7 +6,7 @@ use crate::names::Bound;
 use crate::report::{Progress, Step, Watch};
 use crate::sidecars::Hashes;
 use crate::source::Source;
-use crate::vocab::Compiled;
+use crate::vocab::Compilation;
 use crate::{Options, recipe};
 use nanoserve_format::{NsvFile, SectionKind, TensorEntry};
 use std::ops::Range;
@@ -68,7 +68,7 @@ fn run(options: &Options, watch: &Watch) -> Result<Comparison> {
     let provenance = hashes.provenance(made_by, source.origin, &small, &source.checkpoint, watch)?;
     source.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);
-    if let Compiled::Section(section) = compiled {
+    if let Compilation::Section(section) = compiled {
         plan.section(SectionKind::Vocabulary, section);
     }
     if let Some(vectors) = vectors {

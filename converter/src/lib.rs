@@ -68,7 +68,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-use vocab::Compiled;
+use vocab::Compilation;
 
 /// What to convert, and how.
 #[derive(Clone, Debug)]
@@ -158,9 +158,9 @@ fn run(options: &Options, watch: &Watch, last: Option<LastStep>) -> Result<Repor
     let worst = worst?;
     let (compiled, vectors) = compiled;
     match compiled {
-        Compiled::Section(section) => writer.section(SectionKind::Vocabulary, section),
-        Compiled::Different(text) => warnings.push(Warning::VocabularyDiffers { text }),
-        Compiled::Other => {}
+        Compilation::Section(section) => writer.section(SectionKind::Vocabulary, section),
+        Compilation::Different(text) => warnings.push(Warning::VocabularyDiffers { text }),
+        Compilation::Other => {}
     }
     if let Some(vectors) = vectors {
         writer.json(SectionKind::TokenizerVectors, &vectors);

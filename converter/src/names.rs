@@ -175,7 +175,7 @@ fn table(spec: &ModelSpec, family: &Family, prefix: &str, head: &str) -> Vec<Wan
             let key = format!("{prefix}layers.{layer}.{module}");
             let dims = fused(parts, spec);
             let named = |name: fn(Part, usize) -> String| {
-                parts.iter().map(|&part| (name(part, layer), part.shape(spec).dims()[0])).collect()
+                parts.iter().map(|&part| (name(part, layer), part.shape(spec, layer).dims()[0])).collect()
             };
             if parts[0].has_bias(spec) {
                 let (key, dims) = (format!("{key}.bias"), vec![dims[0].clone()]);

@@ -6,7 +6,7 @@ use crate::error::{Problems, Result, What};
 use crate::json::{self, Fields};
 use crate::report::{Warning, Watch};
 use crate::templates::{self, Templates};
-use crate::vocab::{self, Compiled};
+use crate::vocab::{self, Compilation};
 use nanoserve_format::{GenerationDefaults, ModelSpec, Plan, Provenance, SectionKind, SourceFile, TokenizerVectors};
 use serde_json::Map;
 use sha2::{Digest, Sha256};
@@ -70,10 +70,10 @@ impl Sidecars {
     }
 
     /// The tokenizer, compiled where it can be, and what it makes of some texts.
-    pub fn compile(&self) -> (Compiled, Option<TokenizerVectors>) {
+    pub fn compile(&self) -> (Compilation, Option<TokenizerVectors>) {
         match &self.tokenizer {
             Some((json, loaded)) => (vocab::compile(json, loaded), vocab::vectors(loaded)),
-            None => (Compiled::Other, None),
+            None => (Compilation::Other, None),
         }
     }
 }

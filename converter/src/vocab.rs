@@ -1,18 +1,18 @@
-//! `tokenizer.json` to the form that the runtime reads in place, [`nanoserve_format::vocab`].
+//! `tokenizer.json` to the form that the runtime reads in place, [`nanoserve_tokenizer::vocab`].
 //!
 //! What is compiled is what is known to come out equal: two families, and of the many switches of a tokenizer.json the
 //! settings that these families use. Everything else has no compiled form, and the runtime reads the tokenizer.json. And
 //! since equal ids are what a model was trained on, a compiled form is held against the tokenizers library on texts of
 //! every kind before it is stored ([`difference`]).
 
-use nanoserve_format::vocab::{Added, Contents, Family, Piece, Splitter, Vocabulary};
-use nanoserve_format::vocab::{MAX_ADDED, MAX_PIECE, byte_of, char_of, check_expression, check_steps};
 use nanoserve_format::{TokenizerVector, TokenizerVectors};
+use nanoserve_tokenizer::vocab::{Added, CompiledVocabulary, Contents, Family, Piece, Splitter};
+use nanoserve_tokenizer::vocab::{MAX_ADDED, MAX_PIECE, byte_of, char_of, check_expression};
+use nanoserve_tokenizer::{TokenizerError, added_in_front, catch_panic, load_json};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
-use tokenizers::{Encoding, Token, Tokenizer};
 
 /// What GPT-2's pre-tokenizer splits by, where it is only named in tokenizer.json.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -22,7 +22,7 @@ const MAX_IDS: u32 = 1 << 22;
 
 /// What became of a tokenizer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Compiled {
+pub(crate) enum Compilation {
     /// The section's bytes, checked.
     Section(Vec<u8>),
     /// It has no compiled form.
@@ -34,31 +34,27 @@ pub(crate) enum Compiled {
 /// Compiles a tokenizer.json, which `loaded` was made of, and checks the result.
 ///
 /// Truncation and padding are for training, and a padding may be of any length: `loaded` has neither.
-pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compiled {
+pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compilation {
     let compiled = || {
         let Some(contents) = serde_json::from_slice(json).ok().and_then(|json| contents(&json, loaded)) else {
-            return Compiled::Other;
+            return Compilation::Other;
         };
         let section = contents.to_bytes();
         match difference(&section, loaded) {
-            None => Compiled::Section(section),
-            Some(text) => Compiled::Different(text),
+            None => Compilation::Section(section),
+            Some(text) => Compilation::Different(text),
         }
     };
     // The library panics where its engine gives up on an expression.
-    catch_unwind(AssertUnwindSafe(compiled)).unwrap_or(Compiled::Other)
+    catch_panic("tokenizers", compiled).unwrap_or(Compilation::Other)
 }
 
-/// Loads a tokenizer.json, without truncation and padding. The library was made for good ones: others are looked
-/// through before, and it panics at some.
+/// Loads a tokenizer.json, without truncation and padding; what is wrong with it is told in the library's words.
 pub(crate) fn load(json: &[u8]) -> Result<Tokenizer, String> {
-    check_steps(json).map_err(|e| e.to_string())?;
-    let mut loaded = catch_unwind(|| Tokenizer::from_bytes(json))
-        .map_err(|_| "the tokenizers library panicked".to_string())?
-        .map_err(|e| e.to_string())?;
-    loaded.with_padding(None);
-    loaded.with_truncation(None).map_err(|e| e.to_string())?;
-    Ok(loaded)
+    load_json(json).map_err(|error| match error {
+        TokenizerError::Json { source } => source.to_string(),
+        other => other.to_string(),
+    })
 }
 
 /// The compiled form of a tokenizer.json, checked; None where it has none.
@@ -69,9 +65,9 @@ pub(crate) fn load(json: &[u8]) -> Result<Tokenizer, String> {
 /// When the tokenizers library cannot read it, or the compiled form is not equal to it: what shows it.
 pub fn compile_tokenizer(json: &[u8]) -> Result<Option<Vec<u8>>, String> {
     match compile(json, &load(json)?) {
-        Compiled::Section(section) => Ok(Some(section)),
-        Compiled::Other => Ok(None),
-        Compiled::Different(text) => Err(text),
+        Compilation::Section(section) => Ok(Some(section)),
+        Compilation::Other => Ok(None),
+        Compilation::Different(text) => Err(text),
     }
 }
 
@@ -112,7 +108,7 @@ fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
     contents.keys = vocab.iter().filter(|(text, _)| contents.ignore_merges || one(text)).map(|(_, &id)| id).collect();
     contents.keys.sort_unstable();
     contents.merges = merges(model, &vocab)?;
-    contents.lead = added_in_front(loaded)?;
+    contents.lead = added_in_front(loaded).ok()?;
     Some(contents)
 }
 
@@ -244,17 +240,9 @@ fn merges(model: &Value, vocab: &HashMap<String, u32>) -> Option<Vec<[u32; 4]>> 
     Some(merges)
 }
 
-/// What the post-processor puts in front of a text: it is shown a text of one token, and marks what it adds.
-fn added_in_front(loaded: &Tokenizer) -> Option<Vec<u32>> {
-    let probe = Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
-    let processed = loaded.post_process(probe, None, true).ok()?;
-    let added = processed.get_special_tokens_mask().iter().take_while(|&&mark| mark == 1).count();
-    Some(processed.get_ids()[..added].to_vec())
-}
-
 /// The first text that a section and the library translate differently, there or back.
 fn difference(section: &[u8], loaded: &Tokenizer) -> Option<String> {
-    let opened = Vocabulary::open(section).and_then(|v| Ok((v, Splitter::new(&v)?)));
+    let opened = CompiledVocabulary::open(section).and_then(|v| Ok((v, Splitter::new(&v)?)));
     let Ok((vocabulary, splitter)) = opened else { return Some(String::new()) };
     let same = |text: &str| {
         let (Ok(ids), Ok(expected)) = (vocabulary.encode(&splitter, text), loaded.encode_fast(text, false)) else {
@@ -289,10 +277,10 @@ pub(crate) fn vectors(loaded: &Tokenizer) -> Option<TokenizerVectors> {
         Some(TokenizerVector { text, ids, back })
     };
     let all = || {
-        let (made_by, front) = ("tokenizers".to_string(), added_in_front(loaded)?);
+        let (made_by, front) = ("tokenizers".to_string(), added_in_front(loaded).ok()?);
         Some(TokenizerVectors { made_by, front, texts: texts.map(vector).collect::<Option<_>>()? })
     };
-    catch_unwind(AssertUnwindSafe(all)).ok().flatten()
+    catch_panic("tokenizers", all).ok().flatten()
 }
 
 /// What texts are made of: pieces of words, spaces, digits, marks, characters of several parts.

@@ -56,7 +56,7 @@ pub enum SectionKind {
     Generation,
     /// [`Provenance`](crate::Provenance), JSON.
     Provenance,
-    /// The tokenizer, compiled: a [`Vocabulary`](crate::vocab::Vocabulary).
+    /// The tokenizer, compiled: tables that are read in place.
     Vocabulary,
     /// The hashes of every tensor's chunks, see [`tree`](crate::tree).
     Chunks,

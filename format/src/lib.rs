@@ -3,7 +3,8 @@
 //! One file holds everything a model needs to run: the numbers that describe it ([`ModelSpec`]), its weights in
 //! the very layout the kernels read ([`panel`]), its tokenizer, chat template and generation defaults. Opening maps
 //! the file and checks its header; no weight is read, converted or copied. The bytes are written down for other
-//! readers in `docs/nsv.md`; this crate is that document in executable form. It knows no Hugging Face word and no kernel.
+//! readers in `docs/nsv.md`; this crate is that document in executable form. It knows no Hugging Face word, no
+//! kernel and no regular expression.
 //!
 //! ```
 //! use nanoserve_format::{Encoding, ModelSpec, Plan, SectionKind, Shape, Writer, panel, parse, schema};
@@ -55,7 +56,6 @@ pub mod signal;
 mod spec;
 mod stream;
 pub mod tree;
-pub mod vocab;
 mod writer;
 
 pub use encoding::{Encoding, EncodingSet, INPUT_BLOCK, InputForm, PANEL_ROWS, Shape, padded_rows};
@@ -71,5 +71,5 @@ pub use repair::{RepairError, Repaired, repair};
 pub use replace::replace;
 pub use schema::Role;
 pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
-pub use spec::{Activation, ModelSpec, QkNorm, Rope, RopeScaling, Window};
+pub use spec::{Activation, FeedForwardKind, LayerKind, MixerKind, ModelSpec, QkNorm, Rope, RopeScaling, Window};
 pub use writer::{Plan, Summary, Writer};

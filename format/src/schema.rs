@@ -3,7 +3,7 @@
 //! The order is the order in a file: embedding, layers, final norm, head.
 
 use crate::encoding::Shape;
-use crate::spec::{ModelSpec, QkNorm};
+use crate::spec::{FeedForwardKind, LayerKind, MixerKind, ModelSpec, QkNorm};
 
 /// Name of the embedding matrix `[vocab_size, hidden_size]`.
 pub const EMBED: &str = "embed.weight";
@@ -44,31 +44,33 @@ pub enum Part {
 }
 
 impl Part {
-    /// All parts that a layer can have, in the file's order.
-    pub const ALL: [Part; 13] = [
-        Part::AttnNorm,
-        Part::Q,
-        Part::K,
-        Part::V,
-        Part::QNorm,
-        Part::KNorm,
-        Part::O,
-        Part::AttnPostNorm,
-        Part::MlpNorm,
-        Part::Gate,
-        Part::Up,
-        Part::Down,
-        Part::MlpPostNorm,
-    ];
+    /// The parts of an attention block, in the file's order.
+    const ATTENTION: [Part; 8] =
+        [Part::AttnNorm, Part::Q, Part::K, Part::V, Part::QNorm, Part::KNorm, Part::O, Part::AttnPostNorm];
 
-    /// The parts that the layers of a model have, in the file's order.
-    pub fn of(spec: &ModelSpec) -> impl Iterator<Item = Part> {
-        Part::ALL.into_iter().filter(|part| match part {
+    /// The parts of a gated feed-forward block, in the file's order.
+    const GATED: [Part; 5] = [Part::MlpNorm, Part::Gate, Part::Up, Part::Down, Part::MlpPostNorm];
+
+    /// The parts that a layer of a model has, in the file's order.
+    pub fn in_layer(spec: &ModelSpec, layer: usize) -> impl Iterator<Item = Part> {
+        let LayerKind { mixer, feed_forward } = spec.layer(layer);
+        let mixer: &[Part] = match mixer {
+            MixerKind::Attention => &Part::ATTENTION,
+        };
+        let feed_forward: &[Part] = match feed_forward {
+            FeedForwardKind::Gated { .. } => &Part::GATED,
+        };
+        mixer.iter().chain(feed_forward).copied().filter(|part| part.is_there(spec))
+    }
+
+    /// Whether the model has it, in the layers that can have it.
+    fn is_there(self, spec: &ModelSpec) -> bool {
+        match self {
             Part::AttnNorm | Part::MlpNorm => spec.pre_norm,
             Part::AttnPostNorm | Part::MlpPostNorm => spec.post_norm,
             Part::QNorm | Part::KNorm => spec.qk_norm != QkNorm::None,
-            _ => true,
-        })
+            Part::Q | Part::K | Part::V | Part::O | Part::Gate | Part::Up | Part::Down => true,
+        }
     }
 
     fn stem(self) -> &'static str {
@@ -99,9 +101,10 @@ impl Part {
         format!("layers.{layer}.{}.bias", self.stem())
     }
 
-    /// Shape of this part's weight.
-    pub fn shape(self, spec: &ModelSpec) -> Shape {
-        let (hidden, ff) = (spec.hidden_size, spec.intermediate_size);
+    /// Shape of this part's weight in layer `layer`.
+    pub fn shape(self, spec: &ModelSpec, layer: usize) -> Shape {
+        let FeedForwardKind::Gated { intermediate_size: ff } = spec.layer(layer).feed_forward;
+        let hidden = spec.hidden_size;
         match self {
             Part::AttnNorm | Part::MlpNorm | Part::AttnPostNorm | Part::MlpPostNorm => Shape::Vector(hidden),
             Part::QNorm | Part::KNorm if spec.qk_norm == QkNorm::Head => Shape::Vector(spec.head_dim),
@@ -177,7 +180,7 @@ impl Role {
             _ => {}
         }
         let (_, stem) = tensor.strip_prefix("layers.")?.strip_suffix(".weight")?.split_once('.')?;
-        Part::ALL.into_iter().find(|part| part.stem() == stem)?.role()
+        Part::ATTENTION.into_iter().chain(Part::GATED).find(|part| part.stem() == stem)?.role()
     }
 
     /// What recipes call it.
@@ -198,8 +201,8 @@ impl Role {
 
 /// How many tensors a model has, aliases included.
 pub fn count(spec: &ModelSpec) -> usize {
-    let layer: usize = Part::of(spec).map(|p| 1 + usize::from(p.has_bias(spec))).sum();
-    3 + spec.n_layers * layer
+    let layer = |layer| Part::in_layer(spec, layer).map(|p| 1 + usize::from(p.has_bias(spec))).sum::<usize>();
+    3 + (0..spec.n_layers).map(layer).sum::<usize>()
 }
 
 /// Name and shape of every tensor of a model, in the file's order.
@@ -207,8 +210,8 @@ pub fn tensors(spec: &ModelSpec) -> Vec<(String, Shape)> {
     let mut all = Vec::with_capacity(count(spec));
     all.push((EMBED.to_string(), Shape::Matrix(spec.vocab_size, spec.hidden_size)));
     for layer in 0..spec.n_layers {
-        for part in Part::of(spec) {
-            let shape = part.shape(spec);
+        for part in Part::in_layer(spec, layer) {
+            let shape = part.shape(spec, layer);
             all.push((part.weight(layer), shape));
             if part.has_bias(spec) {
                 all.push((part.bias(layer), Shape::Vector(shape.dims()[0])));

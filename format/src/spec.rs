@@ -113,6 +113,32 @@ pub enum QkNorm {
     Projection,
 }
 
+/// What a layer is: two blocks, each of which adds to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerKind {
+    /// What lets a token see others.
+    pub mixer: MixerKind,
+    /// What each token goes through by itself.
+    pub feed_forward: FeedForwardKind,
+}
+
+/// What lets a token see others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MixerKind {
+    /// Softmax attention over keys and values.
+    Attention,
+}
+
+/// What each token goes through by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedForwardKind {
+    /// `down(activation(gate x) * up x)`.
+    Gated {
+        /// Rows of gate and up.
+        intermediate_size: usize,
+    },
+}
+
 /// Attention to the last positions only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,6 +205,20 @@ impl ModelSpec {
     /// Width of all key heads together, and of all value heads.
     pub fn kv_size(&self) -> usize {
         self.n_kv_heads * self.head_dim
+    }
+
+    /// What layer `layer` is. Who goes through the layers asks this, and not the numbers above.
+    pub fn layer(&self, _layer: usize) -> LayerKind {
+        let feed_forward = FeedForwardKind::Gated { intermediate_size: self.intermediate_size };
+        LayerKind { mixer: MixerKind::Attention, feed_forward }
+    }
+
+    /// The most values that a token has inside a feed-forward block.
+    pub fn widest_feed_forward(&self) -> usize {
+        let widths = (0..self.n_layers).map(|layer| match self.layer(layer).feed_forward {
+            FeedForwardKind::Gated { intermediate_size } => intermediate_size,
+        });
+        widths.max().unwrap_or_default()
     }
 
     /// The window of layer `layer`, where it has one.

@@ -50,7 +50,10 @@ impl Plan {
             recipe = recipe.with(Role::Head, recipe.encoding(Role::Embedding));
         }
         let tensors = schema::tensors(&spec).into_iter().map(|(name, shape)| {
-            let encoding = Role::of(&name).map_or(Encoding::F32, |role| recipe.encoding(role));
+            let encoding = match shape {
+                Shape::Vector(_) => Encoding::F32,
+                Shape::Matrix(..) => recipe.encoding(Role::of(&name).expect("every matrix of the schema has a role")),
+            };
             (name, shape, encoding)
         });
         let tensors = tensors.collect();

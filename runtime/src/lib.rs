@@ -41,11 +41,10 @@ pub mod engine;
 mod error;
 pub mod generate;
 pub mod template;
-pub mod tokenizer;
 
 pub use backend::KvType;
-pub use engine::session::{Engine, EngineOptions, Session};
+pub use engine::{Engine, EngineOptions, Logits, Sequence, Session, Span, Wants};
 pub use error::{DeviceError, GrammarError, Limit, PromptCacheError, Result, RuntimeError, SamplingError, StopError};
 pub use generate::sampler::SamplingOptions;
 pub use generate::{GenerateOptions, Generation, StopReason, Timings};
-pub use tokenizer::Tokenizer;
+pub use nanoserve_tokenizer::{TextStream, Tokenizer, TokenizerError};

@@ -17,6 +17,7 @@ mod programs;
 mod random;
 pub mod recorder;
 pub mod schema;
+pub mod specs;
 pub mod targets;
 #[allow(unsafe_code)]
 mod terminal;

@@ -7,12 +7,13 @@
 use crate::files::read_values;
 use crate::parts::{DATA, PREAMBLE, Parts, put, rehash};
 use nanoserve_converter::door;
-use nanoserve_format::vocab::{Splitter, Vocabulary};
 use nanoserve_format::{Layout, ModelSpec, NsvFile, SectionKind, parse};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, isa};
 use nanoserve_runtime::template::{Clock, Template, TemplateError};
-use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError, Tokenizer};
+use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError};
+use nanoserve_tokenizer::Tokenizer;
+use nanoserve_tokenizer::vocab::{CompiledVocabulary, Splitter};
 use std::sync::Arc;
 
 /// A door: how the corpus calls it, and the function.
@@ -168,7 +169,7 @@ pub fn vocabulary(bytes: &[u8]) -> bool {
     let place: &mut [u8] = bytemuck::cast_slice_mut(&mut aligned);
     place[..section.len()].copy_from_slice(&section);
     let section = &place[..section.len()];
-    let Ok(vocabulary) = Vocabulary::open(section) else { return false };
+    let Ok(vocabulary) = CompiledVocabulary::open(section) else { return false };
     let ids: Vec<u32> = (0..vocabulary.max_id().unwrap_or(0).min(300)).chain([u32::MAX]).collect();
     for skip_special in [true, false] {
         let _ = vocabulary.decode(&ids, skip_special);

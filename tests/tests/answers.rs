@@ -313,7 +313,7 @@ fn guessing_changes_no_bit() {
                 let plain = GenerateOptions { max_tokens, sampling, stops, ..GenerateOptions::default() };
                 let mut last = None;
                 for lookup in [0, 1, 5, 16, 64] {
-                    session.truncate(0);
+                    _ = session.truncate(0);
                     let options = GenerateOptions { lookup, ..plain.clone() };
                     let mut pieces = Vec::new();
                     let g = session

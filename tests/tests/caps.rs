@@ -5,12 +5,12 @@
 
 use nanoserve_converter::door;
 use nanoserve_format::parse;
-use nanoserve_format::vocab::Vocabulary;
-use nanoserve_runtime::Tokenizer;
 use nanoserve_tests::SplitMix64;
 use nanoserve_tests::counting::{Counting, peak};
 use nanoserve_tests::mutate::mutate;
 use nanoserve_tests::targets::{PARTS, file, safetensors_model};
+use nanoserve_tokenizer::Tokenizer;
+use nanoserve_tokenizer::vocab::CompiledVocabulary;
 use std::fs;
 use std::path::Path;
 
@@ -63,7 +63,7 @@ const READERS: [Reader; 5] = [
         always: 1 << 10,
         factor: 0,
         rounds: 20_000,
-        read: |bytes| counted(|| Vocabulary::open(bytes).map(|_| ())),
+        read: |bytes| counted(|| CompiledVocabulary::open(bytes).map(|_| ())),
     },
     Reader {
         name: "tokenizer",

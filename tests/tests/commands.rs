@@ -2,8 +2,8 @@
 
 use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::cpu::isa;
-use nanoserve_runtime::tokenizer::TextStream;
 use nanoserve_tests::{Fixture, Run, Tiny, command, convert, copy_folder, engine, fixture, nanoserve};
+use nanoserve_tokenizer::TextStream;
 use serde_json::Value;
 use std::fs;
 use std::io::Read;

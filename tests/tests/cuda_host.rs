@@ -1,6 +1,6 @@
 //! The CUDA backend without a GPU: what it asks of a device, asserted by one that records.
 
-use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, QkNorm, Window};
+use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, Window};
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, isa};
@@ -9,8 +9,8 @@ use nanoserve_runtime::cuda::device::{Launch, Span};
 use nanoserve_runtime::cuda::split::Split;
 use nanoserve_runtime::diagnose::roofline::Limits;
 use nanoserve_runtime::diagnose::verify::trace;
-use nanoserve_runtime::engine::step::Logits;
-use nanoserve_runtime::{Engine, KvType, RuntimeError};
+use nanoserve_runtime::engine::Logits;
+use nanoserve_runtime::{Engine, KvType, RuntimeError, Wants};
 use nanoserve_tests::recorder::{Event, Recorder};
 use nanoserve_tests::{random_tensors, write_tensors};
 use std::path::{Path, PathBuf};
@@ -258,6 +258,28 @@ fn all_memory_comes_back() {
     assert_eq!(device.used(), 0);
 }
 
+/// A rotation that goes by a sequence's length has a table for each length: old ones go.
+#[test]
+fn tables_of_angles_do_not_pile_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Recorder::new(ENOUGH);
+    let scaling = RopeScaling::Dynamic { factor: 2.0, original_context: 16 };
+    let spec = ModelSpec { rope: Rope { scaling, ..base().rope }, ..base() };
+    let mut engine = open(&write(folder.path(), &spec, Encoding::F16), &device);
+    let mut used = Vec::new();
+    for capacity in 17..57 {
+        let mut session = engine.session(capacity, KvType::F16).unwrap();
+        session.feed(&[1; 9], 9).unwrap();
+        for id in 0..4 {
+            session.feed(&[id], 1).unwrap();
+        }
+        drop(session);
+        used.push(device.used());
+    }
+    assert!(used[4] > used[0], "each length has a table of its own: {used:?}");
+    assert_eq!(used[20..], [used[20]; 20]);
+}
+
 #[test]
 fn a_failing_device_ends_the_step_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
@@ -268,10 +290,10 @@ fn a_failing_device_ends_the_step_and_nothing_is_lost() {
         device.fail(call);
         let error = session.feed(&[1, 2, 3], 3).unwrap_err().to_string();
         assert_eq!(error, format!("{call} failed on the GPU: as asked"));
-        assert_eq!(session.state().len(), 0, "{call}");
+        assert_eq!(session.len(), 0, "{call}");
     }
     session.feed(&[1, 2, 3], 3).unwrap();
-    assert_eq!(session.state().len(), 3);
+    assert_eq!(session.len(), 3);
 }
 
 #[test]
@@ -290,7 +312,7 @@ fn keys_and_values_come_back_from_a_file() {
     let read = |kind| nanoserve_runtime::engine::prompt_cache::PromptCache::read(&kept, &root, KvType::F16, kind);
     let mut session = engine.session(400, KvType::F16).unwrap();
     read(kind).unwrap().unwrap().restore(&mut session).unwrap();
-    assert_eq!(session.state().len(), 40);
+    assert_eq!(session.len(), 40);
     let error = read(nanoserve_runtime::backend::BackendKind::Cpu).unwrap_err().to_string();
     assert!(error.contains("is of a run on the GPU, this is the CPU"), "{error}");
 }
@@ -370,7 +392,7 @@ fn a_split_session_comes_back_from_a_file() {
     let kind = session.engine().backend().kind();
     let read = |kind| nanoserve_runtime::engine::prompt_cache::PromptCache::read(&kept, &root, KvType::F16, kind);
     read(kind).unwrap().unwrap().restore(&mut session).unwrap();
-    assert_eq!(session.state().len(), 40);
+    assert_eq!(session.len(), 40);
     let error = read(nanoserve_runtime::backend::BackendKind::Cuda(0)).unwrap_err().to_string();
     assert!(error.contains("a run on 1 layers on the CPU and the rest on the GPU, this is the GPU"), "{error}");
 }
@@ -382,14 +404,14 @@ fn the_likeliest_tokens_are_all_that_comes_back() {
     let mut engine = open(&write(folder.path(), &base(), Encoding::F16), &device);
     let mut session = engine.session(64, KvType::F16).unwrap();
     for (top, kernel, bytes) in [(1, "argmax", 8), (40, "top_candidates", 320)] {
-        session.feed_top(&[1], 1, Some(top)).unwrap();
+        session.feed_for(&[1], 1, Wants::Top(top)).unwrap();
         let events = device.take();
         assert_eq!(events.last().map(what), Some(("from", bytes)));
         let launched = |e: &Event| matches!(e, Event::Launch(launch) if launch.kernel == kernel);
         assert!(launched(&events[events.len() - 2]), "{events:?}");
     }
     // More than there are is all there are.
-    session.feed_top(&[1], 1, Some(200)).unwrap();
+    session.feed_for(&[1], 1, Wants::Top(200)).unwrap();
     assert_eq!(device.take().last().map(what), Some(("from", 8 * 50)));
 }
 
@@ -409,7 +431,7 @@ fn the_next_step_is_queued_before_a_token_comes_back() {
         assert_eq!(session.feed_ahead(0, true).unwrap(), Logits::Top(vec![(0, 0.0)]));
         // The step behind the one that is waited for; nothing is allocated, and nothing goes there.
         assert_eq!(events(&device), [&ahead((turn + 1) % 2)[..], &[("end", turn % 2)]].concat(), "{turn}");
-        assert_eq!((session.state().len(), session.ids().len()), (7 + turn as usize, 7 + turn as usize));
+        assert_eq!((session.len(), session.ids().len()), (7 + turn as usize, 7 + turn as usize));
     }
     // The last one begins nothing.
     session.feed_ahead(0, false).unwrap();
@@ -423,7 +445,7 @@ fn the_next_step_is_queued_before_a_token_comes_back() {
     // What was begun is forgotten by whatever else is done.
     session.feed_ahead(0, true).unwrap();
     session.feed(&[0], 1).unwrap();
-    assert_eq!((session.state().len(), session.ids().len()), (15, 15));
+    assert_eq!((session.len(), session.ids().len()), (15, 15));
     session.feed_ahead(0, true).unwrap();
     assert_eq!(session.truncate(16), 16);
     device.take();
@@ -439,7 +461,7 @@ fn no_step_is_begun_behind_the_context() {
     let mut session = engine.session(8, KvType::F16).unwrap();
     session.feed(&[1; 5], 5).unwrap();
     (0..3).for_each(|_| _ = session.feed_ahead(0, true).unwrap());
-    assert_eq!(session.state().len(), 8);
+    assert_eq!(session.len(), 8);
     assert!(matches!(session.feed_ahead(0, true), Err(RuntimeError::PromptTooLong { got: 1, room: 0 })));
 }
 
@@ -455,7 +477,7 @@ fn a_step_that_was_begun_may_fail() {
         device.fail(call);
         let error = session.feed_ahead(0, true).unwrap_err().to_string();
         assert_eq!(error, format!("{call} failed on the GPU: as asked"));
-        assert_eq!(session.state().len(), session.ids().len(), "{call}");
+        assert_eq!(session.len(), session.ids().len(), "{call}");
         device.take();
         // The step is sent again: nobody knows what the device has.
         session.feed_ahead(0, true).unwrap();

@@ -227,7 +227,7 @@ fn running_ahead_changes_nothing() {
                 let options = GenerateOptions { max_tokens: Some(most), ..options(false) };
                 let ahead = run(&mut session, &options, usize::MAX).unwrap();
                 assert_eq!((&ahead.ids[..], ahead.stop_reason), (&whole.ids[..most], StopReason::Length), "{what}");
-                assert_eq!(session.ids().len(), session.state().len(), "{what}");
+                assert_eq!(session.ids().len(), session.len(), "{what}");
             }
             // Ended by the caller, by a token, by the context: what was begun is no part of it.
             let cancelled = run(&mut session, &options(false), 5).unwrap();

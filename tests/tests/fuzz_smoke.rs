@@ -5,11 +5,11 @@
 //!
 //!     cargo test -p nanoserve-tests --test fuzz_smoke -- --ignored
 
-use nanoserve_format::vocab::{Added, Contents, Family, Piece};
 use nanoserve_format::{Encoding, ModelSpec, Rope, RopeScaling, SectionKind};
 use nanoserve_tests::mutate::mutate;
 use nanoserve_tests::targets::{PARTS, TARGETS, Target, WHOLE, input, safetensors_model};
 use nanoserve_tests::{SourceType, SplitMix64, Tiny, fixtures, write_file};
+use nanoserve_tokenizer::vocab::{Added, Contents, Family, Piece};
 use serde_json::{Value, json};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

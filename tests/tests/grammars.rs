@@ -3,7 +3,7 @@
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::isa;
-use nanoserve_runtime::generate::grammar::{Grammar, GrammarError, Vocabulary};
+use nanoserve_runtime::generate::grammar::{Grammar, GrammarError, GrammarTokens};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError, SamplingOptions, StopReason, Tokenizer};
 use nanoserve_tests::schema::validate;
 use nanoserve_tests::{engine, fixture};
@@ -43,12 +43,12 @@ fn schemas() -> Vec<Value> {
 }
 
 /// A fixture's engine with what grammars need; its byte-level or its SentencePiece-like tokenizer.
-fn open(name: &str, folder: &Path) -> (Engine<CpuBackend>, Tokenizer, Vocabulary, Vec<u32>) {
+fn open(name: &str, folder: &Path) -> (Engine<CpuBackend>, Tokenizer, GrammarTokens, Vec<u32>) {
     let path = fixture(name).convert(Encoding::Q8, folder);
     let engine = engine(&path, isa::available().pop().unwrap(), 1);
     let tokenizer = engine.tokenizer().unwrap();
     let eos_ids = engine.file().generation().unwrap().eos_ids;
-    let vocabulary = Vocabulary::new(&tokenizer, engine.file().spec().vocab_size, &eos_ids).unwrap();
+    let vocabulary = GrammarTokens::new(&tokenizer, engine.file().spec().vocab_size, &eos_ids).unwrap();
     (engine, tokenizer, vocabulary, eos_ids)
 }
 
@@ -116,8 +116,8 @@ fn without_an_end_token_a_complete_answer_ends() {
     let folder = tempfile::tempdir().unwrap();
     let (mut engine, tokenizer, _, eos_ids) = open("tied-llama3", folder.path());
     let vocab_size = engine.file().spec().vocab_size;
-    let without = Vocabulary::new(&tokenizer, vocab_size, &[]).unwrap().lark("start: /[ab]+/").unwrap();
-    let with = Vocabulary::new(&tokenizer, vocab_size, &eos_ids).unwrap().lark("start: /[ab]+/").unwrap();
+    let without = GrammarTokens::new(&tokenizer, vocab_size, &[]).unwrap().lark("start: /[ab]+/").unwrap();
+    let with = GrammarTokens::new(&tokenizer, vocab_size, &eos_ids).unwrap().lark("start: /[ab]+/").unwrap();
     let prompt = tokenizer.encode("The harbour", true).unwrap();
     let mut session = engine.session(60, KvType::F16).unwrap();
     let g = session.generate(&prompt, &options(without, &[], 1), Some(&tokenizer), &mut |_| true).unwrap();
@@ -211,7 +211,7 @@ fn the_bytes_of_real_tokens_make_their_text() {
             // A SentencePiece tokenizer puts a space in front of a text.
             assert_eq!(String::from_utf8(joined).unwrap().trim_start(), text.trim_start(), "{name}");
         }
-        let vocabulary = Vocabulary::new(&tokenizer, count, &[2]).unwrap();
+        let vocabulary = GrammarTokens::new(&tokenizer, count, &[2]).unwrap();
         vocabulary.json_schema(r#"{"type": "object"}"#).unwrap();
     }
 }

@@ -5,7 +5,7 @@
 
 use nanoserve_format::{Encoding, parse};
 use nanoserve_runtime::backend::DEFAULT_CHUNK;
-use nanoserve_runtime::engine::admission::session_bytes;
+use nanoserve_runtime::engine::admission::sequence_bytes;
 use nanoserve_runtime::{Engine, EngineOptions, KvType};
 use nanoserve_tests::counting::{Counting, peak};
 use nanoserve_tests::{SourceType, Tiny, convert_with};
@@ -94,7 +94,7 @@ fn claims_cost_nothing_a_conversion_little_and_a_session_what_was_said() {
     for (encoding, kv_type) in [(Encoding::F32, KvType::F32), (Encoding::Q8, KvType::F16)] {
         convert_with(&source, encoding, &out, None);
         let mut engine = Engine::open(&out, &EngineOptions::default()).unwrap();
-        let said = session_bytes(engine.file().spec(), capacity, kv_type, DEFAULT_CHUNK) as usize;
+        let said = sequence_bytes(engine.file().spec(), capacity, kv_type, DEFAULT_CHUNK) as usize;
         let bytes = peak(|| _ = engine.session(capacity, kv_type).unwrap().feed(&ids, DEFAULT_CHUNK).unwrap());
         println!("{encoding}, kv {}: {bytes} bytes in use, {said} said", kv_type.name());
         assert!(bytes < said + (256 << 10), "{encoding}: {bytes} bytes in use, {said} were said");

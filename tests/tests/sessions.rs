@@ -50,7 +50,7 @@ fn a_shared_beginning_runs_once_at_every_cut() {
             assert_eq!(next.reused, turn.len() - 1);
             let short = session.generate(&ids[..9], &options, None, &mut |_| true).unwrap();
             assert_eq!(short.reused, 8);
-            session.truncate(0);
+            _ = session.truncate(0);
             let plain = session.generate(&ids[..9], &options, None, &mut |_| true).unwrap();
             assert_eq!((plain.reused, outcome(&plain)), (0, outcome(&short)), "{encoding}");
         }
@@ -75,7 +75,7 @@ fn what_was_cut_off_is_not_remembered() {
     assert_eq!(session.ids(), &ids[..14]);
     let resumed = session.generate(&ids, &options(0.0), None, &mut |_| true).unwrap();
     assert_eq!(resumed.reused, 14);
-    session.truncate(3);
+    _ = session.truncate(3);
     assert_eq!(session.ids(), &ids[..3]);
     // A prompt that is refused leaves what it shares with the cache.
     assert!(session.generate(&[ids[0], ids[1], u32::MAX], &options(0.0), None, &mut |_| true).is_err());

@@ -1,96 +1,17 @@
 //! Every switch of a model's description against the plain twin, bit for bit: on every way through the model, in contexts
 //! that wind around a window's ring more than once.
 
-use nanoserve_format::{Activation, Encoding, ModelSpec, QkNorm, Rope, RopeScaling, Window};
+use nanoserve_format::{Encoding, ModelSpec, QkNorm, RopeScaling};
 use nanoserve_runtime::backend::{KvShape, WINDOW_STEP};
 use nanoserve_runtime::diagnose::verify::trace;
 use nanoserve_runtime::{GenerateOptions, KvType, SamplingOptions};
+use nanoserve_tests::specs::{base, rope, specs, window};
 use nanoserve_tests::{SplitMix64, Twin, engine, for_each_isa, random_tensors, write_tensors};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Tokens: two rings of the smallest windows, and some.
 const TOKENS: usize = 660;
-
-fn base() -> ModelSpec {
-    ModelSpec {
-        hidden_size: 24,
-        intermediate_size: 40,
-        n_layers: 3,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 12,
-        vocab_size: 50,
-        context_length: 1 << 12,
-        ..ModelSpec::default()
-    }
-}
-
-fn rope(theta: f64, rotary_dim: Option<usize>, scaling: RopeScaling) -> Rope {
-    Rope { theta, rotary_dim, scaling }
-}
-
-fn window(size: usize, layers: &[usize], rope: Option<Rope>) -> Option<Window> {
-    Some(Window { size, layers: layers.to_vec(), rope })
-}
-
-/// Each switch at least once, alone or with what it is found with.
-fn specs() -> Vec<(&'static str, ModelSpec)> {
-    let yarn = RopeScaling::Yarn {
-        factor: 4.0,
-        original_context: 200,
-        beta_fast: 32.0,
-        beta_slow: 1.0,
-        truncate: true,
-        attention_factor: 1.138_629_436_111_989,
-    };
-    let long = RopeScaling::LongRope {
-        short_factor: vec![1.0, 1.1, 1.2],
-        long_factor: vec![1.0, 2.5, 7.0],
-        original_context: 100,
-        attention_factor: 1.19,
-    };
-    let dynamic = RopeScaling::Dynamic { factor: 2.0, original_context: 300 };
-    vec![
-        ("a window in every layer", ModelSpec { window: window(5, &[0, 1, 2], None), ..base() }),
-        (
-            "caps, norms on both sides, scales, gelu, a window in some layers",
-            ModelSpec {
-                window: window(16, &[0, 2], None),
-                post_norm: true,
-                attn_softcap: Some(2.0),
-                logit_softcap: Some(3.0),
-                attn_scale: Some(0.4),
-                embed_scale: 4.898_979_485_566_356,
-                activation: Activation::GeluTanh,
-                tied_lm_head: true,
-                ..base()
-            },
-        ),
-        (
-            "windows with their own rotation, norms of heads",
-            ModelSpec {
-                window: window(33, &[0, 1], Some(rope(10000.0, None, RopeScaling::Default {}))),
-                rope: rope(1e6, None, RopeScaling::Linear { factor: 8.0 }),
-                qk_norm: QkNorm::Head,
-                post_norm: true,
-                qkv_bias: true,
-                ..base()
-            },
-        ),
-        (
-            "norms behind blocks alone, and of whole projections",
-            ModelSpec { pre_norm: false, post_norm: true, qk_norm: QkNorm::Projection, ..base() },
-        ),
-        ("multipliers", ModelSpec { residual_scale: 0.22, embed_scale: 12.0, logit_divisor: 8.0, ..base() }),
-        ("layers without rotation", ModelSpec { no_rope_layers: vec![1], rope: rope(1e4, None, yarn), ..base() }),
-        (
-            "a rotation of half a head, by the session's length",
-            ModelSpec { rope: rope(1e4, Some(6), long), window: window(64, &[1], None), ..base() },
-        ),
-        ("a rotation stretched by the session's length", ModelSpec { rope: rope(1e4, None, dynamic), ..base() }),
-    ]
-}
 
 fn ids(vocab_size: usize) -> Vec<u32> {
     let mut random = SplitMix64::new(3);
@@ -270,7 +191,7 @@ fn a_ring_says_when_it_has_forgotten() {
     }
     assert_eq!(session.truncate(TOKENS + 5), TOKENS);
     assert_eq!(session.truncate(furthest - 1), 0);
-    assert_eq!(session.state().len(), 0);
+    assert_eq!(session.len(), 0);
     assert_eq!(bits(&session.feed(&ids, 7).unwrap()), last);
 
     // What never went around is all there.
@@ -301,6 +222,6 @@ fn a_ring_is_as_long_as_its_window_needs() {
     assert_eq!(shape.bytes(), (768 + 32768 + 768) * 2 * (12 + 16) * 2);
     assert_eq!(KvShape::new(&spec, 100, KvType::F16).positions, [112, 112, 112]);
     let full = KvShape::new(&base(), 32768, KvType::F16).bytes();
-    let said = |spec: &ModelSpec| nanoserve_runtime::engine::admission::session_bytes(spec, 32768, KvType::F16, 256);
+    let said = |spec: &ModelSpec| nanoserve_runtime::engine::admission::sequence_bytes(spec, 32768, KvType::F16, 256);
     assert_eq!(said(&base()) - said(&spec), full - shape.bytes());
 }

@@ -7,10 +7,9 @@
 
 use nanoserve_converter::compile_tokenizer;
 use nanoserve_format::{Encoding, ModelSpec, NsvFile, Plan, SectionKind, Writer};
-use nanoserve_runtime::Tokenizer;
 use nanoserve_runtime::cpu::isa;
-use nanoserve_runtime::tokenizer::TextStream;
 use nanoserve_tests::{engine, fixtures};
+use nanoserve_tokenizer::{TextStream, Tokenizer};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -355,7 +354,7 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
-    fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+    fn pick<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
         all[self.below(all.len())]
     }
 }
@@ -405,8 +404,8 @@ impl<'t> Texts<'t> {
         ];
         let mut text = String::new();
         for _ in 0..random.below(40) {
-            text += random.of(&WORDS);
-            text += random.of(&[" ", " ", " ", " ", ", ", ". ", "\n", "\n    "]);
+            text += random.pick(&WORDS);
+            text += random.pick(&[" ", " ", " ", " ", ", ", ". ", "\n", "\n    "]);
         }
         text
     }
@@ -482,12 +481,12 @@ impl<'t> Texts<'t> {
             0 => text.extend(char::from_u32(random.below(0x11_0000) as u32)),
             1 => text.extend(char::from_u32(random.below(0x800) as u32)),
             2 => text.extend((0..random.below(6)).filter_map(|_| char::from_u32(random.below(0x1_0000) as u32))),
-            3 | 4 => (0..1 + random.below(5)).for_each(|_| *text += random.of(&SPACES)),
-            5 => *text += &random.of(&SPACES).repeat(random.below(60)),
+            3 | 4 => (0..1 + random.below(5)).for_each(|_| *text += random.pick(&SPACES)),
+            5 => *text += &random.pick(&SPACES).repeat(random.below(60)),
             6 => (0..random.below(9)).for_each(|_| text.push(char::from(b'0' + random.below(10) as u8))),
-            7 => *text += random.of(&SHORT),
-            8 => *text += random.of(&MARKS),
-            9 => *text += random.of(&FALSE),
+            7 => *text += random.pick(&SHORT),
+            8 => *text += random.pick(&MARKS),
+            9 => *text += random.pick(&FALSE),
             // Added tokens whole, twice over, and broken off at either end.
             10 if !self.added.is_empty() => *text += &self.added[random.below(self.added.len())],
             11 if !self.added.is_empty() => {
@@ -507,7 +506,7 @@ impl<'t> Texts<'t> {
                 }
             }
             _ if random.below(40) == 0 => {
-                let c = random.of(&["a", "ab", "é", "日", "!", "1", "👍", "aA"]);
+                let c = random.pick(&["a", "ab", "é", "日", "!", "1", "👍", "aA"]);
                 *text += &c.repeat(random.below(400));
             }
             _ => (0..1 + random.below(8)).for_each(|_| text.push(char::from(b'a' + random.below(26) as u8))),

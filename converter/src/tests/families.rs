@@ -95,7 +95,7 @@ fn every_entry_of_the_table_holds_together() {
         let spec = resolve(config).unwrap();
         let mut parts: Vec<Part> =
             family.modules.iter().flat_map(|group| group.iter()).flat_map(|module| module.0.to_vec()).collect();
-        let of: Vec<Part> = Part::of(&spec).collect();
+        let of: Vec<Part> = Part::in_layer(&spec, 0).collect();
         assert_eq!(parts.len(), of.len(), "{}: a part has two modules, or none", family.name);
         parts.retain(|part| !of.contains(part));
         assert!(parts.is_empty(), "{}: {parts:?}", family.name);

@@ -11,6 +11,7 @@ use nanoserve_format::{Activation, ModelSpec, NsvFile, PANEL_ROWS, Shape};
 use room::Room;
 use rope::RopeTable;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Tokens of a prompt that go through the model in one step, unless asked otherwise.
@@ -22,7 +23,7 @@ pub const ATTENTION_BLOCK: usize = 64;
 /// Tokens that a layer with a window stores and attends at a time: more would need a longer ring.
 pub const WINDOW_STEP: usize = 256;
 
-/// Logits that a backend gives at most of a row that it does not give.
+/// The most candidates that [`Backend::top`] may return.
 pub const MOST_CANDIDATES: usize = 256;
 
 /// How keys and values are kept.
@@ -84,8 +85,13 @@ impl KvShape {
 
     /// Bytes of the cache: keys and values.
     pub fn bytes(&self) -> u128 {
+        self.bytes_of(usize::MAX)
+    }
+
+    /// Bytes that the first `len` positions take.
+    pub fn bytes_of(&self, len: usize) -> u128 {
         let widths = self.head_dim as u128 + self.head_dim.next_multiple_of(PANEL_ROWS) as u128;
-        let positions: u128 = self.positions.iter().map(|&n| n as u128).sum();
+        let positions: u128 = self.positions.iter().map(|&n| n.min(len) as u128).sum();
         self.n_kv_heads as u128 * positions * widths * self.kv_type.bytes() as u128
     }
 }
@@ -163,6 +169,30 @@ impl Ids<'_> {
     }
 }
 
+/// Rows of one sequence in a step, which stand one behind the other, as [`Backend::rope`] turns them.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'t> {
+    /// Cosines and sines of the positions.
+    pub table: &'t RopeTable,
+    /// Position of the first row.
+    pub first: usize,
+    /// How many rows.
+    pub rows: usize,
+}
+
+/// The tokens of one sequence in a step, as [`Backend::attention`] stores and attends them.
+#[derive(Debug)]
+pub struct Attending<'c, C> {
+    /// The sequence's keys and values.
+    pub cache: &'c mut C,
+    /// Position of the first token.
+    pub first: usize,
+    /// Tokens whose keys and values are stored.
+    pub tokens: usize,
+    /// The last of them that also attend: 0 to `tokens`.
+    pub queries: usize,
+}
+
 /// The number of a [`Backend::choose`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice(pub u64);
@@ -184,6 +214,9 @@ pub trait Backend {
 
     /// A buffer for rows of `width`.
     fn buffer(&mut self, width: usize) -> Self::Buffer;
+
+    /// Gives a buffer rows of another width. What it held is lost where that changes something.
+    fn set_width(&mut self, buffer: &mut Self::Buffer, width: usize);
 
     /// An empty cache.
     ///
@@ -212,23 +245,34 @@ pub trait Backend {
         DEFAULT_CHUNK
     }
 
-    /// What memory a session can get; None where nobody says.
-    fn room(&self) -> Option<Room> {
-        Room::now()
+    /// Whether a step may hold the tokens of several sequences. Where it may not, the engine runs them one after the
+    /// other, so that each gets the arithmetic that it gets alone.
+    fn mixes(&self) -> bool {
+        true
     }
+
+    /// What memory a sequence can get, less what others were promised and have not touched yet; None where the system
+    /// does not say.
+    fn room(&self, promised: u64) -> Option<Room> {
+        Room::now(promised)
+    }
+
+    /// Bytes of a cache that the system has promised and that no token has touched yet, once `len` positions were
+    /// written.
+    fn untouched(&self, cache: &Self::Cache, len: usize) -> u64;
 
     /// The rows of a buffer, on the host.
     fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> Cow<'a, [f32]>;
 
-    /// The `k` (1 to [`MOST_CANDIDATES`], at most as many as there are) largest logits of the one row there is, with their
-    /// ids, the largest first, of equals the lower id; what is not a number, or plus infinity, before all. None where a backend
-    /// does not choose among them by itself: their row is then read.
+    /// The `k` (1 to [`MOST_CANDIDATES`], at most as many as there are) largest logits of a buffer of one row, with their
+    /// ids: the largest first, of equals the lower id; what is not a number, or plus infinity, before all. None where a
+    /// backend does not choose by itself, or the buffer has more rows: they are then read.
     fn top(&mut self, _logits: &Self::Buffer, _k: usize) -> Option<Vec<(u32, f32)>> {
         None
     }
 
-    /// Begins to choose the likeliest token of the one row there is, as [`Backend::top`] ranks them. The next step may be of it
-    /// ([`Ids::Chosen`]) before [`Backend::chosen`] has told which it is. None where a backend cannot do that.
+    /// Begins to choose the likeliest token of a buffer of one row, as [`Backend::top`] ranks them. The next step may be
+    /// of that token ([`Ids::Chosen`]) before [`Backend::chosen`] has told which it is. None where a backend cannot do that.
     fn choose(&mut self, _logits: &Self::Buffer) -> Option<Choice> {
         None
     }
@@ -264,17 +308,19 @@ pub trait Backend {
     /// As [`Backend::rms_norm`], of each part of a row that is as long as the weight by itself, in place.
     fn norm_parts(&mut self, x: &mut Self::Buffer, weight: &Self::Weight, eps: f32);
 
-    /// Turns every head of every row by its position, as far as the table goes; the first row stands at position `first`.
-    fn rope(&mut self, x: &mut Self::Buffer, head_dim: usize, table: &RopeTable, first: usize);
+    /// Turns every head of every row by its position, as far as the table goes. `turns` has the rows of one sequence
+    /// after the other, together all rows of `x`.
+    fn rope(&mut self, x: &mut Self::Buffer, head_dim: usize, turns: &[Turn]);
 
-    /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) into a layer's cache from position `first` on, and attends
-    /// queries (`[rows, n_heads * head_dim]`), those of the last tokens or none, to what each sees: itself and what is
-    /// before it. A ring forgets: the tokens' own positions and those that they see are what it is sure to hold.
+    /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) of each sequence into a layer of its cache, and attends
+    /// its queries (`[queries, n_heads * head_dim]`) to what each sees: itself and what is before it. `qkv` and `out`
+    /// hold the rows of one sequence after the other, in the order of `spans`. A ring forgets: it is sure to hold the
+    /// tokens' own positions and those that they see.
     fn attention(
         &mut self,
         qkv: [&Self::Buffer; 3],
-        cache: (&mut Self::Cache, usize),
-        first: usize,
+        spans: &mut [Attending<Self::Cache>],
+        layer: usize,
         how: &Attention,
         out: &mut Self::Buffer,
     );
@@ -297,6 +343,6 @@ pub trait Backend {
     /// `x += y`.
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer);
 
-    /// Drops all rows of `x` but the last `rows`.
-    fn keep_last(&mut self, x: &mut Self::Buffer, rows: usize);
+    /// Drops all rows of `x` but these, in ascending order.
+    fn keep(&mut self, x: &mut Self::Buffer, rows: &[Range<usize>]);
 }

@@ -25,13 +25,14 @@ pub struct Room {
 }
 
 impl Room {
-    /// Of this process at this moment; None where the system does not say.
-    pub fn now() -> Option<Room> {
-        Room::below(Path::new("/"))
+    /// Of this process at this moment, less what it promised to somebody and has not touched yet; None where the system
+    /// does not say.
+    pub fn now(promised: u64) -> Option<Room> {
+        Room::below(Path::new("/"), promised)
     }
 
     /// As a system says whose files are below `root`.
-    fn below(root: &Path) -> Option<Room> {
+    fn below(root: &Path, promised: u64) -> Option<Room> {
         let memory = read(&root.join("proc/meminfo"));
         let swap = kilobytes(&memory, "SwapFree:").unwrap_or(0);
         let machine = kilobytes(&memory, "MemAvailable:").map(|free| (free.saturating_add(swap), Limit::Machine));
@@ -45,7 +46,9 @@ impl Room {
             ulimit("Max address space", "VmSize:", Limit::AddressSpace),
             ulimit("Max data size", "VmData:", Limit::Data),
         ];
-        let all = machine.into_iter().chain(groups).chain(ulimits.into_iter().flatten());
+        // The limits of a process count memory when it is mapped, the others when it is touched.
+        let touched = machine.into_iter().chain(groups).map(|(bytes, limit)| (bytes.saturating_sub(promised), limit));
+        let all = touched.chain(ulimits.into_iter().flatten());
         all.min_by_key(|(bytes, _)| *bytes).map(|(bytes, limit)| Room { bytes, limit })
     }
 }
@@ -143,7 +146,7 @@ mod tests {
     }
 
     fn room(files: &[(&str, &str)]) -> Option<(u64, Limit)> {
-        Room::below(system(files).path()).map(|room| (room.bytes, room.limit))
+        Room::below(system(files).path(), 0).map(|room| (room.bytes, room.limit))
     }
 
     const MEMINFO: (&str, &str) =
@@ -153,6 +156,9 @@ mod tests {
     fn the_machine_has_what_is_available_and_its_swap() {
         assert_eq!(room(&[MEMINFO]), Some((5000 * 1024, Limit::Machine)));
         assert_eq!(room(&[]), None);
+        // What was promised is not free, though the system says so.
+        let less = |promised| Room::below(system(&[MEMINFO]).path(), promised).map(|room| room.bytes);
+        assert_eq!((less(1024), less(u64::MAX)), (Some(4999 * 1024), Some(0)));
     }
 
     #[test]
@@ -208,7 +214,7 @@ mod tests {
     #[test]
     fn here_there_is_something_and_not_everything() {
         if cfg!(target_os = "linux") {
-            let room = Room::now().unwrap();
+            let room = Room::now(0).unwrap();
             assert!((1 << 20..1 << 50).contains(&room.bytes), "{room:?}");
         }
     }

@@ -7,8 +7,7 @@ use nanoserve_format::InputForm;
 use nanoserve_runtime::backend::Backend as _;
 use nanoserve_runtime::cpu::threads::default_threads;
 use nanoserve_runtime::diagnose::roofline::{Limits, Work, attended_bytes};
-use nanoserve_runtime::engine::step::Logits;
-use nanoserve_runtime::{KvType, RuntimeError};
+use nanoserve_runtime::{KvType, Logits, RuntimeError, Wants};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -206,11 +205,11 @@ fn round(a: &Arguments, session: &mut Session, chunk: usize, hashed: bool) -> Re
     let prompt: Vec<u32> = (0..a.prompt).map(|_| id()).collect();
     let mut hash = blake3::Hasher::new();
     let start = Instant::now();
-    let top = if hashed { None } else { Some(1) };
-    let logits = session.feed_top(&prompt, chunk, top)?;
+    let wants = if hashed { Wants::Last } else { Wants::Top(1) };
+    let logits = session.feed_for(&prompt, chunk, wants)?;
     let prompt_s = start.elapsed().as_secs_f64();
     let mut add = |logits: &Logits| {
-        if let Logits::Row(row) = logits {
+        if let Logits::Rows(row) = logits {
             hash.update(bytemuck::cast_slice(row));
         }
     };
@@ -218,14 +217,14 @@ fn round(a: &Arguments, session: &mut Session, chunk: usize, hashed: bool) -> Re
     let mut generate_s = 0.0;
     let mut likeliest = match logits {
         Logits::Top(top) => top.first().map(|(id, _)| *id),
-        Logits::Row(_) => None,
+        Logits::Rows(_) => None,
     };
     for left in (0..a.n_gen).rev() {
         let id = likeliest.unwrap_or_else(&mut id);
         let start = Instant::now();
         let logits = match likeliest {
             Some(id) => session.feed_ahead(id, left > 0)?,
-            None => session.feed_top(&[id], 1, top)?,
+            None => session.feed_for(&[id], 1, wants)?,
         };
         generate_s += start.elapsed().as_secs_f64();
         add(&logits);

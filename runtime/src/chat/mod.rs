@@ -24,9 +24,9 @@ mod conversation;
 pub use conversation::Conversation;
 
 use crate::template::{Clock, Template, TemplateError};
-use crate::tokenizer::{Tokenizer, TokenizerError};
 use minijinja::Value;
 use nanoserve_format::{NsvFile, Result as FormatResult};
+use nanoserve_tokenizer::{Tokenizer, TokenizerError};
 use std::collections::BTreeMap;
 
 /// The name of the template for conversations with tools.

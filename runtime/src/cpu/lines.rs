@@ -23,10 +23,14 @@ impl Values {
         self
     }
 
-    /// Forgets all but the last `len` values.
-    pub fn keep_last(&mut self, len: usize) {
-        let first = self.len - len;
-        self.copy_within(first.., 0);
+    /// Forgets all but these values, which are in ascending order.
+    pub fn keep(&mut self, ranges: impl Iterator<Item = Range<usize>>) {
+        let mut len = 0;
+        for range in ranges {
+            let end = len + range.len();
+            self.copy_within(range, len);
+            len = end;
+        }
         self.resize(len);
     }
 }
@@ -105,7 +109,10 @@ mod tests {
             values.resize(len).iter_mut().enumerate().for_each(|(i, x)| *x = i as f32);
             assert_eq!((values.len(), values.as_ptr().addr() % 64), (len, 0));
         }
-        values.keep_last(18);
-        assert!(values.iter().enumerate().all(|(i, x)| *x == (22 + i) as f32) && values.len() == 18);
+        values.keep([2..4, 22..38].into_iter());
+        assert!(values[..2] == [2.0, 3.0] && values.len() == 18);
+        assert!(values[2..].iter().enumerate().all(|(i, x)| *x == (22 + i) as f32));
+        values.keep(std::iter::empty());
+        assert!(values.is_empty());
     }
 }

@@ -37,8 +37,8 @@ pub mod threads;
 
 pub use cache::KvCache;
 
-use crate::backend::rope::RopeTable;
-use crate::backend::{Attention, Backend, Ids, KvShape, Linear};
+use crate::backend::room::saturated;
+use crate::backend::{Attending, Attention, Backend, Ids, KvShape, Linear, Turn};
 use crate::error::{Result, RuntimeError};
 use disjoint::each_row;
 use input::Input;
@@ -200,8 +200,16 @@ impl Backend for CpuBackend {
         Buffer { data: Values::default(), width }
     }
 
+    fn set_width(&mut self, buffer: &mut Buffer, width: usize) {
+        buffer.width = width;
+    }
+
     fn cache(&mut self, shape: KvShape) -> Result<KvCache> {
         KvCache::new(shape)
+    }
+
+    fn untouched(&self, cache: &KvCache, len: usize) -> u64 {
+        saturated(cache.shape().bytes() - cache.shape().bytes_of(len))
     }
 
     fn cache_bytes<'a>(&'a self, cache: &'a KvCache, len: usize) -> Result<Vec<Cow<'a, [u8]>>> {
@@ -275,10 +283,19 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn rope(&mut self, x: &mut Buffer, head_dim: usize, table: &RopeTable, first: usize) {
+    fn rope(&mut self, x: &mut Buffer, head_dim: usize, turns: &[Turn]) {
         let width = x.width;
+        let ends: Vec<usize> = turns
+            .iter()
+            .scan(0, |end, turn| {
+                *end += turn.rows;
+                Some(*end)
+            })
+            .collect();
         each_row(&self.pool, &mut x.data, width, |t, row| {
-            let (cos, sin) = table.at(first + t);
+            let own = ends.partition_point(|end| *end <= t);
+            let Turn { table, first, rows } = turns[own];
+            let (cos, sin) = table.at(first + rows - (ends[own] - t));
             for head in row.chunks_exact_mut(head_dim) {
                 (self.kernels.rope)(&mut head[..2 * cos.len()], cos, sin);
             }
@@ -288,14 +305,14 @@ impl Backend for CpuBackend {
     fn attention(
         &mut self,
         qkv: [&Buffer; 3],
-        cache: (&mut KvCache, usize),
-        first: usize,
+        spans: &mut [Attending<KvCache>],
+        layer: usize,
         how: &Attention,
         out: &mut Buffer,
     ) {
         let qkv = qkv.map(Buffer::rows);
         let out = out.resize(qkv[0].rows());
-        attention::store_and_attend((self.kernels, &self.pool), qkv, cache, first, how, out);
+        attention::store_and_attend((self.kernels, &self.pool), qkv, spans, layer, how, out);
     }
 
     fn scale(&mut self, x: &mut Buffer, factor: f32) {
@@ -313,7 +330,8 @@ impl Backend for CpuBackend {
         each_row(&self.pool, &mut x.data, width, |t, x| (self.kernels.add)(x, y.row(t)));
     }
 
-    fn keep_last(&mut self, x: &mut Buffer, rows: usize) {
-        x.data.keep_last(rows * x.width);
+    fn keep(&mut self, x: &mut Buffer, rows: &[Range<usize>]) {
+        let width = x.width;
+        x.data.keep(rows.iter().map(|rows| rows.start * width..rows.end * width));
     }
 }

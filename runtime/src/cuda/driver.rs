@@ -8,11 +8,10 @@ use super::memory::PIECE;
 use super::module;
 use cudarc::driver::result::{self, DriverError, stream::StreamKind};
 use cudarc::driver::sys;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// The driver's answer, with what was asked.
@@ -29,19 +28,38 @@ fn failed(call: &str) -> impl Fn(DriverError) -> DeviceError + '_ {
 /// The context and the stream, which memory and graphs need until they are gone.
 struct Stream {
     stream: sys::CUstream,
-    /// Keeps the device's primary context.
-    _context: Arc<cudarc::driver::CudaContext>,
+    /// The device's primary context.
+    context: Arc<cudarc::driver::CudaContext>,
 }
+
+// SAFETY: the stream is a handle that only the driver looks into, and the driver may be called from any thread. Each thread
+// makes the context its own before it calls, see `current`.
+unsafe impl Send for Stream {}
+// SAFETY: as above; the driver takes calls of several threads for one stream in some order.
+unsafe impl Sync for Stream {}
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        _ = self.current();
         // SAFETY: the stream was made by `Driver::open`, and whoever used it held this.
         _ = unsafe { result::stream::destroy(self.stream) };
     }
 }
 
 impl Stream {
+    /// Makes the context this thread's own: calls of the driver are about the context of the thread that makes them. An engine
+    /// may have been moved here from another.
+    fn current(&self) -> Result<(), DriverError> {
+        thread_local!(static BOUND: Cell<bool> = const { Cell::new(false) });
+        if !BOUND.get() {
+            self.context.bind_to_thread()?;
+            BOUND.set(true);
+        }
+        Ok(())
+    }
+
     fn wait(&self) -> Result<(), DriverError> {
+        self.current()?;
         // SAFETY: the stream lives as long as this.
         unsafe { result::stream::synchronize(self.stream) }
     }
@@ -53,6 +71,9 @@ struct Pinned {
     len: usize,
     done: sys::CUevent,
 }
+
+// SAFETY: the memory is the host's and only this owns it; the event is a handle that only the driver looks into.
+unsafe impl Send for Pinned {}
 
 impl Pinned {
     fn new(len: usize) -> Result<Self, DriverError> {
@@ -85,7 +106,7 @@ struct Staging {
     buffers: [Pinned; 2],
     next: usize,
     slots: [Pinned; SLOTS],
-    stream: Rc<Stream>,
+    stream: Arc<Stream>,
 }
 
 impl Drop for Staging {
@@ -99,13 +120,17 @@ impl Drop for Staging {
 pub struct Driver {
     functions: HashMap<&'static str, sys::CUfunction>,
     staging: RefCell<Staging>,
-    stream: Rc<Stream>,
+    stream: Arc<Stream>,
     name: String,
     capability: (u32, u32),
     processors: u32,
     shared: u32,
     overlap: bool,
 }
+
+// SAFETY: functions are handles that only the driver looks into, and belong to the context, which every thread that calls has
+// as its own; all else may be sent.
+unsafe impl Send for Driver {}
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -154,7 +179,7 @@ impl Driver {
             functions.insert(kernel, function);
         }
         let stream = result::stream::create(StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
-        let stream = Rc::new(Stream { stream, _context: context });
+        let stream = Arc::new(Stream { stream, context });
         let pinned = |len| Pinned::new(len).map_err(failed("cuMemHostAlloc"));
         let (buffers, slots) = ([pinned(PIECE)?, pinned(PIECE)?], [pinned(SLOT_BYTES)?, pinned(SLOT_BYTES)?]);
         let staging = Staging { buffers, next: 0, slots, stream: stream.clone() };
@@ -172,6 +197,11 @@ impl Driver {
 }
 
 impl Driver {
+    /// Makes this thread one that may call the driver.
+    fn here(&self, call: &str) -> Result<(), DeviceError> {
+        self.stream.current().map_err(failed(call))
+    }
+
     /// Whether a launch may begin while the one before it ends, where a GPU can do that (since Hopper). Kernels read nothing but
     /// weights before the other is done: the bits are the same.
     pub fn overlapping(mut self, overlap: bool) -> Self {
@@ -241,7 +271,7 @@ fn link(ptx: &str) -> Result<Vec<u8>, DeviceError> {
 /// Memory of the GPU.
 pub struct Memory {
     span: Span,
-    stream: Rc<Stream>,
+    stream: Arc<Stream>,
 }
 
 impl fmt::Debug for Memory {
@@ -252,7 +282,7 @@ impl fmt::Debug for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // What was queued before may still use it.
+        // What was queued before may still use it. Waiting also makes the context this thread's own.
         _ = self.stream.wait();
         // SAFETY: allocated by `allocate`, freed once, and nothing on the stream uses it any more.
         _ = unsafe { result::free_sync(self.span.address) };
@@ -263,8 +293,11 @@ impl Drop for Memory {
 pub struct Graph {
     graph: sys::CUgraph,
     run: sys::CUgraphExec,
-    stream: Rc<Stream>,
+    stream: Arc<Stream>,
 }
+
+// SAFETY: both are handles that only the driver looks into, from whichever thread.
+unsafe impl Send for Graph {}
 
 impl fmt::Debug for Graph {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -304,11 +337,13 @@ impl Device for Driver {
     }
 
     fn memory(&self) -> Result<DeviceMemory, DeviceError> {
+        self.here("cuMemGetInfo")?;
         let (free, total) = result::mem_get_info().map_err(failed("cuMemGetInfo"))?;
         Ok(DeviceMemory { free: free as u64, total: total as u64 })
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
+        self.here("an allocation")?;
         // SAFETY: the memory is not read before it is written: that is the backend's order, and no matter of the host's memory.
         let address =
             unsafe { result::malloc_sync(bytes) }.map_err(failed(&format!("an allocation of {bytes} bytes")))?;
@@ -321,6 +356,7 @@ impl Device for Driver {
 
     fn copy_to(&self, to: Span, from: &[u8]) -> Result<(), DeviceError> {
         assert_eq!(to.bytes, from.len() as u64);
+        self.here("a copy to the GPU")?;
         let staging = &mut *self.staging.borrow_mut();
         for (i, piece) in from.chunks(PIECE).enumerate() {
             let pinned = &mut staging.buffers[staging.next];
@@ -343,6 +379,7 @@ impl Device for Driver {
 
     fn copy_from(&self, from: Span, to: &mut [u8]) -> Result<(), DeviceError> {
         assert_eq!(from.bytes, to.len() as u64);
+        self.here("a copy from the GPU")?;
         let staging = &mut *self.staging.borrow_mut();
         for (i, piece) in to.chunks_mut(PIECE).enumerate() {
             let pinned = &mut staging.buffers[staging.next];
@@ -360,6 +397,7 @@ impl Device for Driver {
     }
 
     fn begin_copy_from(&self, from: Span, slot: usize) -> Result<(), DeviceError> {
+        self.here("a copy from the GPU")?;
         let pinned = &mut self.staging.borrow_mut().slots[slot];
         let bytes = pinned.slice(from.bytes as usize);
         // SAFETY: nothing reads the slot before its event says that the copy is done; an earlier copy to it is before this on
@@ -372,6 +410,7 @@ impl Device for Driver {
     }
 
     fn end_copy_from(&self, slot: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        self.here("a copy from the GPU")?;
         let pinned = &mut self.staging.borrow_mut().slots[slot];
         // SAFETY: the event is the slot's own.
         unsafe { result::event::synchronize(pinned.done) }.map_err(failed("a copy from the GPU"))?;
@@ -381,12 +420,14 @@ impl Device for Driver {
 
     fn copy(&self, to: Span, from: Span) -> Result<(), DeviceError> {
         assert_eq!(to.bytes, from.bytes);
+        self.here("a copy on the GPU")?;
         // SAFETY: device memory on both sides, which is the driver's to check.
         unsafe { result::memcpy_dtod_async(to.address, from.address, to.bytes as usize, self.stream.stream) }
             .map_err(failed("a copy on the GPU"))
     }
 
     fn launch(&self, launch: &Launch) -> Result<(), DeviceError> {
+        self.here(launch.kernel)?;
         let Some(&function) = self.functions.get(launch.kernel) else {
             let cause = "there is no such kernel".to_string();
             return Err(DeviceError::Call { call: launch.kernel.to_string(), cause });
@@ -425,6 +466,7 @@ impl Device for Driver {
     }
 
     fn begin_capture(&self) -> Result<(), DeviceError> {
+        self.here("cuStreamBeginCapture")?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives as long as this.
         unsafe { result::stream::begin_capture(self.stream.stream, mode) }.map_err(failed("cuStreamBeginCapture"))
@@ -446,6 +488,7 @@ impl Device for Driver {
     }
 
     fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
+        self.here("cuGraphLaunch")?;
         // SAFETY: the graph holds the stream, and both live.
         unsafe { result::graph::launch(graph.run, self.stream.stream) }.map_err(failed("cuGraphLaunch"))
     }

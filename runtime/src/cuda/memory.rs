@@ -11,6 +11,7 @@ use crate::backend::rope::RopeTable;
 use crate::error::{Limit, Result, RuntimeError};
 use nanoserve_format::{Encoding, NsvFile, Shape, schema};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes that are copied at a time.
@@ -108,10 +109,17 @@ impl<M> DeviceBuffer<M> {
         self.memory.grow(device, 4 * rows * self.width, retired).map(|_| ())
     }
 
-    /// Its last rows alone; nothing moves.
-    pub(super) fn keep_last(&mut self, rows: usize) {
-        self.first += self.rows - rows;
-        self.rows = rows;
+    /// Some of its rows alone; nothing moves.
+    pub(super) fn keep(&mut self, rows: Range<usize>) {
+        self.first += rows.start;
+        self.rows = rows.len();
+    }
+
+    /// Rows of another width, of which it has none.
+    pub(super) fn set_width(&mut self, width: usize) {
+        if width != self.width {
+            (self.first, self.rows, self.width) = (0, 0, width);
+        }
     }
 }
 

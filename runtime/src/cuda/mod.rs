@@ -41,8 +41,9 @@ pub(crate) use launch::{RATE, RATE_MACS, tensor_rate};
 pub use memory::{DeviceBuffer, DeviceCache, DeviceWeight};
 
 use crate::backend::room::Room;
-use crate::backend::rope::RopeTable;
-use crate::backend::{Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear, MOST_CANDIDATES, WINDOW_STEP};
+use crate::backend::{
+    Attending, Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear, MOST_CANDIDATES, Turn, WINDOW_STEP,
+};
 use crate::error::{Limit, Result, RuntimeError};
 use device::{Device, DeviceError, SLOTS, Span};
 use launch::Chip;
@@ -51,10 +52,14 @@ use nanoserve_format::{Activation, NsvFile, Shape};
 use ops::{Attend, DeviceOp, DeviceRows, LayerCache, Norm, Projection};
 use plan::{Needs, Scratch, plan};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Tokens of a prompt in one step: enough for the matrices to be bound by arithmetic.
 const CHUNK: usize = 2048;
+
+/// Tables of angles that are kept: models with rotations that go by a sequence's length have one for each length.
+const MOST_ANGLES: usize = 8;
 
 /// Bytes of the step: its first position and its tokens.
 const STEP: u64 = 8;
@@ -81,6 +86,7 @@ struct Captured<G> {
 pub struct CudaBackend<D: Device> {
     device: D,
     weights: Weights<D::Memory>,
+    /// The one that was used last is the last.
     angles: Vec<AngleTable<D::Memory>>,
     work: Work<D::Memory>,
     /// Operations since the last launch.
@@ -348,6 +354,10 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         DeviceBuffer::new(width)
     }
 
+    fn set_width(&mut self, buffer: &mut DeviceBuffer<D::Memory>, width: usize) {
+        buffer.set_width(width);
+    }
+
     fn cache(&mut self, shape: KvShape) -> Result<DeviceCache<D::Memory>> {
         DeviceCache::new(&self.device, shape, self.weights.first_layer())
     }
@@ -378,7 +388,16 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         CHUNK
     }
 
-    fn room(&self) -> Option<Room> {
+    fn mixes(&self) -> bool {
+        false
+    }
+
+    fn untouched(&self, _: &DeviceCache<D::Memory>, _: usize) -> u64 {
+        // A device gives all of a cache when it is made.
+        0
+    }
+
+    fn room(&self, _: u64) -> Option<Room> {
         let free = self.device.memory().ok()?.free.saturating_sub(RESERVE);
         Some(Room { bytes: free, limit: Limit::Device })
     }
@@ -388,6 +407,11 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         self.step = None;
         // Nothing but what a step ends with is read after it; its buffers may go, and others come in their place.
         self.left_out.clear();
+        if self.angles.len() > MOST_ANGLES {
+            // A graph, and a queue that may become one, name the tables that it was made with.
+            self.angles.drain(..self.angles.len() - MOST_ANGLES);
+            (self.captured, self.last) = (None, Vec::new());
+        }
         let Some(fault) = self.fault.take() else { return Ok(()) };
         // Whether the device has taken its step on nobody knows.
         self.step_there = None;
@@ -488,16 +512,14 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         self.queue(DeviceOp::NormParts { x: x.rows(), norm: Norm { weight: weight.span, eps }, width });
     }
 
-    fn rope(&mut self, x: &mut DeviceBuffer<D::Memory>, head_dim: usize, table: &RopeTable, first: usize) {
+    fn rope(&mut self, x: &mut DeviceBuffer<D::Memory>, head_dim: usize, turns: &[Turn]) {
+        let [Turn { table, first, .. }] = *turns else { unreachable!("a step has one span") };
         let (x, offset) = (x.rows(), self.offset(first));
-        let known = match self.angles.iter().position(|known| known.is_of(table)) {
-            Some(known) => known,
-            None => {
-                self.angles.push(AngleTable::new(table));
-                self.angles.len() - 1
-            }
-        };
-        let angles = self.angles[known].reaching(&self.device, first + x.rows, &mut self.retired);
+        let known = self.angles.iter().position(|known| known.is_of(table));
+        let own = known.map_or_else(|| AngleTable::new(table), |known| self.angles.remove(known));
+        self.angles.push(own);
+        let own = self.angles.last_mut().expect("pushed above");
+        let angles = own.reaching(&self.device, first + x.rows, &mut self.retired);
         if let Some(angles) = self.note(angles.map_err(RuntimeError::from)) {
             self.queue(DeviceOp::Rope { x, head_dim, angles, offset });
         }
@@ -506,14 +528,15 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
     fn attention(
         &mut self,
         qkv: [&DeviceBuffer<D::Memory>; 3],
-        (cache, layer): (&mut DeviceCache<D::Memory>, usize),
-        first: usize,
+        spans: &mut [Attending<DeviceCache<D::Memory>>],
+        layer: usize,
         how: &Attention,
         out: &mut DeviceBuffer<D::Memory>,
     ) {
         let [q, k, v] = qkv.map(DeviceBuffer::rows);
-        let (cache, offset): (LayerCache, i32) = (cache.layer(layer), self.offset(first));
-        let wraps = first + k.rows > cache.positions;
+        let [Attending { cache, first, .. }] = spans else { unreachable!("a step has one span") };
+        let (cache, offset): (LayerCache, i32) = (cache.layer(layer), self.offset(*first));
+        let wraps = *first + k.rows > cache.positions;
         let at_a_time = if wraps && k.rows > WINDOW_STEP { WINDOW_STEP } else { k.rows.max(1) };
         let out = self.resize(out, q.rows);
         self.queue(DeviceOp::Attend(Attend { q, k, v, cache, offset, at_a_time, how: *how, out }));
@@ -543,7 +566,11 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         self.queue(DeviceOp::Add { x: x.rows(), y: y.rows() });
     }
 
-    fn keep_last(&mut self, x: &mut DeviceBuffer<D::Memory>, rows: usize) {
-        x.keep_last(rows);
+    fn keep(&mut self, x: &mut DeviceBuffer<D::Memory>, rows: &[Range<usize>]) {
+        match rows {
+            [] => x.keep(0..0),
+            [rows] => x.keep(rows.clone()),
+            _ => unreachable!("a step has one span"),
+        }
     }
 }

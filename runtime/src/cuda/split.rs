@@ -8,13 +8,13 @@ use super::device::{Device, DeviceError};
 use super::memory::{cache_bytes, holds};
 use super::{CudaBackend, DeviceBuffer, DeviceCache, DeviceWeight};
 use crate::backend::room::{self, Room};
-use crate::backend::rope::RopeTable;
-use crate::backend::{Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear};
+use crate::backend::{Attending, Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear, Turn};
 use crate::cpu::{Buffer, CpuBackend, CpuWeight, KvCache};
 use crate::error::Result;
 use nanoserve_format::{Activation, NsvFile, Shape};
 use std::borrow::Cow;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Where a model's layers are to run.
@@ -87,6 +87,19 @@ fn on_side<W>(linear: &Linear<SplitWeight>, side: fn(&SplitWeight) -> W) -> Line
     Linear { weight: side(&linear.weight), bias: linear.bias.as_ref().map(side) }
 }
 
+impl<M> SplitCache<M> {
+    /// The GPU's part; operations come to it only where it has layers.
+    fn gpu(&mut self) -> &mut DeviceCache<M> {
+        self.gpu.as_mut().expect("rows are on the GPU")
+    }
+}
+
+/// A span with the cache of one side.
+fn on_part<'s, C, P>(span: &'s mut Attending<'_, C>, part: impl FnOnce(&'s mut C) -> &'s mut P) -> Attending<'s, P> {
+    let Attending { first, tokens, queries, .. } = *span;
+    Attending { cache: part(span.cache), first, tokens, queries }
+}
+
 impl<D: Device + Debug> Split<D> {
     /// All on the CPU.
     pub fn cpu(cpu: CpuBackend) -> Self {
@@ -155,6 +168,12 @@ impl<D: Device + Debug> Backend for Split<D> {
         SplitBuffer { rows: sides.into() }
     }
 
+    fn set_width(&mut self, buffer: &mut Self::Buffer, width: usize) {
+        let sides = buffer.rows.get_mut();
+        self.cpu.set_width(&mut sides.cpu, width);
+        sides.gpu.set_width(width);
+    }
+
     fn cache(&mut self, shape: KvShape) -> Result<Self::Cache> {
         let Some((gpu, first)) = &mut self.gpu else {
             return Ok(SplitCache { cpu: self.cpu.cache(shape)?, gpu: None });
@@ -163,10 +182,10 @@ impl<D: Device + Debug> Backend for Split<D> {
         if *first > 0 {
             // Where one side has all, the session asked it already.
             let what = || "keys and values of the layers on the CPU".to_string();
-            room::admit(on_cpu.bytes(), Room::now(), what, "give a smaller --ctx, or more --gpu-layers")?;
+            room::admit(on_cpu.bytes(), Room::now(0), what, "give a smaller --ctx, or more --gpu-layers")?;
             let what = || "keys and values of the layers on the GPU".to_string();
             let need = cache_bytes(&shape, *first).into();
-            room::admit(need, gpu.room(), what, "give a smaller --ctx, or fewer --gpu-layers")?;
+            room::admit(need, gpu.room(0), what, "give a smaller --ctx, or fewer --gpu-layers")?;
         }
         Ok(SplitCache { cpu: self.cpu.cache(on_cpu)?, gpu: Some(gpu.cache(shape)?) })
     }
@@ -200,12 +219,20 @@ impl<D: Device + Debug> Backend for Split<D> {
         }
     }
 
-    fn room(&self) -> Option<Room> {
+    fn mixes(&self) -> bool {
+        self.gpu.is_none()
+    }
+
+    fn untouched(&self, cache: &Self::Cache, len: usize) -> u64 {
+        self.cpu.untouched(&cache.cpu, len)
+    }
+
+    fn room(&self, promised: u64) -> Option<Room> {
         match &self.gpu {
-            Some((gpu, 0)) => gpu.room(),
+            Some((gpu, 0)) => gpu.room(promised),
             // Each side's part is looked at by itself, when the cache is made.
             Some(_) => None,
-            None => self.cpu.room(),
+            None => self.cpu.room(promised),
         }
     }
 
@@ -291,30 +318,31 @@ impl<D: Device + Debug> Backend for Split<D> {
         }
     }
 
-    fn rope(&mut self, x: &mut Self::Buffer, head_dim: usize, table: &RopeTable, first: usize) {
+    fn rope(&mut self, x: &mut Self::Buffer, head_dim: usize, turns: &[Turn]) {
         let x = x.rows.get_mut();
         match x.on_gpu {
-            false => self.cpu.rope(&mut x.cpu, head_dim, table, first),
-            true => self.gpu().rope(&mut x.gpu, head_dim, table, first),
+            false => self.cpu.rope(&mut x.cpu, head_dim, turns),
+            true => self.gpu().rope(&mut x.gpu, head_dim, turns),
         }
     }
 
     fn attention(
         &mut self,
         qkv: [&Self::Buffer; 3],
-        (cache, layer): (&mut Self::Cache, usize),
-        first: usize,
+        spans: &mut [Attending<Self::Cache>],
+        layer: usize,
         how: &Attention,
         out: &mut Self::Buffer,
     ) {
         let [q, k, v] = qkv.map(|x| x.rows.borrow());
         let out = out.rows.get_mut();
         out.on_gpu = k.on_gpu;
-        match &mut cache.gpu {
-            Some(cache) if k.on_gpu => {
-                self.gpu().attention([&q.gpu, &k.gpu, &v.gpu], (cache, layer), first, how, &mut out.gpu);
-            }
-            _ => self.cpu.attention([&q.cpu, &k.cpu, &v.cpu], (&mut cache.cpu, layer), first, how, &mut out.cpu),
+        if k.on_gpu {
+            let mut spans: Vec<_> = spans.iter_mut().map(|span| on_part(span, SplitCache::gpu)).collect();
+            self.gpu().attention([&q.gpu, &k.gpu, &v.gpu], &mut spans, layer, how, &mut out.gpu);
+        } else {
+            let mut spans: Vec<_> = spans.iter_mut().map(|span| on_part(span, |cache| &mut cache.cpu)).collect();
+            self.cpu.attention([&q.cpu, &k.cpu, &v.cpu], &mut spans, layer, how, &mut out.cpu);
         }
     }
 
@@ -364,11 +392,11 @@ impl<D: Device + Debug> Backend for Split<D> {
         }
     }
 
-    fn keep_last(&mut self, x: &mut Self::Buffer, rows: usize) {
+    fn keep(&mut self, x: &mut Self::Buffer, rows: &[Range<usize>]) {
         let x = x.rows.get_mut();
         match x.on_gpu {
-            false => self.cpu.keep_last(&mut x.cpu, rows),
-            true => self.gpu().keep_last(&mut x.gpu, rows),
+            false => self.cpu.keep(&mut x.cpu, rows),
+            true => self.gpu().keep(&mut x.gpu, rows),
         }
     }
 }

@@ -83,7 +83,7 @@ pub fn perplexity<B: Backend>(
         if let Some(bos) = bos {
             window[0] = bos;
         }
-        session.truncate(0);
+        _ = session.truncate(0);
         let first = ctx / 2;
         session.feed_quietly(&window[..first], chunk)?;
         // The last token is foretold and need not run.

@@ -9,10 +9,9 @@ use crate::backend::{Backend, KvType};
 use crate::cpu::isa::{self, Kernels};
 use crate::cpu::pool::Pool;
 use crate::cpu::{CpuBackend, threads::default_threads};
-use crate::engine::session::Engine;
+use crate::engine::Engine;
 use crate::error::{Result, RuntimeError};
-use crate::tokenizer::Tokenizer;
-use nanoserve_format::{Encoding, Golden, GoldenRow, GoldenRun, InputForm, NsvFile, TokenizerVector, TokenizerVectors};
+use nanoserve_format::{Encoding, Golden, GoldenRow, GoldenRun, InputForm, NsvFile};
 use std::fmt;
 use std::sync::Arc;
 
@@ -286,33 +285,6 @@ pub fn against_reference(file: &Arc<NsvFile>, threads: Option<usize>) -> Result<
         result.same_first += usize::from(first == row.top.first().map(|t| t.0));
     }
     Ok(Some(result))
-}
-
-/// Holds a tokenizer against what the one it was made from did.
-///
-/// # Errors
-/// The first difference.
-pub fn tokenizer(tokenizer: &Tokenizer, vectors: &TokenizerVectors, add_bos: Option<bool>) -> Result<()> {
-    for TokenizerVector { text, ids, back } in &vectors.texts {
-        let differs = |got: String, expected: String| {
-            if got == expected {
-                Ok(())
-            } else {
-                Err(RuntimeError::TokenizerVectors { text: text.clone(), got, expected })
-            }
-        };
-        let got = tokenizer.encode(text, false)?;
-        if got != *ids {
-            differs(format!("{got:?}"), format!("{ids:?}"))?;
-        }
-        differs(tokenizer.decode(ids, false)?, back.clone())?;
-        // The makers may have said something else about BOS than the tokenizer does.
-        if add_bos.is_none() && !ids.is_empty() && !vectors.front.contains(&ids[0]) {
-            let (got, expected) = (tokenizer.encode(text, true)?, [&vectors.front[..], ids].concat());
-            differs(format!("{got:?}"), format!("{expected:?}"))?;
-        }
-    }
-    Ok(())
 }
 
 /// What is kept of a reference's logits `[ids, vocab_size]`: as many positions as of golden vectors, the last among them.

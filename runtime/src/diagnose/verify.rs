@@ -4,7 +4,7 @@
 //! `greedy_ids` (i64) and any of the ladder's activations, by the names that [`forward`](crate::engine::step) gives them.
 
 use crate::backend::{Backend, KvType};
-use crate::engine::session::Engine;
+use crate::engine::Engine;
 use crate::error::{Result, RuntimeError};
 use crate::generate::GenerateOptions;
 use crate::generate::sampler::SamplingOptions;

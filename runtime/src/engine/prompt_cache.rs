@@ -127,7 +127,7 @@ impl PromptCache {
     /// # Errors
     /// When the session has too few positions.
     pub fn restore<B: Backend>(&self, session: &mut Session<B>) -> Result<(), PromptCacheError> {
-        let (got, room, path) = (self.ids.len(), session.state().capacity(), self.path.clone());
+        let (got, room, path) = (self.ids.len(), session.capacity(), self.path.clone());
         if got > room {
             return Err(PromptCacheError::TooLong { path, got, room });
         }
@@ -147,7 +147,7 @@ impl PromptCache {
 
 /// The session's length where the model's rotary embedding is stretched by it, else 0.
 fn stretch<B: Backend>(session: &Session<B>) -> u64 {
-    let (spec, capacity) = (session.engine().file().spec(), session.state().capacity());
+    let (spec, capacity) = (session.engine().file().spec(), session.capacity());
     let ropes = [Some(&spec.rope), spec.window.as_ref().and_then(|w| w.rope.as_ref())];
     let stretched = ropes.into_iter().flatten().filter_map(unstretched).any(|n| capacity > n);
     if stretched { capacity as u64 } else { 0 }
@@ -166,7 +166,7 @@ pub fn save<B: Backend>(session: &Session<B>, path: &Path, kv_type: KvType) -> R
     bytes.extend_from_slice(&MAGIC);
     bytes.extend([VERSION, kept].iter().flat_map(|n| n.to_le_bytes()));
     bytes.extend_from_slice(&root);
-    let numbers = [ids.len() as u64, kv_bytes as u64, session.state().most() as u64, stretch(session)];
+    let numbers = [ids.len() as u64, kv_bytes as u64, session.most() as u64, stretch(session)];
     bytes.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
     bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
     kv.iter().for_each(|part| bytes.extend_from_slice(part));

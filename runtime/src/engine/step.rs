@@ -1,17 +1,21 @@
-//! One step of a decoder-only transformer: some tokens in, logits out. One operation a line; shapes beside them.
+//! One step of a decoder-only transformer: some tokens of some sequences in, logits out. One operation a line; shapes
+//! beside them.
 //!
-//! T tokens stand at positions `first..first + T`; the cache holds what came before. The result does not depend on how
-//! a text was cut into steps: every operation treats each token by itself, and attention sees positions.
+//! The rows of a step are the tokens of its spans, one span behind the other: T of them. Every operation but RoPE and
+//! attention treats a row by itself, and those two look at the row's own sequence and position. So a row's result does not
+//! depend on how a text was cut into steps, nor on what else is in the step.
 
-use crate::backend::rope::RopeTable;
-use crate::backend::{Backend, Choice, Ids, KvShape, KvType};
-use crate::engine::model::Model;
+use super::model::{AttentionBlock, FeedForward, GatedBlock, Layer, Mixer, Model};
+use super::sequence::Sequence;
+use super::workspace::{RopeSlot, Workspace};
+use crate::backend::{Attending, Backend, Ids, Turn};
 use crate::error::{Result, RuntimeError};
-use std::borrow::Cow;
+use nanoserve_format::ModelSpec;
+use std::ops::Range;
 
-/// Which rows of logits a step is to compute.
+/// Which rows of logits a span of a step is to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
+pub enum LogitRows {
     /// One for each token.
     All,
     /// The last token's alone.
@@ -24,369 +28,289 @@ pub enum Rows {
 /// what follows is computed from them.
 pub type Tap<'t, 'r> = &'t mut dyn FnMut(&str, &[f32]) -> Option<&'r [f32]>;
 
-/// What a sequence of tokens has left behind: its cache, and the buffers of a step.
+/// Tokens of one sequence in a step.
 #[derive(Debug)]
-pub struct State<B: Backend> {
-    cache: B::Cache,
-    /// One for each of the model's rotary embeddings.
-    ropes: Vec<RopeTable>,
-    capacity: usize,
-    len: usize,
-    /// The most tokens it had seen since it was empty: a ring holds the last before this many.
-    most: usize,
-    /// What a layer with a window sees before a token, and the positions that its ring holds; None where all hold all.
-    ring: Option<(usize, usize)>,
-    /// `[T, hidden_size]`: the residual stream.
-    x: B::Buffer,
-    /// `[T, hidden_size]`
-    norm: B::Buffer,
-    /// `[T, n_heads * head_dim]`
-    q: B::Buffer,
-    /// `[T, n_kv_heads * head_dim]`
-    k: B::Buffer,
-    /// `[T, n_kv_heads * head_dim]`
-    v: B::Buffer,
-    /// `[T, n_heads * head_dim]`
-    mix: B::Buffer,
-    /// `[T, intermediate_size]`: filled for a tap alone, as is `up`.
-    gate: B::Buffer,
-    /// `[T, intermediate_size]`
-    up: B::Buffer,
-    /// `[T, intermediate_size]`
-    gated: B::Buffer,
-    /// `[T, hidden_size]`: what a block adds to the stream.
-    out: B::Buffer,
-    /// `[T or 1, vocab_size]`
-    logits: B::Buffer,
+pub(super) struct Run<'s, B: Backend> {
+    pub sequence: &'s mut Sequence<B>,
+    pub ids: Ids<'s>,
+    pub rows: LogitRows,
 }
 
-impl<B: Backend> State<B> {
-    /// An empty sequence with room for `capacity` positions.
+/// Where the rows of a run stand, in its sequence and in the step.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Position of the first token.
+    first: usize,
+    tokens: usize,
+    /// The last of them whose logits are wanted.
+    kept: usize,
+}
+
+/// The runs of a step, one behind the other.
+struct Layout {
+    places: Vec<Place>,
+    /// T
+    tokens: usize,
+    /// Rows that go on behind the last layer's keys and values, and how many they are.
+    kept: Vec<Range<usize>>,
+    logits: usize,
+}
+
+impl Layout {
+    /// Of some runs.
     ///
     /// # Errors
-    /// When the model has fewer positions than that, or the system gives no memory for them.
-    pub fn new(backend: &mut B, model: &Model<B>, capacity: usize, kv_type: KvType) -> Result<Self> {
-        let s = &model.spec;
-        if capacity > s.context_length {
-            return Err(RuntimeError::ContextTooLong { got: capacity, expected: s.context_length });
+    /// When one has no token, no room for its tokens, or a token that is not in the vocabulary.
+    fn new<B: Backend>(spec: &ModelSpec, runs: &[Run<B>]) -> Result<Layout> {
+        let mut layout = Layout { places: Vec::with_capacity(runs.len()), tokens: 0, kept: Vec::new(), logits: 0 };
+        for Run { sequence, ids, rows } in runs {
+            check(spec, sequence, *ids)?;
+            let tokens = ids.count();
+            let kept = match rows {
+                LogitRows::All => tokens,
+                LogitRows::Last => 1,
+                LogitRows::None => 0,
+            };
+            layout.places.push(Place { first: sequence.len(), tokens, kept });
+            layout.tokens += tokens;
+            layout.kept.push(layout.tokens - kept..layout.tokens);
+            layout.logits += kept;
         }
-        let shape = KvShape::new(s, capacity, kv_type);
-        let ring = s.window.as_ref().map(|window| (window.size - 1, shape.positions[window.layers[0]]));
-        Ok(State {
-            cache: backend.cache(shape)?,
-            ropes: model.ropes.iter().map(|rope| RopeTable::new(rope, s.head_dim, capacity)).collect(),
-            capacity,
-            len: 0,
-            most: 0,
-            ring: ring.filter(|(_, positions)| *positions < capacity),
-            x: backend.buffer(s.hidden_size),
-            norm: backend.buffer(s.hidden_size),
-            q: backend.buffer(s.q_size()),
-            k: backend.buffer(s.kv_size()),
-            v: backend.buffer(s.kv_size()),
-            mix: backend.buffer(s.q_size()),
-            gate: backend.buffer(s.intermediate_size),
-            up: backend.buffer(s.intermediate_size),
-            gated: backend.buffer(s.intermediate_size),
-            out: backend.buffer(s.hidden_size),
-            logits: backend.buffer(s.vocab_size),
-        })
-    }
-
-    /// Tokens seen so far.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether no token was seen yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Positions there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Forgets all but the first `len` tokens; how many are left. That is `len`, or what there was where that is less; and
-    /// nothing where a layer with a window would have to see positions that its ring has given to later ones. Going back by
-    /// [`WINDOW_STEP`](crate::backend::WINDOW_STEP) tokens from the most there were is always possible.
-    #[must_use = "where nothing is left, all tokens must be fed again"]
-    pub fn truncate(&mut self, len: usize) -> usize {
-        self.len = self.len.min(len);
-        let lost = |(before, positions): (usize, usize)| self.len.saturating_sub(before) + positions < self.most;
-        if self.len == 0 || self.ring.is_some_and(lost) {
-            (self.len, self.most) = (0, 0);
-        }
-        self.len
-    }
-
-    /// The token of the last [`forward_chosen`] is seen.
-    pub(crate) fn keep_chosen(&mut self) {
-        self.len += 1;
-    }
-
-    /// Keys and values of the tokens seen so far.
-    pub(crate) fn cached<'a>(&'a self, backend: &'a B) -> Result<Vec<Cow<'a, [u8]>>> {
-        backend.cache_bytes(&self.cache, self.len)
-    }
-
-    /// The most tokens seen since it was empty.
-    pub(crate) fn most(&self) -> usize {
-        self.most
-    }
-
-    /// Takes `len` tokens, of `most` that there were, as seen whose keys and values [`State::cached`] gave; false, and
-    /// nothing seen, where it would not have given so many bytes.
-    pub(crate) fn restore(&mut self, backend: &mut B, (len, most): (usize, usize), kv: &[u8]) -> bool {
-        let fits = len <= most && len <= self.capacity && backend.set_cache_bytes(&mut self.cache, len, kv);
-        (self.len, self.most) = if fits { (len, most) } else { (0, 0) };
-        fits
+        Ok(layout)
     }
 }
 
-/// Runs tokens `ids` after those seen so far and returns their logits, `[T, 1 or 0, vocab_size]`.
-///
-/// # Errors
-/// When there is no token, no room for them, one is not in the vocabulary, or a device failed; the state is then unchanged.
-pub fn forward<'s, B: Backend>(
-    backend: &mut B,
-    model: &Model<B>,
-    state: &'s mut State<B>,
-    ids: &[u32],
-    rows: Rows,
-    tap: Option<Tap<'_, '_>>,
-) -> Result<Cow<'s, [f32]>> {
-    step(backend, model, state, Ids::Known(ids), rows, tap)?;
-    if rows == Rows::None {
-        return Ok(Cow::Borrowed(&[]));
-    }
-    let State { logits, len, .. } = state;
-    let logits = backend.read(logits);
-    end(backend, len, ids.len())?;
-    Ok(logits)
-}
-
-/// Ends what was asked of a step that has run; its tokens are not seen where that failed.
-fn end<B: Backend>(backend: &mut B, len: &mut usize, tokens: usize) -> Result<()> {
-    backend.finish().inspect_err(|_| *len -= tokens)
-}
-
-/// What a token is chosen from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Logits {
-    /// `[vocab_size]`
-    Row(Vec<f32>),
-    /// The largest of them, by their ids: see [`Backend::top`].
-    Top(Vec<(u32, f32)>),
-}
-
-/// As [`forward`] of the last row; where a backend can give the `top` largest logits alone, those.
-///
-/// # Errors
-/// As [`forward`].
-pub fn forward_top<B: Backend>(
-    backend: &mut B,
-    model: &Model<B>,
-    state: &mut State<B>,
-    ids: &[u32],
-    top: Option<usize>,
-) -> Result<Logits> {
-    step(backend, model, state, Ids::Known(ids), Rows::Last, None)?;
-    let logits = last(backend, &state.logits, top.map(|k| k.min(model.spec.vocab_size)));
-    end(backend, &mut state.len, ids.len())?;
-    Ok(logits)
-}
-
-/// The likeliest of a row of logits, or all of it.
-fn last<B: Backend>(backend: &mut B, logits: &B::Buffer, top: Option<usize>) -> Logits {
-    match top.and_then(|k| backend.top(logits, k)) {
-        Some(top) => Logits::Top(top),
-        None => Logits::Row(backend.read(logits).into_owned()),
-    }
-}
-
-/// What is known of a token behind a step that was begun.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// It is being chosen: see [`Backend::choose`].
-    Chosen(Choice),
-    /// The backend does not choose; the logits are here.
-    Logits(Logits),
-}
-
-/// As [`forward_top`] of one token and the likeliest one; where the backend can choose it, without waiting.
-pub(crate) fn forward_choice<B: Backend>(
-    backend: &mut B,
-    model: &Model<B>,
-    state: &mut State<B>,
-    id: u32,
-) -> Result<Next> {
-    step(backend, model, state, Ids::Known(&[id]), Rows::Last, None)?;
-    let next = match backend.choose(&state.logits) {
-        Some(choice) => Next::Chosen(choice),
-        None => Next::Logits(last(backend, &state.logits, Some(1))),
-    };
-    end(backend, &mut state.len, 1)?;
-    Ok(next)
-}
-
-/// The step of the token that was chosen last, and the choice behind it. The token is not seen, and its position the next
-/// step's, until [`State::keep_chosen`].
-pub(crate) fn forward_chosen<B: Backend>(
-    backend: &mut B,
-    model: &Model<B>,
-    state: &mut State<B>,
-) -> Result<Option<Choice>> {
-    step(backend, model, state, Ids::Chosen, Rows::Last, None)?;
-    state.len -= 1;
-    let choice = backend.choose(&state.logits);
-    backend.finish().map(|()| choice)
-}
-
-/// As [`forward`]; the logits stay where the backend has them.
-fn step<B: Backend>(
-    backend: &mut B,
-    model: &Model<B>,
-    state: &mut State<B>,
-    ids: Ids,
-    rows: Rows,
-    mut tap: Option<Tap<'_, '_>>,
-) -> Result<()> {
-    let (spec, eps, first) = (&model.spec, model.spec.norm_eps as f32, state.len);
-    let residual_scale = spec.residual_scale as f32;
-    let State { cache, ropes, x, norm, q, k, v, mix, gate, up, gated, out, logits, .. } = state;
-    let tokens = ids.count();
-    if tokens == 0 {
+/// Ok where a sequence can take these tokens.
+pub(super) fn check<B: Backend>(spec: &ModelSpec, sequence: &Sequence<B>, ids: Ids) -> Result<()> {
+    let room = sequence.capacity() - sequence.len();
+    if ids.count() == 0 {
         return Err(RuntimeError::EmptyPrompt);
     }
-    if tokens > state.capacity - first {
-        return Err(RuntimeError::PromptTooLong { got: tokens, room: state.capacity - first });
+    if ids.count() > room {
+        return Err(RuntimeError::PromptTooLong { got: ids.count(), room });
     }
     if let Ids::Known(ids) = ids
         && let Some(&got) = ids.iter().find(|&&id| id as usize >= spec.vocab_size)
     {
         return Err(RuntimeError::TokenId { got, vocab_size: spec.vocab_size });
     }
-    let tapped = tap.is_some();
-    let mut see = |backend: &mut B, name: &dyn Fn() -> String, buffer: &mut B::Buffer| {
-        let Some(tap) = &mut tap else { return };
-        let instead = tap(&name(), &backend.read(buffer));
-        if let Some(rows) = instead {
-            backend.write(buffer, rows);
-        }
-    };
-    ropes.iter_mut().for_each(|rope| rope.extend(first + tokens));
-    // Position of the first of the T tokens that go on.
-    let mut start = first;
+    Ok(())
+}
 
-    backend.embed(&model.embed, ids, x); //                                          x [T, hidden]
-    if spec.embed_scale != 1.0 {
-        backend.scale(x, spec.embed_scale as f32);
+/// A step under way.
+struct Step<'a, 't, 'r, B: Backend> {
+    backend: &'a mut B,
+    spec: &'a ModelSpec,
+    layout: Layout,
+    tap: Option<Tap<'t, 'r>>,
+    /// Begins the names of what the tap sees.
+    prefix: String,
+}
+
+/// Runs the tokens of `runs`, each behind those that its sequence holds. The rows of logits that were wanted are then in
+/// `work.logits`, `[rows, vocab_size]`, one run behind the other. The tokens do not count yet: see [`Sequence::push`].
+///
+/// # Errors
+/// When a run has no token, no room for its tokens, or a token that is not in the vocabulary, nothing is run; and when a
+/// device failed.
+pub(super) fn step<B: Backend>(
+    backend: &mut B,
+    model: &Model<B>,
+    work: &mut Workspace<B>,
+    runs: &mut [Run<B>],
+    tap: Option<Tap<'_, '_>>,
+) -> Result<()> {
+    let layout = Layout::new(&model.spec, runs)?;
+    for Run { sequence, ids, .. } in &mut *runs {
+        sequence.will_write(backend, ids.count());
+        for rope in &sequence.ropes {
+            work.ropes[rope.place].table.extend(sequence.len() + ids.count());
+        }
     }
-    see(backend, &|| "embed".into(), x);
+    let mut step = Step { backend, spec: &model.spec, layout, tap, prefix: String::new() };
+    step.embed(model, work, runs);
     for (i, layer) in model.layers.iter().enumerate() {
-        let name = |part: &'static str| move || format!("layers.{i}.{part}");
-        let rope = layer.rope.map(|rope| &ropes[rope]);
-
-        if let Some(weight) = &layer.attn_norm {
-            backend.rms_norm(x, weight, eps, norm); //                               norm [T, hidden]
-            see(backend, &name("attn_norm"), norm);
-        }
-        // What the block reads.
-        let input = if layer.attn_norm.is_some() { &mut *norm } else { &mut *x };
-        let last = rows != Rows::All && i + 1 == model.layers.len();
-        if last {
-            // The last layer's tokens are seen through their keys and values; the last one goes on, or none.
-            backend.linear(input, &mut [(&layer.k, k), (&layer.v, v)]);
-            start = first + tokens - 1;
-        } else {
-            backend.linear(input, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
-        }
-        match rows {
-            Rows::Last if last => {
-                backend.keep_last(input, 1); //                                      T is 1 from here on
-                backend.linear(input, &mut [(&layer.q, q)]);
-                if layer.attn_norm.is_some() {
-                    backend.keep_last(x, 1);
-                }
-            }
-            Rows::None if last => backend.keep_last(q, 0),
-            _ => {}
-        }
-        see(backend, &name("attn.q_plain"), q);
-        see(backend, &name("attn.k_plain"), k);
-        if let Some([q_norm, k_norm]) = &layer.qk_norm {
-            backend.norm_parts(q, q_norm, eps);
-            backend.norm_parts(k, k_norm, eps);
-            see(backend, &name("attn.q_norm"), q);
-            see(backend, &name("attn.k_norm"), k);
-        }
-        if let Some(rope) = rope {
-            backend.rope(q, spec.head_dim, rope, start);
-            backend.rope(k, spec.head_dim, rope, first);
-        }
-        see(backend, &name("attn.q"), q);
-        see(backend, &name("attn.k"), k);
-        see(backend, &name("attn.v"), v);
-        backend.attention([q, k, v], (cache, i), first, &layer.attention, mix); //   mix [T, heads * dim]
-        if last && rows == Rows::None {
+        step.prefix = format!("layers.{i}.");
+        let last = i + 1 == model.layers.len();
+        step.mix(i, layer, work, runs, last);
+        if last && step.layout.logits == 0 {
             break;
         }
-        see(backend, &name("attn.mix"), mix);
-        backend.linear(mix, &mut [(&layer.o, out)]); //                              out [T, hidden]
-        see(backend, &name("attn.out"), out);
-        if let Some(weight) = &layer.attn_post_norm {
-            backend.rms_norm(out, weight, eps, norm);
-            see(backend, &name("attn_post_norm"), norm);
-        }
-        let block = if layer.attn_post_norm.is_some() { &mut *norm } else { &mut *out };
-        if residual_scale != 1.0 {
-            backend.scale(block, residual_scale);
-        }
-        backend.add(x, block);
-        see(backend, &name("mid"), x);
+        step.feed_forward(layer, work);
+    }
+    step.prefix.clear();
+    if step.layout.logits > 0 {
+        step.head(model, work);
+    }
+    step.backend.finish()
+}
 
-        if let Some(weight) = &layer.mlp_norm {
-            backend.rms_norm(x, weight, eps, norm);
-            see(backend, &name("mlp_norm"), norm);
+impl<B: Backend> Step<'_, '_, '_, B> {
+    /// Shows rows to the tap, which may put others in their place.
+    fn see(&mut self, name: &str, buffer: &mut B::Buffer) {
+        let Some(tap) = &mut self.tap else { return };
+        let instead = tap(&format!("{}{name}", self.prefix), &self.backend.read(buffer));
+        if let Some(rows) = instead {
+            self.backend.write(buffer, rows);
         }
-        let input = if layer.mlp_norm.is_some() { &mut *norm } else { &mut *x };
-        if tapped {
+    }
+
+    fn embed(&mut self, model: &Model<B>, work: &mut Workspace<B>, runs: &[Run<B>]) {
+        let x = &mut work.x;
+        match runs {
+            [run] => self.backend.embed(&model.embed, run.ids, x), //                x [T, hidden]
+            runs => {
+                let known = runs.iter().map(|run| match run.ids {
+                    Ids::Known(ids) => ids,
+                    Ids::Chosen => unreachable!("a token that the device knows alone is a step by itself"),
+                });
+                let ids = known.collect::<Vec<_>>().concat();
+                self.backend.embed(&model.embed, Ids::Known(&ids), x);
+            }
+        }
+        if self.spec.embed_scale != 1.0 {
+            self.backend.scale(x, self.spec.embed_scale as f32);
+        }
+        self.see("embed", x);
+    }
+
+    /// What lets a token see others.
+    fn mix(&mut self, i: usize, layer: &Layer<B>, work: &mut Workspace<B>, runs: &mut [Run<B>], last: bool) {
+        match &layer.mixer {
+            Mixer::Attention(block) => self.attention(i, block, work, runs, last),
+        }
+    }
+
+    /// What each token goes through by itself.
+    fn feed_forward(&mut self, layer: &Layer<B>, work: &mut Workspace<B>) {
+        match &layer.feed_forward {
+            FeedForward::Gated(block) => self.gated(block, work),
+        }
+    }
+
+    fn attention(
+        &mut self,
+        i: usize,
+        block: &AttentionBlock<B>,
+        work: &mut Workspace<B>,
+        runs: &mut [Run<B>],
+        last: bool,
+    ) {
+        let (eps, head_dim) = (self.spec.norm_eps as f32, self.spec.head_dim);
+        let Workspace { ropes, x, norm, q, k, v, mix, out, .. } = work;
+        if let Some(weight) = &block.pre_norm {
+            self.backend.rms_norm(x, weight, eps, norm); //                          norm [T, hidden]
+            self.see("attn_norm", norm);
+        }
+        // What the block reads.
+        let input = if block.pre_norm.is_some() { &mut *norm } else { &mut *x };
+        // The last layer's tokens are seen through their keys and values; only those go on whose logits are wanted.
+        let narrows = last && self.layout.logits < self.layout.tokens;
+        if narrows {
+            self.backend.linear(input, &mut [(&block.k, k), (&block.v, v)]);
+            if self.layout.logits == 0 {
+                self.backend.keep(q, &[]);
+            } else {
+                self.backend.keep(input, &self.layout.kept); //                      T is the rows of logits from here on
+                self.backend.linear(input, &mut [(&block.q, q)]);
+                if block.pre_norm.is_some() {
+                    self.backend.keep(x, &self.layout.kept);
+                }
+            }
+        } else {
+            self.backend.linear(input, &mut [(&block.q, q), (&block.k, k), (&block.v, v)]); // q [T, heads * dim], k, v [T, kv * dim]
+        }
+        self.see("attn.q_plain", q);
+        self.see("attn.k_plain", k);
+        if let Some([q_norm, k_norm]) = &block.qk_norm {
+            self.backend.norm_parts(q, q_norm, eps);
+            self.backend.norm_parts(k, k_norm, eps);
+            self.see("attn.q_norm", q);
+            self.see("attn.k_norm", k);
+        }
+        if let Some(rope) = block.rope {
+            self.backend.rope(q, head_dim, &self.turns(ropes, runs, rope, narrows));
+            self.backend.rope(k, head_dim, &self.turns(ropes, runs, rope, false));
+        }
+        self.see("attn.q", q);
+        self.see("attn.k", k);
+        self.see("attn.v", v);
+        let spans = runs.iter_mut().zip(&self.layout.places).map(|(run, place)| Attending {
+            cache: &mut run.sequence.cache,
+            first: place.first,
+            tokens: place.tokens,
+            queries: if narrows { place.kept } else { place.tokens },
+        });
+        self.backend.attention([q, k, v], &mut spans.collect::<Vec<_>>(), i, &block.how, mix); // mix [T, heads * dim]
+        if last && self.layout.logits == 0 {
+            return;
+        }
+        self.see("attn.mix", mix);
+        self.backend.linear(mix, &mut [(&block.o, out)]); //                         out [T, hidden]
+        self.see("attn.out", out);
+        self.add_block(&block.post_norm, "attn_post_norm", "mid", work);
+    }
+
+    /// How the rows of a step are turned by one of the model's rotary embeddings: all of them, or those that are kept.
+    fn turns<'w>(&self, ropes: &'w [RopeSlot], runs: &[Run<B>], rope: usize, kept: bool) -> Vec<Turn<'w>> {
+        let turn = |(run, place): (&Run<B>, &Place)| {
+            let rows = if kept { place.kept } else { place.tokens };
+            let table = &ropes[run.sequence.ropes[rope].place].table;
+            Turn { table, first: place.first + place.tokens - rows, rows }
+        };
+        runs.iter().zip(&self.layout.places).map(turn).collect()
+    }
+
+    fn gated(&mut self, block: &GatedBlock<B>, work: &mut Workspace<B>) {
+        let eps = self.spec.norm_eps as f32;
+        let Workspace { x, norm, gate, up, gated, out, .. } = work;
+        if let Some(weight) = &block.pre_norm {
+            self.backend.rms_norm(x, weight, eps, norm);
+            self.see("mlp_norm", norm);
+        }
+        let input = if block.pre_norm.is_some() { &mut *norm } else { &mut *x };
+        if self.tap.is_some() {
             // The fused operation shows neither: once more, by itself.
-            backend.linear(input, &mut [(&layer.gate, gate), (&layer.up, up)]);
-            see(backend, &name("mlp.gate"), gate);
-            see(backend, &name("mlp.up"), up);
+            self.backend.set_width(gate, block.intermediate_size);
+            self.backend.set_width(up, block.intermediate_size);
+            self.backend.linear(input, &mut [(&block.gate, gate), (&block.up, up)]);
+            self.see("mlp.gate", gate);
+            self.see("mlp.up", up);
         }
-        backend.gated(input, [&layer.gate, &layer.up], spec.activation, gated); //   gated [T, intermediate]
-        see(backend, &name("mlp.gated"), gated);
-        backend.linear(gated, &mut [(&layer.down, out)]); //                         out [T, hidden]
-        see(backend, &name("mlp.out"), out);
-        if let Some(weight) = &layer.mlp_post_norm {
-            backend.rms_norm(out, weight, eps, norm);
-            see(backend, &name("mlp_post_norm"), norm);
-        }
-        let block = if layer.mlp_post_norm.is_some() { &mut *norm } else { &mut *out };
-        if residual_scale != 1.0 {
-            backend.scale(block, residual_scale);
-        }
-        backend.add(x, block);
-        see(backend, &name("out"), x);
+        self.backend.set_width(gated, block.intermediate_size);
+        self.backend.gated(input, [&block.gate, &block.up], self.spec.activation, gated); // gated [T, intermediate]
+        self.see("mlp.gated", gated);
+        self.backend.linear(gated, &mut [(&block.down, out)]); //                    out [T, hidden]
+        self.see("mlp.out", out);
+        self.add_block(&block.post_norm, "mlp_post_norm", "out", work);
     }
-    if rows != Rows::None {
-        backend.rms_norm(x, &model.final_norm, eps, norm);
-        see(backend, &|| "final_norm".into(), norm);
-        backend.linear(norm, &mut [(&model.lm_head, logits)]); //                    logits [T, vocab]
-        if spec.logit_divisor != 1.0 {
-            backend.scale(logits, (1.0 / spec.logit_divisor) as f32);
+
+    /// Adds what a block made, `work.out`, to the residual stream: `sum` is its name then.
+    fn add_block(&mut self, post_norm: &Option<B::Weight>, name: &str, sum: &str, work: &mut Workspace<B>) {
+        let Workspace { x, norm, out, .. } = work;
+        if let Some(weight) = post_norm {
+            self.backend.rms_norm(out, weight, self.spec.norm_eps as f32, norm);
+            self.see(name, norm);
         }
-        if let Some(cap) = spec.logit_softcap {
-            backend.softcap(logits, cap as f32);
+        let block = if post_norm.is_some() { norm } else { out };
+        if self.spec.residual_scale != 1.0 {
+            self.backend.scale(block, self.spec.residual_scale as f32);
         }
-        see(backend, &|| "logits".into(), logits);
+        self.backend.add(x, block);
+        self.see(sum, x);
     }
-    backend.finish()?;
-    state.len += tokens;
-    state.most = state.most.max(state.len);
-    Ok(())
+
+    fn head(&mut self, model: &Model<B>, work: &mut Workspace<B>) {
+        let Workspace { x, norm, logits, .. } = work;
+        self.backend.rms_norm(x, &model.final_norm, self.spec.norm_eps as f32, norm);
+        self.see("final_norm", norm);
+        self.backend.linear(norm, &mut [(&model.lm_head, logits)]); //               logits [T, vocab]
+        if self.spec.logit_divisor != 1.0 {
+            self.backend.scale(logits, (1.0 / self.spec.logit_divisor) as f32);
+        }
+        if let Some(cap) = self.spec.logit_softcap {
+            self.backend.softcap(logits, cap as f32);
+        }
+        self.see("logits", logits);
+    }
 }

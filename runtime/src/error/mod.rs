@@ -28,7 +28,7 @@ pub enum RuntimeError {
     Format(#[from] FormatError),
     /// The file's tokenizer is bad, or could not take a text.
     #[error(transparent)]
-    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    Tokenizer(#[from] nanoserve_tokenizer::TokenizerError),
     /// A sampling option is out of range, or logits are not numbers.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
@@ -138,16 +138,6 @@ pub enum RuntimeError {
     GoldenVectors {
         /// Why.
         cause: String,
-    },
-    /// The tokenizer does not do what the one it was made from did.
-    #[error("the tokenizer makes {got:?} of {text:?}, the one it was made from made {expected:?}: convert again")]
-    TokenizerVectors {
-        /// The text.
-        text: String,
-        /// Ids, or the text they are decoded to.
-        got: String,
-        /// What they should be.
-        expected: String,
     },
     /// The threads could not be started.
     #[error("cannot start {threads} threads: {cause}")]

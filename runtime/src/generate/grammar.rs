@@ -5,14 +5,13 @@
 //! that goes on ([`Tokenizer::token_bytes`]).
 
 use crate::error::Result;
-use crate::tokenizer::Tokenizer;
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
+use nanoserve_tokenizer::{Tokenizer, catch_panic};
 use serde_json::Value;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use crate::error::GrammarError;
@@ -83,12 +82,12 @@ pub struct Grammar {
 }
 
 /// The tokens of a model, as grammars need them. Making it takes a moment: the bytes of every token are sorted.
-pub struct Vocabulary {
+pub struct GrammarTokens {
     factory: ParserFactory,
     has_end: bool,
 }
 
-impl Vocabulary {
+impl GrammarTokens {
     /// Of a tokenizer whose model has `vocab_size` rows of logits; an answer may end with one of `eos_ids`.
     ///
     /// # Errors
@@ -104,7 +103,7 @@ impl Vocabulary {
         let ends: Vec<u32> = eos_ids.iter().copied().filter(|id| (*id as usize) < vocab_size).collect();
         let no_token = llguidance::toktrie::INVALID_TOKEN;
         let info = TokRxInfo::new(vocab_size as u32, ends.first().copied().unwrap_or(no_token));
-        let factory = caught("tokenizer", || {
+        let factory = call_library("tokenizer", || {
             let trie = TokTrie::from(&info, &words);
             let trie = if ends.is_empty() { trie } else { trie.with_eos_tokens(&ends) };
             let tokens: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
@@ -112,7 +111,7 @@ impl Vocabulary {
         });
         let mut factory = factory?;
         factory.quiet().limits_mut().verbose_errors = false;
-        Ok(Vocabulary { factory, has_end: !ends.is_empty() })
+        Ok(GrammarTokens { factory, has_end: !ends.is_empty() })
     }
 
     /// The grammar of a JSON schema's values.
@@ -145,23 +144,20 @@ impl Vocabulary {
 
     fn compile(&self, what: &'static str, grammar: GrammarWithLexer) -> Result<Grammar> {
         let grammar = TopLevelGrammar::from_grammar(grammar);
-        let parser = caught(what, || self.factory.create_parser(grammar))?;
+        let parser = call_library(what, || self.factory.create_parser(grammar))?;
         Ok(Grammar { matcher: Matcher::new(Ok(parser)), has_end: self.has_end, tokens: 0 })
     }
 }
 
 /// Calls llguidance, which was made for good input; a panic becomes an error, its message is on standard error.
-fn caught<T>(what: &'static str, work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, GrammarError> {
-    let refused = |cause| GrammarError::Refused { what, cause };
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(done) => done.map_err(|e| refused(format!("{e:#}"))),
-        Err(_) => Err(refused("the grammar library panicked".into())),
-    }
+fn call_library<T>(what: &'static str, work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, GrammarError> {
+    let done = catch_panic("grammar", work).unwrap_or_else(|panicked| Err(panicked.into()));
+    done.map_err(|e| GrammarError::Refused { what, cause: format!("{e:#}") })
 }
 
-impl fmt::Debug for Vocabulary {
+impl fmt::Debug for GrammarTokens {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.debug_struct("Vocabulary").field("has_end", &self.has_end).finish_non_exhaustive()
+        f.debug_struct("GrammarTokens").field("has_end", &self.has_end).finish_non_exhaustive()
     }
 }
 

@@ -18,16 +18,16 @@ pub mod stops;
 
 use crate::backend::DEFAULT_CHUNK;
 use crate::backend::{Backend, MOST_CANDIDATES};
-use crate::engine::session::Session;
-use crate::engine::step::Logits;
+use crate::engine::Session;
+use crate::engine::{Logits, Wants};
 use crate::error::Result;
 use crate::generate::grammar::Grammar;
 use crate::generate::logprobs::TokenLogprobs;
 use crate::generate::lookup::Lookup;
 use crate::generate::sampler::{Sampler, SamplingOptions};
 use crate::generate::stops::StopMatcher;
-use crate::tokenizer::{TextStream, Tokenizer};
 use nanoserve_format::GenerationDefaults;
+use nanoserve_tokenizer::{TextStream, Tokenizer};
 use std::fmt;
 use std::time::Instant;
 
@@ -189,8 +189,8 @@ impl<B: Backend> Session<'_, B> {
     pub fn prompt(&mut self, ids: &[u32], chunk: usize, go_on: &mut dyn FnMut() -> bool) -> Result<Prompt> {
         let start = Instant::now();
         let reused = self.reuse(ids);
-        let logits = match self.feed_while(&ids[reused..], chunk, None, go_on)? {
-            Some(Logits::Row(row)) => Some(row),
+        let logits = match self.feed_while(&ids[reused..], chunk, Wants::Last, go_on)? {
+            Some(Logits::Rows(row)) => Some(row),
             _ => None,
         };
         Ok(Prompt { ids: ids.to_vec(), logits, reused, seconds: start.elapsed().as_secs_f64() })
@@ -228,19 +228,20 @@ impl<B: Backend> Session<'_, B> {
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Generation> {
         let start = Instant::now();
-        self.forget_other(&prompt.ids);
+        self.keep_common(&prompt.ids);
         let mut chooser = Chooser::new(options, self.engine().file().spec().vocab_size)?;
         let mut matcher = StopMatcher::new(options.stops.clone())?;
         let mut stream = tokenizer.map(|t| TextStream::after(t, &prompt.ids, true)).transpose()?;
         let mut lookup = Lookup::new(options.lookup);
         if options.lookup > 0 {
-            self.admit_all(options.lookup.min(self.state().capacity()) + 1)?;
+            let tokens = options.lookup.min(self.capacity()) + 1;
+            self.admit(tokens, tokens)?;
         }
         let (mut ids, mut text) = (Vec::new(), String::new());
         let mut history = prompt.ids.clone();
         let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
         let mut first_token_s = prompt.seconds;
-        let mut rows = Logits::Row(prompt.logits.clone().unwrap_or_default());
+        let mut rows = Logits::Rows(prompt.logits.clone().unwrap_or_default());
         let mut proposed: Vec<u32> = Vec::new();
         let stop_reason = 'steps: loop {
             if !prompt.is_complete() {
@@ -252,7 +253,7 @@ impl<B: Backend> Session<'_, B> {
                     break 'steps StopReason::Length;
                 }
                 let chosen = match &mut rows {
-                    Logits::Row(rows) => {
+                    Logits::Rows(rows) => {
                         let row_len = rows.len() / (proposed.len() + 1);
                         chooser.choose(&mut rows[row * row_len..][..row_len], &history)?
                     }
@@ -283,7 +284,7 @@ impl<B: Backend> Session<'_, B> {
                 if ids.len() >= max_tokens {
                     break 'steps StopReason::Length;
                 }
-                if history.len() > self.state().capacity() {
+                if history.len() > self.capacity() {
                     break 'steps StopReason::Context;
                 }
                 if proposed.get(right) != Some(&id) {
@@ -293,26 +294,26 @@ impl<B: Backend> Session<'_, B> {
             }
             if !proposed.is_empty() {
                 // Those that were guessed wrong are in the cache, and must go.
-                self.truncate(history.len() - 1);
+                _ = self.truncate(history.len() - 1);
             }
             lookup.learn(proposed.len(), right);
-            let room = (self.state().capacity() - history.len()).min(max_tokens - ids.len() - 1);
+            let room = (self.capacity() - history.len()).min(max_tokens - ids.len() - 1);
             proposed = lookup.propose(&history, room);
             rows = if proposed.is_empty() {
                 match (&history[self.ids().len()..], chooser.reach()) {
                     // The likeliest is what will be chosen; a guess might run instead of its step.
                     (&[id], Some(1)) if options.lookup == 0 => self.feed_ahead(id, ids.len() + 1 < max_tokens)?,
-                    (rest, reach) => self.feed_top(rest, options.chunk, reach)?,
+                    (rest, reach) => self.feed_for(rest, options.chunk, reach.map_or(Wants::Last, Wants::Top))?,
                 }
             } else {
                 let held = self.ids().len();
-                let all = self.feed_admitted(&[&history[held..], &proposed].concat())?;
+                let all = self.feed_all(&[&history[held..], &proposed].concat())?;
                 let row_len = all.len() / (history.len() - held + proposed.len());
-                Logits::Row(all[all.len() - (proposed.len() + 1) * row_len..].to_vec())
+                Logits::Rows(all[all.len() - (proposed.len() + 1) * row_len..].to_vec())
             };
         };
         // As if nothing had been guessed: all but the last token.
-        self.truncate((history.len() - 1).max(prompt.ids.len()));
+        _ = self.truncate((history.len() - 1).max(prompt.ids.len()));
         if stop_reason != StopReason::Stop {
             let (mut rest, stopped) = matcher.push(&stream.map_or(String::new(), |mut s| s.finish()));
             if stopped.is_none() {

@@ -3,10 +3,9 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nanoserve_format::GenerationDefaults;
-use nanoserve_runtime::generate::grammar::{Grammar, Vocabulary};
+use nanoserve_runtime::generate::grammar::{Grammar, GrammarTokens};
 use nanoserve_runtime::generate::sampler::{Mirostat, Step, breakers};
-use nanoserve_runtime::tokenizer::TokenizerError;
-use nanoserve_runtime::{GenerateOptions, RuntimeError, Tokenizer};
+use nanoserve_runtime::{GenerateOptions, RuntimeError, Tokenizer, TokenizerError};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
@@ -244,6 +243,6 @@ fn grammar(
         true => given.clone(),
         false => std::fs::read_to_string(Path::new(given)).with_context(|| format!("cannot read {option} {given}"))?,
     };
-    let vocabulary = Vocabulary::new(tokenizer, vocab_size, eos_ids)?;
-    Ok(Some(if option == "--grammar" { vocabulary.lark(&text)? } else { vocabulary.json_schema(&text)? }))
+    let tokens = GrammarTokens::new(tokenizer, vocab_size, eos_ids)?;
+    Ok(Some(if option == "--grammar" { tokens.lark(&text)? } else { tokens.json_schema(&text)? }))
 }

@@ -13,7 +13,7 @@ use crate::cpu::isa::Kernels;
 use crate::cpu::pool::Pool;
 use crate::cpu::scalar;
 use crate::diagnose::verify::trace;
-use crate::engine::session::Engine;
+use crate::engine::Engine;
 use crate::error::Result;
 use nanoserve_format::schema::LM_HEAD;
 use nanoserve_format::{Activation, Encoding, InputForm, NsvFile, PANEL_ROWS};

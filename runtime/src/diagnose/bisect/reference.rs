@@ -10,7 +10,7 @@ use super::{At, Finding};
 use crate::backend::rope::attention_factor;
 use crate::backend::{Backend, KvType};
 use crate::diagnose::verify::Reference;
-use crate::engine::session::Engine;
+use crate::engine::Engine;
 use crate::error::{Result, RuntimeError};
 use nanoserve_format::schema::LM_HEAD;
 use nanoserve_format::{ModelSpec, NsvFile};

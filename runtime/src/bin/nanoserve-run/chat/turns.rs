@@ -59,7 +59,7 @@ impl<'c> Chat<'c> {
 
     /// Positions that an answer needs at least: a conversation that leaves fewer is full.
     fn least(&self) -> usize {
-        (self.session.state().capacity() / 8).clamp(1, 64).min(self.options.max_tokens.unwrap_or(64))
+        (self.session.capacity() / 8).clamp(1, 64).min(self.options.max_tokens.unwrap_or(64))
     }
 
     /// The prompt's text and ids.
@@ -86,7 +86,7 @@ impl<'c> Chat<'c> {
         let start = Instant::now();
         let a = self.arguments;
         let (text, prompt) = self.prompt()?;
-        let capacity = self.session.state().capacity();
+        let capacity = self.session.capacity();
         if prompt.len() + self.least() > capacity {
             return Ok(Answered::Full { prompt: prompt.len(), capacity });
         }
@@ -160,7 +160,7 @@ impl<'c> Chat<'c> {
 
     /// Drops turns from the oldest on until there is room for an answer; how many were dropped.
     pub fn make_room(&mut self) -> Result<usize> {
-        let capacity = self.session.state().capacity();
+        let capacity = self.session.capacity();
         let mut dropped = 0;
         // Room for more than one short answer, or the next turn would ask again.
         while self.prompt()?.1.len() + self.least().max(capacity / 4) > capacity && self.conversation.drop_oldest() {
@@ -171,11 +171,11 @@ impl<'c> Chat<'c> {
 
     /// What `/stats` tells.
     pub fn stats(&self) -> String {
-        let capacity = self.session.state().capacity();
+        let capacity = self.session.capacity();
         let mut text = format!(
             "{} messages | context: {} of {capacity} positions used",
             self.conversation.len(),
-            self.session.state().len()
+            self.session.len()
         );
         if let Some(Turn { prompt, run, generated, first_token_s, seconds, stop_reason }) = &self.last {
             text += &format!(

@@ -3,7 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
-fn he() -> Contents {
+/// Byte-level family: "he", "ll", "hell", " t" and some added tokens.
+fn byte_level_contents() -> Contents {
     let mut contents = Contents::new(Family::ByteLevel);
     contents.byte_ids = (0..256).collect();
     contents.pieces = (0..=255u8).map(|b| Some(Piece { bytes: vec![b], ..Piece::default() })).collect();
@@ -27,7 +28,7 @@ fn he() -> Contents {
 }
 
 /// Text family: "ab" and all that merges make of a and b.
-fn text() -> Contents {
+fn text_contents() -> Contents {
     let mut contents = Contents::new(Family::Text);
     contents.byte_ids = (0..256).collect();
     contents.pieces =
@@ -41,24 +42,24 @@ fn text() -> Contents {
 }
 
 fn encode(section: &[u8], text: &str) -> Vec<u32> {
-    let vocabulary = Vocabulary::open(section).unwrap();
+    let vocabulary = CompiledVocabulary::open(section).unwrap();
     vocabulary.encode(&Splitter::new(&vocabulary).unwrap(), text).unwrap()
 }
 
 #[test]
 fn bytes_are_split_and_merged() {
-    let section = he().to_bytes();
+    let section = byte_level_contents().to_bytes();
     assert!(encode(&section, "").is_empty());
     assert_eq!(encode(&section, "hell"), [258]);
     assert_eq!(encode(&section, "hello th1"), [258, 111, 259, 104, 49]);
     assert_eq!(encode(&section, "é\0"), [0xc3, 0xa9, 0]);
-    let ignoring = Contents { ignore_merges: true, merges: Vec::new(), ..he() }.to_bytes();
+    let ignoring = Contents { ignore_merges: true, merges: Vec::new(), ..byte_level_contents() }.to_bytes();
     assert_eq!(encode(&ignoring, "hell hello"), [258, 32, 104, 101, 108, 108, 111]);
 }
 
 #[test]
 fn the_longest_added_token_is_taken() {
-    let section = he().to_bytes();
+    let section = byte_level_contents().to_bytes();
     for (text, ids) in [
         ("<a b>>", vec![263]),
         ("<a b>", vec![260]),
@@ -69,7 +70,7 @@ fn the_longest_added_token_is_taken() {
     ] {
         assert_eq!(encode(&section, text), ids, "{text}");
     }
-    let vocabulary = Vocabulary::open(&section).unwrap();
+    let vocabulary = CompiledVocabulary::open(&section).unwrap();
     assert_eq!(vocabulary.decode(&[260, 262, 258, 0xff, 9999], false), "<a b>hell\u{FFFD}");
     assert_eq!(vocabulary.decode(&[260, 258], true), "hell");
     assert_eq!((vocabulary.piece(259).unwrap(), vocabulary.piece(260).unwrap()), ("Ġt".into(), "<a b>".into()));
@@ -78,7 +79,7 @@ fn the_longest_added_token_is_taken() {
 
 #[test]
 fn added_tokens_may_take_spaces() {
-    let mut contents = he();
+    let mut contents = byte_level_contents();
     (contents.added[0].left, contents.added[1].right) = (true, true);
     let section = contents.to_bytes();
     for (text, ids) in [
@@ -93,18 +94,18 @@ fn added_tokens_may_take_spaces() {
 
 #[test]
 fn characters_without_a_piece_become_bytes() {
-    let section = text().to_bytes();
+    let section = text_contents().to_bytes();
     assert_eq!(encode(&section, "aba a\u{e9}"), [256, 262, 259, 0xc3, 0xa9]);
-    let vocabulary = Vocabulary::open(&section).unwrap();
+    let vocabulary = CompiledVocabulary::open(&section).unwrap();
     assert_eq!(vocabulary.decode(&[256, 262, 259, 0xc3, 0xa9, 0xc3], false), "aba a\u{FFFD}\u{FFFD}\u{FFFD}");
     assert_eq!(vocabulary.decode(&[256, 262, 259, 0xc3, 0xa9], false), "aba aé");
 }
 
 #[test]
 fn composed_where_asked() {
-    let composed = Contents { nfc: true, ..he() }.to_bytes();
+    let composed = Contents { nfc: true, ..byte_level_contents() }.to_bytes();
     assert_eq!(encode(&composed, "e\u{301}"), [0xc3, 0xa9]);
-    assert_eq!(encode(&he().to_bytes(), "e\u{301}"), [101, 0xcc, 0x81]);
+    assert_eq!(encode(&byte_level_contents().to_bytes(), "e\u{301}"), [101, 0xcc, 0x81]);
 }
 
 #[test]
@@ -117,11 +118,11 @@ fn the_bytes_of_gpt2() {
 
 #[test]
 fn a_header_that_lies_is_refused() {
-    let good = he().to_bytes();
+    let good = byte_level_contents().to_bytes();
     for n in 0..good.len() {
-        assert!(Vocabulary::open(&good[..n]).is_err(), "{n} bytes");
+        assert!(CompiledVocabulary::open(&good[..n]).is_err(), "{n} bytes");
     }
-    assert!(Vocabulary::open(&[good.as_slice(), &[0]].concat()).is_err());
+    assert!(CompiledVocabulary::open(&[good.as_slice(), &[0]].concat()).is_err());
     for word in 0..HEAD {
         for value in [0u32, 1, 2, 3, 7, 1 << 16, 1 << 31, u32::MAX - 1, u32::MAX] {
             let mut bytes = good.clone();
@@ -129,12 +130,12 @@ fn a_header_that_lies_is_refused() {
                 continue;
             }
             bytes[word * 4..][..4].copy_from_slice(&value.to_le_bytes());
-            assert!(Vocabulary::open(&bytes).is_err(), "number {word} is {value}");
+            assert!(CompiledVocabulary::open(&bytes).is_err(), "number {word} is {value}");
         }
     }
     let wide: Vec<u32> = bytemuck::pod_collect_to_vec(&[good.as_slice(), &[0; 8]].concat()[..good.len() / 4 * 4]);
     assert!(matches!(
-        Vocabulary::open(&bytemuck::cast_slice(&wide)[1..]),
+        CompiledVocabulary::open(&bytemuck::cast_slice(&wide)[1..]),
         Err(VocabularyError::Alignment | VocabularyError::Version { .. })
     ));
 }
@@ -143,8 +144,8 @@ fn a_header_that_lies_is_refused() {
 fn a_crowded_table_still_holds_everything() {
     // Every pair of 0..100 and 0..100, and half of them again the other way round.
     let merges: Vec<[u32; 4]> = (0..10_000).map(|i| [i / 100, i % 100, i, 10_000 + i]).collect();
-    let section = Contents { merges, ..he() }.to_bytes();
-    let vocabulary = Vocabulary::open(&section).unwrap();
+    let section = Contents { merges, ..byte_level_contents() }.to_bytes();
+    let vocabulary = CompiledVocabulary::open(&section).unwrap();
     for i in 0..10_000 {
         assert_eq!(vocabulary.merge_of(i / 100, i % 100), Some((i, 10_000 + i)));
         assert_eq!(vocabulary.merge_of(i / 100 + 100, i % 100), None);
@@ -152,7 +153,7 @@ fn a_crowded_table_still_holds_everything() {
 }
 
 /// Merging by its definition: search all, merge one, again.
-fn plainly(vocabulary: &Vocabulary, mut symbols: Vec<u32>) -> Vec<u32> {
+fn merge_by_definition(vocabulary: &CompiledVocabulary, mut symbols: Vec<u32>) -> Vec<u32> {
     loop {
         let pairs = symbols.windows(2).enumerate();
         let ranked = pairs.filter_map(|(at, p)| vocabulary.merge_of(p[0], p[1]).map(|(rank, id)| (rank, at, id)));
@@ -164,15 +165,15 @@ fn plainly(vocabulary: &Vocabulary, mut symbols: Vec<u32>) -> Vec<u32> {
 proptest! {
     #[test]
     fn few_and_many_merge_alike(word in proptest::collection::vec(256u32..259, 0..120)) {
-        let section = text().to_bytes();
-        let vocabulary = Vocabulary::open(&section).unwrap();
+        let section = text_contents().to_bytes();
+        let vocabulary = CompiledVocabulary::open(&section).unwrap();
         let (mut scratch, mut few, mut many) = (merge::Scratch::default(), word.clone(), Vec::new());
         vocabulary.merge_few(&mut few, &mut Vec::new());
         if word.len() > 1 {
             vocabulary.merge_many(&word, &mut scratch, &mut many);
             prop_assert_eq!(&few, &many);
         }
-        prop_assert_eq!(few, plainly(&vocabulary, word));
+        prop_assert_eq!(few, merge_by_definition(&vocabulary, word));
     }
 
     #[test]
@@ -181,7 +182,7 @@ proptest! {
         family in any::<bool>(),
         options in 0u32..4,
     ) {
-        let mut contents = if family { he() } else { text() };
+        let mut contents = if family { byte_level_contents() } else { text_contents() };
         contents.ignore_merges = options & 1 != 0;
         contents.nfc = options & 2 != 0;
         let mut bytes = contents.to_bytes();
@@ -190,7 +191,7 @@ proptest! {
             let at = head + at.index(bytes.len() - head);
             bytes[at] = value;
         }
-        if let Ok(vocabulary) = Vocabulary::open(&bytes) {
+        if let Ok(vocabulary) = CompiledVocabulary::open(&bytes) {
             if let Ok(splitter) = Splitter::new(&vocabulary) {
                 let text = "hello the<a b>re <a b>> \u{1F469}\u{200D}\u{1F680} abab e\u{301} 12\n\n".repeat(3);
                 if let Ok(ids) = vocabulary.encode(&splitter, &text) {
@@ -206,13 +207,13 @@ proptest! {
 
 #[test]
 fn what_is_too_long_is_not_there() {
-    let mut contents = he();
+    let mut contents = byte_level_contents();
     let piece = |len: usize| Some(Piece { bytes: vec![b'x'; len], ..Piece::default() });
     contents.pieces.extend([piece(MAX_PIECE), piece(MAX_PIECE + 1)]);
     let added = |len: usize, id| Added { text: "y".repeat(len), id, ..Added::default() };
     contents.added = vec![added(MAX_ADDED, 263)];
     let section = contents.to_bytes();
-    let vocabulary = Vocabulary::open(&section).unwrap();
+    let vocabulary = CompiledVocabulary::open(&section).unwrap();
     assert_eq!((vocabulary.has(264), vocabulary.has(265)), (true, false));
     assert_eq!(vocabulary.decode(&[264, 265], false).len(), MAX_PIECE);
     assert_eq!(encode(&section, &"y".repeat(MAX_ADDED)), [263]);
@@ -224,7 +225,7 @@ fn what_is_too_long_is_not_there() {
 /// Each token takes the spaces behind it, and is itself a space: who looks at them again for each takes minutes.
 #[test]
 fn spaces_are_looked_at_once() {
-    let mut contents = he();
+    let mut contents = byte_level_contents();
     contents.added = vec![Added { text: " ".into(), id: 260, left: true, right: true }];
     let section = contents.to_bytes();
     let spaces = " ".repeat(300_000);

@@ -1,11 +1,11 @@
 //! Ids to text, and how a vocabulary writes its pieces.
 
-use super::{Family, LITERAL, Vocabulary};
+use super::{CompiledVocabulary, Family, LITERAL};
 use std::borrow::Cow;
 
 const REPLACEMENT: &str = "\u{FFFD}";
 
-impl Vocabulary<'_> {
+impl CompiledVocabulary<'_> {
     /// The entry of an id as the vocabulary writes it ("▁there", "Ġthere", "<0xE6>").
     pub fn piece(&self, id: u32) -> Option<String> {
         let bytes = self.bytes_of(id)?;
@@ -24,14 +24,14 @@ impl Vocabulary<'_> {
                 let bytes: Vec<u8> = shown.flatten().copied().collect();
                 String::from_utf8_lossy(&bytes).into_owned()
             }
-            Family::Text => text(shown.map(String::from_utf8_lossy)),
+            Family::Text => join_text_pieces(shown.map(String::from_utf8_lossy)),
         }
     }
 }
 
 /// Pieces in a row to text: `▁` is a space, bytes in a row are characters or, each of them, U+FFFD; and a space at the
 /// very beginning is the one that encoding put there.
-fn text<'a>(pieces: impl Iterator<Item = Cow<'a, str>>) -> String {
+fn join_text_pieces<'a>(pieces: impl Iterator<Item = Cow<'a, str>>) -> String {
     let (mut text, mut run) = (String::new(), Vec::new());
     let end = |run: &mut Vec<u8>, text: &mut String| {
         match std::str::from_utf8(run) {

@@ -8,7 +8,7 @@
 //! A few symbols are searched again each time. Many are kept in a list with a heap of pairs beside it, so that the time
 //! for n symbols grows as n log n: in the text family a whole text is one row of symbols.
 
-use super::Vocabulary;
+use super::CompiledVocabulary;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -37,7 +37,7 @@ struct Symbol {
     gone: bool,
 }
 
-impl Vocabulary<'_> {
+impl CompiledVocabulary<'_> {
     /// Merges symbols until nothing can be merged, and adds what is left to `out`.
     pub(super) fn merge(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch, out: &mut Vec<u32>) {
         if symbols.len() <= FEW {

@@ -7,9 +7,10 @@
 //! each split          its bytes or characters, merged
 //! ```
 
+use super::expression::check_expression;
 use super::merge::Scratch;
-use super::split::{Matches, check_expression};
-use super::{Family, IGNORE_MERGES, LEFT, MAX_ADDED, NFC, NONE, RIGHT, Vocabulary, VocabularyError};
+use super::split::Matches;
+use super::{CompiledVocabulary, Family, IGNORE_MERGES, LEFT, MAX_ADDED, NFC, NONE, RIGHT, VocabularyError};
 use onig::Regex;
 use unicode_normalization_alignments::UnicodeNormalization;
 
@@ -28,7 +29,7 @@ impl Splitter {
     ///
     /// # Errors
     /// When the expression is none, or of a form that is not used: see [`check_expression`].
-    pub fn new(vocabulary: &Vocabulary) -> Result<Self> {
+    pub fn new(vocabulary: &CompiledVocabulary) -> Result<Self> {
         let compile = |pattern: &str| {
             check_expression(pattern)?;
             Regex::new(pattern).map_err(|e| VocabularyError::Pattern { cause: e.to_string() })
@@ -49,14 +50,14 @@ impl Splitter {
 
 /// One run through a text.
 struct Run<'r, 'a> {
-    vocabulary: &'r Vocabulary<'a>,
+    vocabulary: &'r CompiledVocabulary<'a>,
     splitter: &'r Splitter,
     scratch: Scratch,
     symbols: Vec<u32>,
     out: Vec<u32>,
 }
 
-impl Vocabulary<'_> {
+impl CompiledVocabulary<'_> {
     /// The ids of a text, and nothing in front of it.
     ///
     /// # Errors

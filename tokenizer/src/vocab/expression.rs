@@ -1,20 +1,10 @@
-//! The splitting expression: which may be used, and how one is kept from running without end.
+//! Which splitting expressions may be used.
 //!
 //! Oniguruma tries one path after the other, and an expression can be written so that there are more of them than
-//! anybody can wait for. A section may come from anywhere, so three things stand in the way:
-//!
-//! ```text
-//! its form      what repeats does not repeat inside, looks around do not run on, nothing refers back: the steps that
-//!               lie between two failures grow with the text, and no faster
-//! its attempts  each place of the text by itself, with few failures allowed at first, and eight times more each time
-//! the clock     is looked at between them
-//! ```
-//!
-//! What published tokenizers split by passes the first and never comes near the others.
+//! anybody can wait for. So what repeats may not repeat inside, looks around may not run on, and nothing may refer back:
+//! the steps between two failures then grow with the text, and no faster. What published tokenizers split by passes.
 
 use super::{MAX_PATTERN, VocabularyError};
-use onig::{MatchParam, Regex, Region, SearchOptions};
-use std::time::{Duration, Instant};
 
 /// Quantifiers that an expression may have: some four times those of the longest in use.
 const MAX_QUANTIFIERS: usize = 64;
@@ -24,21 +14,6 @@ const MAX_COUNT: u32 = 256;
 
 /// Groups within groups.
 const MAX_DEPTH: usize = 32;
-
-/// Failures that an attempt may have, at first and at last.
-const FAILURES: u32 = 256;
-const MAX_FAILURES: u32 = 10_000_000;
-
-/// The engine's code for an attempt with more failures (ONIGERR_RETRY_LIMIT_IN_MATCH_OVER).
-const TOO_MANY_FAILURES: i32 = -17;
-
-/// Attempts between two looks at the clock, while none has many failures.
-const ATTEMPTS: u32 = 16;
-
-/// How long a text may take to be split: thousands of times longer than it does.
-fn patience(bytes: usize) -> Duration {
-    Duration::from_secs(10) + Duration::from_micros(10 * bytes as u64)
-}
 
 /// Checks that an expression is of a form that cannot keep the engine busy without end.
 ///
@@ -208,61 +183,13 @@ impl<'p> Form<'p> {
     }
 }
 
-/// The matches of an expression in a text.
-pub(super) struct Matches<'r, 't> {
-    regex: &'r Regex,
-    text: &'t str,
-    region: Region,
-    end: Instant,
-    attempts: u32,
-}
-
-impl<'r, 't> Matches<'r, 't> {
-    pub fn new(regex: &'r Regex, text: &'t str) -> Self {
-        Self::within(regex, text, patience(text.len()))
-    }
-
-    pub fn within(regex: &'r Regex, text: &'t str, patience: Duration) -> Self {
-        Self { regex, text, region: Region::new(), end: Instant::now() + patience, attempts: 0 }
-    }
-
-    /// Where the first match at or after `from` begins and ends.
-    pub fn next(&mut self, from: usize) -> Result<Option<(usize, usize)>, VocabularyError> {
-        let (mut at, mut failures) = (from, FAILURES);
-        loop {
-            self.attempts += 1;
-            if (failures > FAILURES || self.attempts.is_multiple_of(ATTEMPTS)) && Instant::now() > self.end {
-                return Err(self.failed("it takes too long"));
-            }
-            self.region.clear();
-            let mut limits = MatchParam::default();
-            limits.set_retry_limit_in_match(failures);
-            let (none, region) = (SearchOptions::SEARCH_OPTION_NONE, Some(&mut self.region));
-            match self.regex.match_with_param(self.text, at, none, region, limits) {
-                Ok(Some(_)) => return Ok(self.region.pos(0)),
-                Ok(None) => match self.text.get(at..).and_then(|rest| rest.chars().next()) {
-                    Some(c) => (at, failures) = (at + c.len_utf8(), FAILURES),
-                    None => return Ok(None),
-                },
-                Err(e) if e.code() == TOO_MANY_FAILURES && failures < MAX_FAILURES => {
-                    failures = failures.saturating_mul(8).min(MAX_FAILURES);
-                }
-                Err(e) => return Err(self.failed(e.description())),
-            }
-        }
-    }
-
-    fn failed(&self, cause: &str) -> VocabularyError {
-        VocabularyError::Split { bytes: self.text.len(), cause: cause.to_string() }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use onig::Regex;
 
     /// Of Llama 3, Qwen 2, GPT-2 (see above), GPT-4o, Bloom and Mistral's Tekken.
-    const PUBLISHED: [&str; 5] = [
+    pub const PUBLISHED: [&str; 5] = [
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -317,34 +244,5 @@ mod tests {
         assert!(check_expression(&"[".repeat(MAX_PATTERN)).is_err());
         assert!(check_expression(&"a?".repeat(65)).is_err());
         assert!(check_expression(&"a".repeat(MAX_PATTERN + 1)).is_err());
-    }
-
-    #[test]
-    fn attempts_at_each_place_are_a_search() {
-        let text = "It's 1234 °C,\n\n  in  東京 …  e\u{301} 've\r\n \u{3000}x   ";
-        for pattern in PUBLISHED.iter().chain(&[r"\p{N}", r"x*", r"(?<=1)2|C", r"\bin\b", r"nothing"]) {
-            let regex = Regex::new(pattern).unwrap();
-            let mut matches = Matches::new(&regex, text);
-            for from in (0..=text.len()).filter(|&at| text.is_char_boundary(at)) {
-                let mut region = Region::new();
-                let none = SearchOptions::SEARCH_OPTION_NONE;
-                let found = regex.search_with_options(text, from, text.len(), none, Some(&mut region));
-                assert_eq!(matches.next(from).unwrap(), found.and_then(|_| region.pos(0)), "{pattern} from {from}");
-            }
-        }
-    }
-
-    #[test]
-    fn many_failures_are_granted_and_time_is_not() {
-        // Cubic: no line end is found from any place.
-        let regex = Regex::new(r"[a-z]*[a-y]*[0-9\n]").unwrap();
-        let good = "a".repeat(200) + "7";
-        assert_eq!(Matches::new(&regex, &good).next(0).unwrap(), Some((0, 201)));
-        let bad = "a".repeat(200) + "-7";
-        assert_eq!(Matches::new(&regex, &bad).next(0).unwrap(), Some((201, 202)));
-        match Matches::within(&regex, &bad, Duration::ZERO).next(0) {
-            Err(VocabularyError::Split { bytes: 202, cause }) => assert_eq!(cause, "it takes too long"),
-            other => panic!("{other:?}"),
-        }
     }
 }

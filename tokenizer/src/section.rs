@@ -1,13 +1,13 @@
 //! A tokenizer that the file holds compiled: nothing is parsed, and its tables stay where they are.
 
-use super::{Result, TokenizerError};
-use nanoserve_format::vocab::{Splitter, Vocabulary, VocabularyError};
+use crate::error::{Result, TokenizerError};
+use crate::vocab::{CompiledVocabulary, Splitter, VocabularyError};
 use nanoserve_format::{NsvFile, SectionKind};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// A section and what was made of it.
-pub(super) struct Compiled {
+pub(crate) struct VocabularySection {
     bytes: Bytes,
     /// Compiling the expression takes longer than all the rest: the first text pays.
     splitter: OnceLock<Splitter>,
@@ -19,9 +19,9 @@ enum Bytes {
     Memory(Vec<u8>),
 }
 
-impl Compiled {
+impl VocabularySection {
     /// The section of a file, its hash checked; None where it has none that this program knows.
-    pub fn of_file(file: &Arc<NsvFile>) -> Result<Option<Self>> {
+    pub fn from_file(file: &Arc<NsvFile>) -> Result<Option<Self>> {
         let damaged = |source: nanoserve_format::FormatError| TokenizerError::Json { source: source.into() };
         if file.section(SectionKind::Vocabulary).map_err(damaged)?.is_none() {
             return Ok(None);
@@ -36,7 +36,7 @@ impl Compiled {
     }
 
     /// The bytes of a section.
-    pub fn of_bytes(bytes: Vec<u8>) -> Result<Self> {
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
         Self::checked(Bytes::Memory(bytes))
     }
 
@@ -47,12 +47,12 @@ impl Compiled {
     }
 
     /// The tables: sixteen numbers are read.
-    pub fn vocabulary(&self) -> Result<Vocabulary<'_>> {
+    pub fn vocabulary(&self) -> Result<CompiledVocabulary<'_>> {
         let bytes = match &self.bytes {
             Bytes::File(file, range) => file.bytes().get(range.clone()).unwrap_or_default(),
             Bytes::Memory(bytes) => bytes,
         };
-        Ok(Vocabulary::open(bytes)?)
+        Ok(CompiledVocabulary::open(bytes)?)
     }
 
     /// The ids of a text, and nothing in front of it.

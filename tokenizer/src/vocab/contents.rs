@@ -1,8 +1,8 @@
 //! What a section holds, before it is bytes.
 
+use super::hash::{hash_bytes, hash_pair, home};
 use super::{
     Family, HEAD, IGNORE_MERGES, LEFT, LITERAL, NFC, NONE, PRESENT, PROBES, RIGHT, SPECIAL, VOCABULARY_VERSION,
-    hash_bytes, hash_pair, home,
 };
 
 /// A vocabulary in parts; [`Contents::to_bytes`] puts them together.
@@ -93,7 +93,7 @@ impl Contents {
         let (mut offsets, mut text) = (vec![0], Vec::new());
         for piece in &self.pieces {
             text.extend_from_slice(piece.as_ref().map_or(&[], |p| p.bytes.as_slice()));
-            offsets.push(length(text.len()));
+            offsets.push(as_u32(text.len()));
         }
         let mut added_text = Vec::new();
         let bit = |on: bool, bit: u32| if on { bit } else { 0 };
@@ -101,9 +101,9 @@ impl Contents {
             let mut tokens: Vec<&Added> = tokens.iter().collect();
             tokens.sort();
             let mut place = |token: &Added| {
-                let start = length(added_text.len());
+                let start = as_u32(added_text.len());
                 added_text.extend_from_slice(token.text.as_bytes());
-                [start, length(token.text.len()), token.id, bit(token.left, LEFT) | bit(token.right, RIGHT)]
+                [start, as_u32(token.text.len()), token.id, bit(token.left, LEFT) | bit(token.right, RIGHT)]
             };
             tokens.into_iter().map(&mut place).collect()
         };
@@ -119,16 +119,16 @@ impl Contents {
             VOCABULARY_VERSION,
             self.family.code(),
             bit(self.ignore_merges, IGNORE_MERGES) | bit(self.nfc, NFC),
-            length(flags.len()),
+            as_u32(flags.len()),
             self.token_count,
-            length(merges.len()),
-            length(keys.len()),
-            length(plain.len()),
-            length(normalized.len()),
-            length(self.lead.len()),
-            length(self.pattern.len()),
-            length(added_text.len()),
-            length(text.len()),
+            as_u32(merges.len()),
+            as_u32(keys.len()),
+            as_u32(plain.len()),
+            as_u32(normalized.len()),
+            as_u32(self.lead.len()),
+            as_u32(self.pattern.len()),
+            as_u32(added_text.len()),
+            as_u32(text.len()),
         ]);
         let parts: [&[u8]; 12] = [
             bytemuck::cast_slice(&head),
@@ -148,7 +148,7 @@ impl Contents {
     }
 }
 
-fn length(n: usize) -> u32 {
+fn as_u32(n: usize) -> u32 {
     u32::try_from(n).expect("a vocabulary's parts are far below 4 GiB")
 }
 

@@ -1,16 +1,16 @@
 //! The tokenizer, compiled: text to ids and back, read in place from the bytes of a [`SectionKind::Vocabulary`] section.
 //!
 //! A `tokenizer.json` of 17 MB takes half a second to parse. Nearly all of that goes into building hash tables, which
-//! are the same on every start: here they are stored as they are used. [`Vocabulary::open`] looks at sixteen numbers and
-//! cuts the section into tables; nothing is copied, and an entry's bounds are checked when it is used. So a damaged or
-//! hostile section gives wrong ids, but never a panic, a loop without end or a byte from elsewhere.
+//! are the same on every start: here they are stored as they are used. [`CompiledVocabulary::open`] looks at sixteen
+//! numbers and cuts the section into tables; nothing is copied, and an entry's bounds are checked when it is used. So a
+//! damaged or hostile section gives wrong ids, but never a panic, a loop without end or a byte from elsewhere.
 //!
 //! Two families of tokenizers can be compiled, [`Family`]. What a section holds is [`Contents`], whoever makes it. The
 //! ids are those of the library that made `tokenizer.json` famous because the steps are the same ones: the same engine
 //! splits the text by the same expression, and merges happen in the same order.
 //!
 //! ```
-//! use nanoserve_format::vocab::{Contents, Family, Piece, Splitter, Vocabulary, char_of};
+//! use nanoserve_tokenizer::vocab::{CompiledVocabulary, Contents, Family, Piece, Splitter, char_of};
 //!
 //! let mut contents = Contents::new(Family::ByteLevel);
 //! contents.byte_ids = (0..256).collect();
@@ -19,20 +19,23 @@
 //! contents.merges = vec![[u32::from(b'h'), u32::from(b'e'), 0, 256]];
 //!
 //! let section = contents.to_bytes();
-//! let vocabulary = Vocabulary::open(&section)?;
+//! let vocabulary = CompiledVocabulary::open(&section)?;
 //! let splitter = Splitter::new(&vocabulary)?;
 //! assert_eq!(vocabulary.encode(&splitter, "hey")?, [256, u32::from(b'y')]);
 //! assert_eq!(vocabulary.decode(&[256, u32::from(b'y')], false), "hey");
-//! # Ok::<(), nanoserve_format::vocab::VocabularyError>(())
+//! # Ok::<(), nanoserve_tokenizer::vocab::VocabularyError>(())
 //! ```
 //!
 //! The trap: a [`Splitter`] belongs to one section; with another's the ids are wrong.
 //!
-//! [`SectionKind::Vocabulary`]: crate::SectionKind::Vocabulary
+//! [`SectionKind::Vocabulary`]: nanoserve_format::SectionKind::Vocabulary
 
 mod contents;
 mod decode;
 mod encode;
+mod error;
+mod expression;
+mod hash;
 mod merge;
 mod split;
 mod steps;
@@ -42,10 +45,12 @@ mod tests;
 pub use contents::{Added, Contents, Piece};
 pub use decode::{byte_of, char_of, fallback_byte};
 pub use encode::Splitter;
-pub use split::check_expression;
+pub use error::VocabularyError;
+pub use expression::check_expression;
 pub use steps::check_steps;
 
 use bytemuck::Pod;
+use hash::{hash_bytes, hash_pair, home};
 
 /// The layout of the section that this crate writes and reads.
 pub const VOCABULARY_VERSION: u32 = 1;
@@ -101,67 +106,9 @@ impl Family {
     }
 }
 
-/// What is wrong with a section, or with a text for it.
-#[derive(Debug, thiserror::Error)]
-pub enum VocabularyError {
-    /// The section is of a layout that this reader does not know.
-    #[error("the compiled vocabulary is of layout {got}, this program reads {known}: a newer nanoserve is needed")]
-    Version {
-        /// Its layout.
-        got: u32,
-        /// The one this reader knows.
-        known: u32,
-    },
-    /// A number of the header is out of its range.
-    #[error("the compiled vocabulary's {field} is {got}, expected {expected}")]
-    Header {
-        /// Which number.
-        field: &'static str,
-        /// What it is.
-        got: u64,
-        /// What it may be.
-        expected: &'static str,
-    },
-    /// The section ends before a table does, or goes on after the last.
-    #[error("the compiled vocabulary has {got} bytes for its {part}, which take {expected}")]
-    Length {
-        /// The table.
-        part: &'static str,
-        /// Bytes there are.
-        got: usize,
-        /// Bytes it takes.
-        expected: usize,
-    },
-    /// The section does not begin at a multiple of four bytes.
-    #[error("the compiled vocabulary is not aligned to four bytes")]
-    Alignment,
-    /// The splitting expression is none.
-    #[error("the compiled vocabulary's splitting expression cannot be used: {cause}")]
-    Pattern {
-        /// What is wrong with it.
-        cause: String,
-    },
-    /// The tokenizer.json asks for something that is not run.
-    #[error("the tokenizer's {part} cannot be used: {cause}")]
-    Steps {
-        /// The part, by its key.
-        part: &'static str,
-        /// What is wrong with it.
-        cause: String,
-    },
-    /// A text cannot be split: the expression needs too many steps for it.
-    #[error("a text of {bytes} bytes cannot be split: {cause}")]
-    Split {
-        /// Its length.
-        bytes: usize,
-        /// What the engine says.
-        cause: String,
-    },
-}
-
-/// A section's tables, in place.
+/// A section's tables, in place: what [`Contents::to_bytes`] wrote.
 #[derive(Clone, Copy)]
-pub struct Vocabulary<'a> {
+pub struct CompiledVocabulary<'a> {
     family: Family,
     options: u32,
     token_count: u32,
@@ -172,8 +119,8 @@ pub struct Vocabulary<'a> {
     offsets: &'a [u32],
     /// Hash table of ids, by the bytes of their pieces.
     table: &'a [u32],
-    /// Start and length in `added_text`, id, which spaces it takes; in the order of their texts. Those looked for before normalization,
-    /// then those looked for after.
+    /// Start and length in `added_text`, id, which spaces it takes; in the order of their texts. Those looked for before
+    /// normalization, then those looked for after.
     added: [&'a [[u32; 4]]; 2],
     lead: &'a [u32],
     flags: &'a [u8],
@@ -195,7 +142,7 @@ impl<'a> Cut<'a> {
     }
 }
 
-impl<'a> Vocabulary<'a> {
+impl<'a> CompiledVocabulary<'a> {
     /// Cuts a section into its tables, in a time that does not depend on their size.
     ///
     /// # Errors
@@ -335,35 +282,12 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-impl std::fmt::Debug for Vocabulary<'_> {
+impl std::fmt::Debug for CompiledVocabulary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vocabulary")
+        f.debug_struct("CompiledVocabulary")
             .field("family", &self.family)
             .field("token_count", &self.token_count)
             .field("pattern", &self.pattern)
             .finish_non_exhaustive()
     }
-}
-
-/// The first place of a hash table of `places` to look at.
-fn home(hash: u64, places: usize) -> usize {
-    (((hash >> 32) * places as u64) >> 32) as usize
-}
-
-/// Hash of a pair of ids.
-fn hash_pair(left: u32, right: u32) -> u64 {
-    mix(u64::from(left) << 32 | u64::from(right))
-}
-
-/// Hash of a piece's bytes: FNV-1a, mixed.
-fn hash_bytes(bytes: &[u8]) -> u64 {
-    let fnv = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
-}
-
-/// SplitMix64's last step.
-fn mix(x: u64) -> u64 {
-    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
 }

@@ -1,0 +1,72 @@
+//! Opening a file on this machine: which kernels, how many threads, which device.
+
+use super::{Engine, load};
+use crate::cpu::pool::Pool;
+use crate::cpu::threads::default_threads;
+use crate::cpu::{CpuBackend, isa};
+use crate::cuda::Driver;
+use crate::cuda::split::{Place, Split};
+use crate::error::{Result, RuntimeError};
+use load::Load;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where and how to run.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// Threads; None is one for each physical core that the process may use.
+    pub threads: Option<usize>,
+    /// The instruction set's name; None is the best there is.
+    pub isa: Option<String>,
+    /// How the file's bytes come into memory.
+    pub load: Load,
+    /// Keep them there: the system may not take pages back for other uses.
+    pub lock: bool,
+    /// On a GPU, launches may overlap: see [`Driver::overlapping`].
+    pub overlap: bool,
+}
+
+impl Engine<CpuBackend> {
+    /// Opens a file and binds it to the CPU; what is not in the system's cache is read in the background.
+    ///
+    /// # Errors
+    /// When the file is bad or the options ask for what this machine does not have.
+    pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
+        let file = load::open(path.as_ref(), options.load, options.lock)?;
+        let kernels = isa::choose(options.isa.as_deref())?;
+        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
+        Self::with_backend(file, CpuBackend::new(kernels, pool))
+    }
+}
+
+impl Engine<Split<Driver>> {
+    /// Opens a file and binds it to where it is to run; with [`Place::Auto`] also why that is not the GPU, where it is not.
+    ///
+    /// # Errors
+    /// When the file is bad, or the options ask for what this machine does not have.
+    pub fn open_on(
+        path: impl AsRef<Path>,
+        options: &EngineOptions,
+        place: Place,
+    ) -> Result<(Self, Option<RuntimeError>)> {
+        let file = load::open(path.as_ref(), options.load, options.lock)?;
+        let kernels = isa::choose(options.isa.as_deref())?;
+        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(default_threads))?);
+        let layers = file.spec().n_layers;
+        let on_gpu = |wanted: usize| -> Result<Self> {
+            let device = Driver::open().map(|driver| driver.overlapping(options.overlap));
+            let cpu = CpuBackend::new(kernels, pool.clone());
+            Self::with_backend(file.clone(), Split::opened(cpu, device, layers - wanted.min(layers))?)
+        };
+        let on_cpu = || Self::with_backend(file.clone(), Split::cpu(CpuBackend::new(kernels, pool.clone())));
+        match place {
+            Place::Cpu | Place::Gpu(Some(0)) => Ok((on_cpu()?, None)),
+            Place::Gpu(wanted) => Ok((on_gpu(wanted.unwrap_or(layers))?, None)),
+            Place::Auto => match on_gpu(layers) {
+                Ok(engine) => Ok((engine, None)),
+                Err(why @ (RuntimeError::Device(_) | RuntimeError::Memory { .. })) => Ok((on_cpu()?, Some(why))),
+                Err(e) => Err(e),
+            },
+        }
+    }
+}

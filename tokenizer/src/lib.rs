@@ -1,0 +1,51 @@
+//! Text to token ids and back.
+//!
+//! **Two forms.** A file that has its tokenizer compiled is read in place, in a millisecond or two
+//! ([`Tokenizer::from_file`]); else its tokenizer.json is parsed by the `tokenizers` crate ([`Tokenizer::from_json`]).
+//! The ids are the same.
+//!
+//! **Prompts.** The beginning-of-text token (BOS) is there once, whoever wants to add it, and nothing follows the text:
+//! see [`Tokenizer::encode`]. A tokenizer.json may carry truncation, padding and merge dropout from training; all three
+//! are switched off, so that every text has one encoding and keeps its whole length.
+//!
+//! **Streams.** [`TextStream`] takes ids one at a time and gives whole characters.
+//!
+//! **Compiled vocabularies.** [`vocab`] has the layout of the section, for whoever reads or writes one.
+//!
+//! ```
+//! use nanoserve_tokenizer::vocab::{Contents, Family, Piece};
+//! use nanoserve_tokenizer::{TextStream, Tokenizer};
+//!
+//! // Every byte is a token, and nothing is merged.
+//! let mut contents = Contents::new(Family::ByteLevel);
+//! contents.byte_ids = (0..256).collect();
+//! contents.pieces = (0..=255u8).map(|b| Some(Piece { bytes: vec![b], ..Piece::default() })).collect();
+//!
+//! let tokenizer = Tokenizer::from_section(contents.to_bytes(), None, None)?;
+//! let ids = tokenizer.encode("é", true)?;
+//! assert_eq!(ids, [0xc3, 0xa9]);
+//! let mut stream = TextStream::new(&tokenizer, true);
+//! assert_eq!((stream.push(ids[0])?, stream.push(ids[1])?), ("".into(), "é".into()));
+//! # Ok::<(), nanoserve_tokenizer::TokenizerError>(())
+//! ```
+//!
+//! The trap: [`TextStream::new`] is for the beginning of a text. What continues a prompt is [`TextStream::after`].
+
+mod error;
+mod json;
+mod panic;
+mod pieces;
+mod section;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod tokenizer;
+mod vectors;
+pub mod vocab;
+
+pub use error::{Result, TokenizerError};
+pub use json::{added_in_front, load_json};
+pub use panic::{LibraryPanicked, catch_panic};
+pub use stream::TextStream;
+pub use tokenizer::Tokenizer;
+pub use vocab::VocabularyError;

@@ -1,0 +1,213 @@
+//! Text to token ids and back, with what a prompt needs beside it.
+
+use crate::error::{Result, TokenizerError};
+use crate::json;
+use crate::pieces::{Pieces, common_prefix, push_piece_bytes};
+use crate::section::VocabularySection;
+use crate::vocab::{Family, fallback_byte};
+use nanoserve_format::NsvFile;
+use std::sync::Arc;
+
+/// A tokenizer, and the ids that begin a prompt. A clone shares the tables, and costs next to nothing.
+#[derive(Clone)]
+pub struct Tokenizer {
+    form: Form,
+    pieces: Pieces,
+    /// What every prompt begins with.
+    lead: Arc<[u32]>,
+    bos_id: Option<u32>,
+}
+
+/// Who translates.
+#[derive(Clone)]
+enum Form {
+    /// The `tokenizers` crate.
+    Parsed(Arc<tokenizers::Tokenizer>),
+    /// The file's own tables.
+    Compiled(Arc<VocabularySection>),
+}
+
+impl Tokenizer {
+    /// Opens the compiled tokenizer of a file; None where it has none, and [`Self::from_json`] is the way. `bos_id` and
+    /// `add_bos` are as there.
+    pub fn from_file(file: &Arc<NsvFile>, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Option<Self>> {
+        VocabularySection::from_file(file)?.map(|section| Self::new(section, bos_id, add_bos)).transpose()
+    }
+
+    /// Opens a compiled tokenizer from the bytes of its section. `bos_id` and `add_bos` are as in [`Self::from_json`].
+    pub fn from_section(section: Vec<u8>, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
+        Self::new(VocabularySection::from_bytes(section)?, bos_id, add_bos)
+    }
+
+    fn new(section: VocabularySection, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
+        let vocabulary = section.vocabulary()?;
+        let pieces = match vocabulary.family() {
+            Family::ByteLevel => Pieces::ByteLevel,
+            Family::Text => Pieces::Text { byte_fallback: true },
+        };
+        let lead = prompt_lead(vocabulary.lead().to_vec(), bos_id, add_bos)?;
+        Ok(Self { form: Form::Compiled(Arc::new(section)), pieces, lead, bos_id })
+    }
+
+    /// Whether the file's own tables are used.
+    pub fn is_compiled(&self) -> bool {
+        matches!(self.form, Form::Compiled(_))
+    }
+
+    /// Reads a tokenizer.json. `bos_id` and `add_bos` are what the model's makers say about the token that begins a
+    /// text; [`Self::encode`] has the rules.
+    pub fn from_json(bytes: &[u8], bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
+        let unreadable = |source| TokenizerError::Json { source };
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| unreadable(e.into()))?;
+        let mut loaded = json::load_json(bytes)?;
+        json::check_added_ids(bytes, &loaded)?;
+        json::switch_dropout_off(&mut loaded);
+        let pieces = json::pieces_of(loaded.get_decoder())?;
+        let lead = prompt_lead(json::added_in_front(&loaded).map_err(unreadable)?, bos_id, add_bos)?;
+        Ok(Self { form: Form::Parsed(Arc::new(loaded)), pieces, lead, bos_id })
+    }
+
+    /// The ids of a text; with `special`, those of a prompt.
+    ///
+    /// A prompt begins with what the tokenizer's post-processor puts in front of a text: BOS, for most. Beyond that:
+    ///
+    /// - `add_bos` true, and the post-processor puts nothing in front: BOS is.
+    /// - `add_bos` false: BOS is not put in front, whatever the post-processor says.
+    /// - The text itself begins with BOS, written out (as chat templates do): it is not put there a second time.
+    /// - What the post-processor puts *behind* a text (EOS, with some) is left away: a prompt is there to be continued.
+    ///
+    /// So the prompt of an empty text is BOS alone. Without `special` there is the text and nothing else. Special
+    /// tokens written out in the text become their ids either way.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let ids = match &self.form {
+            Form::Compiled(compiled) => compiled.encode(text)?,
+            Form::Parsed(parsed) => {
+                let failed = |source| TokenizerError::Encode { bytes: text.len(), source };
+                json::call_library(|| parsed.encode_fast(text, false)).map_err(failed)?.get_ids().to_vec()
+            }
+        };
+        if !special || ids.starts_with(&self.lead) {
+            return Ok(ids);
+        }
+        let twice = ids.first().is_some_and(|first| Some(*first) == self.bos_id && self.lead.contains(first));
+        Ok([&self.lead, &ids[usize::from(twice)..]].concat())
+    }
+
+    /// The text of ids, as the tokenizer's own decoder makes it: U+FFFD stands for bytes that are no UTF-8. With
+    /// `skip_special` special tokens have no text. An id without an entry has none either: models often have more rows
+    /// than their tokenizer has entries.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        match &self.form {
+            Form::Compiled(compiled) => Ok(compiled.vocabulary()?.decode(ids, skip_special)),
+            // Some decoders cannot bear an empty list.
+            Form::Parsed(_) if !ids.iter().any(|&id| self.shown(id, skip_special).is_some()) => Ok(String::new()),
+            Form::Parsed(parsed) => {
+                let failed = |source| TokenizerError::Decode { count: ids.len(), source };
+                json::call_library(|| parsed.decode(ids, skip_special)).map_err(failed)
+            }
+        }
+    }
+
+    /// How many entries there are, added tokens included.
+    pub fn token_count(&self) -> usize {
+        match &self.form {
+            Form::Compiled(compiled) => compiled.vocabulary().map_or(0, |v| v.token_count()),
+            Form::Parsed(parsed) => parsed.get_vocab_size(true),
+        }
+    }
+
+    /// The largest id of an entry; it may exceed the count where ids have gaps. May look at every entry: ask once.
+    pub fn max_id(&self) -> Option<u32> {
+        match &self.form {
+            Form::Compiled(compiled) => compiled.vocabulary().ok()?.max_id(),
+            Form::Parsed(parsed) => parsed.get_vocab(true).into_values().max(),
+        }
+    }
+
+    /// The entry of an id as the vocabulary writes it ("▁there", "Ġthere", "<0xE6>").
+    pub fn id_to_piece(&self, id: u32) -> Option<String> {
+        match &self.form {
+            Form::Compiled(compiled) => compiled.vocabulary().ok()?.piece(id),
+            Form::Parsed(parsed) => parsed.id_to_token(id),
+        }
+    }
+
+    /// The bytes that each of the ids below `count` adds to a text that goes on; none for those without text, special
+    /// tokens among them. A byte-fallback token is its byte, whatever stands around it.
+    pub fn token_bytes(&self, count: usize) -> Result<Vec<Vec<u8>>> {
+        // Decoded behind a token that certainly is text: some decoders drop what begins a text.
+        let is_word = |text: String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        let (mut lead, mut before) = (Vec::new(), String::new());
+        if self.pieces != Pieces::ByteLevel {
+            for id in 0..count as u32 {
+                if self.shown(id, true).is_some_and(is_word) {
+                    (lead, before) = (vec![id], self.decode(&[id], true)?);
+                    break;
+                }
+            }
+        }
+        let bytes_of = |id: u32| -> Result<Vec<u8>> {
+            let Some(piece) = self.shown(id, true) else { return Ok(Vec::new()) };
+            let mut bytes = Vec::new();
+            match self.pieces {
+                Pieces::ByteLevel => push_piece_bytes(&piece, &mut bytes),
+                Pieces::Text { byte_fallback } => match fallback_byte(&piece).filter(|_| byte_fallback) {
+                    Some(byte) => bytes.push(byte),
+                    None => {
+                        let both = self.decode(&[&lead[..], &[id]].concat(), true)?;
+                        bytes.extend_from_slice(&both.as_bytes()[common_prefix(&before, &both)..]);
+                    }
+                },
+            }
+            Ok(bytes)
+        };
+        (0..count as u32).map(bytes_of).collect()
+    }
+
+    /// Whether an id is a special token, one that belongs to the format and not to the text.
+    pub fn is_special(&self, id: u32) -> bool {
+        match &self.form {
+            Form::Compiled(compiled) => compiled.vocabulary().is_ok_and(|v| v.is_special(id)),
+            Form::Parsed(parsed) => {
+                self.id_to_piece(id).is_some_and(|piece| parsed.get_added_vocabulary().is_special_token(&piece))
+            }
+        }
+    }
+
+    /// How the decoder makes bytes of pieces.
+    pub(crate) fn pieces(&self) -> Pieces {
+        self.pieces
+    }
+
+    /// The entry of an id, if it has one and its text is wanted.
+    pub(crate) fn shown(&self, id: u32, skip_special: bool) -> Option<String> {
+        if skip_special && self.is_special(id) { None } else { self.id_to_piece(id) }
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    /// Leaves the vocabulary away.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("token_count", &self.token_count())
+            .field("pieces", &self.pieces)
+            .field("lead", &self.lead)
+            .field("bos_id", &self.bos_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every prompt begins with: what the tokenizer puts there, and what the model's makers say of BOS.
+fn prompt_lead(mut lead: Vec<u32>, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Arc<[u32]>> {
+    match (add_bos, bos_id) {
+        (Some(true), Some(bos)) if lead.is_empty() => lead.push(bos),
+        (Some(true), None) if lead.is_empty() => return Err(TokenizerError::BosUnknown),
+        (Some(false), Some(bos)) => lead.retain(|&id| id != bos),
+        (Some(false), None) => lead.clear(),
+        _ => {}
+    }
+    Ok(lead.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,24 @@
+//! The hashes by which a section's tables are searched: part of the layout, so they never change.
+
+/// The first place of a hash table of `places` to look at.
+pub(super) fn home(hash: u64, places: usize) -> usize {
+    (((hash >> 32) * places as u64) >> 32) as usize
+}
+
+/// Hash of a pair of ids.
+pub(super) fn hash_pair(left: u32, right: u32) -> u64 {
+    mix(u64::from(left) << 32 | u64::from(right))
+}
+
+/// Hash of a piece's bytes: FNV-1a, mixed.
+pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
+    let fnv = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
+}
+
+/// SplitMix64's last step.
+fn mix(x: u64) -> u64 {
+    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
