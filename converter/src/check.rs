@@ -61,15 +61,15 @@ pub(crate) fn run(
         return Ok(Comparison { tensors: 0, differences });
     }
     watch.begin(Step::Encode, (input.weight_bytes() + hashes.left(&input.files)) as u64);
-    let matrices = file.layout().tensors[0].encoding;
     for entry in &file.layout().tensors {
         if let Some(how) = tensor(&file, entry, &input, watch)? {
             differs(format!("tensor {}", entry.name), how);
         }
     }
     let (compiled, vectors) = input.sidecars.compile();
-    let provenance = hashes.provenance(recipe(matrices, sha256), input.origin, &input.files, watch)?;
-    let mut plan = nanoserve_format::Plan::new(input.spec.clone(), matrices).map_err(unread)?;
+    let mut plan = nanoserve_format::Plan::new(input.spec.clone(), file.layout().recipe()).map_err(unread)?;
+    let made_by = recipe(plan.recipe(), sha256);
+    let provenance = hashes.provenance(made_by, input.origin, &input.files, watch)?;
     input.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);
     if let Compilation::Section(section) = compiled {

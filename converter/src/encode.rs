@@ -7,7 +7,6 @@
 use crate::error::{Result, What};
 use crate::input::{SourceFile, Weight};
 use crate::report::Watch;
-use half::f16;
 use nanoserve_format::panel::{self, Squares};
 use nanoserve_format::{Encoding, PANEL_ROWS, Shape};
 use rayon::prelude::*;
@@ -86,7 +85,7 @@ impl<'m> Encoder<'m> {
         for (values, source) in values.chunks_mut(NEAR).zip(source.chunks(stored.bytes(NEAR))) {
             self.weight.read(source, values);
             // Encodings that round find what is not finite themselves.
-            if !matrix || self.encoding == Encoding::F32 {
+            if !matrix || self.encoding.is_exact() {
                 largest = largest.max(largest_bits(values));
             }
         }
@@ -134,8 +133,8 @@ impl<'m> Encoder<'m> {
             What::NotFinite { index, value, count: found.not_finite }
         });
         let out_of_range = found.first_out_of_range.map(|(row, col, value)| {
-            let largest = f64::from(f16::MAX) * if self.encoding == Encoding::Q8 { 127.0 } else { 1.0 };
-            What::OutOfRange { row: first_row + row, col, value, encoding: self.encoding, largest }
+            let (encoding, largest) = (self.encoding, self.encoding.largest());
+            What::OutOfRange { row: first_row + row, col, value, encoding, largest }
         });
         not_finite.into_iter().chain(out_of_range).collect()
     }

@@ -14,7 +14,7 @@
 //! let options = Options {
 //!     source: "weights/demo".into(),
 //!     output: "demo.nsv".into(),
-//!     encoding: Encoding::Q8,
+//!     recipe: Encoding::Q8.into(),
 //!     threads: None,
 //!     sha256: false,
 //!     dry_run: false,
@@ -55,7 +55,7 @@ use encode::Encoder;
 use error::Problems;
 use hashes::Hashes;
 use input::Input;
-use nanoserve_format::{Encoding, Golden, Plan, SectionKind, Writer};
+use nanoserve_format::{Encoding, Golden, Plan, Recipe, SectionKind, Writer};
 use report::Watch;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -70,8 +70,8 @@ pub struct Options {
     pub source: PathBuf,
     /// The file to write; replaced in one step when it exists.
     pub output: PathBuf,
-    /// How every matrix is stored; norms and biases stay f32.
-    pub encoding: Encoding,
+    /// How matrices are stored, each by its role; norms and biases stay f32.
+    pub recipe: Recipe,
     /// Threads; as many as the system says when None.
     pub threads: Option<usize>,
     /// Note the SHA-256 of the sources too: one thread, at one or two GB/s.
@@ -123,8 +123,8 @@ fn run(
     let Input { spec, weights, sidecars, files, origin, mut warnings } = input;
 
     // 5. Every weight, encoded; at the same time the sources' hashes and the tokenizer, compiled.
-    let mut plan = Plan::new(spec, options.encoding)?;
-    let tensors = plan.tensors().to_vec();
+    let mut plan = Plan::new(spec, options.recipe)?;
+    let (tensors, made_by) = (plan.tensors().to_vec(), plan.recipe());
     sidecars.add_to(&mut plan);
     let mut writer = Writer::create(&options.output, plan)?;
     let stored = writer.stored();
@@ -150,7 +150,7 @@ fn run(
         }
         problems.none().map(|()| worst)
     };
-    let recipe = recipe(options.encoding, options.sha256);
+    let recipe = recipe(made_by, options.sha256);
     let provenance = || hashes.provenance(recipe, origin, &files, watch);
     let beside = || rayon::join(|| sidecars.compile(), provenance);
     let ((compiled, provenance), worst) = rayon::join(beside, encode);
@@ -194,7 +194,8 @@ fn run(
     })
 }
 
-/// The options that shape a file, as they are given on the command line.
-fn recipe(encoding: Encoding, sha256: bool) -> String {
-    format!("--dtype {encoding}{}", if sha256 { " --sha256" } else { "" })
+/// The options that shape a file, as they are given on the command line. Encodings by role, which the command line does not
+/// give, stand behind the usual one: `--dtype q8,head=f16`.
+fn recipe(encodings: Recipe, sha256: bool) -> String {
+    format!("--dtype {encodings}{}", if sha256 { " --sha256" } else { "" })
 }

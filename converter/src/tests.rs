@@ -83,7 +83,7 @@ fn by_hand() -> (Input, BTreeMap<String, Vec<f32>>) {
 }
 
 fn options(output: PathBuf, encoding: Encoding) -> Options {
-    Options { source: PathBuf::new(), output, encoding, threads: None, sha256: false, dry_run: false }
+    Options { source: PathBuf::new(), output, recipe: encoding.into(), threads: None, sha256: false, dry_run: false }
 }
 
 fn convert(input: Input, options: &Options) -> Result<Report> {

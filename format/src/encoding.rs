@@ -1,21 +1,22 @@
 //! How the numbers of a tensor are stored, and how many bytes that takes.
+//!
+//! Everything that tells one encoding from another stands in its [`Description`], found by one `match` in
+//! [`Encoding::description`]; the rest of the program asks for properties and names no encoding. A new encoding is a variant
+//! here, its name in [`Encoding::ALL`], and a module like [`q8`](crate::q8) that describes it.
 
+use crate::float;
+use crate::panel::{OutOfRange, Squares};
+use crate::q8;
 use std::fmt;
 
 /// Rows that stand side by side in a panel: one SIMD lane each.
 pub const PANEL_ROWS: usize = 16;
 
-/// Columns that share one q8 scale.
-pub const Q8_BLOCK: usize = 32;
-
-/// Columns of one q8 superblock: two blocks, whose scales come first.
-pub const Q8_SUPERBLOCK: usize = 64;
-
-/// Bytes of one q8 superblock of a panel: 2 x 16 f16 scales, then 64 x 16 signed bytes. 17 cache lines.
-pub const Q8_SUPERBLOCK_BYTES: usize = 2 * PANEL_ROWS * 2 + Q8_SUPERBLOCK * PANEL_ROWS;
+/// Columns of an input row that are rounded to bytes with one scale: see [`InputForm::Bytes32`].
+pub const INPUT_BLOCK: usize = 32;
 
 /// How the numbers of a tensor are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encoding {
     /// IEEE binary32: the source's values exactly.
     F32,
@@ -25,17 +26,67 @@ pub enum Encoding {
     Q8,
 }
 
+/// What the row that a matrix is multiplied with is rounded to first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InputForm {
+    /// To nothing: f32 as it is.
+    Float,
+    /// To signed bytes in -127..=127 with one f32 scale for each [`INPUT_BLOCK`] columns.
+    Bytes32,
+}
+
+impl InputForm {
+    /// The distance of neighbouring values in a block of the row whose largest magnitude is `largest`; 0 where nothing is
+    /// rounded.
+    pub fn step(self, largest: f32) -> f64 {
+        match self {
+            InputForm::Float => 0.0,
+            InputForm::Bytes32 => f64::from(largest) / 127.0,
+        }
+    }
+}
+
+/// Packs rows `[n, cols]` into one panel; see [`panel::pack`](crate::panel::pack).
+type Pack = fn(usize, &[f32], &mut [u8]) -> Result<Squares, OutOfRange>;
+
+/// What there is to know about an encoding.
+pub(crate) struct Description {
+    /// The byte that stands for it in the tensor directory.
+    pub code: u8,
+    /// What people call it.
+    pub name: &'static str,
+    /// Whether every f32 comes back as it was.
+    pub exact: bool,
+    /// The largest magnitude that it can store.
+    pub largest: f64,
+    /// From a block's largest magnitude the distance of neighbouring values in it, at most; see [`Encoding::step`].
+    pub step: fn(f32) -> f64,
+    /// What the input of a matrix is rounded to.
+    pub input: InputForm,
+    /// Bytes of one panel of so many columns.
+    pub panel_bytes: fn(usize) -> Option<usize>,
+    /// Rows to a panel.
+    pub pack: Pack,
+    /// `(panel, row, out)`: one row of a panel, `[cols]`.
+    pub unpack_row: fn(&[u8], usize, &mut [f32]),
+}
+
 impl Encoding {
     /// Every encoding of this format version.
     pub const ALL: [Encoding; 3] = [Encoding::F32, Encoding::F16, Encoding::Q8];
 
+    /// The one place that tells encodings apart.
+    pub(crate) const fn description(self) -> &'static Description {
+        match self {
+            Encoding::F32 => &float::F32,
+            Encoding::F16 => &float::F16,
+            Encoding::Q8 => &q8::Q8,
+        }
+    }
+
     /// The byte that stands for it in the tensor directory.
     pub fn code(self) -> u8 {
-        match self {
-            Encoding::F32 => 0,
-            Encoding::F16 => 1,
-            Encoding::Q8 => 2,
-        }
+        self.description().code
     }
 
     /// The encoding that a directory byte stands for.
@@ -45,26 +96,73 @@ impl Encoding {
 
     /// The name that the command line and reports use: `f32`, `f16`, `q8`.
     pub fn name(self) -> &'static str {
-        match self {
-            Encoding::F32 => "f32",
-            Encoding::F16 => "f16",
-            Encoding::Q8 => "q8",
-        }
+        self.description().name
+    }
+
+    /// Whether every f32 comes back as it was: nothing is rounded.
+    pub fn is_exact(self) -> bool {
+        self.description().exact
+    }
+
+    /// The largest magnitude that can be stored; a larger one is [`OutOfRange`].
+    pub fn largest(self) -> f64 {
+        self.description().largest
+    }
+
+    /// The distance of neighbouring values in a block of [`INPUT_BLOCK`] columns whose largest magnitude is `largest`, at
+    /// most; 0 where nothing is rounded. A weight is off by half of it.
+    pub fn step(self, largest: f32) -> f64 {
+        (self.description().step)(largest)
+    }
+
+    /// What the input of a matrix is rounded to before it is multiplied.
+    pub fn input(self) -> InputForm {
+        self.description().input
     }
 
     /// Bytes of one panel (16 rows) of a matrix with `cols` columns, or None past `usize`.
     pub fn panel_bytes(self, cols: usize) -> Option<usize> {
-        match self {
-            Encoding::F32 => cols.checked_mul(4 * PANEL_ROWS),
-            Encoding::F16 => cols.checked_mul(2 * PANEL_ROWS),
-            Encoding::Q8 => cols.div_ceil(Q8_SUPERBLOCK).checked_mul(Q8_SUPERBLOCK_BYTES),
-        }
+        (self.description().panel_bytes)(cols)
     }
 }
 
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// The encodings that some matrices have: each once, in the order of [`Encoding::ALL`].
+///
+/// What asks for "the encoding of a file" asks this: [`iter`](EncodingSet::iter) for the loosest of something, or
+/// [`is_exact`](EncodingSet::is_exact). Its text is the names, as in `q8` or `f16+q8`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncodingSet(Vec<Encoding>);
+
+impl EncodingSet {
+    /// Each encoding once.
+    pub fn iter(&self) -> impl Iterator<Item = Encoding> {
+        self.0.iter().copied()
+    }
+
+    /// Whether no matrix was rounded.
+    pub fn is_exact(&self) -> bool {
+        self.iter().all(Encoding::is_exact)
+    }
+}
+
+impl FromIterator<Encoding> for EncodingSet {
+    fn from_iter<I: IntoIterator<Item = Encoding>>(all: I) -> Self {
+        let mut found: Vec<Encoding> = all.into_iter().collect();
+        found.sort_unstable();
+        found.dedup();
+        EncodingSet(found)
+    }
+}
+
+impl fmt::Display for EncodingSet {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(&self.0.iter().map(|e| e.name()).collect::<Vec<_>>().join("+"))
     }
 }
 
@@ -128,6 +226,7 @@ impl fmt::Display for Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::panel;
 
     #[test]
     fn sizes_count_padding() {
@@ -151,5 +250,37 @@ mod tests {
             assert_eq!(Encoding::from_code(e.code()), Some(e));
         }
         assert_eq!(Encoding::from_code(3), None);
+        // Sets are in this order.
+        assert!(Encoding::ALL.is_sorted());
+    }
+
+    #[test]
+    fn a_set_has_each_encoding_once() {
+        let set: EncodingSet = [Encoding::Q8, Encoding::F32, Encoding::Q8].into_iter().collect();
+        assert_eq!((set.to_string().as_str(), set.is_exact()), ("f32+q8", false));
+        assert_eq!(set.iter().collect::<Vec<_>>(), [Encoding::F32, Encoding::Q8]);
+        let set: EncodingSet = [Encoding::F32; 2].into_iter().collect();
+        assert_eq!((set.to_string().as_str(), set.is_exact()), ("f32", true));
+    }
+
+    /// What a description says of its own packing is so.
+    #[test]
+    fn descriptions_are_true() {
+        for e in Encoding::ALL {
+            let (cols, mut back) = (70, vec![0.0; 70]);
+            let mut panel = vec![0; e.panel_bytes(cols).unwrap()];
+            let rows: Vec<f32> = (0..cols).map(|i| ((i * 37 % 101) as f32 - 50.0) / 37.0).collect();
+            panel::pack(e, cols, &rows, &mut panel).unwrap();
+            panel::unpack_row(e, &panel, 0, &mut back);
+            assert_eq!(e.is_exact(), rows == back, "{e}");
+            for (x, y) in rows.chunks(INPUT_BLOCK).zip(back.chunks(INPUT_BLOCK)) {
+                let step = e.step(x.iter().fold(0.0, |m, x| m.max(x.abs())));
+                assert_eq!(e.is_exact(), step == 0.0, "{e}");
+                // A little more than half a step, for q8's scales are rounded themselves.
+                assert!(x.iter().zip(y).all(|(x, y)| f64::from((x - y).abs()) <= 0.501 * step), "{e}");
+            }
+            let mut fits = |x: f64| panel::pack(e, cols, &vec![x as f32; cols], &mut panel).is_ok();
+            assert!(fits(e.largest()) && (e.is_exact() || !fits(1.001 * e.largest())), "{e}");
+        }
     }
 }

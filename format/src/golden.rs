@@ -4,7 +4,7 @@ use crate::header::Hash;
 use serde::{Deserialize, Serialize};
 
 /// How many of a position's logits are kept.
-pub const TOP: usize = 64;
+pub const KEPT_LOGITS: usize = 64;
 
 /// What a model answered to some tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct GoldenRow {
     /// BLAKE3, hex, of the f32 bits of all logits; None where they came from other arithmetic.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hash: Option<String>,
-    /// The [`TOP`] largest logits, `(id, logit)`, the largest first, equal ones by id.
+    /// The [`KEPT_LOGITS`] largest logits, `(id, logit)`, the largest first, equal ones by id.
     pub top: Vec<(u32, f32)>,
 }
 
@@ -46,7 +46,7 @@ impl GoldenRow {
     pub fn of(position: usize, logits: &[f32]) -> GoldenRow {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         let larger = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        let kept = TOP.min(order.len());
+        let kept = KEPT_LOGITS.min(order.len());
         if kept < order.len() {
             order.select_nth_unstable_by(kept, larger);
         }
@@ -90,7 +90,7 @@ mod tests {
     fn the_largest_come_first_and_equal_ones_by_id() {
         let logits: Vec<f32> = (0..200).map(|i| (i * 7 % 50) as f32).collect();
         let row = GoldenRow::of(3, &logits);
-        assert_eq!(row.top.len(), TOP);
+        assert_eq!(row.top.len(), KEPT_LOGITS);
         assert_eq!(row.top[0], (7, 49.0));
         assert_eq!(row.top[1], (57, 49.0));
         assert!(row.top.windows(2).all(|w| w[0].1 > w[1].1 || w[0].1 == w[1].1 && w[0].0 < w[1].0));

@@ -34,6 +34,7 @@ compile_error!("a .nsv file is little-endian and mapped as it is: a big-endian m
 
 mod encoding;
 mod error;
+mod float;
 mod golden;
 mod header;
 mod keys;
@@ -45,6 +46,7 @@ mod pack_q8;
 pub mod panel;
 pub mod q8;
 mod reader;
+mod recipe;
 mod repair;
 mod replace;
 pub mod schema;
@@ -56,16 +58,18 @@ mod stream;
 pub mod tree;
 mod writer;
 
-pub use encoding::{Encoding, PANEL_ROWS, Shape, padded_rows};
+pub use encoding::{Encoding, EncodingSet, INPUT_BLOCK, InputForm, PANEL_ROWS, Shape, padded_rows};
 pub use error::{FormatError, Result};
-pub use golden::{Golden, GoldenRow, GoldenRun, TOP, TokenizerVector, TokenizerVectors};
+pub use golden::{Golden, GoldenRow, GoldenRun, KEPT_LOGITS, TokenizerVector, TokenizerVectors};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use map::NsvFile;
 pub use meta::{GenerationDefaults, LicenseFile, Provenance, SourceFile};
 pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
+pub use recipe::Recipe;
 pub use repair::{RepairError, Repaired, repair};
 pub use replace::replace;
+pub use schema::Role;
 pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
 pub use spec::{Activation, FeedForwardKind, LayerKind, MixerKind, ModelSpec, QkNorm, Rope, RopeScaling, Window};
 pub use writer::{Plan, Summary, Writer};

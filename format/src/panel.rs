@@ -8,9 +8,6 @@
 //!   its second 32; then for each 4 columns, 16 rows x 4 bytes.
 
 use crate::encoding::{Encoding, PANEL_ROWS};
-use crate::pack_q8;
-use crate::q8::{self, Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
-use half::f16;
 
 /// Why a value cannot be stored; `row` and `col` within the panel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,7 +20,7 @@ pub struct OutOfRange {
     pub value: f32,
 }
 
-/// What rounding to q8 did to some values.
+/// What rounding to blocks with a scale did to some values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Squares {
     /// Sum of the squares of the values.
@@ -43,41 +40,17 @@ impl std::ops::Add for Squares {
 /// Encodes `rows` (`[n, cols]` row after row, `n` in 1..=16; missing rows are zero) into one panel.
 ///
 /// `out` is [`Encoding::panel_bytes`] long and is written whole. All values must be finite. For q8 the squares of values
-/// and errors are returned, the same on every machine; for the others zeros.
+/// and errors are returned, the same on every machine; for f32 and f16 zeros.
 ///
 /// # Errors
-/// A value beyond f16's range, or a q8 scale beyond it.
+/// A value beyond [`Encoding::largest`].
 ///
 /// # Panics
 /// When `rows` or `out` have another length.
 pub fn pack(encoding: Encoding, cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
     assert!(rows.len().is_multiple_of(cols) && rows.len() / cols <= PANEL_ROWS);
     assert_eq!(Some(out.len()), encoding.panel_bytes(cols));
-    match encoding {
-        Encoding::F32 => pack_values(cols, rows, out, |x| Some(x.to_le_bytes())),
-        Encoding::F16 => pack_values(cols, rows, out, |x| {
-            let h = f16::from_f32(x);
-            h.is_finite().then(|| h.to_le_bytes())
-        }),
-        Encoding::Q8 => return pack_q8::pack(cols, rows, out),
-    }?;
-    Ok(Squares::default())
-}
-
-fn pack_values<const SIZE: usize>(
-    cols: usize,
-    rows: &[f32],
-    out: &mut [u8],
-    encode: impl Fn(f32) -> Option<[u8; SIZE]>,
-) -> Result<(), OutOfRange> {
-    out.fill(0);
-    for (row, values) in rows.chunks_exact(cols).enumerate() {
-        for (col, (&value, column)) in values.iter().zip(out.chunks_exact_mut(SIZE * PANEL_ROWS)).enumerate() {
-            let bytes = encode(value).ok_or(OutOfRange { row, col, value })?;
-            column[row * SIZE..(row + 1) * SIZE].copy_from_slice(&bytes);
-        }
-    }
-    Ok(())
+    (encoding.description().pack)(cols, rows, out)
 }
 
 /// Decodes row `row` (0..16) of a panel into `out` (`[cols]`).
@@ -86,34 +59,7 @@ fn pack_values<const SIZE: usize>(
 /// When `panel` is shorter than [`Encoding::panel_bytes`] or `row` is not below 16.
 pub fn unpack_row(encoding: Encoding, panel: &[u8], row: usize, out: &mut [f32]) {
     assert!(row < PANEL_ROWS && Some(panel.len()) >= encoding.panel_bytes(out.len()));
-    match encoding {
-        Encoding::F32 => {
-            for (x, column) in out.iter_mut().zip(panel.as_chunks::<{ 4 * PANEL_ROWS }>().0) {
-                *x = f32::from_le_bytes(column[4 * row..4 * row + 4].try_into().expect("four bytes"));
-            }
-        }
-        Encoding::F16 => {
-            for (x, column) in out.iter_mut().zip(panel.as_chunks::<{ 2 * PANEL_ROWS }>().0) {
-                *x = f16::from_le_bytes([column[2 * row], column[2 * row + 1]]).to_f32();
-            }
-        }
-        Encoding::Q8 => {
-            let superblocks = panel.chunks_exact(Q8_SUPERBLOCK_BYTES);
-            for (values, superblock) in out.chunks_mut(Q8_SUPERBLOCK).zip(superblocks) {
-                let (scales, bytes) = superblock.split_at(2 * 2 * PANEL_ROWS);
-                for (half, block) in values.chunks_mut(Q8_BLOCK).enumerate() {
-                    let at = 2 * (half * PANEL_ROWS + row);
-                    let scale = f16::from_le_bytes([scales[at], scales[at + 1]]);
-                    let groups = bytes[half * Q8_BLOCK * PANEL_ROWS..].chunks_exact(4 * PANEL_ROWS);
-                    for (four, group) in block.chunks_mut(4).zip(groups) {
-                        for (x, &byte) in four.iter_mut().zip(&group[4 * row..]) {
-                            *x = q8::dequantize(byte as i8, scale);
-                        }
-                    }
-                }
-            }
-        }
-    }
+    (encoding.description().unpack_row)(panel, row, out);
 }
 
 /// Decodes rows `first..first + n` of a matrix `[_, cols]` into `out` (`[n, cols]`).
@@ -131,6 +77,8 @@ pub fn unpack_rows(encoding: Encoding, cols: usize, matrix: &[u8], first: usize,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::q8;
+    use half::f16;
 
     fn ramp(n: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0).collect()

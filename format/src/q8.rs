@@ -5,9 +5,31 @@
 //! (-128 is never written: kernels rely on it). A block of zeros has scale 0 and bytes 0. Where `absmax / 127` is
 //! below the smallest f16 subnormal, 2^-24, the scale is 2^-24. Beyond 65504, f16's largest, there is no scale.
 
+use crate::encoding::{Description, InputForm, PANEL_ROWS};
+use crate::pack_q8;
 use half::f16;
 
-pub use crate::encoding::{Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
+/// Columns that share one scale.
+pub const Q8_BLOCK: usize = 32;
+
+/// Columns of one superblock: two blocks, whose scales come first.
+pub const Q8_SUPERBLOCK: usize = 64;
+
+/// Bytes of one superblock of a panel: 2 x 16 f16 scales, then 64 x 16 signed bytes. 17 cache lines.
+pub const Q8_SUPERBLOCK_BYTES: usize = 2 * PANEL_ROWS * 2 + Q8_SUPERBLOCK * PANEL_ROWS;
+
+/// Signed bytes with an f16 scale for each block.
+pub(crate) static Q8: Description = Description {
+    code: 2,
+    name: "q8",
+    exact: false,
+    largest: 127.0 * 65504.0,
+    step: |largest| f64::from(largest) / 127.0,
+    input: InputForm::Bytes32,
+    panel_bytes: |cols| cols.div_ceil(Q8_SUPERBLOCK).checked_mul(Q8_SUPERBLOCK_BYTES),
+    pack: pack_q8::pack,
+    unpack_row,
+};
 
 /// The scale of a block whose largest magnitude is `absmax`: the smallest f16 with `127 * scale >= absmax`.
 ///
@@ -34,6 +56,24 @@ pub fn quantize(weight: f32, scale: f32) -> i8 {
 #[inline]
 pub fn dequantize(byte: i8, scale: f16) -> f32 {
     f32::from(byte) * scale.to_f32()
+}
+
+/// One row of a panel, `[cols]`.
+fn unpack_row(panel: &[u8], row: usize, out: &mut [f32]) {
+    let superblocks = panel.chunks_exact(Q8_SUPERBLOCK_BYTES);
+    for (values, superblock) in out.chunks_mut(Q8_SUPERBLOCK).zip(superblocks) {
+        let (scales, bytes) = superblock.split_at(2 * 2 * PANEL_ROWS);
+        for (half, block) in values.chunks_mut(Q8_BLOCK).enumerate() {
+            let at = 2 * (half * PANEL_ROWS + row);
+            let scale = f16::from_le_bytes([scales[at], scales[at + 1]]);
+            let groups = bytes[half * Q8_BLOCK * PANEL_ROWS..].chunks_exact(4 * PANEL_ROWS);
+            for (four, group) in block.chunks_mut(4).zip(groups) {
+                for (x, &byte) in four.iter_mut().zip(&group[4 * row..]) {
+                    *x = dequantize(byte as i8, scale);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! From bytes to checked views. No I/O: this is the door that fuzzing knocks on.
 
-use crate::encoding::{Encoding, Shape};
+use crate::encoding::{Encoding, EncodingSet, Shape};
 use crate::error::{FormatError, Result};
 use crate::header::{
     self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind, hex,
 };
-use crate::schema;
+use crate::recipe::Recipe;
+use crate::schema::{self, Role};
 use crate::sign::Signature;
 use crate::spec::ModelSpec;
 use crate::tree::{self, CHUNK_BYTES};
@@ -203,6 +204,24 @@ impl Layout {
     /// The directory's entry of a tensor.
     pub fn tensor(&self, name: &str) -> Option<&TensorEntry> {
         self.by_name.get(name).map(|&i| &self.tensors[i])
+    }
+
+    /// The encodings of the matrices; norms and biases are f32 in every file.
+    pub fn encodings(&self) -> EncodingSet {
+        self.tensors.iter().filter(|t| matches!(t.shape, Shape::Matrix(..))).map(|t| t.encoding).collect()
+    }
+
+    /// The encoding of each role, read off the first layer: what [`Plan`](crate::Plan) makes the same directory of, unless
+    /// other layers have others.
+    pub fn recipe(&self) -> Recipe {
+        let mut recipe = Recipe::uniform(self.tensors[0].encoding);
+        // Backwards, so that the first layer is the last to be heard.
+        for tensor in self.tensors.iter().rev() {
+            if let Some(role) = Role::of(&tensor.name) {
+                recipe = recipe.with(role, tensor.encoding);
+            }
+        }
+        recipe
     }
 
     /// The view of a tensor in `bytes`, the file that was parsed.

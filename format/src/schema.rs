@@ -118,6 +118,20 @@ impl Part {
         }
     }
 
+    /// What this part's weight is for; None where it is a norm.
+    pub fn role(self) -> Option<Role> {
+        match self {
+            Part::Q => Some(Role::Q),
+            Part::K => Some(Role::K),
+            Part::V => Some(Role::V),
+            Part::O => Some(Role::O),
+            Part::Gate => Some(Role::Gate),
+            Part::Up => Some(Role::Up),
+            Part::Down => Some(Role::Down),
+            Part::AttnNorm | Part::MlpNorm | Part::AttnPostNorm | Part::MlpPostNorm | Part::QNorm | Part::KNorm => None,
+        }
+    }
+
     /// Whether the model has a bias for this part.
     pub fn has_bias(self, spec: &ModelSpec) -> bool {
         match self {
@@ -126,6 +140,61 @@ impl Part {
             Part::Q | Part::K | Part::V => spec.qkv_bias,
             Part::O => spec.attn_out_bias,
             Part::Gate | Part::Up | Part::Down => spec.mlp_bias,
+        }
+    }
+}
+
+/// What a matrix is for: what decides its encoding when a file is made. Norms and biases have none, and are f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The embedding; of a tied model the head too.
+    Embedding,
+    /// Query projections.
+    Q,
+    /// Key projections.
+    K,
+    /// Value projections.
+    V,
+    /// Attention's output projections.
+    O,
+    /// Gate projections.
+    Gate,
+    /// Up projections.
+    Up,
+    /// Down projections.
+    Down,
+    /// The head of a model that is not tied.
+    Head,
+}
+
+impl Role {
+    /// Every role, in the file's order.
+    pub const ALL: [Role; 9] =
+        [Role::Embedding, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Head];
+
+    /// The role of the tensor of this name; None for norms, biases, and what is no tensor's name.
+    pub fn of(tensor: &str) -> Option<Role> {
+        match tensor {
+            EMBED => return Some(Role::Embedding),
+            LM_HEAD => return Some(Role::Head),
+            _ => {}
+        }
+        let (_, stem) = tensor.strip_prefix("layers.")?.strip_suffix(".weight")?.split_once('.')?;
+        Part::ATTENTION.into_iter().chain(Part::GATED).find(|part| part.stem() == stem)?.role()
+    }
+
+    /// What recipes call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Embedding => "embedding",
+            Role::Q => "q",
+            Role::K => "k",
+            Role::V => "v",
+            Role::O => "o",
+            Role::Gate => "gate",
+            Role::Up => "up",
+            Role::Down => "down",
+            Role::Head => "head",
         }
     }
 }
@@ -164,5 +233,21 @@ mod tests {
         assert_eq!((count(&spec), tensors(&spec).len()), (147, 147));
         let spec = ModelSpec { qkv_bias: true, mlp_bias: true, attn_out_bias: true, ..spec };
         assert_eq!((count(&spec), tensors(&spec).len()), (259, 259));
+    }
+
+    #[test]
+    fn matrices_have_a_role_and_vectors_none() {
+        let switches = ModelSpec { qkv_bias: true, mlp_bias: true, attn_out_bias: true, ..ModelSpec::default() };
+        let spec = ModelSpec { n_layers: 2, qk_norm: QkNorm::Head, post_norm: true, ..switches };
+        let mut roles = Vec::new();
+        for (name, shape) in tensors(&spec) {
+            let role = Role::of(&name);
+            assert_eq!(role.is_some(), matches!(shape, Shape::Matrix(..)), "{name}");
+            roles.extend(role.filter(|role| !roles.contains(role)));
+        }
+        assert_eq!(roles, Role::ALL);
+        for name in ["", "layers.0", "layers.0.attn.q", "attn.q.weight", "layers.0.attn.x.weight"] {
+            assert_eq!(Role::of(name), None, "{name}");
+        }
     }
 }

@@ -11,7 +11,8 @@
 use crate::encoding::{Encoding, Shape};
 use crate::error::{FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
-use crate::schema;
+use crate::recipe::Recipe;
+use crate::schema::{self, Role};
 use crate::signal;
 use crate::spec::ModelSpec;
 use crate::stream::Stream;
@@ -30,25 +31,39 @@ const DIRECT_BYTES: u64 = 256 << 20;
 #[derive(Clone, Debug)]
 pub struct Plan {
     spec: ModelSpec,
+    recipe: Recipe,
     tensors: Vec<(String, Shape, Encoding)>,
     sections: BTreeMap<SectionKind, Vec<u8>>,
     later: u64,
 }
 
 impl Plan {
-    /// A file for a model: every matrix in `encoding`, vectors in f32, the head an alias where the model is tied.
+    /// A file for a model: every matrix in the encoding of its role, or all in one; vectors in f32. The head of a tied model
+    /// is an alias of the embedding, and has its encoding.
     ///
     /// # Errors
     /// When the model's numbers are out of range.
-    pub fn new(spec: ModelSpec, encoding: Encoding) -> Result<Plan> {
+    pub fn new(spec: ModelSpec, recipe: impl Into<Recipe>) -> Result<Plan> {
         spec.check()?;
-        let tensors = schema::tensors(&spec).into_iter().map(|(name, shape)| match shape {
-            Shape::Vector(_) => (name, shape, Encoding::F32),
-            Shape::Matrix(..) => (name, shape, encoding),
+        let mut recipe = recipe.into();
+        if spec.tied_lm_head {
+            recipe = recipe.with(Role::Head, recipe.encoding(Role::Embedding));
+        }
+        let tensors = schema::tensors(&spec).into_iter().map(|(name, shape)| {
+            let encoding = match shape {
+                Shape::Vector(_) => Encoding::F32,
+                Shape::Matrix(..) => recipe.encoding(Role::of(&name).expect("every matrix of the schema has a role")),
+            };
+            (name, shape, encoding)
         });
         let tensors = tensors.collect();
         let json = serde_json::to_vec(&spec).expect("a spec is plain data");
-        Ok(Plan { spec, tensors, sections: BTreeMap::from([(SectionKind::Spec, json)]), later: 0 })
+        Ok(Plan { spec, recipe, tensors, sections: BTreeMap::from([(SectionKind::Spec, json)]), later: 0 })
+    }
+
+    /// The encoding of each role, as the file will have it.
+    pub fn recipe(&self) -> Recipe {
+        self.recipe
     }
 
     /// Adds a section that holds `bytes` as they are.
@@ -119,7 +134,7 @@ impl Writer {
     /// # Errors
     /// When the folder cannot be written, or has too little space.
     pub fn create(path: &Path, plan: Plan) -> Result<Writer> {
-        let Plan { spec, tensors, mut sections, later } = plan;
+        let Plan { spec, recipe: _, tensors, mut sections, later } = plan;
         // Offsets and hashes follow; the directory's length is known before them.
         let mut raw: Vec<RawTensor> = Vec::with_capacity(tensors.len());
         let mut chunks = 0;

@@ -3,7 +3,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nanoserve_format::{Encoding, PANEL_ROWS, panel};
 use nanoserve_runtime::cpu::isa::{
-    AttendJob, BlockScale, FloatTile, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedTile, available,
+    AttendJob, BlockScale, BytesTile, FloatTile, MAX_TOKENS, MatrixRun, MatrixTile, PAIR_ROWS, available,
 };
 use nanoserve_runtime::cpu::pool::Pool;
 use std::hint::black_box;
@@ -34,8 +34,8 @@ fn matrices(c: &mut Criterion) {
         let words = panels(encoding);
         let weights = [0, 1].map(|i| bytemuck::cast_slice::<u64, u8>(&words[i]));
         for kernels in available() {
-            let sizes = if encoding == Encoding::Q8 { kernels.q8_tokens } else { kernels.float_tokens };
-            for &tokens in [sizes[0], 1].iter() {
+            let kernel = kernels.matrix(encoding);
+            for &tokens in [kernel.tokens[0], 1].iter() {
                 group.throughput(macs(tokens * PAIR_ROWS * COLS));
                 let id = BenchmarkId::new(format!("{encoding}/{}", kernels.name), tokens);
                 let mut out: MatrixTile = [[0.0; PAIR_ROWS]; MAX_TOKENS];
@@ -43,16 +43,12 @@ fn matrices(c: &mut Criterion) {
                 let scales = vec![BlockScale { scale: 0.01, correction: 0 }; tokens * COLS / 32];
                 let floats = values(tokens * COLS);
                 group.bench_function(id, |b| {
-                    b.iter(|| match encoding {
-                        Encoding::Q8 => {
-                            let tile = QuantizedTile { words: &words, scales: &scales, tokens };
-                            (kernels.matrix_q8)(black_box(weights), tile, &mut out);
+                    b.iter(|| match kernel.run {
+                        MatrixRun::Bytes32(run) => {
+                            run(black_box(weights), BytesTile { words: &words, scales: &scales, tokens }, &mut out);
                         }
-                        Encoding::F16 => {
-                            (kernels.matrix_f16)(black_box(weights), FloatTile { values: &floats, tokens }, &mut out);
-                        }
-                        Encoding::F32 => {
-                            (kernels.matrix_f32)(black_box(weights), FloatTile { values: &floats, tokens }, &mut out);
+                        MatrixRun::Float(run) => {
+                            run(black_box(weights), FloatTile { values: &floats, tokens }, &mut out);
                         }
                     });
                 });

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use nanoserve_format::{Damage, Encoding, FormatError, KeyError, NsvFile, PublicKey};
+use nanoserve_format::{Damage, FormatError, KeyError, NsvFile, PublicKey};
 use nanoserve_runtime::cuda::Driver;
 use nanoserve_runtime::cuda::device::{Device as _, DeviceError};
 use nanoserve_runtime::cuda::split::{Place, Split};
@@ -120,12 +120,12 @@ pub enum Kv {
 }
 
 impl How {
-    /// The cache type asked for, or the one that suits the file.
+    /// The cache type asked for, or the one that suits the file: f16, unless none of its matrices is rounded.
     pub fn kv_type(&self, file: &NsvFile) -> KvType {
         match self.kv {
             Some(Kv::F32) => KvType::F32,
             Some(Kv::F16) => KvType::F16,
-            None if file.layout().tensors[0].encoding == Encoding::F32 => KvType::F32,
+            None if file.layout().encodings().is_exact() => KvType::F32,
             None => KvType::F16,
         }
     }

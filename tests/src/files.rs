@@ -1,6 +1,6 @@
 //! `.nsv` files made and read without the converter.
 
-use nanoserve_format::{Encoding, FormatError, ModelSpec, NsvFile, PANEL_ROWS, Plan, SectionKind, Shape};
+use nanoserve_format::{Encoding, FormatError, ModelSpec, NsvFile, PANEL_ROWS, Plan, Recipe, SectionKind, Shape};
 use nanoserve_format::{TensorView, Writer, panel};
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use std::path::Path;
 pub fn write_file(
     path: &Path,
     spec: &ModelSpec,
-    encoding: Encoding,
+    recipe: impl Into<Recipe>,
     sections: &[(SectionKind, Vec<u8>)],
     row: &(dyn Fn(&str, usize, &mut [f32]) + Sync),
 ) {
-    let mut plan = Plan::new(spec.clone(), encoding).unwrap();
+    let mut plan = Plan::new(spec.clone(), recipe).unwrap();
     for (kind, bytes) in sections {
         plan.section(*kind, bytes.clone());
     }

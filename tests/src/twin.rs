@@ -6,7 +6,7 @@
 use crate::{SplitMix64, write_file};
 use half::f16;
 use nanoserve_format::schema::{EMBED, FINAL_NORM, LM_HEAD, Part};
-use nanoserve_format::{Activation, Encoding, ModelSpec, QkNorm};
+use nanoserve_format::{Activation, ModelSpec, QkNorm, Recipe};
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::backend::rope::RopeTable;
 use nanoserve_runtime::cpu::math::{exp, gelu, sum_lanes, tanh};
@@ -33,9 +33,10 @@ pub fn random_tensors(spec: &ModelSpec) -> Tensors {
 }
 
 /// Writes a model of these weights, of which there may be more than it has, into `folder`.
-pub fn write_tensors(spec: &ModelSpec, tensors: &Tensors, encoding: Encoding, folder: &Path) -> PathBuf {
-    let path = folder.join(format!("{encoding}.nsv"));
-    write_file(&path, spec, encoding, &[], &|name, row, out| {
+pub fn write_tensors(spec: &ModelSpec, tensors: &Tensors, recipe: impl Into<Recipe>, folder: &Path) -> PathBuf {
+    let recipe = recipe.into();
+    let path = folder.join(format!("{recipe}.nsv"));
+    write_file(&path, spec, recipe, &[], &|name, row, out| {
         out.copy_from_slice(&tensors[name][row * out.len()..][..out.len()]);
     });
     path

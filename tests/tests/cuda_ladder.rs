@@ -252,7 +252,8 @@ fn running_ahead_changes_nothing() {
 fn with_golden(fixture: &Fixture, encoding: Encoding, folder: &Path) -> PathBuf {
     let output = folder.join(format!("{}-{encoding}-golden.nsv", fixture.name));
     let (source, threads) = (fixture.path.clone(), None);
-    let options = Options { source, output: output.clone(), encoding, threads, sha256: false, dry_run: false };
+    let options =
+        Options { source, output: output.clone(), recipe: encoding.into(), threads, sha256: false, dry_run: false };
     let last: LastStep = &|path| Ok(vec![(SectionKind::Golden, golden(&Arc::new(NsvFile::open(path)?), None)?)]);
     convert_with(&options, &(), &AtomicBool::new(false), Some(last)).unwrap();
     output

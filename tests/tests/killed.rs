@@ -239,7 +239,7 @@ fn cancelled_at_any_step_it_leaves_what_was_there() {
         let options = Options {
             source: scene.source(),
             output: output.into(),
-            encoding: Encoding::Q8,
+            recipe: Encoding::Q8.into(),
             threads: Some(2),
             sha256: false,
             dry_run: false,

@@ -40,7 +40,7 @@ fn spoiled(folder: &TempDir, name: &str, spoil: &(dyn Fn(&mut Golden) + Sync)) -
     let options = Options {
         source: demo(),
         output: output.clone(),
-        encoding: Encoding::Q8,
+        recipe: Encoding::Q8.into(),
         threads: None,
         sha256: false,
         dry_run: false,
@@ -165,7 +165,7 @@ fn a_model_whose_answers_are_no_numbers_is_not_kept() {
     let options = Options {
         source: demo(),
         output: output.clone(),
-        encoding: Encoding::Q8,
+        recipe: Encoding::Q8.into(),
         threads: Some(1),
         sha256: false,
         dry_run: false,

@@ -190,7 +190,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let options = Options {
         source: args.source().to_path_buf(),
         output: args.out().to_path_buf(),
-        encoding: args.dtype.into(),
+        recipe: Encoding::from(args.dtype).into(),
         threads: args.threads.map(usize::from),
         sha256: args.sha256,
         dry_run: args.dry_run,

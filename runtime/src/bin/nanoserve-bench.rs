@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use nanoserve_format::Encoding;
+use nanoserve_format::InputForm;
 use nanoserve_runtime::backend::Backend as _;
 use nanoserve_runtime::cpu::threads::default_threads;
 use nanoserve_runtime::diagnose::roofline::{Limits, Work, attended_bytes};
@@ -86,7 +86,6 @@ struct Row {
     gpu: Option<String>,
     chunk: usize,
     kv: KvType,
-    encoding: Encoding,
     prompt: Figures,
     generate: Figures,
     work: Work,
@@ -176,7 +175,6 @@ fn measure(a: &Arguments, engine: &mut cli::Engine, load_s: f64) -> Result<Row> 
         gpu: on_gpu.then(|| cli::device_name(engine)),
         chunk,
         kv,
-        encoding: engine.file().layout().tensors[0].encoding,
         prompt: Figures::new(prompt),
         generate: Figures::new(generate),
         work: Work::of(engine.file().layout()),
@@ -299,8 +297,7 @@ impl Row {
 
     /// How much of the limit on products the prompt gets.
     fn prompt_share(&self) -> Option<f64> {
-        let limit = self.limits?.gmac_s(self.encoding)?;
-        Some(self.work.prompt_macs as f64 * self.prompt.median() / 1e9 / limit)
+        Some(self.limits?.prompt_s(&self.work)? * self.prompt.median())
     }
 
     /// How much of the limit on reading generation gets.
@@ -320,15 +317,17 @@ fn processor() -> String {
 fn heading(a: &Arguments, engine: &cli::Engine) -> String {
     let file = engine.file();
     let (layout, spec) = (file.layout(), file.spec());
-    let encoding = layout.tensors[0].encoding;
+    let forms = Work::of(layout).prompt_macs.into_iter().map(|(encoding, _)| encoding.input());
+    let in_bytes = |form| form == InputForm::Bytes32;
     let name = a.model.file_name().unwrap_or(a.model.as_os_str()).display();
     let load = if a.how.load == cli::LoadMode::Huge { "copied into huge pages" } else { "mapped" };
     let locked = if a.how.lock { ", locked" } else { "" };
     format!(
-        "model    {name}: {encoding}, {} layers of {}, {:.3} GB of weights, {load}{locked}\n\
+        "model    {name}: {}, {} layers of {}, {:.3} GB of weights, {load}{locked}\n\
          machine  {}, {} cores\n\
          run      prompt of {} in steps of {}, then {} generated, kv {}; median of {} rounds\n\n\
          {:>7} {:<6} {:>15} {:>6}  {:>14} {:>5} {:>7} {:>6} {:>7} {:>7} {:<8}\n",
+        layout.encodings(),
         spec.n_layers,
         spec.hidden_size,
         layout.weight_bytes() as f64 / 1e9,
@@ -345,10 +344,11 @@ fn heading(a: &Arguments, engine: &cli::Engine) -> String {
         "threads",
         "isa",
         "prompt tok/s",
-        match (engine.backend().on_gpu(), encoding) {
-            (Some(_), _) => "of mma",
-            (None, Encoding::Q8) => "of dot",
-            (None, _) => "of fma",
+        match engine.backend().on_gpu() {
+            Some(_) => "of mma",
+            None if forms.clone().all(in_bytes) => "of dot",
+            None if !forms.clone().any(in_bytes) => "of fma",
+            None => "of max",
         },
         "generate tok/s",
         "GB/s",

@@ -2,7 +2,7 @@
 
 use super::cache::KvCache;
 use super::disjoint::Disjoint;
-use super::isa::{AttendJob, Kernels, Rows};
+use super::isa::{AttendJob, Kernels, RowsView};
 use super::pool::Pool;
 use crate::backend::{Attending, Attention, KvType, WINDOW_STEP};
 
@@ -16,7 +16,7 @@ const TASK_ROWS: usize = 48;
 /// spans attend together, so that threads share the heads and tokens of all.
 pub fn store_and_attend(
     on: (&Kernels, &Pool),
-    [q, k, v]: [Rows; 3],
+    [q, k, v]: [RowsView; 3],
     spans: &mut [Attending<KvCache>],
     layer: usize,
     how: &Attention,
@@ -56,7 +56,7 @@ pub fn store_and_attend(
 /// Queries of one span (`[tokens, n_heads * head_dim]`), token `t` at position `first + t`, and where in the output
 /// theirs begins.
 struct Job<'a> {
-    q: Rows<'a>,
+    q: RowsView<'a>,
     cache: &'a KvCache,
     first: usize,
     out_at: usize,

@@ -6,7 +6,7 @@
 //! [`avx512`](super::avx512).
 
 use super::generic::{self, Simd};
-use super::isa::{BlockScale, Kernels};
+use super::isa::BlockScale;
 use super::math::LANES;
 use half::f16;
 use std::arch::x86_64::*;
@@ -20,27 +20,39 @@ pub(super) const VEX: Dot = 1;
 /// `vpdpbusd` of AVX-512, on registers of half the width.
 pub(super) const EVEX: Dot = 2;
 
-/// Proof that this machine has every feature named in [`table`], and the dot product named here.
+/// Proof that this machine has AVX2, FMA and F16C, and the dot product named here.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2<const DOT: Dot>(());
 
 impl<const DOT: Dot> Avx2<DOT> {
-    /// For those who have looked what the machine has.
-    pub(super) const PROOF: Self = Avx2(());
+    /// The proof, where the machine has the features.
+    pub(super) fn detect() -> Option<Self> {
+        let base =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let dot = match DOT {
+            MADD => true,
+            VEX => is_x86_feature_detected!("avxvnni"),
+            EVEX => is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl"),
+            _ => unreachable!("no such dot product"),
+        };
+        (base && dot).then_some(Avx2(()))
+    }
+
+    /// The proof, for who has it already.
+    ///
+    /// # Safety
+    /// The machine has every feature that [`Avx2::detect`] looks for: so it is in a function compiled with them.
+    pub(super) unsafe fn assume() -> Self {
+        Avx2(())
+    }
 }
 
 super::isa::entry_points! {
     Avx2<MADD>, "avx2",
     features: "avx2,fma,f16c",
-    q8: 1, [3, 2, 1],
+    bytes: 1, [3, 2, 1],
     float: 1, [6, 4, 2, 1],
     attend: 2,
-}
-
-/// The kernels, where the machine can run them.
-pub fn table() -> Option<&'static Kernels> {
-    let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    found.then_some(&KERNELS)
 }
 
 // In every method below the intrinsics' features are there, because an `Avx2` is; and loads and stores are within the

@@ -4,39 +4,44 @@
 //! which adds 128 to each, and sums begin with -128 times the sum of the block's activations, which takes it away.
 
 use super::generic::{self, Simd};
-use super::isa::{BlockScale, Kernels};
+use super::isa::BlockScale;
 use super::math::LANES;
 use half::f16;
 use std::arch::x86_64::*;
 
-/// Proof that this machine has every feature named in [`table`].
+/// Proof that this machine has every feature named in [`Avx512::detect`].
 #[derive(Clone, Copy)]
 struct Avx512(());
 
 impl Avx512 {
-    /// For those who have looked what the machine has.
-    const PROOF: Self = Avx512(());
+    /// The proof, where the machine has the features.
+    fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Avx512(()))
+    }
+
+    /// The proof, for who has it already.
+    ///
+    /// # Safety
+    /// The machine has every feature that [`Avx512::detect`] looks for: so it is in a function compiled with them.
+    unsafe fn assume() -> Self {
+        Avx512(())
+    }
 }
 
 super::isa::entry_points! {
     Avx512, "avx512",
     features: "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
-    q8: 2, [6, 4, 2, 1],
+    bytes: 2, [6, 4, 2, 1],
     float: 2, [12, 8, 4, 2, 1],
     attend: 6,
-}
-
-/// The kernels, where the machine can run them.
-pub fn table() -> Option<&'static Kernels> {
-    let found = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vnni")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("f16c");
-    found.then_some(&KERNELS)
 }
 
 // In every method below the intrinsics' features are there, because an `Avx512` is; and loads and stores are within

@@ -5,17 +5,10 @@ use super::isa::Kernels;
 
 /// The kernels, where the machine can run them.
 pub fn table() -> Option<&'static Kernels> {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    if !avx2 {
-        None
-    } else if is_x86_feature_detected!("avxvnni") {
-        Some(vex::kernels())
-    } else {
-        (is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")).then_some(evex::kernels())
-    }
+    vex::table().or_else(evex::table)
 }
 
-/// Only for a machine that [`table`] has found to have the features.
+/// The instruction of AVX-VNNI.
 mod vex {
     use super::super::avx2::{Avx2, VEX};
     use super::super::{generic, isa};
@@ -24,17 +17,13 @@ mod vex {
     isa::entry_points! {
         Avx2<VEX>, "avxvnni",
         features: "avxvnni,avx2,fma,f16c",
-        q8: 1, [4, 2, 1],
+        bytes: 1, [4, 2, 1],
         float: 1, [6, 4, 2, 1],
         attend: 2,
     }
-
-    pub fn kernels() -> &'static isa::Kernels {
-        &KERNELS
-    }
 }
 
-/// Only for a machine that [`table`] has found to have the features.
+/// The instruction of AVX-512.
 mod evex {
     use super::super::avx2::{Avx2, EVEX};
     use super::super::{generic, isa};
@@ -43,12 +32,8 @@ mod evex {
     isa::entry_points! {
         Avx2<EVEX>, "avxvnni",
         features: "avx512vnni,avx512vl,avx2,fma,f16c",
-        q8: 1, [4, 2, 1],
+        bytes: 1, [4, 2, 1],
         float: 1, [6, 4, 2, 1],
         attend: 2,
-    }
-
-    pub fn kernels() -> &'static isa::Kernels {
-        &KERNELS
     }
 }

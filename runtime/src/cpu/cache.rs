@@ -3,7 +3,7 @@
 //! Memory is taken zeroed and lazily: a position that no token has reached costs nothing.
 
 use super::disjoint::each_row_of_two;
-use super::isa::Rows;
+use super::isa::RowsView;
 use super::lines::Zeroed;
 use super::pool::Pool;
 use crate::backend::room::saturated;
@@ -117,14 +117,22 @@ impl KvCache {
     }
 
     /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) at positions from `first` on.
-    pub(super) fn store(&mut self, pool: &Pool, layer: usize, k: Rows, v: Rows, first: usize) {
+    pub(super) fn store(&mut self, pool: &Pool, layer: usize, k: RowsView, v: RowsView, first: usize) {
         match self.shape.kv_type {
             KvType::F32 => self.put(pool, layer, k, v, first, |x| x),
             KvType::F16 => self.put(pool, layer, k, v, first, f16::from_f32),
         }
     }
 
-    fn put<T: Pod + Send>(&mut self, pool: &Pool, layer: usize, k: Rows, v: Rows, first: usize, narrow: fn(f32) -> T) {
+    fn put<T: Pod + Send>(
+        &mut self,
+        pool: &Pool,
+        layer: usize,
+        k: RowsView,
+        v: RowsView,
+        first: usize,
+        narrow: fn(f32) -> T,
+    ) {
         let (dim, tokens, ring) = (self.shape.head_dim, k.rows(), self.shape.positions[layer]);
         let (head_keys, head_values) = (self.key_bytes(layer), self.value_bytes(layer));
         let (head_keys, head_values) = (head_keys / size_of::<T>(), head_values / size_of::<T>());

@@ -3,11 +3,11 @@
 //! Sizes lie around lanes, blocks, panels and tiles; outputs begin as NaN, so that what is not written shows.
 
 use super::isa::{
-    AttendJob, BlockScale, FloatTile, Kernels, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedTile, available,
+    AttendJob, BlockScale, BytesTile, FloatTile, Kernels, MAX_TOKENS, MatrixRun, MatrixTile, PAIR_ROWS, available,
 };
 use super::scalar;
 use half::f16;
-use nanoserve_format::{Encoding, PANEL_ROWS, panel};
+use nanoserve_format::{Encoding, InputForm, PANEL_ROWS, panel};
 
 /// SplitMix64: uniform in -1..1.
 struct Random(u64);
@@ -52,34 +52,76 @@ fn panels(r: &mut Random, encoding: Encoding, cols: usize) -> [Vec<u8>; 2] {
 
 const EMPTY: MatrixTile = [[f32::NAN; PAIR_ROWS]; MAX_TOKENS];
 
+/// The input of a matrix kernel, in either form: what a tile of it borrows.
+struct Inputs {
+    tokens: usize,
+    words: Vec<i32>,
+    scales: Vec<BlockScale>,
+    values: Vec<f32>,
+}
+
+impl Inputs {
+    fn random(r: &mut Random, form: InputForm, cols: usize, tokens: usize) -> Inputs {
+        let (mut words, mut scales, mut values) = (vec![], vec![], vec![]);
+        match form {
+            InputForm::Float => values = r.values(tokens * cols, 1.0),
+            InputForm::Bytes32 => {
+                let columns = scalar::bytes_columns(cols);
+                let mut word = |_| i32::from_le_bytes(std::array::from_fn(|_| (r.next() * 127.4) as i8 as u8));
+                words = (0..tokens * columns / 4).map(&mut word).collect();
+                let correction = |i: usize| {
+                    let (block, t) = (i / tokens, i % tokens);
+                    let bytes = (0..8).flat_map(|g| words[(block * 8 + g) * tokens + t].to_le_bytes());
+                    -128 * bytes.map(|b| i32::from(b as i8)).sum::<i32>()
+                };
+                scales = (0..tokens * columns / 32)
+                    .map(|i| BlockScale { scale: r.next() * 0.01, correction: correction(i) })
+                    .collect();
+            }
+        }
+        Inputs { tokens, words, scales, values }
+    }
+
+    fn run(&self, kernels: &Kernels, encoding: Encoding, panels: [&[u8]; 2]) -> MatrixTile {
+        let (mut out, tokens) = (EMPTY, self.tokens);
+        match kernels.matrix(encoding).run {
+            MatrixRun::Float(run) => run(panels, FloatTile { values: &self.values, tokens }, &mut out),
+            MatrixRun::Bytes32(run) => {
+                run(panels, BytesTile { words: &self.words, scales: &self.scales, tokens }, &mut out);
+            }
+        }
+        out
+    }
+}
+
+/// A kernel takes what its encoding's input is rounded to, of any number of tokens.
 #[test]
-fn matrix_q8() {
+fn kernels_take_what_their_encoding_says() {
+    for kernels in available() {
+        for encoding in Encoding::ALL {
+            let kernel = kernels.matrix(encoding);
+            assert_eq!(kernel.run.input(), encoding.input(), "{} {encoding}", kernels.name);
+            assert!(kernel.tokens.last() == Some(&1) && kernel.tokens.iter().all(|n| *n <= MAX_TOKENS));
+        }
+    }
+}
+
+#[test]
+fn matrices() {
     let mut r = Random(1);
     for kernels in others() {
-        for cols in [1, 31, 32, 33, 63, 64, 65, 128, 200, 576, 2048] {
-            let weights = panels(&mut r, Encoding::Q8, cols);
-            let weights = [&weights[0][..], &weights[1][..]];
-            let columns = scalar::q8_columns(cols);
-            for &tokens in kernels.q8_tokens {
-                let words: Vec<i32> = (0..tokens * columns / 4)
-                    .map(|_| i32::from_le_bytes(std::array::from_fn(|_| (r.next() * 127.4) as i8 as u8)))
-                    .collect();
-                let scales: Vec<BlockScale> = (0..tokens * columns / 32)
-                    .map(|i| {
-                        let (block, t) = (i / tokens, i % tokens);
-                        let bytes = (0..8).flat_map(|g| words[(block * 8 + g) * tokens + t].to_le_bytes());
-                        BlockScale {
-                            scale: r.next() * 0.01,
-                            correction: -128 * bytes.map(|b| b as i8 as i32).sum::<i32>(),
-                        }
-                    })
-                    .collect();
-                let tile = QuantizedTile { words: &words, scales: &scales, tokens };
-                let (mut a, mut b) = (EMPTY, EMPTY);
-                (kernels.matrix_q8)(weights, tile, &mut a);
-                (scalar::KERNELS.matrix_q8)(weights, tile, &mut b);
-                let what = format!("{} q8 {cols} columns, {tokens} tokens", kernels.name);
-                same(a[..tokens].as_flattened(), b[..tokens].as_flattened(), &what);
+        for encoding in Encoding::ALL {
+            for cols in [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128, 200, 255, 256, 257, 512, 576, 700, 2048] {
+                let bytes = encoding.panel_bytes(cols).unwrap();
+                // Kernels may read whole values: the copies must be aligned as the map is.
+                let aligned = panels(&mut r, encoding, cols).map(|w| bytemuck::pod_collect_to_vec::<u8, [u64; 1]>(&w));
+                let weights = aligned.each_ref().map(|w| &bytemuck::cast_slice::<_, u8>(w)[..bytes]);
+                for &tokens in kernels.matrix(encoding).tokens {
+                    let x = Inputs::random(&mut r, encoding.input(), cols, tokens);
+                    let (a, b) = (x.run(kernels, encoding, weights), x.run(&scalar::KERNELS, encoding, weights));
+                    let what = format!("{} {encoding} {cols} columns, {tokens} tokens", kernels.name);
+                    same(a[..tokens].as_flattened(), b[..tokens].as_flattened(), &what);
+                }
             }
         }
     }
@@ -94,37 +136,10 @@ fn matrix_q8_at_its_limits() {
             weights[..64].copy_from_slice(bytemuck::cast_slice(&[f16::ONE; 32]));
             let words = [i32::from_le_bytes([x as u8; 4]); 16];
             let scales = [BlockScale { scale: 1.0, correction: -128 * 32 * i32::from(x) }; 2];
-            let mut out = EMPTY;
-            (kernels.matrix_q8)([&weights; 2], QuantizedTile { words: &words, scales: &scales, tokens: 1 }, &mut out);
+            let input = Inputs { tokens: 1, words: words.into(), scales: scales.into(), values: vec![] };
+            let out = input.run(kernels, Encoding::Q8, [&weights; 2]);
             let expected = 64 * i32::from(w) * i32::from(x);
             assert!(out[0].iter().all(|&y| y == expected as f32), "{} {w} x {x}: {:?}", kernels.name, out[0]);
-        }
-    }
-}
-
-#[test]
-fn matrix_float() {
-    let mut r = Random(2);
-    for kernels in others() {
-        for cols in [1, 2, 15, 16, 17, 255, 256, 257, 512, 700] {
-            for encoding in [Encoding::F32, Encoding::F16] {
-                let weights = panels(&mut r, encoding, cols);
-                // f32 and f16 kernels read whole values: the copies must be aligned as the map is.
-                let aligned = weights.map(|w| bytemuck::pod_collect_to_vec::<u8, [u64; 1]>(&w));
-                let weights = aligned
-                    .each_ref()
-                    .map(|w| &bytemuck::cast_slice::<_, u8>(w)[..encoding.panel_bytes(cols).unwrap()]);
-                for &tokens in kernels.float_tokens {
-                    let values = r.values(tokens * cols, 1.0);
-                    let tile = FloatTile { values: &values, tokens };
-                    let (mut a, mut b) = (EMPTY, EMPTY);
-                    let pick = |k: &Kernels| if encoding == Encoding::F32 { k.matrix_f32 } else { k.matrix_f16 };
-                    pick(kernels)(weights, tile, &mut a);
-                    pick(&scalar::KERNELS)(weights, tile, &mut b);
-                    let what = format!("{} {encoding} {cols} columns, {tokens} tokens", kernels.name);
-                    same(a[..tokens].as_flattened(), b[..tokens].as_flattened(), &what);
-                }
-            }
         }
     }
 }
@@ -138,7 +153,7 @@ fn quantize() {
         for n in LENGTHS {
             for scale in [1.0, 1e-3, 1e-29, 1e-31, 1e-45, 0.0, 1e30] {
                 let x = r.values(n, scale);
-                let columns = scalar::q8_columns(n);
+                let columns = scalar::bytes_columns(n);
                 let run = |k: &Kernels| {
                     let mut bytes = vec![55; columns];
                     let mut scales = vec![BlockScale { scale: f32::NAN, correction: 7 }; columns / 32];

@@ -5,7 +5,7 @@
 
 use super::scalar;
 use crate::error::{Result, RuntimeError};
-use nanoserve_format::PANEL_ROWS;
+use nanoserve_format::{Encoding, InputForm, PANEL_ROWS};
 
 /// Rows of weights that a matrix kernel computes at a time: two panels.
 pub const PAIR_ROWS: usize = 2 * PANEL_ROWS;
@@ -16,21 +16,45 @@ pub const MAX_TOKENS: usize = 16;
 /// What a matrix kernel computes at a time: for each token, 32 rows.
 pub type MatrixTile = [[f32; PAIR_ROWS]; MAX_TOKENS];
 
+/// Two panels of one encoding times a tile of tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixKernel {
+    /// Numbers of tokens that it takes at a time, the best first, 1 last.
+    pub tokens: &'static [usize],
+    /// The kernel.
+    pub run: MatrixRun,
+}
+
+/// A matrix kernel by the form of its input: two panels `[16, columns]`, the tile, and what it computes.
+#[derive(Clone, Copy, Debug)]
+pub enum MatrixRun {
+    /// Of [`InputForm::Float`].
+    Float(fn([&[u8]; 2], FloatTile, &mut MatrixTile)),
+    /// Of [`InputForm::Bytes32`].
+    Bytes32(fn([&[u8]; 2], BytesTile, &mut MatrixTile)),
+}
+
+impl MatrixRun {
+    /// The form of its input: its encoding's.
+    pub fn input(self) -> InputForm {
+        match self {
+            MatrixRun::Float(_) => InputForm::Float,
+            MatrixRun::Bytes32(_) => InputForm::Bytes32,
+        }
+    }
+}
+
 /// The kernels of one instruction set. All take slices whose sizes were checked by the caller; none knows a model.
 #[derive(Clone, Copy)]
 pub struct Kernels {
     /// What `--isa` calls it.
     pub name: &'static str,
-    /// Numbers of tokens that `matrix_q8` takes at a time, the best first, 1 last.
-    pub q8_tokens: &'static [usize],
-    /// Numbers of tokens that `matrix_f16` and `matrix_f32` take at a time, the best first, 1 last.
-    pub float_tokens: &'static [usize],
-    /// Two panels of q8 weights times a tile of one of `q8_tokens` tokens.
-    pub matrix_q8: fn([&[u8]; 2], QuantizedTile, &mut MatrixTile),
-    /// Two panels of f16 weights times a tile of one of `float_tokens` tokens.
-    pub matrix_f16: fn([&[u8]; 2], FloatTile, &mut MatrixTile),
-    /// Two panels of f32 weights times a tile of one of `float_tokens` tokens.
-    pub matrix_f32: fn([&[u8]; 2], FloatTile, &mut MatrixTile),
+    /// Of f32 weights.
+    pub matrix_f32: MatrixKernel,
+    /// Of f16 weights.
+    pub matrix_f16: MatrixKernel,
+    /// Of q8 weights.
+    pub matrix_q8: MatrixKernel,
     /// A row to bytes and the scales of its blocks.
     pub quantize: fn(&[f32], &mut [i8], &mut [BlockScale]),
     /// `(x, weight, eps, out)`.
@@ -55,6 +79,17 @@ pub struct Kernels {
     pub rates: Option<Rates>,
 }
 
+impl Kernels {
+    /// The matrix kernel of an encoding.
+    pub fn matrix(&self, encoding: Encoding) -> &MatrixKernel {
+        match encoding {
+            Encoding::F32 => &self.matrix_f32,
+            Encoding::F16 => &self.matrix_f16,
+            Encoding::Q8 => &self.matrix_q8,
+        }
+    }
+}
+
 /// Loops of one thing and nothing else, to measure what the machine could do at best.
 #[derive(Clone, Copy)]
 pub struct Rates {
@@ -72,16 +107,16 @@ impl std::fmt::Debug for Kernels {
     }
 }
 
-/// Some rows of activations, one after the other.
+/// A view of some rows of activations, one after the other.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
+pub struct RowsView<'a> {
     /// `[rows, width]`
     pub data: &'a [f32],
     /// Values of a row.
     pub width: usize,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> RowsView<'a> {
     /// How many.
     pub fn rows(&self) -> usize {
         self.data.len() / self.width
@@ -93,8 +128,8 @@ impl<'a> Rows<'a> {
     }
 
     /// Some of them.
-    pub fn part(&self, rows: std::ops::Range<usize>) -> Rows<'a> {
-        Rows { data: &self.data[rows.start * self.width..rows.end * self.width], width: self.width }
+    pub fn part(&self, rows: std::ops::Range<usize>) -> RowsView<'a> {
+        RowsView { data: &self.data[rows.start * self.width..rows.end * self.width], width: self.width }
     }
 }
 
@@ -109,9 +144,9 @@ pub struct BlockScale {
 }
 
 /// A few tokens' activations rounded to int8 in blocks of 32, side by side as the matrix kernels read them; columns
-/// padded with zeros to whole superblocks.
+/// padded with zeros to whole pairs of blocks.
 #[derive(Clone, Copy, Debug)]
-pub struct QuantizedTile<'a> {
+pub struct BytesTile<'a> {
     /// `[columns / 4, tokens]`: four bytes of one token.
     pub words: &'a [i32],
     /// `[columns / 32, tokens]`
@@ -159,127 +194,145 @@ impl AttendJob<'_> {
     }
 }
 
-/// The table of an instruction set: each entry compiles the generic kernel with the set's features.
+/// `table()` of an instruction set: each entry compiles the generic kernel with the set's features. `bytes` and `float` are
+/// the panels that a kernel of that input takes at a time, and its numbers of tokens.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! entry_points {
     (
         $simd:ty, $name:literal,
         features: $features:literal,
-        q8: $q8_panels:literal, [$($q8:literal),+],
+        bytes: $bytes_panels:literal, [$($bytes:literal),+],
         float: $float_panels:literal, [$($float:literal),+],
         attend: $rows:literal,
     ) => {
-        static KERNELS: $crate::cpu::isa::Kernels = $crate::cpu::isa::Kernels {
-            name: $name,
-            q8_tokens: &[$($q8),+],
-            float_tokens: &[$($float),+],
-            matrix_q8: |panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_q8(panels, x, out)),
-            matrix_f16: |panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_float::<f16>(panels, x, out)),
-            matrix_f32: |panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_float::<f32>(panels, x, out)),
-            quantize: |x, bytes, scales| $crate::cpu::isa::entry_points!(@call features::quantize(x, bytes, scales)),
-            rms_norm: |x, weight, eps, out| $crate::cpu::isa::entry_points!(@call features::rms_norm(x, weight, eps, out)),
-            rope: |head, cos, sin| $crate::cpu::isa::entry_points!(@call features::rope(head, cos, sin)),
-            silu_mul: |gate, up| $crate::cpu::isa::entry_points!(@call features::silu_mul(gate, up)),
-            gelu_mul: |gate, up| $crate::cpu::isa::entry_points!(@call features::gelu_mul(gate, up)),
-            add: |x, y| $crate::cpu::isa::entry_points!(@call features::add(x, y)),
-            scale: |x, factor| $crate::cpu::isa::entry_points!(@call features::scale(x, factor)),
-            softcap: |x, cap| $crate::cpu::isa::entry_points!(@call features::softcap(x, cap)),
-            attend_f32: |job| $crate::cpu::isa::entry_points!(@call features::attend::<f32>(job)),
-            attend_f16: |job| $crate::cpu::isa::entry_points!(@call features::attend::<f16>(job)),
-            rates: Some($crate::cpu::isa::Rates {
-                dot: |rounds| $crate::cpu::isa::entry_points!(@call features::dot_rate(rounds)),
-                fma: |rounds| $crate::cpu::isa::entry_points!(@call features::fma_rate(rounds)),
-                read: |bytes| $crate::cpu::isa::entry_points!(@call features::read(bytes)),
-            }),
-        };
+        /// The table, where the machine can run it.
+        pub fn table() -> Option<&'static $crate::cpu::isa::Kernels> {
+            static KERNELS: $crate::cpu::isa::Kernels = $crate::cpu::isa::Kernels {
+                name: $name,
+                matrix_f32: $crate::cpu::isa::MatrixKernel {
+                    tokens: &[$($float),+],
+                    run: $crate::cpu::isa::MatrixRun::Float(|panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_float::<f32>(panels, x, out))),
+                },
+                matrix_f16: $crate::cpu::isa::MatrixKernel {
+                    tokens: &[$($float),+],
+                    run: $crate::cpu::isa::MatrixRun::Float(|panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_float::<f16>(panels, x, out))),
+                },
+                matrix_q8: $crate::cpu::isa::MatrixKernel {
+                    tokens: &[$($bytes),+],
+                    run: $crate::cpu::isa::MatrixRun::Bytes32(|panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_q8(panels, x, out))),
+                },
+                quantize: |x, bytes, scales| $crate::cpu::isa::entry_points!(@call features::quantize(x, bytes, scales)),
+                rms_norm: |x, weight, eps, out| $crate::cpu::isa::entry_points!(@call features::rms_norm(x, weight, eps, out)),
+                rope: |head, cos, sin| $crate::cpu::isa::entry_points!(@call features::rope(head, cos, sin)),
+                silu_mul: |gate, up| $crate::cpu::isa::entry_points!(@call features::silu_mul(gate, up)),
+                gelu_mul: |gate, up| $crate::cpu::isa::entry_points!(@call features::gelu_mul(gate, up)),
+                add: |x, y| $crate::cpu::isa::entry_points!(@call features::add(x, y)),
+                scale: |x, factor| $crate::cpu::isa::entry_points!(@call features::scale(x, factor)),
+                softcap: |x, cap| $crate::cpu::isa::entry_points!(@call features::softcap(x, cap)),
+                attend_f32: |job| $crate::cpu::isa::entry_points!(@call features::attend::<f32>(job)),
+                attend_f16: |job| $crate::cpu::isa::entry_points!(@call features::attend::<f16>(job)),
+                rates: Some($crate::cpu::isa::Rates {
+                    dot: |rounds| $crate::cpu::isa::entry_points!(@call features::dot_rate(rounds)),
+                    fma: |rounds| $crate::cpu::isa::entry_points!(@call features::fma_rate(rounds)),
+                    read: |bytes| $crate::cpu::isa::entry_points!(@call features::read(bytes)),
+                }),
+            };
+            <$simd>::detect().map(|_| &KERNELS)
+        }
 
-        /// The generic kernels, compiled with the features that the table's door has checked.
+        /// The generic kernels, compiled with the features that a value of the type proves.
         mod features {
             use super::*;
-            use $crate::cpu::isa::{AttendJob, BlockScale, FloatTile, MatrixTile, QuantizedTile};
+            use $crate::cpu::isa::{AttendJob, BlockScale, BytesTile, FloatTile, MatrixTile};
 
-            const S: $simd = <$simd>::PROOF;
+            /// The proof, for the functions here: code without the features can only call it in an unsafe block.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn proof() -> $simd {
+                // SAFETY: this function is compiled with every feature that the type stands for, so who calls it has them.
+                unsafe { <$simd>::assume() }
+            }
 
             #[target_feature(enable = $features)]
-            pub fn matrix_q8(panels: [&[u8]; 2], x: QuantizedTile, out: &mut MatrixTile) {
+            pub fn matrix_q8(panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
                 match x.tokens {
-                    $($q8 => generic::matrix_q8::<_, $q8_panels, $q8>(S, panels, x, out),)+
-                    n => unreachable!("a tile of {n} tokens is not one of q8_tokens"),
+                    $($bytes => generic::matrix_q8::<_, $bytes_panels, $bytes>(proof(), panels, x, out),)+
+                    n => unreachable!("a tile of {n} tokens is not one that the table names"),
                 }
             }
 
             #[target_feature(enable = $features)]
             pub fn matrix_float<W: generic::Stored>(panels: [&[u8]; 2], x: FloatTile, out: &mut MatrixTile) {
                 match x.tokens {
-                    $($float => generic::matrix_float::<_, W, $float_panels, $float>(S, panels, x, out),)+
-                    n => unreachable!("a tile of {n} tokens is not one of float_tokens"),
+                    $($float => generic::matrix_float::<_, W, $float_panels, $float>(proof(), panels, x, out),)+
+                    n => unreachable!("a tile of {n} tokens is not one that the table names"),
                 }
             }
 
             #[target_feature(enable = $features)]
             pub fn quantize(x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
-                generic::quantize(S, x, bytes, scales);
+                generic::quantize(proof(), x, bytes, scales);
             }
 
             #[target_feature(enable = $features)]
             pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-                generic::rms_norm(S, x, weight, eps, out);
+                generic::rms_norm(proof(), x, weight, eps, out);
             }
 
             #[target_feature(enable = $features)]
             pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
-                generic::rope(S, head, cos, sin);
+                generic::rope(proof(), head, cos, sin);
             }
 
             #[target_feature(enable = $features)]
             pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
-                generic::silu_mul(S, gate, up);
+                generic::silu_mul(proof(), gate, up);
             }
 
             #[target_feature(enable = $features)]
             pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
-                generic::gelu_mul(S, gate, up);
+                generic::gelu_mul(proof(), gate, up);
             }
 
             #[target_feature(enable = $features)]
             pub fn add(x: &mut [f32], y: &[f32]) {
-                generic::add(S, x, y);
+                generic::add(proof(), x, y);
             }
 
             #[target_feature(enable = $features)]
             pub fn scale(x: &mut [f32], factor: f32) {
-                generic::scale(S, x, factor);
+                generic::scale(proof(), x, factor);
             }
 
             #[target_feature(enable = $features)]
             pub fn softcap(x: &mut [f32], cap: f32) {
-                generic::softcap(S, x, cap);
+                generic::softcap(proof(), x, cap);
             }
 
             #[target_feature(enable = $features)]
             pub fn attend<T: generic::Stored>(job: AttendJob) {
-                generic::attend::<_, T, $rows>(S, job);
+                generic::attend::<_, T, $rows>(proof(), job);
             }
 
             // As many chains as the best tile has sums.
             #[target_feature(enable = $features)]
             pub fn dot_rate(rounds: usize) -> usize {
-                generic::dot_rate::<_, { $q8_panels * [$($q8),+][0] }>(S, rounds)
+                generic::dot_rate::<_, { $bytes_panels * [$($bytes),+][0] }>(proof(), rounds)
             }
 
             #[target_feature(enable = $features)]
             pub fn fma_rate(rounds: usize) -> usize {
-                generic::fma_rate::<_, { $float_panels * [$($float),+][0] }>(S, rounds)
+                generic::fma_rate::<_, { $float_panels * [$($float),+][0] }>(proof(), rounds)
             }
 
             #[target_feature(enable = $features)]
             pub fn read(bytes: &[u8]) {
-                generic::read(S, bytes);
+                generic::read(proof(), bytes);
             }
         }
     };
     (@call $($call:tt)+) => {
-        // SAFETY: the features are there: KERNELS is private to its module, whose `table` lends it only where they are.
+        // SAFETY: the features are there: only `table` can name what has this call, and lends it where they were found.
         unsafe { $($call)+ }
     };
 }

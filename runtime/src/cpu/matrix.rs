@@ -10,12 +10,11 @@
 //! ```
 
 use super::CpuWeight;
-use super::disjoint::{Disjoint, each_range};
-use super::isa::{BlockScale, FloatTile, Kernels, MAX_TOKENS, MatrixTile, PAIR_ROWS, QuantizedTile, Rows};
+use super::disjoint::Disjoint;
+use super::input::Input;
+use super::isa::{Kernels, MAX_TOKENS, MatrixTile, PAIR_ROWS};
 use super::pool::Pool;
-use super::scalar::q8_columns;
-use nanoserve_format::q8::Q8_BLOCK;
-use nanoserve_format::{Encoding, PANEL_ROWS};
+use nanoserve_format::PANEL_ROWS;
 use std::ops::Range;
 
 /// Bytes of weights that stay in a core's cache while all tokens pass over them.
@@ -28,109 +27,6 @@ const RUNS_PER_THREAD: usize = 8;
 /// what a thread computed stays in its cache for the next operation, and that each reads all weights costs less.
 const SHARED_BYTES: usize = 2 << 20;
 const SHARE_TOKENS: usize = 96;
-
-/// A matrix's input, cut into tiles of a few tokens, each laid out as the kernels read it.
-///
-/// It keeps its room from one input to the next.
-#[derive(Debug, Default)]
-pub struct Input {
-    /// First token and number of tokens of each tile.
-    quantized_tiles: Vec<(usize, usize)>,
-    float_tiles: Vec<(usize, usize)>,
-    words: Vec<i32>,
-    scales: Vec<BlockScale>,
-    values: Vec<f32>,
-    columns: usize,
-    padded: usize,
-    rows: usize,
-}
-
-/// Cuts tokens into tiles of the sizes a kernel takes, the best first.
-fn cut(tokens: usize, sizes: &[usize], tiles: &mut Vec<(usize, usize)>) {
-    tiles.clear();
-    let mut first = 0;
-    while first < tokens {
-        let n = sizes.iter().copied().find(|&n| n <= tokens - first).expect("the last size is 1");
-        tiles.push((first, n));
-        first += n;
-    }
-}
-
-impl Input {
-    /// Takes rows in the forms that matrices of `encodings` need.
-    pub fn fill(&mut self, kernels: &Kernels, pool: &Pool, x: Rows, encodings: impl Iterator<Item = Encoding>) {
-        let (mut quantized, mut float) = (false, false);
-        encodings.for_each(|e| if e == Encoding::Q8 { quantized = true } else { float = true });
-        self.rows = x.rows();
-        self.columns = x.width;
-        self.padded = q8_columns(x.width);
-        if quantized {
-            self.quantize(kernels, pool, x);
-        }
-        if float {
-            self.transpose(kernels, pool, x);
-        }
-    }
-
-    fn quantize(&mut self, kernels: &Kernels, pool: &Pool, x: Rows) {
-        let Input { quantized_tiles: tiles, words, scales, padded, .. } = self;
-        let (groups, blocks) = (*padded / 4, *padded / Q8_BLOCK);
-        cut(x.rows(), kernels.q8_tokens, tiles);
-        words.resize(x.rows() * groups, 0);
-        scales.resize(x.rows() * blocks, BlockScale::default());
-        let (words, scales) = (Disjoint::new(words), Disjoint::new(scales));
-        each_range(pool, tiles.len(), *padded * tiles[0].1, |range| {
-            let (mut bytes, mut row_scales) = (vec![0i8; *padded], vec![BlockScale::default(); blocks]);
-            for &(first, n) in &tiles[range] {
-                // SAFETY: tiles do not overlap, and each is in one range.
-                let (words, scales) =
-                    unsafe { (words.part(first * groups, n * groups), scales.part(first * blocks, n * blocks)) };
-                for t in 0..n {
-                    (kernels.quantize)(x.row(first + t), &mut bytes, &mut row_scales);
-                    for (word, four) in words[t..].iter_mut().step_by(n).zip(bytes.as_chunks::<4>().0) {
-                        *word = i32::from_le_bytes(four.map(|b| b as u8));
-                    }
-                    for (scale, own) in scales[t..].iter_mut().step_by(n).zip(&row_scales) {
-                        *scale = *own;
-                    }
-                }
-            }
-        });
-    }
-
-    fn transpose(&mut self, kernels: &Kernels, pool: &Pool, x: Rows) {
-        let Input { float_tiles: tiles, values, columns, .. } = self;
-        cut(x.rows(), kernels.float_tokens, tiles);
-        values.resize(x.rows() * *columns, 0.0);
-        let values = Disjoint::new(values);
-        each_range(pool, tiles.len(), *columns * tiles[0].1, |range| {
-            for &(first, n) in &tiles[range] {
-                // SAFETY: tiles do not overlap, and each is in one range.
-                let values = unsafe { values.part(first * *columns, n * *columns) };
-                for t in 0..n {
-                    for (value, x) in values[t..].iter_mut().step_by(n).zip(x.row(first + t)) {
-                        *value = *x;
-                    }
-                }
-            }
-        });
-    }
-
-    /// The tiles for an encoding.
-    fn tiles(&self, encoding: Encoding) -> &[(usize, usize)] {
-        if encoding == Encoding::Q8 { &self.quantized_tiles } else { &self.float_tiles }
-    }
-
-    fn quantized(&self, (first, tokens): (usize, usize)) -> QuantizedTile<'_> {
-        let (groups, blocks) = (self.padded / 4, self.padded / Q8_BLOCK);
-        let words = &self.words[first * groups..(first + tokens) * groups];
-        QuantizedTile { words, scales: &self.scales[first * blocks..(first + tokens) * blocks], tokens }
-    }
-
-    fn float(&self, (first, tokens): (usize, usize)) -> FloatTile<'_> {
-        FloatTile { values: &self.values[first * self.columns..(first + tokens) * self.columns], tokens }
-    }
-}
 
 /// Where the rows of some pairs of panels go.
 pub struct Output<'a> {
@@ -172,7 +68,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Two panels that a kernel computes together: of one matrix, or one of each of two.
+/// Two panels that a kernel computes together: of one matrix, or one of each of two of the same encoding.
 pub type Pair<'a> = [(&'a CpuWeight, usize); 2];
 
 /// The panels of pair `pair` of one matrix: one of its first half and one of its second, so that pair after pair reads two
@@ -196,7 +92,7 @@ pub fn multiply<'w>(
 ) {
     let pairs = outputs.last().map_or(0, |o| o.first_pair + o.pairs);
     let bytes: usize = outputs.iter().enumerate().map(|(i, o)| 2 * o.pairs * panels(i, 0)[0].0.panel_bytes()).sum();
-    let shares = if bytes <= SHARED_BYTES { (x.rows / SHARE_TOKENS).clamp(1, pool.threads()) } else { 1 };
+    let shares = if bytes <= SHARED_BYTES { (x.rows() / SHARE_TOKENS).clamp(1, pool.threads()) } else { 1 };
     let run = pairs.div_ceil(RUNS_PER_THREAD * pool.threads() / shares);
     let runs = pairs.div_ceil(run);
     pool.each(shares * runs, |i| {
@@ -209,11 +105,14 @@ pub fn multiply<'w>(
             let [(weight, _), _] = panels(index, at - output.first_pair);
             let fit = (GROUP_BYTES / (2 * weight.panel_bytes())).max(1);
             let group = at..(at + fit).min(end).min(output.first_pair + output.pairs);
-            let tiles = x.tiles(weight.encoding);
-            for &tokens in &tiles[share * tiles.len() / shares..(share + 1) * tiles.len() / shares] {
+            let kernel = kernels.matrix(weight.encoding);
+            let tiles = x.tiles(kernel);
+            let cut = tiles.cut();
+            for &tokens in &cut[share * cut.len() / shares..(share + 1) * cut.len() / shares] {
                 for pair in group.clone() {
                     let pair = pair - output.first_pair;
-                    compute(kernels, panels(index, pair), x, tokens, &mut tile);
+                    let panels = panels(index, pair).map(|(weight, panel)| weight.panel(panel));
+                    tiles.run(kernel, panels, tokens, &mut tile);
                     for (row, rows, part) in output.pieces(pair) {
                         for (t, values) in tile[..tokens.1].iter().enumerate() {
                             // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, a token to
@@ -227,17 +126,4 @@ pub fn multiply<'w>(
             at = group.end;
         }
     });
-}
-
-/// Two panels times the tokens of one tile.
-fn compute(kernels: &Kernels, pair: Pair, x: &Input, tokens: (usize, usize), tile: &mut MatrixTile) {
-    let panels = pair.map(|(weight, panel)| {
-        let bytes = weight.panel_bytes();
-        &weight.bytes()[panel * bytes..][..bytes]
-    });
-    match pair[0].0.encoding {
-        Encoding::Q8 => (kernels.matrix_q8)(panels, x.quantized(tokens), tile),
-        Encoding::F16 => (kernels.matrix_f16)(panels, x.float(tokens), tile),
-        Encoding::F32 => (kernels.matrix_f32)(panels, x.float(tokens), tile),
-    }
 }

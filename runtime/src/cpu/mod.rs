@@ -20,6 +20,8 @@ mod disjoint;
 mod equality;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod generic;
+#[allow(unsafe_code)]
+mod input;
 pub mod isa;
 mod lines;
 pub mod math;
@@ -39,9 +41,10 @@ use crate::backend::room::saturated;
 use crate::backend::{Attending, Attention, Backend, Ids, KvShape, Linear, Turn};
 use crate::error::{Result, RuntimeError};
 use disjoint::each_row;
-use isa::{Kernels, Rows};
+use input::Input;
+use isa::{Kernels, RowsView};
 use lines::Values;
-use matrix::{Input, Output, halves, multiply};
+use matrix::{Output, halves, multiply};
 use nanoserve_format::{Activation, Encoding, NsvFile, PANEL_ROWS, Shape, panel};
 use pool::Pool;
 use std::borrow::Cow;
@@ -54,6 +57,8 @@ pub struct CpuBackend {
     kernels: &'static Kernels,
     pool: Arc<Pool>,
     input: Input,
+    /// `[tokens, intermediate_size]`: up, where gate and up are of two encodings.
+    up: Values,
 }
 
 /// A tensor in the map.
@@ -75,9 +80,22 @@ impl CpuWeight {
         bytemuck::cast_slice(self.bytes())
     }
 
+    /// Rows of a matrix, or values of a vector.
+    fn rows(&self) -> usize {
+        match self.shape {
+            Shape::Vector(rows) | Shape::Matrix(rows, _) => rows,
+        }
+    }
+
     /// Bytes of one of its panels.
     fn panel_bytes(&self) -> usize {
         self.range.len() / self.shape.pieces()
+    }
+
+    /// One of them.
+    fn panel(&self, panel: usize) -> &[u8] {
+        let bytes = self.panel_bytes();
+        &self.bytes()[panel * bytes..][..bytes]
     }
 
     /// Panels it has.
@@ -94,8 +112,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    fn rows(&self) -> Rows<'_> {
-        Rows { data: &self.data, width: self.width }
+    fn rows(&self) -> RowsView<'_> {
+        RowsView { data: &self.data, width: self.width }
     }
 
     fn resize(&mut self, rows: usize) -> &mut [f32] {
@@ -106,7 +124,7 @@ impl Buffer {
 impl CpuBackend {
     /// A backend of `kernels` on the threads of `pool`.
     pub fn new(kernels: &'static Kernels, pool: Arc<Pool>) -> Self {
-        CpuBackend { kernels, pool, input: Input::default() }
+        CpuBackend { kernels, pool, input: Input::default(), up: Values::default() }
     }
 
     /// The kernels it runs.
@@ -117,6 +135,38 @@ impl CpuBackend {
     /// The threads it runs on.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// The rows of `x` times every matrix of `parts`, each into its output `[tokens, rows of the matrix]`.
+    fn products(&mut self, x: RowsView, parts: Vec<(&Linear<CpuWeight>, &mut [f32])>) {
+        self.input.fill(self.kernels, &self.pool, x, parts.iter().map(|(l, _)| l.weight.encoding));
+        let (mut outputs, mut linears, mut pair) = (Vec::new(), Vec::new(), 0);
+        for (linear, out) in parts {
+            let (output, next) = Output::new(out, linear.weight.rows(), pair);
+            outputs.push(output);
+            linears.push(linear);
+            pair = next;
+        }
+        let panels = |part: usize, pair: usize| halves(&linears[part].weight, pair);
+        multiply(self.kernels, &self.pool, &self.input, &outputs, panels, |part, row, tile, out| {
+            out.copy_from_slice(&tile[..out.len()]);
+            self.add_bias(&linears[part].bias, row, out);
+        });
+    }
+
+    /// Gate and up of two encodings, which no kernel computes together: the same values, by way of memory.
+    fn gated_apart(
+        &mut self,
+        x: RowsView,
+        [gate, up]: [&Linear<CpuWeight>; 2],
+        activate: fn(&mut [f32], &[f32]),
+        out: &mut Buffer,
+    ) {
+        let (rows, width, mut up_rows) = (x.rows(), out.width, std::mem::take(&mut self.up));
+        let (gates, ups) = (out.resize(rows), up_rows.resize(rows * width));
+        self.products(x, vec![(gate, &mut *gates), (up, &mut *ups)]);
+        each_row(&self.pool, gates, width, |t, gate| activate(gate, &ups[t * width..][..width]));
+        self.up = up_rows;
     }
 
     fn add_bias(&self, bias: &Option<CpuWeight>, row: usize, out: &mut [f32]) {
@@ -205,20 +255,9 @@ impl Backend for CpuBackend {
     }
 
     fn linear(&mut self, x: &Buffer, parts: &mut [(&Linear<CpuWeight>, &mut Buffer)]) {
-        self.input.fill(self.kernels, &self.pool, x.rows(), parts.iter().map(|(l, _)| l.weight.encoding));
-        let (mut outputs, mut linears, mut pair) = (Vec::new(), Vec::new(), 0);
-        for (linear, out) in parts {
-            let width = out.width;
-            let (output, next) = Output::new(out.resize(x.rows().rows()), width, pair);
-            outputs.push(output);
-            linears.push(*linear);
-            pair = next;
-        }
-        let panels = |part: usize, pair: usize| halves(&linears[part].weight, pair);
-        multiply(self.kernels, &self.pool, &self.input, &outputs, panels, |part, row, tile, out| {
-            out.copy_from_slice(&tile[..out.len()]);
-            self.add_bias(&linears[part].bias, row, out);
-        });
+        let rows = x.rows().rows();
+        let parts = parts.iter_mut().map(|(linear, out)| (*linear, out.resize(rows)));
+        self.products(x.rows(), parts.collect());
     }
 
     fn gated(&mut self, x: &Buffer, [gate, up]: [&Linear<CpuWeight>; 2], activation: Activation, out: &mut Buffer) {
@@ -226,8 +265,10 @@ impl Backend for CpuBackend {
             Activation::Silu => self.kernels.silu_mul,
             Activation::GeluTanh => self.kernels.gelu_mul,
         };
-        let encodings = [gate.weight.encoding, up.weight.encoding];
-        self.input.fill(self.kernels, &self.pool, x.rows(), encodings.into_iter());
+        if gate.weight.encoding != up.weight.encoding {
+            return self.gated_apart(x.rows(), [gate, up], activate, out);
+        }
+        self.input.fill(self.kernels, &self.pool, x.rows(), std::iter::once(gate.weight.encoding));
         let width = out.width;
         let output = Output::of_two(out.resize(x.rows().rows()), width);
         let panels = |_, panel| [(&gate.weight, panel), (&up.weight, panel)];

@@ -2,12 +2,14 @@
 //!
 //! `docs/arithmetic.md` says the same in words. This file is never tuned; every faster kernel equals it bit for bit.
 
-use super::isa::{AttendJob, BlockScale, FloatTile, Kernels, MatrixTile, PAIR_ROWS, QuantizedTile};
+use super::isa::{
+    AttendJob, BlockScale, BytesTile, FloatTile, Kernels, MatrixKernel, MatrixRun, MatrixTile, PAIR_ROWS,
+};
 use super::math::{LANES, exp, gelu, sum_lanes, tanh};
 pub use crate::backend::ATTENTION_BLOCK;
 use half::f16;
-use nanoserve_format::PANEL_ROWS;
 use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
+use nanoserve_format::{INPUT_BLOCK, PANEL_ROWS};
 
 /// Columns of f32 and f16 weights that are summed by themselves.
 pub const FLOAT_BLOCK: usize = 256;
@@ -18,11 +20,15 @@ pub const QUANTIZE_MIN: f32 = 1e-30;
 /// The plain kernels.
 pub static KERNELS: Kernels = Kernels {
     name: "scalar",
-    q8_tokens: &[4, 1],
-    float_tokens: &[4, 1],
-    matrix_q8,
-    matrix_f16: |panels, x, out| matrix_float(panels, x, out, f16::to_f32),
-    matrix_f32: |panels, x, out| matrix_float(panels, x, out, |w: f32| w),
+    matrix_f32: MatrixKernel {
+        tokens: &[4, 1],
+        run: MatrixRun::Float(|panels, x, out| matrix_float(panels, x, out, |w: f32| w)),
+    },
+    matrix_f16: MatrixKernel {
+        tokens: &[4, 1],
+        run: MatrixRun::Float(|panels, x, out| matrix_float(panels, x, out, f16::to_f32)),
+    },
+    matrix_q8: MatrixKernel { tokens: &[4, 1], run: MatrixRun::Bytes32(matrix_q8) },
     quantize,
     rms_norm,
     rope,
@@ -39,7 +45,7 @@ pub static KERNELS: Kernels = Kernels {
 /// `out[t][r] = sum over blocks b of (sum over columns k of b of w[r][k] * x[t][k]) * (dw[r][b] * dx[t][b])`.
 ///
 /// Inner sums are whole numbers and exact; each is scaled and added in one rounding, blocks ascending.
-fn matrix_q8(panels: [&[u8]; 2], x: QuantizedTile, out: &mut MatrixTile) {
+fn matrix_q8(panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
     for (t, out) in out.iter_mut().enumerate().take(x.tokens) {
         for (row, out) in out.iter_mut().enumerate() {
             let (panel, row) = (panels[row / PANEL_ROWS], row % PANEL_ROWS);
@@ -92,7 +98,7 @@ fn matrix_float<W: bytemuck::Pod>(panels: [&[u8]; 2], x: FloatTile, out: &mut Ma
 fn quantize(x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
     bytes.fill(0);
     scales.fill(BlockScale::default());
-    for ((x, bytes), scale) in x.chunks(Q8_BLOCK).zip(bytes.chunks_exact_mut(Q8_BLOCK)).zip(scales) {
+    for ((x, bytes), scale) in x.chunks(INPUT_BLOCK).zip(bytes.chunks_exact_mut(INPUT_BLOCK)).zip(scales) {
         let absmax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
         if absmax < QUANTIZE_MIN {
             continue;
@@ -214,9 +220,11 @@ fn attend<T: bytemuck::Pod>(job: AttendJob, widen: fn(T) -> f32) {
     }
 }
 
-/// Padded columns of a q8 row.
-pub fn q8_columns(cols: usize) -> usize {
-    cols.next_multiple_of(Q8_SUPERBLOCK)
+/// Columns of an input row in bytes: padded with zeros to whole pairs of blocks, of which panels of bytes are made.
+pub fn bytes_columns(cols: usize) -> usize {
+    cols.next_multiple_of(2 * INPUT_BLOCK)
 }
+
+const _: () = assert!(Q8_BLOCK == INPUT_BLOCK && Q8_SUPERBLOCK == 2 * INPUT_BLOCK);
 
 const _: () = assert!(PAIR_ROWS == 2 * PANEL_ROWS);

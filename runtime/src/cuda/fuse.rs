@@ -10,21 +10,21 @@
 //! ```
 //!
 //! A fused operation leaves out what only it would have read. So it is taken where nothing else in the queue reads those rows
-//! before they are filled again; rows that are left out at the end of a queue are told, and nobody may read them.
+//! before they are filled again; rows that are left out at the end of a queue are reported, and nobody may read them.
 
-use super::ops::{Angles, Norm, Op, Part, Rows, filled};
+use super::ops::{Angles, DeviceOp, DeviceRows, Norm, Projection, filled};
 
 /// A queue after fusing.
 #[derive(Debug, Default, PartialEq)]
 pub struct Fused {
     /// What is to run.
-    pub ops: Vec<Op>,
+    pub ops: Vec<DeviceOp>,
     /// Rows that the queue should have filled, and did not.
-    pub left_out: Vec<Rows>,
+    pub left_out: Vec<DeviceRows>,
 }
 
 /// Fuses what can be fused, in a queue of operations as the forward pass made them.
-pub fn fuse(ops: &[Op]) -> Fused {
+pub fn fuse(ops: &[DeviceOp]) -> Fused {
     let mut fused = Fused { ops: Vec::new(), left_out: Vec::new() };
     let mut rest = ops;
     while let Some(op) = rest.first() {
@@ -43,19 +43,20 @@ pub fn fuse(ops: &[Op]) -> Fused {
 
 /// The operation to run in the place of the first of `rest`, how many of them it stands for, and what it leaves out; `before`
 /// may lose operations to it.
-fn join(first: &Op, rest: &[Op], before: &mut Vec<Op>) -> (Op, usize, Vec<Rows>) {
+fn join(first: &DeviceOp, rest: &[DeviceOp], before: &mut Vec<DeviceOp>) -> (DeviceOp, usize, Vec<DeviceRows>) {
     match (first, rest) {
-        (Op::Embed { table, out, scale }, [_, Op::Scale { x, factor }, ..]) if x == out => {
-            (Op::Embed { table: *table, out: *out, scale: scale * factor }, 2, vec![])
+        (DeviceOp::Embed { table, out, scale }, [_, DeviceOp::Scale { x, factor }, ..]) if x == out => {
+            (DeviceOp::Embed { table: *table, out: *out, scale: scale * factor }, 2, vec![])
         }
-        (Op::Linear { x, norm, parts, residual: None }, _) => {
+        (DeviceOp::Linear { x, norm, parts, residual: None }, _) => {
             if let ([part], Some((stream, factor, taken))) = (&parts[..], added(rest, |p| p.out, parts)) {
-                let parts = vec![Part { out: stream, ..*part }];
-                let op = Op::Linear { x: *x, norm: *norm, parts, residual: Some(factor) };
+                let parts = vec![Projection { out: stream, ..*part }];
+                let op = DeviceOp::Linear { x: *x, norm: *norm, parts, residual: Some(factor) };
                 return (op, taken, vec![part.out]);
             }
             let mut parts = parts.clone();
-            if let Some(Op::Linear { x: x_before, norm: None, parts: before_parts, residual: None }) = before.last()
+            if let Some(DeviceOp::Linear { x: x_before, norm: None, parts: before_parts, residual: None }) =
+                before.last()
                 && x_before == x
                 && norm.is_none()
                 && before_parts.len() + parts.len() <= 3
@@ -65,23 +66,23 @@ fn join(first: &Op, rest: &[Op], before: &mut Vec<Op>) -> (Op, usize, Vec<Rows>)
                 before.pop();
                 parts = all;
             }
-            (Op::Linear { x: *x, norm: *norm, parts, residual: None }, 1, vec![])
+            (DeviceOp::Linear { x: *x, norm: *norm, parts, residual: None }, 1, vec![])
         }
-        (Op::Norm { x: y, norm, out }, _) => match added(rest, |out| *out, &[*out]) {
+        (DeviceOp::Norm { x: y, norm, out }, _) => match added(rest, |out| *out, &[*out]) {
             Some((x, factor, taken)) if !x.overlaps(*y) => {
-                (Op::NormAdd { x, y: *y, norm: *norm, factor }, taken, vec![*out])
+                (DeviceOp::NormAdd { x, y: *y, norm: *norm, factor }, taken, vec![*out])
             }
             _ => (first.clone(), 1, vec![]),
         },
-        (Op::Attend(attend), _) if super::launch::decodes(attend) => {
-            let free = |rows: Rows| rows_are_free(&rest[1..], rows);
-            let (mut op, mut left_out) = (Op::Decode { attend: *attend, angles: None, norms: None }, vec![]);
+        (DeviceOp::Attend(attend), _) if super::launch::decodes(attend) => {
+            let free = |rows: DeviceRows| rows_are_free(&rest[1..], rows);
+            let (mut op, mut left_out) = (DeviceOp::Decode { attend: *attend, angles: None, norms: None }, vec![]);
             if free(attend.q) && free(attend.k) {
                 let (angles, norms) = heads(before, attend.q, attend.k, attend.cache.head_dim, attend.offset);
                 if angles.is_some() || norms.is_some() {
                     left_out = vec![attend.q, attend.k];
                 }
-                op = Op::Decode { attend: *attend, angles, norms };
+                op = DeviceOp::Decode { attend: *attend, angles, norms };
             }
             (op, 1, left_out)
         }
@@ -91,15 +92,15 @@ fn join(first: &Op, rest: &[Op], before: &mut Vec<Op>) -> (Op, usize, Vec<Rows>)
 
 /// Where the rows that `rest[0]` makes are then only, perhaps scaled, added to others: those, the factor, and how many
 /// operations that is.
-fn added<T>(rest: &[Op], out: impl Fn(&T) -> Rows, made: &[T]) -> Option<(Rows, f32, usize)> {
+fn added<T>(rest: &[DeviceOp], out: impl Fn(&T) -> DeviceRows, made: &[T]) -> Option<(DeviceRows, f32, usize)> {
     let [made] = made else { return None };
     let made = out(made);
     let (factor, taken) = match rest.get(1) {
-        Some(Op::Scale { x, factor }) if *x == made => (*factor, 3),
+        Some(DeviceOp::Scale { x, factor }) if *x == made => (*factor, 3),
         _ => (1.0, 2),
     };
     match rest.get(taken - 1) {
-        Some(Op::Add { x, y }) if *y == made && !x.overlaps(made) && rows_are_free(&rest[taken..], made) => {
+        Some(DeviceOp::Add { x, y }) if *y == made && !x.overlaps(made) && rows_are_free(&rest[taken..], made) => {
             Some((*x, factor, taken))
         }
         _ => None,
@@ -108,16 +109,26 @@ fn added<T>(rest: &[Op], out: impl Fn(&T) -> Rows, made: &[T]) -> Option<(Rows, 
 
 /// Takes rotations and norms of heads of `q` and `k` off the end of `before`.
 #[allow(clippy::type_complexity, reason = "the two things it takes")]
-fn heads(before: &mut Vec<Op>, q: Rows, k: Rows, head_dim: usize, at: i32) -> (Option<Angles>, Option<[Norm; 2]>) {
+fn heads(
+    before: &mut Vec<DeviceOp>,
+    q: DeviceRows,
+    k: DeviceRows,
+    head_dim: usize,
+    at: i32,
+) -> (Option<Angles>, Option<[Norm; 2]>) {
     let (mut angles, mut norms) = (None, None);
-    if let [.., Op::Rope { x: a, angles: of_q, offset: i, .. }, Op::Rope { x: b, angles: of_k, offset: j, .. }] =
-        before[..]
+    if let [
+        ..,
+        DeviceOp::Rope { x: a, angles: of_q, offset: i, .. },
+        DeviceOp::Rope { x: b, angles: of_k, offset: j, .. },
+    ] = before[..]
         && (a, b, of_q, i, j) == (q, k, of_k, at, at)
     {
         angles = Some(of_q);
         before.truncate(before.len() - 2);
     }
-    if let [.., Op::NormParts { x: a, norm: of_q, width: i }, Op::NormParts { x: b, norm: of_k, width: j }] = before[..]
+    if let [.., DeviceOp::NormParts { x: a, norm: of_q, width: i }, DeviceOp::NormParts { x: b, norm: of_k, width: j }] =
+        before[..]
         && (a, b, i, j) == (q, k, head_dim, head_dim)
         && of_q.eps == of_k.eps
     {
@@ -128,7 +139,7 @@ fn heads(before: &mut Vec<Op>, q: Rows, k: Rows, head_dim: usize, at: i32) -> (O
 }
 
 /// Whether nothing in `rest` reads these rows before they are filled again.
-fn rows_are_free(rest: &[Op], rows: Rows) -> bool {
+fn rows_are_free(rest: &[DeviceOp], rows: DeviceRows) -> bool {
     let mut left = vec![rows];
     for op in rest {
         if left.iter().any(|left| op.reads().iter().any(|read| read.overlaps(*left))) {
@@ -146,7 +157,7 @@ fn rows_are_free(rest: &[Op], rows: Rows) -> bool {
 fn norms_into_matrices(fused: &mut Fused) {
     let mut at = 0;
     while at < fused.ops.len() {
-        let Op::Norm { x, norm, out } = fused.ops[at] else {
+        let DeviceOp::Norm { x, norm, out } = fused.ops[at] else {
             at += 1;
             continue;
         };
@@ -154,8 +165,7 @@ fn norms_into_matrices(fused: &mut Fused) {
         let mut changed = false;
         for (j, op) in fused.ops.iter().enumerate().skip(at + 1) {
             if op.reads().iter().any(|read| read.overlaps(out)) {
-                let reader =
-                    matches!(op, Op::Linear { x, norm: None, .. } | Op::Gated { x, norm: None, .. } if *x == out);
+                let reader = matches!(op, DeviceOp::Linear { x, norm: None, .. } | DeviceOp::Gated { x, norm: None, .. } if *x == out);
                 // Blocks that still take the norm must not see what others have written.
                 let apart = !op.writes().iter().any(|written| written.overlaps(out) || written.overlaps(x));
                 only &= reader && apart && !changed;
@@ -172,7 +182,9 @@ fn norms_into_matrices(fused: &mut Fused) {
             continue;
         }
         for j in uses {
-            if let Op::Linear { x: input, norm: n, .. } | Op::Gated { x: input, norm: n, .. } = &mut fused.ops[j] {
+            if let DeviceOp::Linear { x: input, norm: n, .. } | DeviceOp::Gated { x: input, norm: n, .. } =
+                &mut fused.ops[j]
+            {
                 (*input, *n) = (x, Some(norm));
             }
         }
@@ -191,29 +203,29 @@ mod tests {
     use nanoserve_format::Encoding;
 
     /// Buffer `i`, with so many rows of 8.
-    fn rows(i: u64, rows: usize) -> Rows {
-        Rows { address: 0x1000 * (i + 1), rows, width: 8 }
+    fn rows(i: u64, rows: usize) -> DeviceRows {
+        DeviceRows { address: 0x1000 * (i + 1), rows, width: 8 }
     }
 
-    fn linear(x: Rows, out: Rows) -> Op {
+    fn linear(x: DeviceRows, out: DeviceRows) -> DeviceOp {
         let panels = Span { address: 0x9_0000, bytes: 512 };
         let matrix = Matrix { panels, encoding: Encoding::F32, rows: 8, cols: 8 };
-        Op::Linear { x, norm: None, parts: vec![Part { matrix, bias: Span::NONE, out }], residual: None }
+        DeviceOp::Linear { x, norm: None, parts: vec![Projection { matrix, bias: Span::NONE, out }], residual: None }
     }
 
-    fn norm(x: Rows, out: Rows) -> Op {
-        Op::Norm { x, norm: Norm { weight: Span { address: 0x8_0000, bytes: 32 }, eps: 1e-5 }, out }
+    fn norm(x: DeviceRows, out: DeviceRows) -> DeviceOp {
+        DeviceOp::Norm { x, norm: Norm { weight: Span { address: 0x8_0000, bytes: 32 }, eps: 1e-5 }, out }
     }
 
     fn kinds(fused: &Fused) -> Vec<&'static str> {
-        let kind = |op: &Op| match op {
-            Op::Linear { norm: Some(_), residual: None, .. } => "norm+linear",
-            Op::Linear { norm: None, residual: Some(_), .. } => "linear+add",
-            Op::Linear { norm: None, residual: None, .. } => "linear",
-            Op::Norm { .. } => "norm",
-            Op::NormAdd { .. } => "norm_add",
-            Op::Scale { .. } => "scale",
-            Op::Add { .. } => "add",
+        let kind = |op: &DeviceOp| match op {
+            DeviceOp::Linear { norm: Some(_), residual: None, .. } => "norm+linear",
+            DeviceOp::Linear { norm: None, residual: Some(_), .. } => "linear+add",
+            DeviceOp::Linear { norm: None, residual: None, .. } => "linear",
+            DeviceOp::Norm { .. } => "norm",
+            DeviceOp::NormAdd { .. } => "norm_add",
+            DeviceOp::Scale { .. } => "scale",
+            DeviceOp::Add { .. } => "add",
             _ => "another",
         };
         fused.ops.iter().map(kind).collect()
@@ -222,16 +234,16 @@ mod tests {
     #[test]
     fn what_others_read_is_not_left_out() {
         let [x, n, out, y] = [0, 1, 2, 3].map(|i| rows(i, 1));
-        // Alone, the norm goes into the matrix and its rows are told.
+        // Alone, the norm goes into the matrix and its rows are reported.
         let fused = fuse(&[norm(x, n), linear(n, out)]);
         assert_eq!((kinds(&fused), fused.left_out), (vec!["norm+linear"], vec![n]));
         // Filled again, they are not.
-        let fused = fuse(&[norm(x, n), linear(n, out), norm(y, n), Op::Scale { x: n, factor: 2.0 }]);
+        let fused = fuse(&[norm(x, n), linear(n, out), norm(y, n), DeviceOp::Scale { x: n, factor: 2.0 }]);
         assert_eq!((kinds(&fused), fused.left_out), (vec!["norm+linear", "norm", "scale"], vec![]));
         // Something else reads the norm, or its input has changed before the matrix reads.
-        let read = [norm(x, n), linear(n, out), Op::Add { x: y, y: n }];
+        let read = [norm(x, n), linear(n, out), DeviceOp::Add { x: y, y: n }];
         assert_eq!(kinds(&fuse(&read)), ["norm", "linear", "add"]);
-        let changed = [norm(x, n), Op::Scale { x, factor: 2.0 }, linear(n, out)];
+        let changed = [norm(x, n), DeviceOp::Scale { x, factor: 2.0 }, linear(n, out)];
         assert_eq!(kinds(&fuse(&changed)), ["norm", "scale", "linear"]);
         // A matrix that writes where the norm reads: blocks are not of one time.
         assert_eq!(kinds(&fuse(&[norm(x, n), linear(n, x)])), ["norm", "linear"]);
@@ -243,16 +255,16 @@ mod tests {
     #[test]
     fn a_residual_takes_its_factor_along() {
         let [x, out, y] = [0, 1, 2].map(|i| rows(i, 3));
-        let fused = fuse(&[linear(y, out), Op::Scale { x: out, factor: 0.5 }, Op::Add { x, y: out }]);
-        let [Op::Linear { parts, residual, .. }] = &fused.ops[..] else { panic!("{fused:?}") };
+        let fused = fuse(&[linear(y, out), DeviceOp::Scale { x: out, factor: 0.5 }, DeviceOp::Add { x, y: out }]);
+        let [DeviceOp::Linear { parts, residual, .. }] = &fused.ops[..] else { panic!("{fused:?}") };
         assert_eq!((parts[0].out, *residual, &fused.left_out[..]), (x, Some(0.5), &[out][..]));
         // Its rows are read once more.
-        let again = [linear(y, out), Op::Add { x, y: out }, Op::Add { x: y, y: out }];
+        let again = [linear(y, out), DeviceOp::Add { x, y: out }, DeviceOp::Add { x: y, y: out }];
         assert_eq!(kinds(&fuse(&again)), ["linear", "add", "add"]);
-        assert_eq!(kinds(&fuse(&[norm(y, out), Op::Add { x, y: out }])), ["norm_add"]);
+        assert_eq!(kinds(&fuse(&[norm(y, out), DeviceOp::Add { x, y: out }])), ["norm_add"]);
         // Fewer rows are filled after: the rest stays left out.
         let one = rows(1, 1);
-        let fused = fuse(&[linear(y, out), Op::Add { x, y: out }, linear(rows(2, 1), one)]);
-        assert_eq!(fused.left_out, [Rows { address: one.address + 32, rows: 1, width: 16 }]);
+        let fused = fuse(&[linear(y, out), DeviceOp::Add { x, y: out }, linear(rows(2, 1), one)]);
+        assert_eq!(fused.left_out, [DeviceRows { address: one.address + 32, rows: 1, width: 16 }]);
     }
 }

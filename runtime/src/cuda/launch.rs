@@ -3,9 +3,10 @@
 //! The sizes are the kernels' own: each `.cu` file says them above the kernel.
 
 use super::device::{Access, Arg, Launch, Parts, Span};
-use super::ops::{Angles, Attend, LayerCache, Matrix, Norm, Part, Rows};
+use super::encodings::{HalvesKernel, Matvec, kernels};
+use super::ops::{Angles, Attend, DeviceRows, LayerCache, Matrix, Norm, Projection};
 use crate::backend::KvType;
-use nanoserve_format::{Activation, Encoding, PANEL_ROWS};
+use nanoserve_format::{Activation, PANEL_ROWS};
 
 /// Every kernel by its name.
 pub const KERNELS: [&str; 40] = [
@@ -132,104 +133,94 @@ impl Builder {
     }
 }
 
-/// The kernel of an encoding.
-fn of(encoding: Encoding, [f32, f16, q8]: [&'static str; 3]) -> &'static str {
-    match encoding {
-        Encoding::F32 => f32,
-        Encoding::F16 => f16,
-        Encoding::Q8 => q8,
-    }
-}
-
 /// The kernel of a kind of cache.
-fn kept(kv_type: KvType, [f32, f16]: [&'static str; 2]) -> &'static str {
+fn by_kv_type(kv_type: KvType, [f32, f16]: [&'static str; 2]) -> &'static str {
     match kv_type {
         KvType::F32 => f32,
         KvType::F16 => f16,
     }
 }
 
-/// A norm of `rows` rows, or adding one: eight narrow rows a block, a wide one by itself.
-fn norm(kernel: &'static str, rows: usize, width: usize) -> Builder {
+/// A kernel of norms of `rows` rows: eight narrow rows a block, a wide one by itself.
+fn norm_rows(kernel: &'static str, rows: usize, width: usize) -> Builder {
     let blocks = if width <= 512 { rows.div_ceil(8) } else { rows };
     Builder::new(kernel, [blocks, 1, 1], SMALL).shared(32)
 }
 
-/// Blocks of a kernel over `n` values.
-fn over(n: usize) -> [usize; 3] {
+/// The grid of a kernel over `n` values.
+fn grid_over(n: usize) -> [usize; 3] {
     [n.div_ceil(SMALL as usize).clamp(1, MOST_BLOCKS), 1, 1]
 }
 
 /// `out[t] = table[ids[t]] * scale`
-pub fn embed(table: Matrix, ids: Span, out: Rows, scale: f32) -> Launch {
-    let kernel = of(table.encoding, ["embed_f32", "embed_f16", "embed_q8"]);
+pub fn embed(table: Matrix, ids: Span, out: DeviceRows, scale: f32) -> Launch {
     let grid = [out.rows, 1, 1];
-    let b = Builder::new(kernel, grid, SMALL).read(table.panels).read(ids).write(out.span());
+    let b = Builder::new(kernels(table.encoding).embed, grid, SMALL).read(table.panels).read(ids).write(out.span());
     b.int(out.rows).int(table.cols).float(scale).0
 }
 
 /// `out = rms_norm(x)`, of `rows` times `width` values; in place where they are the same.
-pub fn rms_norm(x: Rows, norm: Norm, out: Rows, rows: usize, width: usize) -> Launch {
-    let b = self::norm("rms_norm", rows, width).read(x.span()).read(norm.weight).write(out.span());
+pub fn rms_norm(x: DeviceRows, norm: Norm, out: DeviceRows, rows: usize, width: usize) -> Launch {
+    let b = norm_rows("rms_norm", rows, width).read(x.span()).read(norm.weight).write(out.span());
     b.int(rows).int(width).float(norm.eps).0
 }
 
 /// `x += factor * rms_norm(y)`
-pub fn norm_add(x: Rows, y: Rows, norm: Norm, factor: f32) -> Launch {
-    let b = self::norm("norm_add", x.rows, x.width).both(x.span()).read(y.span()).read(norm.weight);
+pub fn norm_add(x: DeviceRows, y: DeviceRows, norm: Norm, factor: f32) -> Launch {
+    let b = norm_rows("norm_add", x.rows, x.width).both(x.span()).read(y.span()).read(norm.weight);
     b.int(x.rows).int(x.width).float(norm.eps).float(factor).0
 }
 
 /// `x *= factor`
-pub fn scale(x: Rows, factor: f32) -> Launch {
-    Builder::new("scale", over(x.len()), SMALL).both(x.span()).long(x.len()).float(factor).0
+pub fn scale(x: DeviceRows, factor: f32) -> Launch {
+    Builder::new("scale", grid_over(x.len()), SMALL).both(x.span()).long(x.len()).float(factor).0
 }
 
 /// `x = cap * tanh(x / cap)`
-pub fn softcap(x: Rows, cap: f32) -> Launch {
-    Builder::new("softcap", over(x.len()), SMALL).both(x.span()).long(x.len()).float(cap).0
+pub fn softcap(x: DeviceRows, cap: f32) -> Launch {
+    Builder::new("softcap", grid_over(x.len()), SMALL).both(x.span()).long(x.len()).float(cap).0
 }
 
 /// `x += y`
-pub fn add(x: Rows, y: Rows) -> Launch {
-    Builder::new("add", over(x.len()), SMALL).both(x.span()).read(y.span()).long(x.len()).float(1.0).0
+pub fn add(x: DeviceRows, y: DeviceRows) -> Launch {
+    Builder::new("add", grid_over(x.len()), SMALL).both(x.span()).read(y.span()).long(x.len()).float(1.0).0
 }
 
 /// `out = activation(gate) * up`
-pub fn gate(activation: Activation, gate: Rows, up: Rows, out: Rows) -> Launch {
+pub fn gate(activation: Activation, gate: DeviceRows, up: DeviceRows, out: DeviceRows) -> Launch {
     let kernel = match activation {
         Activation::Silu => "gate_silu",
         Activation::GeluTanh => "gate_gelu_tanh",
     };
-    let b = Builder::new(kernel, over(out.len()), SMALL).read(gate.span()).read(up.span());
+    let b = Builder::new(kernel, grid_over(out.len()), SMALL).read(gate.span()).read(up.span());
     b.write(out.span()).long(out.len()).0
 }
 
 /// Turns every head of every row.
-pub fn rope(x: Rows, angles: Angles, step: Span, offset: i32, head_dim: usize) -> Launch {
+pub fn rope(x: DeviceRows, angles: Angles, step: Span, offset: i32, head_dim: usize) -> Launch {
     let heads = x.width / head_dim;
-    let b = Builder::new("rope", over(x.rows * heads * angles.rotary_dim / 2), SMALL);
+    let b = Builder::new("rope", grid_over(x.rows * heads * angles.rotary_dim / 2), SMALL);
     let b = b.both(x.span()).some(angles.cos).some(angles.sin).read(step).arg(Arg::Int(offset));
     b.int(x.rows).int(heads).int(head_dim).int(angles.rotary_dim).0
 }
 
 /// Puts keys and values into the cache.
 pub fn kv_store(a: &Attend, step: Span) -> Launch {
-    let kernel = kept(a.cache.kv_type, ["kv_store_f32", "kv_store_f16"]);
-    let b = Builder::new(kernel, over(a.k.len()), SMALL).read(a.k.span()).read(a.v.span());
+    let kernel = by_kv_type(a.cache.kv_type, ["kv_store_f32", "kv_store_f16"]);
+    let b = Builder::new(kernel, grid_over(a.k.len()), SMALL).read(a.k.span()).read(a.v.span());
     let b = b.some(a.cache.keys).some(a.cache.values).read(step).arg(Arg::Int(a.offset));
     b.int(a.k.rows).int(a.cache.kv_heads).int(a.cache.head_dim).int(a.cache.positions).0
 }
 
 /// Attends queries, of which the first stands `offset` behind the step's first.
-pub fn attention(a: &Attend, q: Rows, out: Rows, offset: i32, step: Span, chip: Chip) -> Launch {
+pub fn attention(a: &Attend, q: DeviceRows, out: DeviceRows, offset: i32, step: Span, chip: Chip) -> Launch {
     let (dim, heads) = (a.cache.head_dim, q.width / a.cache.head_dim);
     let fits = flash_shared(dim) <= chip.shared as usize;
     let worth = a.cache.kv_type == KvType::F16 && q.rows >= FLASH_LEAST;
     let flash = if worth && fits { flash(dim) } else { None };
     let (kernel, grid, shared) = match flash {
         Some(kernel) => (kernel, [q.rows.div_ceil(FLASH_ROWS), heads, 1], flash_shared(dim)),
-        None => (kept(a.cache.kv_type, ["attention_f32", "attention_f16"]), [q.rows, heads, 1], 4 * dim + 544),
+        None => (by_kv_type(a.cache.kv_type, ["attention_f32", "attention_f16"]), [q.rows, heads, 1], 4 * dim + 544),
     };
     let b = Builder::new(kernel, grid, 128).shared(shared).read(q.span()).some(a.cache.keys).some(a.cache.values);
     let b = b.write(out.span()).read(step).arg(Arg::Int(offset)).int(q.rows).int(heads).int(a.cache.kv_heads);
@@ -295,7 +286,7 @@ pub fn decode(
 ) -> Launch {
     let (dim, heads, kv_heads) = (a.cache.head_dim, a.q.width / a.cache.head_dim, a.cache.kv_heads);
     let splits = splits(&a.cache, chip);
-    let kernel = kept(a.cache.kv_type, ["decode_f32", "decode_f16"]);
+    let kernel = by_kv_type(a.cache.kv_type, ["decode_f32", "decode_f16"]);
     let [q_norm, k_norm] = norms.map_or([Span::NONE; 2], |norms| norms.map(|n| n.weight));
     let [cos, sin] = angles.map_or([Span::NONE; 2], |angles| [angles.cos, angles.sin]);
     let shared = 4 * (heads / kv_heads * dim + 32 * (dim + 2) + 4);
@@ -315,22 +306,18 @@ pub fn decode(
 /// Threads of a block of the kernels for one token.
 const MATVEC: u32 = 384;
 
-/// Their shared memory: partial sums, the input, its norm's weight, and for q8 the input in bytes with its scales.
+/// Their shared memory: partial sums, the input, its norm's weight, and the input in bytes with its scales where it is rounded.
 fn matvec_shared(matrix: Matrix, norm: bool) -> usize {
-    let block = match matrix.encoding {
-        Encoding::F32 => 32,
-        Encoding::F16 => 64,
-        Encoding::Q8 => 128,
-    };
-    let cols = matrix.cols.next_multiple_of(block);
-    let bytes = if matrix.encoding == Encoding::Q8 { cols + cols / 8 } else { 0 };
+    let Matvec { step, bytes, .. } = kernels(matrix.encoding).matvec;
+    let cols = matrix.cols.next_multiple_of(step);
+    let bytes = if bytes { cols + cols / 8 } else { 0 };
     3120 + 4 * cols + if norm { 4 * cols } else { 0 } + bytes
 }
 
 /// One token through up to three matrices of one encoding; with a residual, of one, whose `out` is changed.
-pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>, chip: Chip) -> Launch {
+pub fn matvec(x: DeviceRows, norm: Option<Norm>, parts: &[Projection], residual: Option<f32>, chip: Chip) -> Launch {
     let matrix = parts[0].matrix;
-    let kernel = of(matrix.encoding, ["matvec_f32", "matvec_f16", "matvec_q8"]);
+    let kernel = kernels(matrix.encoding).matvec.plain;
     let mut all = Parts { n: parts.len() as i32, ..Parts::default() };
     for (i, part) in parts.iter().enumerate() {
         (all.w[i], all.bias[i], all.out[i]) = (part.matrix.panels.address, part.bias.address, part.out.address);
@@ -348,20 +335,20 @@ pub fn matvec(x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>
     b.int(matrix.cols).arg(Arg::Pointer(residual_at)).float(residual.unwrap_or(1.0)).0
 }
 
-/// One token through gate and up.
+/// One token through gate and up, which are of one encoding.
 pub fn matvec_gated(
-    x: Rows,
+    x: DeviceRows,
     norm: Option<Norm>,
-    [gate, up]: [Part; 2],
+    [gate, up]: [Projection; 2],
     activation: Activation,
-    out: Rows,
+    out: DeviceRows,
     chip: Chip,
 ) -> Launch {
+    let (matvec, rows) = (&kernels(gate.matrix.encoding).matvec, gate.matrix.rows);
     let kernel = match activation {
-        Activation::Silu => ["matvec_gated_silu_f32", "matvec_gated_silu_f16", "matvec_gated_silu_q8"],
-        Activation::GeluTanh => ["matvec_gated_gelu_f32", "matvec_gated_gelu_f16", "matvec_gated_gelu_q8"],
+        Activation::Silu => matvec.silu,
+        Activation::GeluTanh => matvec.gelu_tanh,
     };
-    let (kernel, rows) = (of(gate.matrix.encoding, kernel), gate.matrix.rows);
     let shared = matvec_shared(gate.matrix, norm.is_some());
     let b = Builder::new(kernel, [chip.panels(rows.div_ceil(PANEL_ROWS)), 1, 1], MATVEC).shared(shared);
     let b = b.read(gate.matrix.panels).read(up.matrix.panels).read(gate.bias).read(up.bias).read(x.span());
@@ -379,29 +366,23 @@ pub fn padded(cols: usize) -> usize {
 pub struct Halves {
     /// `[T, padded]` of f16.
     pub hi: Span,
-    /// `[T, padded]` of f16, what `hi` is off by; none for q8.
+    /// `[T, padded]` of f16, what `hi` is off by; none where the form has no rest.
     pub lo: Span,
     /// `[T]` of f32: what each row was divided by.
     pub scales: Span,
 }
 
-/// `x` in halves; grouped, in the order of columns that q8's kernel wants.
-pub fn to_f16(x: Rows, halves: Halves, grouped: bool) -> Launch {
+/// `x` in halves; grouped, in the order of columns of [`HalvesForm::grouped`](super::encodings::HalvesForm::grouped).
+pub fn to_f16(x: DeviceRows, halves: Halves, grouped: bool) -> Launch {
     let b = Builder::new("to_f16", [x.rows, 1, 1], SMALL).shared(32).read(x.span()).write(halves.hi).write(halves.lo);
     b.write(halves.scales).int(x.rows).int(x.width).int(padded(x.width)).int(grouped.into()).0
 }
 
-/// Many tokens through one matrix in f16 or q8; with a residual, `out` is changed.
-pub fn matmul(halves: Halves, tokens: usize, part: Part, residual: Option<f32>) -> Launch {
+/// Many tokens through one matrix, by a kernel of its encoding; with a residual, `out` is changed.
+pub fn matmul(kernel: &HalvesKernel, halves: Halves, tokens: usize, part: Projection, residual: Option<f32>) -> Launch {
     let (matrix, out) = (part.matrix, part.out.span());
-    let (tile, kernel, shared) = match (tokens <= NARROW, matrix.encoding) {
-        (true, Encoding::Q8) => (NARROW, "matmul_narrow_q8", 37_632),
-        (true, _) => (NARROW, "matmul_narrow_f16", 73_728),
-        (false, Encoding::Q8) => (WIDE, "matmul_q8", 100_352),
-        (false, _) => (WIDE, "matmul_f16", 98_304),
-    };
-    let grid = [matrix.rows.div_ceil(tile), tokens.div_ceil(tile), 1];
-    let b = Builder::new(kernel, grid, 128).shared(shared);
+    let grid = [matrix.rows.div_ceil(kernel.tile), tokens.div_ceil(kernel.tile), 1];
+    let b = Builder::new(kernel.name, grid, 128).shared(kernel.shared);
     let b = b.read(matrix.panels).read(halves.hi).read(halves.lo).read(halves.scales).read(part.bias);
     let b = if residual.is_some() { b.both(out) } else { b.write(out) };
     let b = b.int(matrix.rows).int(matrix.cols).int(padded(matrix.cols)).int(tokens);
@@ -409,14 +390,14 @@ pub fn matmul(halves: Halves, tokens: usize, part: Part, residual: Option<f32>) 
 }
 
 /// Rows and tokens of a block's tile of the matrix kernels for few tokens, and of those for more.
-const NARROW: usize = 32;
-const WIDE: usize = 128;
+pub const NARROW: usize = 32;
+pub const WIDE: usize = 128;
 
-/// Many tokens through one matrix in f32.
-pub fn matmul_f32(x: Rows, part: Part, residual: Option<f32>) -> Launch {
+/// Many tokens through one matrix, by a kernel that takes rows as they are.
+pub fn matmul_floats(kernel: &'static str, x: DeviceRows, part: Projection, residual: Option<f32>) -> Launch {
     let (matrix, out) = (part.matrix, part.out.span());
     let grid = [matrix.rows.div_ceil(64), x.rows.div_ceil(64), 1];
-    let b = Builder::new("matmul_f32", grid, SMALL).shared(8448).read(matrix.panels).read(x.span()).read(part.bias);
+    let b = Builder::new(kernel, grid, SMALL).shared(8448).read(matrix.panels).read(x.span()).read(part.bias);
     let b = if residual.is_some() { b.both(out) } else { b.write(out) };
     let b = b.int(matrix.rows).int(matrix.cols).int(x.rows);
     b.arg(Arg::Pointer(residual.map_or(0, |_| out.address))).float(residual.unwrap_or(1.0)).0
@@ -428,7 +409,7 @@ pub fn top_scratch(k: usize) -> usize {
 }
 
 /// The largest logit of a row: its id, and behind it the logit. With a step and where its ids go, the next step is of that one.
-pub fn argmax(logits: Rows, scratch: Span, out: Span, [step, ids]: [Span; 2]) -> Launch {
+pub fn argmax(logits: DeviceRows, scratch: Span, out: Span, [step, ids]: [Span; 2]) -> Launch {
     let b = Builder::new("argmax", [64, 1, 1], 256).shared(80).read(logits.span()).int(logits.width);
     b.some(scratch).write(out).both(step).write(ids).0
 }
@@ -447,7 +428,7 @@ pub const RATE_MACS: usize = 8 * 16 * (16 * 8 * 16);
 const TOP_BLOCKS: usize = 128;
 
 /// The `k` largest logits of a row, in order: ids, and behind them the logits.
-pub fn top_candidates(logits: Rows, k: usize, scratch: Span, out: Span) -> Launch {
+pub fn top_candidates(logits: DeviceRows, k: usize, scratch: Span, out: Span) -> Launch {
     let bytes = 4 * k as u64;
     let b = Builder::new("top_candidates", [TOP_BLOCKS, 1, 1], 256).shared(8208).read(logits.span());
     let b = b.int(logits.width).int(k).some(scratch);

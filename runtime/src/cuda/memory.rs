@@ -5,7 +5,7 @@
 //! them there.
 
 use super::device::{Device, DeviceError, Span};
-use super::ops::{Angles, LayerCache, Matrix, Rows};
+use super::ops::{Angles, DeviceRows, LayerCache, Matrix};
 use crate::backend::KvShape;
 use crate::backend::rope::RopeTable;
 use crate::error::{Limit, Result, RuntimeError};
@@ -93,9 +93,9 @@ impl<M> DeviceBuffer<M> {
     }
 
     /// Where its rows are.
-    pub(super) fn rows(&self) -> Rows {
+    pub(super) fn rows(&self) -> DeviceRows {
         let address = self.memory.span().address + 4 * (self.first * self.width) as u64;
-        Rows { address, rows: self.rows, width: self.width }
+        DeviceRows { address, rows: self.rows, width: self.width }
     }
 
     /// Other rows, with any values.

@@ -5,6 +5,7 @@
 //! ops        operations as data                    fuse      those that are better done in one
 //! launch     a typed function a kernel             plan      operations -> launches
 //! driver     a GPU, by the driver's library        module    the kernels' text -> machine code
+//! encodings  the kernels of each encoding
 //! split      the last layers here, the first on the CPU
 //! ```
 //!
@@ -21,6 +22,7 @@ mod driver;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod driver;
+mod encodings;
 mod fuse;
 mod launch;
 mod memory;
@@ -32,6 +34,7 @@ mod plan;
 pub mod split;
 
 pub use driver::Driver;
+pub(crate) use encodings::on_tensor_cores;
 pub use launch::KERNELS;
 pub(crate) use launch::{RATE, RATE_MACS, tensor_rate};
 
@@ -46,7 +49,7 @@ use device::{Device, DeviceError, SLOTS, Span};
 use launch::Chip;
 use memory::{AngleTable, Grown, Weights};
 use nanoserve_format::{Activation, NsvFile, Shape};
-use ops::{Attend, LayerCache, Norm, Op, Part, Rows};
+use ops::{Attend, DeviceOp, DeviceRows, LayerCache, Norm, Projection};
 use plan::{Needs, Scratch, plan};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -72,9 +75,9 @@ fn slot(choice: Choice) -> usize {
 /// A graph, and what it does.
 #[derive(Debug)]
 struct Captured<G> {
-    ops: Vec<Op>,
+    ops: Vec<DeviceOp>,
     scratch: Scratch,
-    left_out: Vec<Rows>,
+    left_out: Vec<DeviceRows>,
     graph: G,
 }
 
@@ -87,7 +90,7 @@ pub struct CudaBackend<D: Device> {
     angles: Vec<AngleTable<D::Memory>>,
     work: Work<D::Memory>,
     /// Operations since the last launch.
-    ops: Vec<Op>,
+    ops: Vec<DeviceOp>,
     /// Tokens of the step, where they have not gone to the device yet.
     ids: Option<Vec<u32>>,
     /// Tokens of the step.
@@ -97,9 +100,9 @@ pub struct CudaBackend<D: Device> {
     /// Those that are in device memory.
     step_there: Option<[u32; 2]>,
     /// The last queue of one token, and its graph.
-    last: Vec<Op>,
+    last: Vec<DeviceOp>,
     captured: Option<Captured<D::Graph>>,
-    left_out: Vec<Rows>,
+    left_out: Vec<DeviceRows>,
     /// Memory that what is queued may still use.
     retired: Vec<D::Memory>,
     fault: Option<RuntimeError>,
@@ -181,7 +184,7 @@ impl<D: Device> CudaBackend<D> {
         }
     }
 
-    fn queue(&mut self, op: Op) {
+    fn queue(&mut self, op: DeviceOp) {
         self.ops.push(op);
         if !self.fusing {
             self.flush();
@@ -189,7 +192,7 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// Makes room for `rows` in a buffer whose rows are no longer wanted.
-    fn resize(&mut self, buffer: &mut DeviceBuffer<D::Memory>, rows: usize) -> Rows {
+    fn resize(&mut self, buffer: &mut DeviceBuffer<D::Memory>, rows: usize) -> DeviceRows {
         let grown = buffer.resize(&self.device, rows, &mut self.retired);
         self.note(grown.map_err(RuntimeError::from));
         buffer.rows()
@@ -220,7 +223,7 @@ impl<D: Device> CudaBackend<D> {
         }
     }
 
-    fn run(&mut self, ops: &[Op]) -> Result<(), DeviceError> {
+    fn run(&mut self, ops: &[DeviceOp]) -> Result<(), DeviceError> {
         let scratch = self.scratch(ops)?;
         self.send_step(&scratch)?;
         if let Some(captured) = &self.captured
@@ -236,7 +239,7 @@ impl<D: Device> CudaBackend<D> {
         }
         let launches = plan(ops, &scratch, chip, &mut self.left_out)?;
         // What comes a second time will come again; by then every kernel was loaded once, which a capture does not allow.
-        let of_one = ops.len() > 1 && ops.iter().flat_map(Op::writes).all(|rows| rows.rows <= 1);
+        let of_one = ops.len() > 1 && ops.iter().flat_map(DeviceOp::writes).all(|rows| rows.rows <= 1);
         if !of_one || self.last != ops {
             return launches.iter().try_for_each(|launch| self.device.launch(launch));
         }
@@ -254,7 +257,7 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// Memory for what launches share, as much as a queue needs.
-    fn scratch(&mut self, ops: &[Op]) -> Result<Scratch, DeviceError> {
+    fn scratch(&mut self, ops: &[DeviceOp]) -> Result<Scratch, DeviceError> {
         let needs = Needs::of(ops, self.chip());
         let ids = 4 * self.ids.as_ref().map_or(1, Vec::len);
         let (device, work, retired) = (&self.device, &mut self.work, &mut self.retired);
@@ -308,7 +311,7 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// The largest logits of a row, found on the device.
-    fn candidates(&mut self, logits: Rows, k: usize) -> Result<Vec<(u32, f32)>, DeviceError> {
+    fn candidates(&mut self, logits: DeviceRows, k: usize) -> Result<Vec<(u32, f32)>, DeviceError> {
         let [scratch, top] = self.choosing(k)?;
         self.device.launch(&match k {
             1 => launch::argmax(logits, scratch, top, [Span::NONE; 2]),
@@ -321,7 +324,7 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// Begins to choose of a row, and makes the device's step that of the token.
-    fn begin_choice(&mut self, logits: Rows, slot: usize) -> Result<(), DeviceError> {
+    fn begin_choice(&mut self, logits: DeviceRows, slot: usize) -> Result<(), DeviceError> {
         let [scratch, top] = self.choosing(1)?;
         let control = self.work.control.span();
         let next = [control.part(0, STEP), control.part(STEP, 4)];
@@ -332,9 +335,9 @@ impl<D: Device> CudaBackend<D> {
     }
 
     /// A matrix with its bias, and where its results go.
-    fn part(linear: &Linear<DeviceWeight>, out: Rows) -> Part {
+    fn part(linear: &Linear<DeviceWeight>, out: DeviceRows) -> Projection {
         let bias = linear.bias.as_ref().map_or(Span::NONE, |bias| bias.span);
-        Part { matrix: linear.weight.matrix(), bias, out }
+        Projection { matrix: linear.weight.matrix(), bias, out }
     }
 }
 
@@ -480,7 +483,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
             Ids::Chosen => None,
         };
         let out = self.resize(out, ids.count());
-        self.queue(Op::Embed { table: table.matrix(), out, scale: 1.0 });
+        self.queue(DeviceOp::Embed { table: table.matrix(), out, scale: 1.0 });
     }
 
     fn rms_norm(
@@ -491,7 +494,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         out: &mut DeviceBuffer<D::Memory>,
     ) {
         let (x, out) = (x.rows(), self.resize(out, x.rows().rows));
-        self.queue(Op::Norm { x, norm: Norm { weight: weight.span, eps }, out });
+        self.queue(DeviceOp::Norm { x, norm: Norm { weight: weight.span, eps }, out });
     }
 
     fn linear(
@@ -501,12 +504,12 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
     ) {
         let x = x.rows();
         let parts = parts.iter_mut().map(|(linear, out)| Self::part(linear, self.resize(out, x.rows))).collect();
-        self.queue(Op::Linear { x, norm: None, parts, residual: None });
+        self.queue(DeviceOp::Linear { x, norm: None, parts, residual: None });
     }
 
     fn norm_parts(&mut self, x: &mut DeviceBuffer<D::Memory>, weight: &DeviceWeight, eps: f32) {
         let width = (weight.span.bytes / 4) as usize;
-        self.queue(Op::NormParts { x: x.rows(), norm: Norm { weight: weight.span, eps }, width });
+        self.queue(DeviceOp::NormParts { x: x.rows(), norm: Norm { weight: weight.span, eps }, width });
     }
 
     fn rope(&mut self, x: &mut DeviceBuffer<D::Memory>, head_dim: usize, turns: &[Turn]) {
@@ -518,7 +521,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         let own = self.angles.last_mut().expect("pushed above");
         let angles = own.reaching(&self.device, first + x.rows, &mut self.retired);
         if let Some(angles) = self.note(angles.map_err(RuntimeError::from)) {
-            self.queue(Op::Rope { x, head_dim, angles, offset });
+            self.queue(DeviceOp::Rope { x, head_dim, angles, offset });
         }
     }
 
@@ -536,7 +539,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         let wraps = *first + k.rows > cache.positions;
         let at_a_time = if wraps && k.rows > WINDOW_STEP { WINDOW_STEP } else { k.rows.max(1) };
         let out = self.resize(out, q.rows);
-        self.queue(Op::Attend(Attend { q, k, v, cache, offset, at_a_time, how: *how, out }));
+        self.queue(DeviceOp::Attend(Attend { q, k, v, cache, offset, at_a_time, how: *how, out }));
     }
 
     fn gated(
@@ -548,19 +551,19 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
     ) {
         let (x, out) = (x.rows(), self.resize(out, x.rows().rows));
         let (gate, up) = (Self::part(gate, out), Self::part(up, out));
-        self.queue(Op::Gated { x, norm: None, gate, up, activation, out });
+        self.queue(DeviceOp::Gated { x, norm: None, gate, up, activation, out });
     }
 
     fn scale(&mut self, x: &mut DeviceBuffer<D::Memory>, factor: f32) {
-        self.queue(Op::Scale { x: x.rows(), factor });
+        self.queue(DeviceOp::Scale { x: x.rows(), factor });
     }
 
     fn softcap(&mut self, x: &mut DeviceBuffer<D::Memory>, cap: f32) {
-        self.queue(Op::Softcap { x: x.rows(), cap });
+        self.queue(DeviceOp::Softcap { x: x.rows(), cap });
     }
 
     fn add(&mut self, x: &mut DeviceBuffer<D::Memory>, y: &DeviceBuffer<D::Memory>) {
-        self.queue(Op::Add { x: x.rows(), y: y.rows() });
+        self.queue(DeviceOp::Add { x: x.rows(), y: y.rows() });
     }
 
     fn keep(&mut self, x: &mut DeviceBuffer<D::Memory>, rows: &[Range<usize>]) {

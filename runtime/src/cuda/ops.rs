@@ -9,7 +9,7 @@ use nanoserve_format::{Activation, Encoding};
 
 /// Rows of f32 in device memory: `[rows, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rows {
+pub struct DeviceRows {
     /// Where they begin.
     pub address: u64,
     /// How many.
@@ -18,7 +18,7 @@ pub struct Rows {
     pub width: usize,
 }
 
-impl Rows {
+impl DeviceRows {
     /// Values in all.
     pub fn len(self) -> usize {
         self.rows * self.width
@@ -34,19 +34,19 @@ impl Rows {
     }
 
     /// Whether they share memory.
-    pub fn overlaps(self, other: Rows) -> bool {
+    pub fn overlaps(self, other: DeviceRows) -> bool {
         let (a, b) = (self.range(), other.range());
         a.start < b.end && b.start < a.end
     }
 
     /// What is left of them where `other` takes their beginning or all; else all.
-    pub fn without(self, other: Rows) -> Option<Rows> {
+    pub fn without(self, other: DeviceRows) -> Option<DeviceRows> {
         let (a, b) = (self.range(), other.range());
         if b.start > a.start || b.end <= a.start {
             return Some(self);
         }
         let left = a.end.checked_sub(b.end).filter(|left| *left > 0)?;
-        Some(Rows { address: b.end, rows: 1, width: (left / 4) as usize })
+        Some(DeviceRows { address: b.end, rows: 1, width: (left / 4) as usize })
     }
 }
 
@@ -65,13 +65,13 @@ pub struct Matrix {
 
 /// One of the matrices that share an input.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Part {
+pub struct Projection {
     /// The matrix.
     pub matrix: Matrix,
     /// `[rows]` of f32, or none.
     pub bias: Span,
     /// `[T, rows]`
-    pub out: Rows,
+    pub out: DeviceRows,
 }
 
 /// A norm's weight and epsilon.
@@ -115,11 +115,11 @@ pub struct LayerCache {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attend {
     /// Queries of the last tokens, or of none: `[rows, heads * head_dim]`.
-    pub q: Rows,
+    pub q: DeviceRows,
     /// `[T, kv_heads * head_dim]`
-    pub k: Rows,
+    pub k: DeviceRows,
     /// `[T, kv_heads * head_dim]`
-    pub v: Rows,
+    pub v: DeviceRows,
     /// Where keys and values go.
     pub cache: LayerCache,
     /// Of the first token, from the step's first.
@@ -129,70 +129,83 @@ pub struct Attend {
     /// Scale, cap and window.
     pub how: Attention,
     /// `[rows, heads * head_dim]`
-    pub out: Rows,
+    pub out: DeviceRows,
 }
 
 /// An operation; those that a fusion made are marked.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Op {
+pub enum DeviceOp {
     /// `out = table[ids] * scale`; the scale is 1 unless fused.
-    Embed { table: Matrix, out: Rows, scale: f32 },
+    Embed { table: Matrix, out: DeviceRows, scale: f32 },
     /// `out = rms_norm(x)`
-    Norm { x: Rows, norm: Norm, out: Rows },
+    Norm { x: DeviceRows, norm: Norm, out: DeviceRows },
     /// `x += factor * rms_norm(y)` (fused)
-    NormAdd { x: Rows, y: Rows, norm: Norm, factor: f32 },
+    NormAdd { x: DeviceRows, y: DeviceRows, norm: Norm, factor: f32 },
     /// `x = rms_norm(x)`, of each `width` values by themselves.
-    NormParts { x: Rows, norm: Norm, width: usize },
+    NormParts { x: DeviceRows, norm: Norm, width: usize },
     /// `out = W x + bias` of each part. Fused: of `rms_norm(x)`, and of one part `residual += factor * (W x + bias)`, where its
     /// `out` is the residual.
-    Linear { x: Rows, norm: Option<Norm>, parts: Vec<Part>, residual: Option<f32> },
+    Linear { x: DeviceRows, norm: Option<Norm>, parts: Vec<Projection>, residual: Option<f32> },
     /// `out = activation(gate x) * (up x)`; the outs of the parts are not used. Fused: of `rms_norm(x)`.
-    Gated { x: Rows, norm: Option<Norm>, gate: Part, up: Part, activation: Activation, out: Rows },
+    Gated {
+        x: DeviceRows,
+        norm: Option<Norm>,
+        gate: Projection,
+        up: Projection,
+        activation: Activation,
+        out: DeviceRows,
+    },
     /// Turns every head; the first row stands `offset` behind the step's first.
-    Rope { x: Rows, head_dim: usize, angles: Angles, offset: i32 },
+    Rope { x: DeviceRows, head_dim: usize, angles: Angles, offset: i32 },
     /// Stores and attends.
     Attend(Attend),
     /// Norms of heads, RoPE, store and attention of one token (fused).
     Decode { attend: Attend, angles: Option<Angles>, norms: Option<[Norm; 2]> },
     /// `x *= factor`
-    Scale { x: Rows, factor: f32 },
+    Scale { x: DeviceRows, factor: f32 },
     /// `x = cap * tanh(x / cap)`
-    Softcap { x: Rows, cap: f32 },
+    Softcap { x: DeviceRows, cap: f32 },
     /// `x += y`
-    Add { x: Rows, y: Rows },
+    Add { x: DeviceRows, y: DeviceRows },
 }
 
 /// Takes what an operation fills out of rows that are not filled.
-pub fn filled(left_out: &mut Vec<Rows>, op: &Op) {
+pub fn filled(left_out: &mut Vec<DeviceRows>, op: &DeviceOp) {
     for written in op.writes() {
         *left_out = left_out.iter().filter_map(|rows| rows.without(written)).collect();
     }
 }
 
-impl Op {
+impl DeviceOp {
     /// Rows that it reads, those that it changes in place included.
-    pub fn reads(&self) -> Vec<Rows> {
+    pub fn reads(&self) -> Vec<DeviceRows> {
         match self {
-            Op::Embed { .. } => vec![],
-            Op::Norm { x, .. } | Op::Gated { x, .. } => vec![*x],
-            Op::Linear { x, parts, residual, .. } => {
+            DeviceOp::Embed { .. } => vec![],
+            DeviceOp::Norm { x, .. } | DeviceOp::Gated { x, .. } => vec![*x],
+            DeviceOp::Linear { x, parts, residual, .. } => {
                 let residual = residual.and_then(|_| parts.first()).map(|part| part.out);
                 std::iter::once(*x).chain(residual).collect()
             }
-            Op::NormAdd { x, y, .. } | Op::Add { x, y } => vec![*x, *y],
-            Op::NormParts { x, .. } | Op::Rope { x, .. } | Op::Scale { x, .. } | Op::Softcap { x, .. } => vec![*x],
-            Op::Attend(attend) | Op::Decode { attend, .. } => vec![attend.q, attend.k, attend.v],
+            DeviceOp::NormAdd { x, y, .. } | DeviceOp::Add { x, y } => vec![*x, *y],
+            DeviceOp::NormParts { x, .. }
+            | DeviceOp::Rope { x, .. }
+            | DeviceOp::Scale { x, .. }
+            | DeviceOp::Softcap { x, .. } => vec![*x],
+            DeviceOp::Attend(attend) | DeviceOp::Decode { attend, .. } => vec![attend.q, attend.k, attend.v],
         }
     }
 
     /// Rows that it fills or changes.
-    pub fn writes(&self) -> Vec<Rows> {
+    pub fn writes(&self) -> Vec<DeviceRows> {
         match self {
-            Op::Embed { out, .. } | Op::Norm { out, .. } | Op::Gated { out, .. } => vec![*out],
-            Op::Linear { parts, .. } => parts.iter().map(|part| part.out).collect(),
-            Op::NormAdd { x, .. } | Op::Add { x, .. } => vec![*x],
-            Op::NormParts { x, .. } | Op::Rope { x, .. } | Op::Scale { x, .. } | Op::Softcap { x, .. } => vec![*x],
-            Op::Attend(attend) | Op::Decode { attend, .. } => vec![attend.out],
+            DeviceOp::Embed { out, .. } | DeviceOp::Norm { out, .. } | DeviceOp::Gated { out, .. } => vec![*out],
+            DeviceOp::Linear { parts, .. } => parts.iter().map(|part| part.out).collect(),
+            DeviceOp::NormAdd { x, .. } | DeviceOp::Add { x, .. } => vec![*x],
+            DeviceOp::NormParts { x, .. }
+            | DeviceOp::Rope { x, .. }
+            | DeviceOp::Scale { x, .. }
+            | DeviceOp::Softcap { x, .. } => vec![*x],
+            DeviceOp::Attend(attend) | DeviceOp::Decode { attend, .. } => vec![attend.out],
         }
     }
 }

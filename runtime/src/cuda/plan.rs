@@ -5,9 +5,10 @@
 //! tokens at a time.
 
 use super::device::{DeviceError, Launch, Span};
+use super::encodings::{HalvesForm, Matmul, kernels};
 use super::fuse::{Fused, fuse};
 use super::launch::{self, Chip, Halves};
-use super::ops::{Attend, Norm, Op, Part, Rows, filled};
+use super::ops::{Attend, DeviceOp, DeviceRows, Norm, Projection, filled};
 use nanoserve_format::Encoding;
 
 /// Memory that launches use between them, and what they read of the step.
@@ -50,17 +51,17 @@ pub struct Needs {
 
 impl Needs {
     /// Of a queue.
-    pub fn of(ops: &[Op], chip: Chip) -> Needs {
+    pub fn of(ops: &[DeviceOp], chip: Chip) -> Needs {
         let mut needs = Needs::default();
         for op in ops {
             let (x, encodings) = match op {
-                Op::Linear { x, parts, .. } => (x, parts.iter().map(|part| part.matrix.encoding).collect()),
-                Op::Gated { x, gate, up, out, .. } => {
+                DeviceOp::Linear { x, parts, .. } => (x, parts.iter().map(|part| part.matrix.encoding).collect()),
+                DeviceOp::Gated { x, gate, up, out, .. } => {
                     // Gate and up of one token are one kernel where they are of one encoding.
                     needs.up = needs.up.max(4 * out.len());
                     (x, vec![gate.matrix.encoding, up.matrix.encoding])
                 }
-                Op::Attend(a) if launch::decodes(a) => {
+                DeviceOp::Attend(a) if launch::decodes(a) => {
                     let (splits, dim) = (launch::splits(&a.cache, chip), a.cache.head_dim);
                     needs.partial = needs.partial.max(launch::partial_bytes(a.q.width / dim, dim, splits));
                     needs.counter = needs.counter.max(4 * a.cache.kv_heads);
@@ -69,10 +70,11 @@ impl Needs {
                 _ => continue,
             };
             let bytes = 2 * x.rows * launch::padded(x.width);
-            for encoding in encodings.into_iter().filter(|encoding| x.rows > 1 && *encoding != Encoding::F32) {
+            for encoding in encodings.into_iter().filter(|_| x.rows > 1) {
+                let Matmul::Halves { form, .. } = kernels(encoding).matmul else { continue };
                 needs.halves = needs.halves.max(bytes);
                 needs.scales = needs.scales.max(4 * x.rows);
-                if encoding == Encoding::F16 {
+                if form.rest {
                     needs.rest = needs.rest.max(bytes);
                 }
             }
@@ -85,7 +87,12 @@ impl Needs {
 ///
 /// # Errors
 /// When the queue reads such rows.
-pub fn plan(ops: &[Op], scratch: &Scratch, chip: Chip, left_out: &mut Vec<Rows>) -> Result<Vec<Launch>, DeviceError> {
+pub fn plan(
+    ops: &[DeviceOp],
+    scratch: &Scratch,
+    chip: Chip,
+    left_out: &mut Vec<DeviceRows>,
+) -> Result<Vec<Launch>, DeviceError> {
     for op in ops {
         if let Some(rows) = left_out.iter().find(|rows| op.reads().iter().any(|read| read.overlaps(**rows))) {
             return Err(DeviceError::LeftOut { address: rows.address });
@@ -98,7 +105,7 @@ pub fn plan(ops: &[Op], scratch: &Scratch, chip: Chip, left_out: &mut Vec<Rows>)
 }
 
 /// The launches of a queue, one operation after the other.
-pub fn each(ops: &[Op], scratch: &Scratch, chip: Chip) -> Vec<Launch> {
+pub fn each(ops: &[DeviceOp], scratch: &Scratch, chip: Chip) -> Vec<Launch> {
     let mut lower = Lower { scratch, chip, launches: Vec::with_capacity(ops.len()), halved: None };
     ops.iter().for_each(|op| lower.op(op));
     lower.launches
@@ -108,42 +115,44 @@ struct Lower<'s> {
     scratch: &'s Scratch,
     chip: Chip,
     launches: Vec<Launch>,
-    /// The rows whose halves are in the scratch, and the encoding of the matrices that they are for.
-    halved: Option<(Rows, Encoding)>,
+    /// The rows whose halves are in the scratch, and their form.
+    halved: Option<(DeviceRows, HalvesForm)>,
 }
 
 impl Lower<'_> {
-    fn op(&mut self, op: &Op) {
+    fn op(&mut self, op: &DeviceOp) {
         let scratch = self.scratch;
         // What nothing goes through does nothing: the last layer's queries of a step that asks for no row.
-        let empty = |rows: Rows| rows.rows == 0;
+        let empty = |rows: DeviceRows| rows.rows == 0;
         let launch = match op {
-            Op::Embed { table, out, scale } => {
+            DeviceOp::Embed { table, out, scale } => {
                 launch::embed(*table, scratch.ids.part(0, 4 * out.rows as u64), *out, *scale)
             }
-            Op::Norm { x, .. } | Op::NormParts { x, .. } | Op::Rope { x, .. } if empty(*x) => return,
-            Op::Norm { x, norm, out } => launch::rms_norm(*x, *norm, *out, x.rows, x.width),
-            Op::NormAdd { x, y, norm, factor } => launch::norm_add(*x, *y, *norm, *factor),
-            Op::NormParts { x, norm, width } => launch::rms_norm(*x, *norm, *x, x.len() / width, *width),
-            Op::Scale { x, factor } => launch::scale(*x, *factor),
-            Op::Softcap { x, cap } => launch::softcap(*x, *cap),
-            Op::Add { x, y } => launch::add(*x, *y),
-            Op::Rope { x, head_dim, angles, offset } => launch::rope(*x, *angles, scratch.step, *offset, *head_dim),
-            Op::Decode { attend, angles, norms } => {
+            DeviceOp::Norm { x, .. } | DeviceOp::NormParts { x, .. } | DeviceOp::Rope { x, .. } if empty(*x) => return,
+            DeviceOp::Norm { x, norm, out } => launch::rms_norm(*x, *norm, *out, x.rows, x.width),
+            DeviceOp::NormAdd { x, y, norm, factor } => launch::norm_add(*x, *y, *norm, *factor),
+            DeviceOp::NormParts { x, norm, width } => launch::rms_norm(*x, *norm, *x, x.len() / width, *width),
+            DeviceOp::Scale { x, factor } => launch::scale(*x, *factor),
+            DeviceOp::Softcap { x, cap } => launch::softcap(*x, *cap),
+            DeviceOp::Add { x, y } => launch::add(*x, *y),
+            DeviceOp::Rope { x, head_dim, angles, offset } => {
+                launch::rope(*x, *angles, scratch.step, *offset, *head_dim)
+            }
+            DeviceOp::Decode { attend, angles, norms } => {
                 let work = [scratch.partial, scratch.counter];
                 launch::decode(attend, *angles, *norms, work, scratch.step, self.chip)
             }
-            Op::Attend(attend) => return self.attend(attend),
-            Op::Linear { x, norm, parts, residual } => {
+            DeviceOp::Attend(attend) => return self.attend(attend),
+            DeviceOp::Linear { x, norm, parts, residual } => {
                 self.linear(*x, *norm, parts, *residual);
                 return self.changed(op);
             }
-            Op::Gated { x, norm, gate, up, activation, out } => {
+            DeviceOp::Gated { x, norm, gate, up, activation, out } => {
                 if x.rows == 1 && gate.matrix.encoding == up.matrix.encoding {
                     self.launches.push(launch::matvec_gated(*x, *norm, [*gate, *up], *activation, *out, self.chip));
                 } else {
-                    let rows = Rows { address: scratch.up.address, ..*out };
-                    self.linear(*x, *norm, &[Part { out: *out, ..*gate }, Part { out: rows, ..*up }], None);
+                    let rows = DeviceRows { address: scratch.up.address, ..*out };
+                    self.linear(*x, *norm, &[Projection { out: *out, ..*gate }, Projection { out: rows, ..*up }], None);
                     self.launches.push(launch::gate(*activation, *out, rows, *out));
                 }
                 return self.changed(op);
@@ -154,7 +163,7 @@ impl Lower<'_> {
     }
 
     /// Halves are of rows as they were.
-    fn changed(&mut self, op: &Op) {
+    fn changed(&mut self, op: &DeviceOp) {
         if self.halved.is_some_and(|(rows, _)| op.writes().iter().any(|written| written.overlaps(rows))) {
             self.halved = None;
         }
@@ -163,7 +172,7 @@ impl Lower<'_> {
     /// Stores keys and values and attends, a few tokens at a time.
     fn attend(&mut self, a: &Attend) {
         let step = self.scratch.step;
-        let rows_of = |rows: Rows, from: usize, to: usize| Rows {
+        let rows_of = |rows: DeviceRows, from: usize, to: usize| DeviceRows {
             address: rows.address + 4 * (from * rows.width) as u64,
             rows: to - from,
             ..rows
@@ -183,11 +192,11 @@ impl Lower<'_> {
         }
     }
 
-    fn linear(&mut self, x: Rows, norm: Option<Norm>, parts: &[Part], residual: Option<f32>) {
+    fn linear(&mut self, x: DeviceRows, norm: Option<Norm>, parts: &[Projection], residual: Option<f32>) {
         if x.rows == 1 {
             // Matrices of one encoding go together.
             for encoding in Encoding::ALL {
-                let same: Vec<Part> = parts.iter().filter(|p| p.matrix.encoding == encoding).copied().collect();
+                let same: Vec<Projection> = parts.iter().filter(|p| p.matrix.encoding == encoding).copied().collect();
                 for parts in same.chunks(3) {
                     self.launches.push(launch::matvec(x, norm, parts, residual, self.chip));
                 }
@@ -195,26 +204,25 @@ impl Lower<'_> {
             return;
         }
         for part in parts.iter().filter(|_| x.rows > 0) {
-            let launch = match part.matrix.encoding {
-                Encoding::F32 => launch::matmul_f32(x, *part, residual),
-                encoding => {
-                    let halves = self.halves(x, encoding);
-                    launch::matmul(halves, x.rows, *part, residual)
+            let launch = match &kernels(part.matrix.encoding).matmul {
+                Matmul::Floats(kernel) => launch::matmul_floats(kernel, x, *part, residual),
+                Matmul::Halves { form, narrow, wide } => {
+                    let kernel = if x.rows <= narrow.tile { narrow } else { wide };
+                    launch::matmul(kernel, self.halves(x, *form), x.rows, *part, residual)
                 }
             };
             self.launches.push(launch);
         }
     }
 
-    /// The halves of `x` for matrices of an encoding, made if they are not there.
-    fn halves(&mut self, x: Rows, encoding: Encoding) -> Halves {
+    /// The halves of `x` in a form, made if they are not there.
+    fn halves(&mut self, x: DeviceRows, form: HalvesForm) -> Halves {
         let (scratch, bytes) = (self.scratch, 2 * (x.rows * launch::padded(x.width)) as u64);
-        // Weights in f16 meet activations that are not rounded, as on the CPU; those in q8 rounded ones.
-        let lo = if encoding == Encoding::F16 { scratch.lo.part(0, bytes) } else { Span::NONE };
+        let lo = if form.rest { scratch.lo.part(0, bytes) } else { Span::NONE };
         let halves = Halves { hi: scratch.hi.part(0, bytes), lo, scales: scratch.scales.part(0, 4 * x.rows as u64) };
-        if self.halved != Some((x, encoding)) {
-            self.launches.push(launch::to_f16(x, halves, encoding == Encoding::Q8));
-            self.halved = Some((x, encoding));
+        if self.halved != Some((x, form)) {
+            self.launches.push(launch::to_f16(x, halves, form.grouped));
+            self.halved = Some((x, form));
         }
         halves
     }

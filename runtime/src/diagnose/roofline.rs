@@ -7,8 +7,8 @@ use crate::backend::KvType;
 use crate::cpu::CpuBackend;
 use crate::cpu::pool::Pool;
 use crate::cuda::device::{Device, DeviceError};
-use crate::cuda::{RATE, RATE_MACS, tensor_rate};
-use nanoserve_format::{Encoding, Layout, ModelSpec, NsvFile, Shape};
+use crate::cuda::{RATE, RATE_MACS, on_tensor_cores, tensor_rate};
+use nanoserve_format::{Encoding, InputForm, Layout, ModelSpec, NsvFile, Shape};
 use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
@@ -64,10 +64,10 @@ impl Limits {
 
     /// The rate of the products that matrices of an encoding are made of. A GPU multiplies f32 without its tensor cores.
     pub fn gmac_s(&self, encoding: Encoding) -> Option<f64> {
-        match (encoding, self.tensor_gmac_s) {
-            (Encoding::F16 | Encoding::Q8, Some(rate)) => Some(rate),
-            (Encoding::Q8, None) => self.dot_gmac_s,
-            _ => self.fma_gmac_s,
+        match (self.tensor_gmac_s, encoding.input()) {
+            (Some(rate), _) => on_tensor_cores(encoding).then_some(rate),
+            (None, InputForm::Bytes32) => self.dot_gmac_s,
+            (None, InputForm::Float) => self.fma_gmac_s,
         }
     }
 }
@@ -118,10 +118,11 @@ fn shortest<D: Device>(
 }
 
 /// What a token costs at least.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Work {
-    /// Multiply-accumulates of a prompt's token: the layers' matrices. The head runs for the last token alone.
-    pub prompt_macs: u64,
+    /// Multiply-accumulates of a prompt's token for each encoding of the layers' matrices. The head runs for the last token
+    /// alone.
+    pub prompt_macs: Vec<(Encoding, u64)>,
     /// Bytes of weights that a generated token reads: all but the embedding, of which it reads one row, unless that is
     /// the head too.
     pub read_bytes: u64,
@@ -142,13 +143,24 @@ impl Work {
         let (embedding, rest) = layout.tensors.split_first().expect("a model has an embedding");
         let head_apart = layout.tensors.last().is_some_and(|t| t.alias_of.is_none());
         let unread = if head_apart { embedding.range.len() as u64 } else { 0 };
-        let layers = rest.iter().filter(|t| t.name.starts_with("layers."));
-        let macs = layers.map(|t| match t.shape {
-            Shape::Matrix(rows, cols) => rows as u64 * cols as u64,
-            Shape::Vector(_) => 0,
-        });
-        let prompt_macs = macs.sum();
+        let layers = || rest.iter().filter(|t| t.name.starts_with("layers."));
+        let macs = |encoding| {
+            let own = layers().filter(|t| t.encoding == encoding).map(|t| match t.shape {
+                Shape::Matrix(rows, cols) => rows as u64 * cols as u64,
+                Shape::Vector(_) => 0,
+            });
+            own.sum()
+        };
+        let prompt_macs = Encoding::ALL.map(|encoding| (encoding, macs(encoding))).into_iter();
+        let prompt_macs = prompt_macs.filter(|(_, macs)| *macs > 0).collect();
         Work { prompt_macs, read_bytes: layout.weight_bytes() - unread }
+    }
+}
+
+impl Limits {
+    /// Seconds that the products of a prompt's token take at least; None where a rate is not known.
+    pub fn prompt_s(&self, work: &Work) -> Option<f64> {
+        work.prompt_macs.iter().map(|(encoding, macs)| Some(*macs as f64 / 1e9 / self.gmac_s(*encoding)?)).sum()
     }
 }
 

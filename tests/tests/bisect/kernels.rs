@@ -3,7 +3,9 @@
 use super::{Mutant, pool};
 use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, Window};
 use nanoserve_runtime::KvType;
-use nanoserve_runtime::cpu::isa::{self, AttendJob, Kernels};
+use nanoserve_runtime::cpu::isa::{
+    self, AttendJob, BytesTile, FloatTile, Kernels, MatrixKernel, MatrixRun, MatrixTile,
+};
 use nanoserve_runtime::diagnose::bisect::{self, At, Finding};
 use nanoserve_tests::{random_tensors, write_tensors};
 use std::sync::Arc;
@@ -15,6 +17,18 @@ fn fast() -> &'static Kernels {
 
 fn touch(x: &mut f32) {
     *x = f32::from_bits(x.to_bits() ^ 1);
+}
+
+/// What a kernel of bytes computes.
+fn in_bytes(kernel: &MatrixKernel, panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
+    let MatrixRun::Bytes32(run) = kernel.run else { panic!("{kernel:?} takes floats") };
+    run(panels, x, out);
+}
+
+/// What a kernel of floats computes.
+fn in_floats(kernel: &MatrixKernel, panels: [&[u8]; 2], x: FloatTile, out: &mut MatrixTile) {
+    let MatrixRun::Float(run) = kernel.run else { panic!("{kernel:?} takes bytes") };
+    run(panels, x, out);
 }
 
 fn attend_and_touch(kernel: fn(AttendJob), job: AttendJob) {
@@ -53,10 +67,10 @@ const BROKEN_Q8: [Broken; 7] = [
     (
         "matrix_q8",
         |k| {
-            k.matrix_q8 = |panels, x, out| {
-                (fast().matrix_q8)(panels, x, out);
+            k.matrix_q8.run = MatrixRun::Bytes32(|panels, x, out| {
+                in_bytes(&fast().matrix_q8, panels, x, out);
                 out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[21]));
-            }
+            })
         },
         "layers.0.attn.q_plain",
         // Of 64 rows, the first panel and the third go together: lane 5 of the second of them.
@@ -101,10 +115,10 @@ const BROKEN_Q8: [Broken; 7] = [
 const BROKEN_F16: [Broken; 1] = [(
     "matrix_f16",
     |k| {
-        k.matrix_f16 = |panels, x, out| {
-            (fast().matrix_f16)(panels, x, out);
+        k.matrix_f16.run = MatrixRun::Float(|panels, x, out| {
+            in_floats(&fast().matrix_f16, panels, x, out);
             out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[0]));
-        }
+        })
     },
     "layers.0.attn.q_plain",
     0,
@@ -114,10 +128,10 @@ const BROKEN_F32: [Broken; 2] = [
     (
         "matrix_f32",
         |k| {
-            k.matrix_f32 = |panels, x, out| {
-                (fast().matrix_f32)(panels, x, out);
+            k.matrix_f32.run = MatrixRun::Float(|panels, x, out| {
+                in_floats(&fast().matrix_f32, panels, x, out);
                 out[..x.tokens].iter_mut().for_each(|row| touch(&mut row[31]));
-            }
+            })
         },
         "layers.0.attn.q_plain",
         47,
@@ -230,12 +244,12 @@ fn several_broken_kernels_are_all_found() {
 #[test]
 fn a_kernel_for_one_token() {
     let mut kernels = *fast();
-    kernels.matrix_q8 = |panels, x, out| {
-        (fast().matrix_q8)(panels, x, out);
+    kernels.matrix_q8.run = MatrixRun::Bytes32(|panels, x, out| {
+        in_bytes(&fast().matrix_q8, panels, x, out);
         if x.tokens == 1 {
             touch(&mut out[0][6]);
         }
-    };
+    });
     let found = searched(Encoding::Q8, KvType::F32, &kernels);
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].blame.as_str(), found[0].component.as_str()), ("matrix_q8", "layers.0.attn.q_plain"));

@@ -145,7 +145,7 @@ impl Fixture {
 
     fn options(&self, encoding: Encoding) -> Options {
         let (source, output) = (self.dir.path().to_path_buf(), self.output());
-        Options { source, output, encoding, threads: Some(2), sha256: false, dry_run: false }
+        Options { source, output, recipe: encoding.into(), threads: Some(2), sha256: false, dry_run: false }
     }
 
     fn output(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Warning;
-use nanoserve_format::{NsvFile, SectionKind, Shape, panel, q8};
+use nanoserve_format::{NsvFile, Recipe, Role, SectionKind, Shape, panel, q8};
 use safetensors::SafeTensors;
 
 /// The key of a canonical name, spelled out a second time: the table under test is not asked.
@@ -125,6 +125,24 @@ fn the_bytes_depend_on_nothing_else() {
         }
         assert!(all.windows(2).all(|w| w[0] == w[1]), "{encoding}");
     }
+}
+
+#[test]
+fn each_role_gets_its_encoding_and_the_file_says_so() {
+    let fixture = Fixture::plain();
+    let recipe = Recipe::uniform(Encoding::Q8).with(Role::Head, Encoding::F16).with(Role::Up, Encoding::F32);
+    let options = Options { recipe, ..fixture.write().options(Encoding::Q8) };
+    convert(&options, &(), &AtomicBool::new(false)).unwrap();
+    let file = NsvFile::open(fixture.output()).unwrap();
+    assert_eq!(file.layout().recipe(), recipe);
+    assert_eq!(file.provenance().unwrap().recipe, "--dtype q8,up=f32,head=f16");
+    for entry in &file.layout().tensors {
+        let expected = Role::of(&entry.name).map_or(Encoding::F32, |role| recipe.encoding(role));
+        assert_eq!(entry.encoding, expected, "{}", entry.name);
+    }
+    // What it is compared with is read off the file, not taken from these options.
+    let comparison = crate::compare(&fixture.options(Encoding::F32), &(), &AtomicBool::new(false)).unwrap();
+    assert!(comparison.differences.is_empty(), "{comparison:?}");
 }
 
 #[test]

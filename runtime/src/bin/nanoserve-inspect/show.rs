@@ -106,7 +106,7 @@ fn describe(text: &mut String, a: &Show, file: &NsvFile) -> Result<()> {
         "weights     {count} in {} tensors, {bytes} bytes, {:.2} bits each, matrices {}",
         layout.tensors.len(),
         8.0 * bytes as f64 / count as f64,
-        layout.tensors[0].encoding
+        layout.encodings()
     )?;
     writeln!(
         text,

@@ -30,7 +30,7 @@ pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &At
         _ => None,
     };
     let kv_type = a.machine.how.kv_type(engine.file());
-    let encoding = engine.file().layout().tensors[0].encoding;
+    let encodings = engine.file().layout().encodings().to_string();
     let mut session = engine.session(ctx, kv_type)?;
     let device = cli::device_name(session.engine());
     let start = Instant::now();
@@ -47,7 +47,7 @@ pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &At
     let written = if a.json {
         let report = serde_json::json!({
             "model": a.model,
-            "encoding": encoding.name(),
+            "encoding": encodings,
             "kv": kv_type.name(),
             "device": device,
             "perplexity": value,
@@ -63,10 +63,10 @@ pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &At
         writeln!(out, "{report}")
     } else {
         // A row of a table, so that several models make one.
-        let (model, encoding, kv) = (a.model.display(), encoding.name(), kv_type.name());
+        let (model, encodings, kv) = (a.model.display(), encodings, kv_type.name());
         writeln!(
             out,
-            "| {model} | {encoding} | kv {kv} | perplexity {value:.4} | +- {error:.4} | {} tokens in {} windows of {ctx} | \
+            "| {model} | {encodings} | kv {kv} | perplexity {value:.4} | +- {error:.4} | {} tokens in {} windows of {ctx} | \
              {speed:.1} tok/s |",
             done.scored, done.windows,
         )

@@ -12,19 +12,26 @@
 //!     sum = dot * (dw * dx) + sum                     one rounding
 //! ```
 
-use super::{GROUPS, Simd, Stored};
-use crate::cpu::isa::{FloatTile, MatrixTile, PAIR_ROWS, QuantizedTile};
+use super::{Block, GROUPS, Simd, Stored};
+use crate::cpu::isa::{BytesTile, FloatTile, MatrixTile, PAIR_ROWS};
 use crate::cpu::math::LANES;
 use crate::cpu::scalar::FLOAT_BLOCK;
 use nanoserve_format::PANEL_ROWS;
 use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
+
+/// The bytes of one half of a q8 superblock.
+#[inline(always)]
+fn block_of(superblock: &[u8; Q8_SUPERBLOCK_BYTES], half: usize) -> &Block {
+    // Both halves' scales are one cache line, as a group is.
+    superblock.as_chunks().0[1 + half * GROUPS..].first_chunk().expect("a block ends in its superblock")
+}
 
 /// Two panels of q8 weights times the tokens of a tile, `P` panels at a time.
 #[inline(always)]
 pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
     s: S,
     panels: [&[u8]; 2],
-    x: QuantizedTile,
+    x: BytesTile,
     out: &mut MatrixTile,
 ) {
     let words = x.words.as_chunks::<N>().0;
@@ -39,7 +46,7 @@ pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
             for half in 0..2 {
                 let (words, scales) = (&words[half], &scales[half]);
                 let mut dots: [[S::I; P]; N] = std::array::from_fn(|t| [s.dot_start(scales[t]); P]);
-                s.dot_block(&mut dots, superblocks, half, words);
+                s.dot_block(&mut dots, std::array::from_fn(|p| block_of(superblocks[p], half)), words);
                 let dw: [S::F; P] = std::array::from_fn(|p| {
                     let bytes: &[u8; 2 * PANEL_ROWS] =
                         superblocks[p][half * 2 * PANEL_ROWS..].first_chunk().expect("scales begin a superblock");

@@ -17,10 +17,13 @@ pub use rows::{add, gelu_mul, quantize, rms_norm, rope, scale, silu_mul, softcap
 use super::isa::BlockScale;
 use super::math::{EXP_MAX, EXP_MIN, EXP_POLY, LANES, LN2_HI, LN2_LO, LOG2_E, TANH_MAX};
 use half::f16;
-use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK_BYTES};
+use nanoserve_format::INPUT_BLOCK;
 
 /// Groups of four columns in a block.
-pub const GROUPS: usize = Q8_BLOCK / 4;
+pub const GROUPS: usize = INPUT_BLOCK / 4;
+
+/// A panel's bytes of 32 columns: for each group of four columns, 16 rows of 4 bytes.
+pub type Block = [[u8; 4 * LANES]; GROUPS];
 
 /// Sixteen lanes. A value of the type proves that the machine has the instructions.
 pub trait Simd: Copy + 'static {
@@ -78,17 +81,16 @@ pub trait Simd: Copy + 'static {
     fn touch(self, sum: Self::I, w: Self::W) -> Self::I {
         self.dot(sum, w, 1)
     }
-    /// Adds to the sums of `N` tokens and `P` panels the products of one half of a superblock: a block.
+    /// Adds to the sums of `N` tokens and `P` panels the products of a block.
     #[inline(always)]
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::I; P]; N],
-        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
-        half: usize,
+        blocks: [&Block; P],
         words: &[[i32; N]; GROUPS],
     ) {
         for (group, words) in words.iter().enumerate() {
-            let w: [Self::W; P] = std::array::from_fn(|p| self.weights(group_of(superblocks[p], half, group)));
+            let w: [Self::W; P] = std::array::from_fn(|p| self.weights(&blocks[p][group]));
             for t in 0..N {
                 for p in 0..P {
                     sums[t][p] = self.dot(sums[t][p], w[p], words[t]);
@@ -98,13 +100,6 @@ pub trait Simd: Copy + 'static {
     }
     /// Whole numbers to f32, rounded to nearest.
     fn to_float(self, a: Self::I) -> Self::F;
-}
-
-/// Four columns of one half of a superblock: 16 rows of 4 bytes.
-#[inline(always)]
-pub fn group_of(superblock: &[u8; Q8_SUPERBLOCK_BYTES], half: usize, group: usize) -> &[u8; 4 * LANES] {
-    let at = 4 * LANES + (half * Q8_BLOCK + 4 * group) * LANES;
-    superblock[at..].first_chunk().expect("a group ends in its superblock")
 }
 
 /// A type that weights, keys and values are stored in.

@@ -4,7 +4,7 @@ use super::{Simd, exp, padded, tanh};
 use crate::cpu::isa::BlockScale;
 use crate::cpu::math::{GELU, LANES, sum_lanes};
 use crate::cpu::scalar::QUANTIZE_MIN;
-use nanoserve_format::q8::Q8_BLOCK;
+use nanoserve_format::INPUT_BLOCK;
 
 /// `a = f(a, b)`, or `a = f(a)`, over whole lanes, the last ones padded. A macro and not a function with a closure: a closure is a
 /// function of its own, which the compiler may leave outside the code that has the instruction set's features.
@@ -41,11 +41,11 @@ macro_rules! change {
 #[inline(always)]
 pub fn quantize<S: Simd>(s: S, x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
     bytes[x.len()..].fill(0);
-    scales[x.len().div_ceil(Q8_BLOCK)..].fill(BlockScale::default());
-    let blocks = bytes.as_chunks_mut::<Q8_BLOCK>().0.iter_mut().zip(scales);
-    for (x, (bytes, scale)) in x.chunks(Q8_BLOCK).zip(blocks) {
-        let mut whole = [0.0; Q8_BLOCK];
-        let x: &[f32; Q8_BLOCK] = x.try_into().unwrap_or_else(|_| {
+    scales[x.len().div_ceil(INPUT_BLOCK)..].fill(BlockScale::default());
+    let blocks = bytes.as_chunks_mut::<INPUT_BLOCK>().0.iter_mut().zip(scales);
+    for (x, (bytes, scale)) in x.chunks(INPUT_BLOCK).zip(blocks) {
+        let mut whole = [0.0; INPUT_BLOCK];
+        let x: &[f32; INPUT_BLOCK] = x.try_into().unwrap_or_else(|_| {
             whole[..x.len()].copy_from_slice(x);
             &whole
         });

@@ -2,16 +2,20 @@
 //! registers: in each four rows, a row's four columns side by side.
 
 use super::{Four, each, with_neon};
-use crate::cpu::generic::{GROUPS, group_of};
+use crate::cpu::generic::{Block, GROUPS};
 use crate::cpu::math::LANES;
-use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
 use std::arch::aarch64::*;
-use std::arch::asm;
+use std::arch::{asm, is_aarch64_feature_detected};
 
 /// A way to multiply 16 rows of bytes by a token's. A value of the type proves that the machine has its instructions.
 pub(super) trait Bytes: Copy + 'static {
-    /// For those who have looked what the machine has.
-    const PROOF: Self;
+    /// The proof, where the machine has what this way needs besides NEON.
+    fn detect() -> Option<Self>;
+    /// The proof, for who has it already.
+    ///
+    /// # Safety
+    /// The machine has NEON and what [`Bytes::detect`] looks for.
+    unsafe fn assume() -> Self;
     /// What is kept for 16 rows of a block.
     type Sums: Copy;
 
@@ -28,8 +32,7 @@ pub(super) trait Bytes: Copy + 'static {
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::Sums; P]; N],
-        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
-        half: usize,
+        blocks: [&Block; P],
         words: &[[i32; N]; GROUPS],
     );
     /// One sum for each of the 16 rows.
@@ -75,9 +78,17 @@ impl Mull {
 }
 
 impl Bytes for Mull {
-    const PROOF: Self = Mull(());
     /// Of each row two, side by side: of its first two columns and of its last two.
     type Sums = [int32x4_t; 8];
+
+    /// Base instructions do.
+    fn detect() -> Option<Self> {
+        Some(Mull(()))
+    }
+
+    unsafe fn assume() -> Self {
+        Mull(())
+    }
 
     #[inline(always)]
     fn zero(self) -> Self::Sums {
@@ -109,13 +120,12 @@ impl Bytes for Mull {
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::Sums; P]; N],
-        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
-        half: usize,
+        blocks: [&Block; P],
         words: &[[i32; N]; GROUPS],
     ) {
         for (i, words) in words.as_chunks::<2>().0.iter().enumerate() {
             for p in 0..P {
-                let [v, w] = [2 * i, 2 * i + 1].map(|group| self.load(group_of(superblocks[p], half, group)));
+                let [v, w] = [2 * i, 2 * i + 1].map(|group| self.load(&blocks[p][group]));
                 for r in 0..4 {
                     for t in 0..N {
                         let [low, high] =
@@ -172,8 +182,15 @@ impl Dotprod {
 }
 
 impl Bytes for Dotprod {
-    const PROOF: Self = Dotprod(());
     type Sums = Four<int32x4_t>;
+
+    fn detect() -> Option<Self> {
+        is_aarch64_feature_detected!("dotprod").then_some(Dotprod(()))
+    }
+
+    unsafe fn assume() -> Self {
+        Dotprod(())
+    }
 
     #[inline(always)]
     fn zero(self) -> Self::Sums {
@@ -191,8 +208,7 @@ impl Bytes for Dotprod {
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::Sums; P]; N],
-        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
-        half: usize,
+        blocks: [&Block; P],
         words: &[[i32; N]; GROUPS],
     ) {
         const { assert!(N <= 6, "a token for each line below") };
@@ -200,7 +216,7 @@ impl Bytes for Dotprod {
             let (four, rest) = words.split_at(N.min(4));
             let y = [self.lanes(four), self.lanes(rest)];
             for p in 0..P {
-                let w = self.load(group_of(superblocks[p], half, group));
+                let w = self.load(&blocks[p][group]);
                 macro_rules! token {
                     ($t:literal) => {
                         if let Some(sums) = sums.get_mut($t) {

@@ -7,12 +7,11 @@
 
 mod bytes;
 
-use super::generic::{self, GROUPS, Simd};
+use super::generic::{self, Block, GROUPS, Simd};
 use super::isa::{BlockScale, Kernels};
 use super::math::LANES;
 use bytes::{Bytes, Dotprod, Mull};
 use half::f16;
-use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -21,8 +20,19 @@ use std::arch::{asm, is_aarch64_feature_detected};
 struct Neon<B>(B);
 
 impl<B: Bytes> Neon<B> {
-    /// For those who have looked what the machine has.
-    const PROOF: Self = Neon(B::PROOF);
+    /// The proof, where the machine has NEON and what the way to multiply needs.
+    fn detect() -> Option<Self> {
+        if is_aarch64_feature_detected!("neon") { B::detect().map(Neon) } else { None }
+    }
+
+    /// The proof, for who has it already.
+    ///
+    /// # Safety
+    /// The machine has every feature that [`Neon::detect`] looks for: so it is in a function compiled with them.
+    unsafe fn assume() -> Self {
+        // SAFETY: the caller's promise includes what the way to multiply needs.
+        Neon(unsafe { B::assume() })
+    }
 }
 
 /// Four registers of 32-bit lanes.
@@ -31,12 +41,12 @@ type Four<T> = [T; 4];
 super::isa::entry_points! {
     Neon<Mull>, "neon",
     features: "neon",
-    q8: 1, [2, 1],
+    bytes: 1, [2, 1],
     float: 1, [6, 4, 2, 1],
     attend: 6,
 }
 
-/// Only for a machine that [`tables`] has found to have the features.
+/// With the dot product.
 mod dotprod {
     use super::{Dotprod, Neon, f16, generic};
     use crate::cpu::isa;
@@ -44,21 +54,15 @@ mod dotprod {
     isa::entry_points! {
         Neon<Dotprod>, "dotprod",
         features: "neon,dotprod",
-        q8: 1, [6, 4, 2, 1],
+        bytes: 1, [6, 4, 2, 1],
         float: 1, [6, 4, 2, 1],
         attend: 6,
-    }
-
-    pub fn kernels() -> &'static isa::Kernels {
-        &KERNELS
     }
 }
 
 /// The kernels, where the machine can run them: without and with the dot product.
 pub fn tables() -> [Option<&'static Kernels>; 2] {
-    let neon = is_aarch64_feature_detected!("neon");
-    let dotprod = neon && is_aarch64_feature_detected!("dotprod");
-    [neon.then_some(&KERNELS), dotprod.then(dotprod::kernels)]
+    [table(), dotprod::table()]
 }
 
 // In every function below the instructions are there, because a `Neon` is; and loads and stores are within the array that
@@ -220,11 +224,10 @@ impl<B: Bytes> Simd for Neon<B> {
     fn dot_block<const P: usize, const N: usize>(
         self,
         sums: &mut [[Self::I; P]; N],
-        superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
-        half: usize,
+        blocks: [&Block; P],
         words: &[[i32; N]; GROUPS],
     ) {
-        self.0.dot_block(sums, superblocks, half, words);
+        self.0.dot_block(sums, blocks, words);
     }
 
     #[inline(always)]

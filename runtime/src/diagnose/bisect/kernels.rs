@@ -16,16 +16,16 @@ use crate::diagnose::verify::trace;
 use crate::engine::Engine;
 use crate::error::Result;
 use nanoserve_format::schema::LM_HEAD;
-use nanoserve_format::{Activation, Encoding, NsvFile, PANEL_ROWS};
+use nanoserve_format::{Activation, Encoding, InputForm, NsvFile, PANEL_ROWS};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// One kernel of a table: its name, and how it is replaced by another table's.
 type Kernel = (&'static str, fn(&mut Kernels, &Kernels));
 
-const MATRIX_Q8: Kernel = ("matrix_q8", |k, by| (k.matrix_q8, k.q8_tokens) = (by.matrix_q8, by.q8_tokens));
-const MATRIX_F16: Kernel = ("matrix_f16", |k, by| (k.matrix_f16, k.float_tokens) = (by.matrix_f16, by.float_tokens));
-const MATRIX_F32: Kernel = ("matrix_f32", |k, by| (k.matrix_f32, k.float_tokens) = (by.matrix_f32, by.float_tokens));
+const MATRIX_F32: Kernel = ("matrix_f32", |k, by| k.matrix_f32 = by.matrix_f32);
+const MATRIX_F16: Kernel = ("matrix_f16", |k, by| k.matrix_f16 = by.matrix_f16);
+const MATRIX_Q8: Kernel = ("matrix_q8", |k, by| k.matrix_q8 = by.matrix_q8);
 const QUANTIZE: Kernel = ("quantize", |k, by| k.quantize = by.quantize);
 const RMS_NORM: Kernel = ("rms_norm", |k, by| k.rms_norm = by.rms_norm);
 const ROPE: Kernel = ("rope", |k, by| k.rope = by.rope);
@@ -37,24 +37,38 @@ const ADD: Kernel = ("add", |k, by| k.add = by.add);
 const ATTEND_F32: Kernel = ("attend_f32", |k, by| k.attend_f32 = by.attend_f32);
 const ATTEND_F16: Kernel = ("attend_f16", |k, by| k.attend_f16 = by.attend_f16);
 
-/// The kernels that have a part in a component.
+/// The kernel that multiplies matrices of an encoding.
+fn multiplies(encoding: Encoding) -> Kernel {
+    match encoding {
+        Encoding::F32 => MATRIX_F32,
+        Encoding::F16 => MATRIX_F16,
+        Encoding::Q8 => MATRIX_Q8,
+    }
+}
+
+/// The kernels that have a part in the product of a matrix and its bias.
+fn product(file: &NsvFile, weight: &str) -> Vec<Kernel> {
+    let encoding = file.tensor(weight).expect("a matrix of the schema").encoding;
+    match encoding.input() {
+        InputForm::Float => vec![multiplies(encoding), ADD],
+        InputForm::Bytes32 => vec![QUANTIZE, multiplies(encoding), ADD],
+    }
+}
+
+/// The kernels that have a part in a component. One that stands there twice is asked twice, and found once.
 fn involved(file: &NsvFile, component: &Component, kv: KvType) -> Vec<Kernel> {
-    let matrix = |weight: &str| match file.tensor(weight).map(|view| view.encoding) {
-        Some(Encoding::Q8) => vec![QUANTIZE, MATRIX_Q8, ADD],
-        Some(Encoding::F16) => vec![MATRIX_F16, ADD],
-        _ => vec![MATRIX_F32, ADD],
-    };
+    let matrix = |weight: &str| product(file, weight);
     match (&component.op, kv) {
         (Op::Embed, _) => vec![SCALE],
         (Op::Head, _) => [matrix(LM_HEAD), vec![SCALE, SOFTCAP]].concat(),
         (Op::Norm { .. }, _) => vec![RMS_NORM],
         (Op::Linear { weight, .. }, _) => matrix(weight),
-        (Op::Gate { gate, .. }, _) => {
+        (Op::Gate { gate, up, .. }, _) => {
             let activation = match file.spec().activation {
                 Activation::Silu => SILU_MUL,
                 Activation::GeluTanh => GELU_MUL,
             };
-            [matrix(gate), vec![activation]].concat()
+            [matrix(gate), matrix(up), vec![activation]].concat()
         }
         (Op::Rope { .. }, _) => vec![ROPE],
         (Op::Attention, KvType::F32) => vec![ATTEND_F32],

@@ -1,4 +1,4 @@
-//! How far a component may be from the reference because weights, and in q8 activations, are rounded.
+//! How far a component may be from the reference because weights, and for some encodings activations, are rounded.
 //!
 //! Where a value is rounded to a multiple of a step, it is off by half a step at most and by step / sqrt(12) as a rule;
 //! these errors are as good as independent. An output `y = sum w[k] x[k]` is then off by a spread whose square is
@@ -7,13 +7,12 @@
 //! sum over blocks of 32 columns of   step_w^2 / 12 * sum of x^2   +   (step_x^2 / 12 + what x is off itself) * sum of w^2
 //! ```
 //!
-//! Steps are read off the file: in q8 a block's largest magnitude is 127 steps; in f16 the step of a block is at most
-//! the unit in the last place of its largest; f32 has none. Rounding is bounded and even about zero, so that
+//! Steps follow from the largest magnitude of a block, as the encoding says ([`Encoding::step`](nanoserve_format::Encoding::step)): in q8 it is 127 steps; in
+//! f16 a step is at most the unit in the last place of the largest; f32 has none. Rounding is bounded and even about zero, so that
 //! [`SPREADS`] spreads are passed once in 2e13 values; a wrong weight, matrix or bias lies far beyond.
 
-use nanoserve_format::q8::Q8_BLOCK;
 use nanoserve_format::schema::EMBED;
-use nanoserve_format::{Activation, Encoding, NsvFile, Shape, panel};
+use nanoserve_format::{Activation, INPUT_BLOCK, NsvFile, Shape, panel};
 use std::f64::consts::PI;
 
 /// Spreads that rounding may be off: 2 exp(-8^2 / 2) is 3e-14.
@@ -109,16 +108,6 @@ pub fn activated(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// The step of weights of a block whose largest magnitude is known.
-fn step(encoding: Encoding, largest: f32) -> f64 {
-    match encoding {
-        Encoding::F32 => 0.0,
-        Encoding::F16 if largest == 0.0 => 2f64.powi(-24),
-        Encoding::F16 => 2f64.powf((f64::from(largest).log2().floor() - 10.0).max(-24.0)),
-        Encoding::Q8 => f64::from(largest) / 127.0,
-    }
-}
-
 fn largest(block: &[f32]) -> f32 {
     block.iter().fold(0.0, |m, x| m.max(x.abs()))
 }
@@ -134,13 +123,13 @@ pub fn vector<'f>(file: &'f NsvFile, name: &str) -> &'f [f32] {
 
 /// Of rows of the embedding, as they were decoded; each is `width` wide.
 pub fn embed(file: &NsvFile, rows: &[f32], width: usize) -> Noise {
-    let encoding = file.tensor(EMBED).map_or(Encoding::F32, |view| view.encoding);
-    if encoding == Encoding::F32 {
+    let encoding = file.tensor(EMBED).expect("every model has an embedding").encoding;
+    if encoding.is_exact() {
         return Noise::None;
     }
     // One value, off by half a step at most, and a little for the rounding of the scale itself.
-    let spread = |block: &[f32]| (0.501 * step(encoding, largest(block)) / SPREADS).powi(2);
-    let blocks = rows.chunks(width).flat_map(|row| row.chunks(Q8_BLOCK));
+    let spread = |block: &[f32]| (0.501 * encoding.step(largest(block)) / SPREADS).powi(2);
+    let blocks = rows.chunks(width).flat_map(|row| row.chunks(INPUT_BLOCK));
     Noise::Each(blocks.flat_map(|block| std::iter::repeat_n(spread(block), block.len())).collect())
 }
 
@@ -148,16 +137,16 @@ pub fn embed(file: &NsvFile, rows: &[f32], width: usize) -> Noise {
 pub fn linear(file: &NsvFile, weight: &str, x: &[f32], x_noise: &Noise) -> Noise {
     let view = file.tensor(weight).expect("a matrix of the schema");
     let Shape::Matrix(rows, cols) = view.shape else { unreachable!("{weight} is a matrix") };
-    if *x_noise == Noise::Unknown || (view.encoding == Encoding::F32 && *x_noise == Noise::None) {
+    if *x_noise == Noise::Unknown || (view.encoding.is_exact() && *x_noise == Noise::None) {
         return x_noise.clone();
     }
     // Of each token and block: the sum of x^2, and the square of the spread of one x.
-    let blocks = cols.div_ceil(Q8_BLOCK);
+    let blocks = cols.div_ceil(INPUT_BLOCK);
     let mut inputs = Vec::with_capacity(x.len() / cols * blocks);
     for (t, row) in x.chunks_exact(cols).enumerate() {
-        for (b, block) in row.chunks(Q8_BLOCK).enumerate() {
-            let rounded = if view.encoding == Encoding::Q8 { f64::from(largest(block)) / 127.0 } else { 0.0 };
-            let at = t * cols + b * Q8_BLOCK;
+        for (b, block) in row.chunks(INPUT_BLOCK).enumerate() {
+            let rounded = view.encoding.input().step(largest(block));
+            let at = t * cols + b * INPUT_BLOCK;
             let carried = match x_noise {
                 Noise::Each(squares) => squares[at..at + block.len()].iter().fold(0.0, |m, s| f64::max(m, *s)),
                 _ => 0.0,
@@ -170,8 +159,8 @@ pub fn linear(file: &NsvFile, weight: &str, x: &[f32], x_noise: &Noise) -> Noise
     let mut weights = vec![0.0; cols];
     for r in 0..rows {
         panel::unpack_rows(view.encoding, cols, view.bytes, r, &mut weights);
-        let of = |block: &[f32]| (step(view.encoding, largest(block)).powi(2) / 12.0, squares(block));
-        let own: Vec<(f64, f64)> = weights.chunks(Q8_BLOCK).map(of).collect();
+        let of = |block: &[f32]| (view.encoding.step(largest(block)).powi(2) / 12.0, squares(block));
+        let own: Vec<(f64, f64)> = weights.chunks(INPUT_BLOCK).map(of).collect();
         for (t, inputs) in inputs.chunks_exact(blocks).enumerate() {
             out[t * rows + r] = own.iter().zip(inputs).map(|(w, x)| w.0 * x.0 + w.1 * x.1).sum();
         }
@@ -182,7 +171,7 @@ pub fn linear(file: &NsvFile, weight: &str, x: &[f32], x_noise: &Noise) -> Noise
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nanoserve_format::{FormatError, ModelSpec, PANEL_ROWS, Plan, Writer};
+    use nanoserve_format::{Encoding, FormatError, InputForm, ModelSpec, PANEL_ROWS, Plan, Writer};
 
     const COLS: usize = 200;
 
@@ -242,8 +231,8 @@ mod tests {
             for _ in 0..32 {
                 let x: Vec<f32> = (0..COLS).map(|_| random(&mut state) as f32).collect();
                 let mut rounded = x.clone();
-                if encoding == Encoding::Q8 {
-                    for block in rounded.chunks_mut(Q8_BLOCK) {
+                if encoding.input() == InputForm::Bytes32 {
+                    for block in rounded.chunks_mut(INPUT_BLOCK) {
                         let d = largest(block) / 127.0;
                         block.iter_mut().for_each(|x| *x = (*x / d).round_ties_even() * d);
                     }

@@ -1,0 +1,154 @@
+//! What there is for each encoding: the kernels of every family that knows one, and what their launches follow from.
+//!
+//! One table, found by one `match`: a new encoding is its kernels' names and properties here, and the kernels.
+
+use super::launch::{NARROW, WIDE};
+use nanoserve_format::Encoding;
+
+/// The kernels of an encoding.
+#[derive(Debug)]
+pub struct EncodingKernels {
+    /// Rows of a table by their ids.
+    pub embed: &'static str,
+    /// One token through matrices.
+    pub matvec: Matvec,
+    /// Many tokens through a matrix.
+    pub matmul: Matmul,
+}
+
+/// The kernels for one token.
+#[derive(Debug)]
+pub struct Matvec {
+    /// Up to three matrices.
+    pub plain: &'static str,
+    /// Gate and up with silu.
+    pub silu: &'static str,
+    /// Gate and up with gelu in its tanh form.
+    pub gelu_tanh: &'static str,
+    /// Columns of a warp's step: the input is padded to a multiple of it.
+    pub step: usize,
+    /// Whether the input is kept in bytes with scales too.
+    pub bytes: bool,
+}
+
+/// The kernels for many tokens.
+#[derive(Debug)]
+pub enum Matmul {
+    /// Of rows as they are, without tensor cores.
+    Floats(&'static str),
+    /// On tensor cores, of rows in halves.
+    Halves {
+        /// In which form.
+        form: HalvesForm,
+        /// For few tokens.
+        narrow: HalvesKernel,
+        /// For more.
+        wide: HalvesKernel,
+    },
+}
+
+/// How rows in f16 are made for a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalvesForm {
+    /// With what is left of them, in f16 too: weights that are not rounded to bytes meet activations that are not rounded, as on the CPU.
+    pub rest: bool,
+    /// With columns in the order that makes a thread's share of 16 columns one word of four bytes a row.
+    pub grouped: bool,
+}
+
+/// A kernel of rows in halves.
+#[derive(Debug)]
+pub struct HalvesKernel {
+    /// Its name.
+    pub name: &'static str,
+    /// Rows and tokens of a block's tile.
+    pub tile: usize,
+    /// Bytes of shared memory.
+    pub shared: usize,
+}
+
+/// The kernels of an encoding.
+pub fn kernels(encoding: Encoding) -> &'static EncodingKernels {
+    match encoding {
+        Encoding::F32 => &F32,
+        Encoding::F16 => &F16,
+        Encoding::Q8 => &Q8,
+    }
+}
+
+/// Whether many tokens go through matrices of an encoding on tensor cores.
+pub fn on_tensor_cores(encoding: Encoding) -> bool {
+    matches!(kernels(encoding).matmul, Matmul::Halves { .. })
+}
+
+static F32: EncodingKernels = EncodingKernels {
+    embed: "embed_f32",
+    matvec: Matvec {
+        plain: "matvec_f32",
+        silu: "matvec_gated_silu_f32",
+        gelu_tanh: "matvec_gated_gelu_f32",
+        step: 32,
+        bytes: false,
+    },
+    matmul: Matmul::Floats("matmul_f32"),
+};
+
+static F16: EncodingKernels = EncodingKernels {
+    embed: "embed_f16",
+    matvec: Matvec {
+        plain: "matvec_f16",
+        silu: "matvec_gated_silu_f16",
+        gelu_tanh: "matvec_gated_gelu_f16",
+        step: 64,
+        bytes: false,
+    },
+    matmul: Matmul::Halves {
+        form: HalvesForm { rest: true, grouped: false },
+        narrow: HalvesKernel { name: "matmul_narrow_f16", tile: NARROW, shared: 73_728 },
+        wide: HalvesKernel { name: "matmul_f16", tile: WIDE, shared: 98_304 },
+    },
+};
+
+static Q8: EncodingKernels = EncodingKernels {
+    embed: "embed_q8",
+    matvec: Matvec {
+        plain: "matvec_q8",
+        silu: "matvec_gated_silu_q8",
+        gelu_tanh: "matvec_gated_gelu_q8",
+        step: 128,
+        bytes: true,
+    },
+    matmul: Matmul::Halves {
+        form: HalvesForm { rest: false, grouped: true },
+        narrow: HalvesKernel { name: "matmul_narrow_q8", tile: NARROW, shared: 37_632 },
+        wide: HalvesKernel { name: "matmul_q8", tile: WIDE, shared: 100_352 },
+    },
+};
+
+#[cfg(test)]
+mod tests {
+    use super::super::launch::KERNELS;
+    use super::*;
+    use nanoserve_format::InputForm;
+
+    #[test]
+    fn every_encoding_has_kernels_of_its_own() {
+        let mut seen = Vec::new();
+        for encoding in Encoding::ALL {
+            let EncodingKernels { embed, matvec, matmul } = kernels(encoding);
+            let mut names = vec![*embed, matvec.plain, matvec.silu, matvec.gelu_tanh];
+            match matmul {
+                Matmul::Floats(name) => names.push(name),
+                Matmul::Halves { narrow, wide, .. } => names.extend([narrow.name, wide.name]),
+            }
+            assert!(names.iter().all(|name| KERNELS.contains(name)), "{encoding}: {names:?}");
+            // One token's input is rounded where the CPU's is.
+            assert_eq!(matvec.bytes, encoding.input() == InputForm::Bytes32, "{encoding}");
+            seen.extend(names);
+        }
+        let all = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), all, "{seen:?}");
+    }
+}
