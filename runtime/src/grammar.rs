@@ -188,7 +188,7 @@ impl Vocabulary {
 }
 
 /// Calls llguidance, which was made for good input; a panic becomes an error, its message is on standard error.
-fn caught<T>(what: &'static str, work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, GrammarError> {
+fn caught<T, E: fmt::Display>(what: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T, GrammarError> {
     let refused = |cause| GrammarError::Refused { what, cause };
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|e| refused(format!("{e:#}"))),
@@ -235,7 +235,7 @@ impl Grammar {
         Ok(self.matcher.is_stopped() || (!self.has_end && self.matcher.is_accepting().map_err(|e| self.failed(&e))?))
     }
 
-    fn failed(&self, cause: &anyhow::Error) -> GrammarError {
+    fn failed(&self, cause: &dyn fmt::Display) -> GrammarError {
         GrammarError::Step { tokens: self.tokens, cause: cause.to_string() }
     }
 }
