@@ -7,7 +7,7 @@ use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::cuda::Driver;
 use nanoserve_runtime::cuda::device::Device as _;
 use nanoserve_runtime::cuda::split::{Place, Split};
-use nanoserve_runtime::load::Load;
+use nanoserve_runtime::engine::load::Load;
 use nanoserve_runtime::{EngineOptions, KvType};
 use std::path::Path;
 

@@ -16,40 +16,36 @@
 //! # Ok::<(), nanoserve_runtime::RuntimeError>(())
 //! ```
 //!
-//! The layers, each knowing only those before it: [`cpu`] has kernels and knows no model; [`backend`] is what a device
-//! must do; [`model`] binds a file's tensors; [`forward`] is one step, written once for every device; [`session`]
-//! strings steps together, [`generate`] turns them into text. The order of every sum is fixed in `docs/arithmetic.md`: results do not depend on the instruction
-//! set, on the number of threads, or on how a prompt is cut into steps.
+//! The folders, each of which knows only those above it:
+//!
+//! ```text
+//! error      what can go wrong, as data
+//! backend    what a device must do, sizes of caches, RoPE, how much memory there is
+//! cpu        the CPU backend: kernels for each instruction set; knows no model
+//! cuda       the GPU backend, and the CPU and a GPU together
+//! engine     an open file bound to a backend; one step, written once for every device; sequences
+//! generate   rows of logits to text: sampler, grammar, stops
+//! chat       messages to prompts
+//! diagnose   whether a file and a machine compute what they should, and how fast they could
+//! ```
+//!
+//! The order of every sum is fixed in `docs/arithmetic.md`: results do not depend on the instruction set, on the number of
+//! threads, or on how a prompt is cut into steps.
 
 pub mod backend;
-pub mod bisect;
 pub mod chat;
 pub mod cpu;
 pub mod cuda;
+pub mod diagnose;
+pub mod engine;
 mod error;
-pub mod forward;
 pub mod generate;
-pub mod grammar;
-pub mod limits;
-pub mod load;
-pub mod logprobs;
-mod lookup;
-pub mod memory;
-pub mod model;
-pub mod perplexity;
-pub mod prompt_cache;
-pub mod rope;
-pub mod sampler;
-pub mod selftest;
-pub mod session;
-pub mod stream;
 pub mod template;
 pub mod tokenizer;
-pub mod verify;
 
 pub use backend::KvType;
-pub use error::{Result, RuntimeError};
+pub use engine::session::{Engine, EngineOptions, Session};
+pub use error::{DeviceError, GrammarError, Limit, PromptCacheError, Result, RuntimeError, SamplingError, StopError};
+pub use generate::sampler::SamplingOptions;
 pub use generate::{GenerateOptions, Generation, StopReason, Timings};
-pub use sampler::SamplingOptions;
-pub use session::{Engine, EngineOptions, Session};
 pub use tokenizer::Tokenizer;

@@ -4,7 +4,7 @@ use nanoserve_converter::{Options, Report};
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::isa::{self, Kernels};
-use nanoserve_runtime::verify::Reference;
+use nanoserve_runtime::diagnose::verify::Reference;
 use nanoserve_runtime::{Engine, EngineOptions};
 use std::fs;
 use std::path::{Path, PathBuf};

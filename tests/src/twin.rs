@@ -8,8 +8,8 @@ use half::f16;
 use nanoserve_format::schema::{EMBED, FINAL_NORM, LM_HEAD, Part};
 use nanoserve_format::{Activation, Encoding, ModelSpec, QkNorm};
 use nanoserve_runtime::KvType;
+use nanoserve_runtime::backend::rope::RopeTable;
 use nanoserve_runtime::cpu::math::{exp, gelu, sum_lanes, tanh};
-use nanoserve_runtime::rope::RopeTable;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")]
 
 use nanoserve_format::Encoding;
-use nanoserve_runtime::verify::{dump, trace};
+use nanoserve_runtime::diagnose::verify::{dump, trace};
 use nanoserve_runtime::{Engine, EngineOptions, KvType, RuntimeError};
 use nanoserve_tests::{Fixture, Run, Tiny, command, convert, fixture, nanoserve, program};
 use std::ffi::OsStr;

@@ -3,7 +3,7 @@
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::isa;
-use nanoserve_runtime::grammar::{Grammar, GrammarError, Vocabulary};
+use nanoserve_runtime::generate::grammar::{Grammar, GrammarError, Vocabulary};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError, SamplingOptions, StopReason, Tokenizer};
 use nanoserve_tests::schema::validate;
 use nanoserve_tests::{engine, fixture};
@@ -150,7 +150,7 @@ fn what_is_not_supported_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let (_, _, vocabulary, _) = open("tied-llama3", folder.path());
     let keywords = |schema: Value| match vocabulary.json_schema(&schema.to_string()) {
-        Err(RuntimeError::Grammar(GrammarError::Keywords { found })) => found,
+        Err(RuntimeError::Grammar(GrammarError::Keywords { found, .. })) => found,
         other => panic!("{schema}: {other:?}"),
     };
     for key in

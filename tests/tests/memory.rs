@@ -4,8 +4,8 @@
 //! One test alone in this program, so that nothing else allocates while it counts.
 
 use nanoserve_format::{Encoding, parse};
-use nanoserve_runtime::memory::session_bytes;
-use nanoserve_runtime::session::DEFAULT_CHUNK;
+use nanoserve_runtime::backend::DEFAULT_CHUNK;
+use nanoserve_runtime::engine::admission::session_bytes;
 use nanoserve_runtime::{Engine, EngineOptions, KvType};
 use nanoserve_tests::counting::{Counting, peak};
 use nanoserve_tests::{SourceType, Tiny, convert_with};

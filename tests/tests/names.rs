@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use nanoserve_format::{Encoding, ModelSpec, NsvFile, Shape, q8};
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::cpu::isa;
-use nanoserve_runtime::verify::{Reference, compare, dump, trace};
+use nanoserve_runtime::diagnose::verify::{Reference, compare, dump, trace};
 use nanoserve_tests::{Source, Tiny, convert, engine, fixtures, read_values};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use nanoserve_converter::{ConvertError, LastStep, Options, convert_with};
 use nanoserve_format::{Encoding, Golden, NsvFile, SectionKind};
 use nanoserve_runtime::cpu::isa;
-use nanoserve_runtime::selftest;
+use nanoserve_runtime::diagnose::selftest;
 use nanoserve_tests::{Run, fixture, nanoserve};
 use serde_json::Value;
 use std::fs;

@@ -9,7 +9,7 @@
 //! ```
 
 use nanoserve_format::Encoding;
-use nanoserve_runtime::verify::{Reference, compare};
+use nanoserve_runtime::diagnose::verify::{Reference, compare};
 use nanoserve_runtime::{Engine, EngineOptions, KvType};
 use nanoserve_tests::convert;
 use std::fs;

@@ -4,7 +4,7 @@
 use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::cpu::isa;
-use nanoserve_runtime::verify::{compare, trace};
+use nanoserve_runtime::diagnose::verify::{compare, trace};
 use nanoserve_tests::{Divergence, Fixture, decoded_f32, divergence, engine, fixtures, for_each_isa, max_abs_diff};
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Every kind of rotary embedding against transformers' own numbers (tests/reference/make_rope.py).
 
 use nanoserve_format::Rope;
-use nanoserve_runtime::rope::{RopeTable, frequencies};
+use nanoserve_runtime::backend::rope::{RopeTable, frequencies};
 use serde::Deserialize;
 use std::fs;
 use std::path::Path;

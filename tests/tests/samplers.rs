@@ -1,6 +1,6 @@
 //! Each sampler against a plain numpy reimplementation: tests/reference/make_sampling.py made the cases.
 
-use nanoserve_runtime::sampler::{Mirostat, Sampler, SamplingOptions, Step};
+use nanoserve_runtime::generate::sampler::{Mirostat, Sampler, SamplingOptions, Step};
 use serde_json::Value;
 
 fn cases() -> Vec<Value> {

@@ -3,7 +3,7 @@
 
 use nanoserve_format::{Activation, Encoding, ModelSpec, QkNorm, Rope, RopeScaling, Window};
 use nanoserve_runtime::backend::{KvShape, WINDOW_STEP};
-use nanoserve_runtime::verify::trace;
+use nanoserve_runtime::diagnose::verify::trace;
 use nanoserve_runtime::{GenerateOptions, KvType, SamplingOptions};
 use nanoserve_tests::{SplitMix64, Twin, engine, for_each_isa, random_tensors, write_tensors};
 use std::collections::BTreeMap;
@@ -301,6 +301,6 @@ fn a_ring_is_as_long_as_its_window_needs() {
     assert_eq!(shape.bytes(), (768 + 32768 + 768) * 2 * (12 + 16) * 2);
     assert_eq!(KvShape::new(&spec, 100, KvType::F16).positions, [112, 112, 112]);
     let full = KvShape::new(&base(), 32768, KvType::F16).bytes();
-    let said = |spec: &ModelSpec| nanoserve_runtime::memory::session_bytes(spec, 32768, KvType::F16, 256);
+    let said = |spec: &ModelSpec| nanoserve_runtime::engine::admission::session_bytes(spec, 32768, KvType::F16, 256);
     assert_eq!(said(&base()) - said(&spec), full - shape.bytes());
 }

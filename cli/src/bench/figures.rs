@@ -2,7 +2,7 @@
 
 use nanoserve_format::Encoding;
 use nanoserve_runtime::KvType;
-use nanoserve_runtime::limits::{Limits, Work};
+use nanoserve_runtime::diagnose::roofline::{Limits, Work};
 
 /// One figure of each round, sorted.
 pub struct Figures(Vec<f64>);

@@ -3,9 +3,9 @@
 
 use super::Arguments;
 use nanoserve_format::{Golden, SectionKind};
-use nanoserve_runtime::load::{self, Load};
-use nanoserve_runtime::verify::Reference;
-use nanoserve_runtime::{RuntimeError, selftest};
+use nanoserve_runtime::diagnose::verify::Reference;
+use nanoserve_runtime::engine::load::{self, Load};
+use nanoserve_runtime::{RuntimeError, diagnose::selftest};
 use std::error::Error;
 use std::path::Path;
 

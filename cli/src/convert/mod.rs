@@ -11,7 +11,7 @@ use bar::Bar;
 use clap::{Command, Parser, ValueEnum};
 use nanoserve_converter::{Options, compare, convert_with, supported};
 use nanoserve_format::{Encoding, signal};
-use nanoserve_runtime::verify::Reference;
+use nanoserve_runtime::diagnose::verify::Reference;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use nanoserve_format::NsvFile;
 use nanoserve_runtime::backend::{Backend, BackendKind};
-use nanoserve_runtime::prompt_cache::{PromptCache, save};
+use nanoserve_runtime::engine::prompt_cache::{PromptCache, save};
 use nanoserve_runtime::{KvType, RuntimeError, Session};
 use std::path::PathBuf;
 

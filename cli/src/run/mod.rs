@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, CommandFactory, Parser};
 use nanoserve_format::ModelSpec;
 use nanoserve_runtime::backend::Backend;
-use nanoserve_runtime::rope::unstretched;
+use nanoserve_runtime::backend::rope::unstretched;
 use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
 use std::io::{Read, Write};
 use std::path::PathBuf;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nanoserve_format::GenerationDefaults;
-use nanoserve_runtime::grammar::{Grammar, Vocabulary};
-use nanoserve_runtime::sampler::{Mirostat, Step, breakers};
+use nanoserve_runtime::generate::grammar::{Grammar, Vocabulary};
+use nanoserve_runtime::generate::sampler::{Mirostat, Step, breakers};
 use nanoserve_runtime::tokenizer::TokenizerError;
 use nanoserve_runtime::{GenerateOptions, RuntimeError, Tokenizer};
 use std::hash::{BuildHasher, RandomState};

@@ -5,7 +5,7 @@ use crate::{console, machine};
 use anyhow::{Result, bail};
 use nanoserve_format::NsvFile;
 use nanoserve_runtime::RuntimeError;
-use nanoserve_runtime::selftest::{self, DeviceResult, PathResult, ReferenceResult};
+use nanoserve_runtime::diagnose::selftest::{self, DeviceResult, PathResult, ReferenceResult};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -6,9 +6,9 @@ use super::disjoint::each_row_of_two;
 use super::isa::Rows;
 use super::lines::Zeroed;
 use super::pool::Pool;
+use crate::backend::room::saturated;
 use crate::backend::{KvShape, KvType};
 use crate::error::{Result, RuntimeError};
-use crate::memory::saturated;
 use bytemuck::Pod;
 use half::f16;
 use nanoserve_format::PANEL_ROWS;
@@ -28,7 +28,7 @@ impl KvCache {
     ///
     /// # Errors
     /// When the system gives no memory for it, as under a limit on address space. Where it promises more than it has,
-    /// that shows when the memory is used: [`memory`](crate::memory) asks before.
+    /// that shows when the memory is used: [`memory`](crate::backend::room) asks before.
     pub fn new(shape: KvShape) -> Result<Self> {
         let bytes = shape.bytes();
         let refused = || RuntimeError::Allocation { what: "keys and values", bytes: saturated(bytes) };

@@ -35,9 +35,9 @@ pub mod threads;
 
 pub use cache::KvCache;
 
+use crate::backend::rope::RopeTable;
 use crate::backend::{Attention, Backend, Ids, KvShape, Linear};
 use crate::error::{Result, RuntimeError};
-use crate::rope::RopeTable;
 use disjoint::each_row;
 use isa::{Kernels, Rows};
 use lines::Values;

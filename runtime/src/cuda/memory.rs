@@ -7,9 +7,8 @@
 use super::device::{Device, DeviceError, Span};
 use super::ops::{Angles, LayerCache, Matrix, Rows};
 use crate::backend::KvShape;
-use crate::error::{Result, RuntimeError};
-use crate::memory::Limit;
-use crate::rope::RopeTable;
+use crate::backend::rope::RopeTable;
+use crate::error::{Limit, Result, RuntimeError};
 use nanoserve_format::{Encoding, NsvFile, Shape, schema};
 use std::collections::HashMap;
 use std::sync::Arc;

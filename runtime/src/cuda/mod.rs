@@ -37,10 +37,10 @@ pub(crate) use launch::{RATE, RATE_MACS, tensor_rate};
 
 pub use memory::{DeviceBuffer, DeviceCache, DeviceWeight};
 
+use crate::backend::room::Room;
+use crate::backend::rope::RopeTable;
 use crate::backend::{Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear, MOST_CANDIDATES, WINDOW_STEP};
-use crate::error::{Result, RuntimeError};
-use crate::memory::{Limit, Room};
-use crate::rope::RopeTable;
+use crate::error::{Limit, Result, RuntimeError};
 use device::{Device, DeviceError, SLOTS, Span};
 use launch::Chip;
 use memory::{AngleTable, Grown, Weights};

@@ -7,11 +7,11 @@
 use super::device::{Device, DeviceError};
 use super::memory::{cache_bytes, holds};
 use super::{CudaBackend, DeviceBuffer, DeviceCache, DeviceWeight};
+use crate::backend::room::{self, Room};
+use crate::backend::rope::RopeTable;
 use crate::backend::{Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear};
 use crate::cpu::{Buffer, CpuBackend, CpuWeight, KvCache};
 use crate::error::Result;
-use crate::memory::{self, Room};
-use crate::rope::RopeTable;
 use nanoserve_format::{Activation, NsvFile, Shape};
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -163,10 +163,10 @@ impl<D: Device + Debug> Backend for Split<D> {
         if *first > 0 {
             // Where one side has all, the session asked it already.
             let what = || "keys and values of the layers on the CPU".to_string();
-            memory::admit(on_cpu.bytes(), Room::now(), what, "give a smaller --ctx, or more --gpu-layers")?;
+            room::admit(on_cpu.bytes(), Room::now(), what, "give a smaller --ctx, or more --gpu-layers")?;
             let what = || "keys and values of the layers on the GPU".to_string();
             let need = cache_bytes(&shape, *first).into();
-            memory::admit(need, gpu.room(), what, "give a smaller --ctx, or fewer --gpu-layers")?;
+            room::admit(need, gpu.room(), what, "give a smaller --ctx, or fewer --gpu-layers")?;
         }
         Ok(SplitCache { cpu: self.cpu.cache(on_cpu)?, gpu: Some(gpu.cache(shape)?) })
     }

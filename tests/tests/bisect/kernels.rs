@@ -3,8 +3,8 @@
 use super::{Mutant, pool};
 use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, Window};
 use nanoserve_runtime::KvType;
-use nanoserve_runtime::bisect::{self, At, Finding};
 use nanoserve_runtime::cpu::isa::{self, AttendJob, Kernels};
+use nanoserve_runtime::diagnose::bisect::{self, At, Finding};
 use nanoserve_tests::{random_tensors, write_tensors};
 use std::sync::Arc;
 

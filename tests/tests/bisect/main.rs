@@ -5,11 +5,11 @@ mod kernels;
 mod switches;
 
 use nanoserve_format::{Encoding, NsvFile};
-use nanoserve_runtime::bisect::{self, At, Judged, Tolerance};
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::cpu::pool::Pool;
-use nanoserve_runtime::verify::Reference;
+use nanoserve_runtime::diagnose::bisect::{self, At, Judged, Tolerance};
+use nanoserve_runtime::diagnose::verify::Reference;
 use nanoserve_tests::{Source, convert, copy_folder, fixture, fixtures, nanoserve};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};

@@ -5,9 +5,9 @@
 use super::pool;
 use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, Window};
 use nanoserve_runtime::KvType;
-use nanoserve_runtime::bisect::{self, Finding, Tolerance};
 use nanoserve_runtime::cpu::{CpuBackend, isa};
-use nanoserve_runtime::verify::{Reference, trace};
+use nanoserve_runtime::diagnose::bisect::{self, Finding, Tolerance};
+use nanoserve_runtime::diagnose::verify::{Reference, trace};
 use nanoserve_tests::{Tensors, engine, random_tensors, write_tensors};
 use std::sync::Arc;
 

@@ -1,25 +1,22 @@
 //! From an open file to logits: the engine, and a session, which knows what its cache holds.
 
+use super::admission;
 use crate::backend::{Backend, Choice, KvType};
 use crate::cpu::pool::Pool;
 use crate::cpu::threads::default_threads;
 use crate::cpu::{CpuBackend, isa};
 use crate::cuda::Driver;
 use crate::cuda::split::{Place, Split};
+use crate::diagnose::selftest;
+use crate::engine::load::{self, Load};
+use crate::engine::model::Model;
+use crate::engine::step::{Logits, Next, Rows, State, Tap, forward, forward_choice, forward_chosen, forward_top};
 use crate::error::{Result, RuntimeError};
-use crate::forward::{Logits, Next, Rows, State, Tap, forward, forward_choice, forward_chosen, forward_top};
-use crate::load::{self, Load};
-use crate::memory;
-use crate::model::Model;
-use crate::selftest;
 use crate::tokenizer::Tokenizer;
 use nanoserve_format::{GenerationDefaults, NsvFile, SectionKind};
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Tokens of a prompt that go through the model in one step, unless asked otherwise.
-pub const DEFAULT_CHUNK: usize = 256;
 
 /// Where and how to run.
 #[derive(Clone, Debug, Default)]
@@ -133,7 +130,7 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// When the model has fewer positions, or there is less memory than a session of so many takes at most.
     pub fn session(&mut self, capacity: usize, kv_type: KvType) -> Result<Session<'_, B>> {
-        memory::admit_session(&self.model.spec, capacity, kv_type, self.backend.chunk(), self.backend.room())?;
+        admission::admit_session(&self.model.spec, capacity, kv_type, self.backend.chunk(), self.backend.room())?;
         let state = State::new(&mut self.backend, &self.model, capacity, kv_type)?;
         Ok(Session { engine: self, state, ids: Vec::new(), ahead: None })
     }
@@ -289,7 +286,7 @@ impl<B: Backend> Session<'_, B> {
         let Engine { backend, model, .. } = &*self.engine;
         // A session was admitted with steps of the usual size.
         if chunk.min(ids.len()) > backend.chunk() {
-            memory::admit_step(&model.spec, chunk.min(ids.len()), Rows::Last, backend.room())?;
+            admission::admit_step(&model.spec, chunk.min(ids.len()), Rows::Last, backend.room())?;
         }
         let (first, last) = ids.split_at((ids.len() - 1) / chunk.max(1) * chunk.max(1));
         for ids in first.chunks(chunk.max(1)) {
@@ -319,7 +316,7 @@ impl<B: Backend> Session<'_, B> {
     /// Ok where there is memory for a step of so many tokens with the logits of all.
     pub(crate) fn admit_all(&self, tokens: usize) -> Result<()> {
         let Engine { backend, model, .. } = &*self.engine;
-        memory::admit_step(&model.spec, tokens, Rows::All, backend.room())
+        admission::admit_step(&model.spec, tokens, Rows::All, backend.room())
     }
 
     /// As [`Session::feed_all`], of no more tokens than were admitted: to ask takes longer than a small step.

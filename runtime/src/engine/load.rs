@@ -13,8 +13,9 @@
 //! the threads that compute have the cores, and the system maps 16 pages for each one touched, or 512 where it reads files
 //! into huge pages: see [`NsvFile::read_ahead`].
 
+use super::admission;
+use crate::backend::room;
 use crate::error::{Result, RuntimeError};
-use crate::memory;
 use nanoserve_format::{FormatError, NsvFile};
 use std::fs::File;
 #[cfg(target_os = "linux")]
@@ -47,7 +48,7 @@ pub fn open(path: &Path, load: Load, lock: bool) -> Result<Arc<NsvFile>> {
     let file = Arc::new(match load {
         Load::Map => NsvFile::open(path)?,
         Load::Huge => {
-            memory::admit_copy(path)?;
+            admission::admit_copy(path)?;
             NsvFile::open_copy(path)?
         }
     });
@@ -100,7 +101,7 @@ fn cached(_: &File, _: &Range<usize>) -> bool {
 /// Says what the limit is, where that is the likely reason.
 fn explained(e: FormatError, bytes: usize) -> RuntimeError {
     let FormatError::Io { path, action, source } = e else { return e.into() };
-    let Some(limit) = memory::ulimit("Max locked memory").filter(|&limit| limit < bytes as u64) else {
+    let Some(limit) = room::ulimit("Max locked memory").filter(|&limit| limit < bytes as u64) else {
         return FormatError::Io { path, action, source }.into();
     };
     let cause = format!("{source}; it has {bytes} bytes, and this process may lock {limit}: raise it with ulimit -l");
@@ -125,7 +126,7 @@ mod tests {
         let io =
             || FormatError::Io { path: "m".into(), action: "lock", source: std::io::ErrorKind::OutOfMemory.into() };
         assert!(explained(io(), 0).to_string().starts_with("m: cannot lock: "));
-        if let Some(limit) = memory::ulimit("Max locked memory") {
+        if let Some(limit) = room::ulimit("Max locked memory") {
             let text = explained(io(), limit as usize + 1).to_string();
             assert!(text.contains(&format!("may lock {limit}")), "{text}");
         }

@@ -29,11 +29,11 @@
 //! XTC, where it is on, takes one more in its turn. A greedy choice takes none.
 //!
 //! ```
-//! use nanoserve_runtime::sampler::{Sampler, SamplingOptions};
+//! use nanoserve_runtime::generate::sampler::{Sampler, SamplingOptions};
 //!
 //! let mut sampler = Sampler::new(SamplingOptions { temperature: 0.0, ..Default::default() })?;
 //! assert_eq!(sampler.sample(&[0.5, 2.0, 2.0, -1.0], &[])?, 1);
-//! # Ok::<(), nanoserve_runtime::sampler::SamplingError>(())
+//! # Ok::<(), nanoserve_runtime::generate::sampler::SamplingError>(())
 //! ```
 //!
 //! The trap: the filters look at probabilities *before* the temperature. Transformers divides first, so there a high
@@ -50,65 +50,9 @@ use candidates::{Candidate, Candidates};
 use random::SplitMix64;
 use std::collections::BTreeMap;
 
+pub use crate::error::SamplingError;
 pub use dry::breakers;
 pub use options::{Mirostat, SamplingOptions, Step};
-
-/// Why no token was chosen.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum SamplingError {
-    /// An option outside its range.
-    #[error("sampling option {field} is {got}, expected {expected}")]
-    Option {
-        /// The option's name, a field of [`SamplingOptions`].
-        field: &'static str,
-        /// What it was set to.
-        got: f32,
-        /// What it may be.
-        expected: &'static str,
-    },
-    /// A step of the chain that there is not.
-    #[error("there is no sampler {got:?}; there are {}", Step::names())]
-    UnknownStep {
-        /// The name.
-        got: String,
-    },
-    /// A step that is in the chain already.
-    #[error("the sampler {got:?} is there twice; each of {} may be there once", Step::names())]
-    StepTwice {
-        /// The name.
-        got: String,
-    },
-    /// A bias for a token that has no logit.
-    #[error("a logit bias is for token {got}, but there are {expected} tokens")]
-    Bias {
-        /// The id.
-        got: u32,
-        /// How many logits there are.
-        expected: usize,
-    },
-    /// A logit that cannot be ranked: not a number, or plus infinity.
-    #[error("the logit of token {id} is {got}, expected a finite number (or -inf for never)")]
-    Logit {
-        /// The first such token.
-        id: u32,
-        /// Its logit.
-        got: f32,
-    },
-    /// A token seen before that has no logit.
-    #[error("token {got} was seen before, but there are logits for {expected} tokens only")]
-    History {
-        /// The id in the history.
-        got: u32,
-        /// How many logits there are.
-        expected: usize,
-    },
-    /// Every logit is minus infinity, or there is none at all.
-    #[error("none of {got} tokens may be chosen, expected at least one finite logit")]
-    NoCandidate {
-        /// How many logits there are.
-        got: usize,
-    },
-}
 
 /// Chooses tokens. Holds the options, the state of the generator and the space the candidates live in.
 #[derive(Clone, Debug)]

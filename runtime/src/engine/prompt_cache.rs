@@ -17,67 +17,20 @@
 //! The root hash covers every byte of the model's file, so what is reused is what the same weights and tokens gave, bit for
 //! bit. The file appears whole or not at all.
 
+use crate::backend::rope::unstretched;
 use crate::backend::{Backend, BackendKind, KvType};
+use crate::engine::session::Session;
 use crate::error::Result;
-use crate::rope::unstretched;
-use crate::session::Session;
 use nanoserve_format::{Hash, replace};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+pub use crate::error::PromptCacheError;
 
 const MAGIC: [u8; 8] = *b"\x8bNSVKV\r\n";
 const VERSION: u32 = 1;
 const HEADER: usize = 80;
 const HASH: usize = 32;
-
-/// Why a prompt cache is no use.
-#[derive(Debug, thiserror::Error)]
-pub enum PromptCacheError {
-    /// The system did not give it.
-    #[error("cannot read the prompt cache {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-    /// The file is something else, or of another version.
-    #[error("{} is no prompt cache of this version: give another name, or remove it", path.display())]
-    Other {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its bytes are not those that were written.
-    #[error("the prompt cache {} is damaged: {cause}; remove it, and it is made again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What shows it.
-        cause: String,
-    },
-    /// It was made with another model or another kind of cache.
-    #[error("the prompt cache {} is of {what} {got}, this is {expected}: give another name, or remove it", path.display())]
-    Mismatch {
-        /// The file.
-        path: PathBuf,
-        /// What differs.
-        what: &'static str,
-        /// What the file says.
-        got: String,
-        /// What is running.
-        expected: String,
-    },
-    /// It holds more tokens than there is room for.
-    #[error("the prompt cache {} holds {got} tokens, the context has room for {room}: give a larger --ctx", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// Its tokens.
-        got: usize,
-        /// Positions there are.
-        room: usize,
-    },
-}
 
 /// A prompt cache that was read: whole, and of this model.
 #[derive(Debug)]

@@ -12,9 +12,9 @@
 //! ```
 
 use crate::backend::Backend;
+use crate::engine::session::Session;
 use crate::error::{Result, RuntimeError};
-use crate::logprobs::log_sum_exp;
-use crate::session::Session;
+use crate::generate::logprobs::log_sum_exp;
 
 /// What has been scored so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

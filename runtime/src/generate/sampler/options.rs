@@ -57,9 +57,10 @@ impl Step {
         let mut chain = Vec::new();
         for name in names.split(';').map(str::trim).filter(|name| !name.is_empty()) {
             let known = Self::ALL.iter().find(|(known, _)| *known == name.replace('-', "_"));
-            let step = known.ok_or_else(|| SamplingError::UnknownStep { got: name.to_owned() })?.1;
+            let step =
+                known.ok_or_else(|| SamplingError::UnknownStep { got: name.to_owned(), known: Step::names() })?.1;
             if chain.contains(&step) {
-                return Err(SamplingError::StepTwice { got: name.to_owned() });
+                return Err(SamplingError::StepTwice { got: name.to_owned(), known: Step::names() });
             }
             chain.push(step);
         }

@@ -10,15 +10,22 @@
 //!
 //! A guess costs time alone: what is chosen at a row depends on nothing but the history before it.
 
+pub mod grammar;
+pub mod logprobs;
+mod lookup;
+pub mod sampler;
+pub mod stops;
+
+use crate::backend::DEFAULT_CHUNK;
 use crate::backend::{Backend, MOST_CANDIDATES};
+use crate::engine::session::Session;
+use crate::engine::step::Logits;
 use crate::error::Result;
-use crate::forward::Logits;
-use crate::grammar::Grammar;
-use crate::logprobs::TokenLogprobs;
-use crate::lookup::Lookup;
-use crate::sampler::{Sampler, SamplingOptions};
-use crate::session::{DEFAULT_CHUNK, Session};
-use crate::stream::StopMatcher;
+use crate::generate::grammar::Grammar;
+use crate::generate::logprobs::TokenLogprobs;
+use crate::generate::lookup::Lookup;
+use crate::generate::sampler::{Sampler, SamplingOptions};
+use crate::generate::stops::StopMatcher;
 use crate::tokenizer::{TextStream, Tokenizer};
 use nanoserve_format::GenerationDefaults;
 use std::fmt;

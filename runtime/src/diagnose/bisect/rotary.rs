@@ -8,7 +8,7 @@ use super::explain::Blamed;
 use super::linear::{self, Matrix};
 use super::reference::Case;
 use super::switches::is_norm;
-use crate::rope::{RopeTable, attention_factor, frequencies};
+use crate::backend::rope::{RopeTable, attention_factor, frequencies};
 use nanoserve_format::{QkNorm, Rope, RopeScaling};
 use std::f64::consts::PI;
 

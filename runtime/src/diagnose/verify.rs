@@ -1,13 +1,13 @@
 //! Our activations against a reference's, component by component: the ladder.
 //!
 //! A reference file is a safetensors file with `input_ids` (i64 `[T]`), `logits` (f32 `[T, vocab_size]`) and, optionally,
-//! `greedy_ids` (i64) and any of the ladder's activations, by the names that [`forward`](crate::forward) gives them.
+//! `greedy_ids` (i64) and any of the ladder's activations, by the names that [`forward`](crate::engine::step) gives them.
 
 use crate::backend::{Backend, KvType};
+use crate::engine::session::Engine;
 use crate::error::{Result, RuntimeError};
 use crate::generate::GenerateOptions;
-use crate::sampler::SamplingOptions;
-use crate::session::Engine;
+use crate::generate::sampler::SamplingOptions;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;

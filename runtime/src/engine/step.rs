@@ -3,10 +3,10 @@
 //! T tokens stand at positions `first..first + T`; the cache holds what came before. The result does not depend on how
 //! a text was cut into steps: every operation treats each token by itself, and attention sees positions.
 
+use crate::backend::rope::RopeTable;
 use crate::backend::{Backend, Choice, Ids, KvShape, KvType};
+use crate::engine::model::Model;
 use crate::error::{Result, RuntimeError};
-use crate::model::Model;
-use crate::rope::RopeTable;
 use std::borrow::Cow;
 
 /// Which rows of logits a step is to compute.

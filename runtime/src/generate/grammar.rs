@@ -15,6 +15,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+pub use crate::error::GrammarError;
+
 /// Between the parts of JSON: nothing, a space, or one or two line ends and some indentation. Not more: a model that has
 /// lost its way writes spaces for ever.
 const WHITESPACE: &str = r"\x20|\x0A{1,2}[\x20\x09]{0,20}";
@@ -66,45 +68,6 @@ const ANNOTATIONS: [&str; 14] = [
     "contentMediaType",
     "contentEncoding",
 ];
-
-/// Why a grammar is no use.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GrammarError {
-    /// The schema is no JSON.
-    #[error("the JSON schema is no JSON: {cause}")]
-    Json {
-        /// What the parser says.
-        cause: String,
-    },
-    /// The schema asks for what nobody here would hold the answer to.
-    #[error("the JSON schema has keywords that are not supported: {}; supported are {}", found.join(", "), supported())]
-    Keywords {
-        /// Each with its place.
-        found: Vec<String>,
-    },
-    /// The grammar is in another notation.
-    #[error(
-        "the grammar looks like GBNF; write it as Lark: 'name: ...' for 'name ::= ...', 'start' for 'root', /[0-9]+/ for \
-         [0-9]+"
-    )]
-    Gbnf,
-    /// It cannot be used.
-    #[error("the {what} cannot be used: {cause}")]
-    Refused {
-        /// Which kind it is.
-        what: &'static str,
-        /// What is wrong with it.
-        cause: String,
-    },
-    /// It could not be followed any further.
-    #[error("the grammar cannot be followed after {tokens} tokens: {cause}")]
-    Step {
-        /// Tokens so far.
-        tokens: usize,
-        /// What is wrong.
-        cause: String,
-    },
-}
 
 fn supported() -> String {
     [&KEYWORDS[..], &WITH_SCHEMAS, &WITH_NAMED_SCHEMAS].concat().join(", ")
@@ -161,7 +124,7 @@ impl Vocabulary {
         let mut found = Vec::new();
         unsupported(&schema, "#", &mut found);
         if !found.is_empty() {
-            return Err(GrammarError::Keywords { found }.into());
+            return Err(GrammarError::Keywords { found, supported: supported() }.into());
         }
         // A schema that is true or false has no room for the options.
         let mut schema = if schema.is_object() { schema } else { serde_json::json!({"allOf": [schema]}) };

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A stage is worth asking where those before it found nothing. The last two compare under *teacher forcing*: once an
-//! operation's result was compared, the expected rows take its place ([`forward::Tap`](crate::forward::Tap)), so that
+//! operation's result was compared, the expected rows take its place ([`forward::Tap`](crate::engine::step::Tap)), so that
 //! each operation is judged alone, on good inputs, and an error does not travel. A component is a result by its name on
 //! the ladder; the blame is what made it wrong: a tensor, a number of the description, a kernel.
 

@@ -3,13 +3,18 @@
 //! A dozen operations on buffers of rows: a row is a token, its width depends on the step. The forward pass is written once
 //! over this trait; a device overrides the fused operations where it has something better.
 
+pub mod room;
+pub mod rope;
+
 use crate::error::Result;
-use crate::memory::Room;
-use crate::rope::RopeTable;
-use crate::session::DEFAULT_CHUNK;
 use nanoserve_format::{Activation, ModelSpec, NsvFile, PANEL_ROWS, Shape};
+use room::Room;
+use rope::RopeTable;
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// Tokens of a prompt that go through the model in one step, unless asked otherwise.
+pub const DEFAULT_CHUNK: usize = 256;
 
 /// Positions whose softmax is taken together; blocks begin at multiples of it.
 pub const ATTENTION_BLOCK: usize = 64;

@@ -9,30 +9,19 @@
 //! it begins first; of equal ones, the first given.
 //!
 //! ```
-//! use nanoserve_runtime::stream::StopMatcher;
+//! use nanoserve_runtime::generate::stops::StopMatcher;
 //!
 //! let mut stops = StopMatcher::new(vec!["\nUser:".to_owned()])?;
 //! assert_eq!(stops.push("Good day.\nUs"), ("Good day.".to_owned(), None));
 //! assert_eq!(stops.push("ually"), ("\nUsually".to_owned(), None));
 //! assert_eq!(stops.push(" so.\nUser: hello"), (" so.".to_owned(), Some(0)));
-//! # Ok::<(), nanoserve_runtime::stream::StopError>(())
+//! # Ok::<(), nanoserve_runtime::generate::stops::StopError>(())
 //! ```
 //!
 //! The trap: when generation ends for another reason, what is held back is text like any other: call
 //! [`StopMatcher::flush`].
 
-/// Why the stop strings are refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StopError {
-    /// A stop string without characters, which would match before anything is said.
-    #[error("stop string {index} of {count} is empty, expected at least one character")]
-    Empty {
-        /// Which one, counted from 1.
-        index: usize,
-        /// How many were given.
-        count: usize,
-    },
-}
+pub use crate::error::StopError;
 
 /// Passes text on until a stop string appears in it.
 #[derive(Clone, Debug)]

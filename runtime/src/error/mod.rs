@@ -1,6 +1,20 @@
 //! What can go wrong between opening a file and the last token.
 
-use crate::memory::{Limit, Size};
+mod device;
+mod grammar;
+mod memory;
+mod prompt_cache;
+mod sampling;
+mod stop;
+
+pub use device::DeviceError;
+pub use grammar::GrammarError;
+pub use memory::Limit;
+pub(crate) use memory::Size;
+pub use prompt_cache::PromptCacheError;
+pub use sampling::SamplingError;
+pub use stop::StopError;
+
 use nanoserve_format::{Encoding, FormatError, Shape};
 
 /// What every fallible call of this crate returns.
@@ -17,19 +31,19 @@ pub enum RuntimeError {
     Tokenizer(#[from] crate::tokenizer::TokenizerError),
     /// A sampling option is out of range, or logits are not numbers.
     #[error(transparent)]
-    Sampling(#[from] crate::sampler::SamplingError),
+    Sampling(#[from] SamplingError),
     /// A stop string is no use.
     #[error(transparent)]
-    Stop(#[from] crate::stream::StopError),
+    Stop(#[from] StopError),
     /// A grammar is no use, or cannot be followed.
     #[error(transparent)]
-    Grammar(#[from] crate::grammar::GrammarError),
+    Grammar(#[from] GrammarError),
     /// A prompt cache is no use.
     #[error(transparent)]
-    PromptCache(#[from] crate::prompt_cache::PromptCacheError),
+    PromptCache(#[from] PromptCacheError),
     /// The GPU is no use, or failed.
     #[error(transparent)]
-    Device(#[from] crate::cuda::device::DeviceError),
+    Device(#[from] DeviceError),
     /// A tensor of the schema is not in the file.
     #[error("tensor '{tensor}' is missing")]
     MissingTensor {

@@ -1,0 +1,124 @@
+//! What a sequence, a step and a copy of a file take at most, and whether that can be had: asked before any work starts.
+
+use super::step::Rows;
+use crate::backend::room::{Room, admit};
+use crate::backend::{KvShape, KvType};
+use crate::error::Result;
+use nanoserve_format::{FormatError, ModelSpec};
+use std::fs;
+use std::path::Path;
+
+/// Bytes that a session takes at most: its cache, its table of angles, and a step of `chunk` tokens.
+pub fn session_bytes(spec: &ModelSpec, capacity: usize, kv_type: KvType, chunk: usize) -> u128 {
+    let cache = KvShape::new(spec, capacity, kv_type).bytes();
+    // Cosines and sines in f32, in vectors that double: for a moment the old one beside one of twice its length.
+    let local = spec.window.as_ref().and_then(|window| window.rope.as_ref());
+    let ropes = std::iter::once(&spec.rope).chain(local);
+    let widths: u128 = ropes.map(|rope| rope.rotary_dim(spec.head_dim) as u128).sum();
+    let angles = 3 * 4 * capacity as u128 * widths;
+    cache + angles + step_bytes(spec, capacity.min(chunk), Rows::Last)
+}
+
+/// Bytes that a step of so many tokens takes at most: the forward pass's buffers, a matrix's input and the logits.
+pub fn step_bytes(spec: &ModelSpec, tokens: usize, rows: Rows) -> u128 {
+    let [hidden, q, kv, intermediate] =
+        [spec.hidden_size, spec.q_size(), spec.kv_size(), spec.intermediate_size].map(|n| n as u128);
+    let buffers = 3 * hidden + 2 * q + 2 * kv + intermediate;
+    let input = hidden.max(q).max(intermediate);
+    let logits = if rows == Rows::All { tokens as u128 } else { 1 };
+    // Logits twice: the caller gets its own.
+    4 * (tokens as u128 * (buffers + input) + 2 * logits * spec.vocab_size as u128)
+}
+
+/// Ok where a session of so many positions can get what it takes.
+pub(crate) fn admit_session(
+    spec: &ModelSpec,
+    capacity: usize,
+    kv_type: KvType,
+    chunk: usize,
+    room: Option<Room>,
+) -> Result<()> {
+    // More positions than the model has is an error of its own.
+    if capacity > spec.context_length {
+        return Ok(());
+    }
+    let what = || format!("a context of {capacity} positions, keys and values in {},", kv_type.name());
+    let advice = match kv_type {
+        KvType::F32 => "give a smaller --ctx, or --kv f16",
+        KvType::F16 => "give a smaller --ctx",
+    };
+    admit(session_bytes(spec, capacity, kv_type, chunk), room, what, advice)
+}
+
+/// Ok where a step of so many tokens can get what it takes.
+pub(crate) fn admit_step(spec: &ModelSpec, tokens: usize, rows: Rows, room: Option<Room>) -> Result<()> {
+    let advice = if rows == Rows::All { "give fewer tokens" } else { "give a smaller --chunk" };
+    admit(step_bytes(spec, tokens, rows), room, || format!("a step of {tokens} tokens"), advice)
+}
+
+/// Ok where a file can be copied into memory.
+pub(crate) fn admit_copy(path: &Path) -> Result<()> {
+    let failed = |source| FormatError::Io { path: path.to_path_buf(), action: "open", source };
+    let need = fs::metadata(path).map_err(failed)?.len();
+    admit(need.into(), Room::now(), || format!("a copy of {}", path.display()), "give --load map")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::DEFAULT_CHUNK;
+    use crate::error::{Limit, RuntimeError};
+
+    #[test]
+    fn a_refusal_has_both_figures_and_says_what_to_do() {
+        let spec = ModelSpec {
+            hidden_size: 2048,
+            intermediate_size: 8192,
+            n_layers: 16,
+            n_heads: 32,
+            n_kv_heads: 8,
+            head_dim: 64,
+            vocab_size: 128_256,
+            context_length: 1 << 28,
+            ..ModelSpec::default()
+        };
+        let room = Room { bytes: 2_500_000_000, limit: Limit::Machine };
+        admit_session(&spec, 16, KvType::F16, DEFAULT_CHUNK, Some(room)).unwrap();
+        admit_session(&spec, 1 << 28, KvType::F16, DEFAULT_CHUNK, None).unwrap();
+        let error = admit_session(&spec, 1 << 20, KvType::F32, DEFAULT_CHUNK, Some(room)).unwrap_err();
+        // 68.7 GB of keys and values, 0.8 of angles, and a step.
+        assert_eq!(
+            error.to_string(),
+            "a context of 1048576 positions, keys and values in f32, needs 69.55 GB, this process can get 2.50 GB (what \
+             the machine has free): give a smaller --ctx, or --kv f16"
+        );
+        assert!(admit_step(&spec, 1 << 24, Rows::Last, Some(room)).unwrap_err().to_string().contains("--chunk"));
+    }
+
+    #[test]
+    fn no_numbers_of_a_model_overflow() {
+        let (most, wide) = (1 << 28, 1 << 16);
+        let spec = ModelSpec {
+            hidden_size: most,
+            intermediate_size: most,
+            n_layers: wide,
+            n_heads: wide,
+            n_kv_heads: wide,
+            head_dim: 1 << 12,
+            vocab_size: most,
+            context_length: most,
+            ..ModelSpec::default()
+        };
+        spec.check().unwrap();
+        let error = admit_session(
+            &spec,
+            most,
+            KvType::F32,
+            DEFAULT_CHUNK,
+            Some(Room { bytes: u64::MAX, limit: Limit::Machine }),
+        );
+        let error = error.unwrap_err();
+        assert!(matches!(error, RuntimeError::Memory { need: u64::MAX, .. }), "{error}");
+        assert!(error.to_string().contains("more than 18 EB"), "{error}");
+    }
+}

@@ -1,0 +1,42 @@
+//! What goes wrong with a grammar or a JSON schema.
+
+/// Why a grammar is no use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrammarError {
+    /// The schema is no JSON.
+    #[error("the JSON schema is no JSON: {cause}")]
+    Json {
+        /// What the parser says.
+        cause: String,
+    },
+    /// The schema asks for what nobody here would hold the answer to.
+    #[error("the JSON schema has keywords that are not supported: {}; supported are {}", found.join(", "), supported)]
+    Keywords {
+        /// Each with its place.
+        found: Vec<String>,
+        /// The keywords that answers are held to.
+        supported: String,
+    },
+    /// The grammar is in another notation.
+    #[error(
+        "the grammar looks like GBNF; write it as Lark: 'name: ...' for 'name ::= ...', 'start' for 'root', /[0-9]+/ for \
+         [0-9]+"
+    )]
+    Gbnf,
+    /// It cannot be used.
+    #[error("the {what} cannot be used: {cause}")]
+    Refused {
+        /// Which kind it is.
+        what: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// It could not be followed any further.
+    #[error("the grammar cannot be followed after {tokens} tokens: {cause}")]
+    Step {
+        /// Tokens so far.
+        tokens: usize,
+        /// What is wrong.
+        cause: String,
+    },
+}

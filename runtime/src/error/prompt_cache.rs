@@ -1,0 +1,52 @@
+//! What is wrong with a prompt cache.
+
+use std::path::PathBuf;
+
+/// Why a prompt cache is no use.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptCacheError {
+    /// The system did not give it.
+    #[error("cannot read the prompt cache {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file is something else, or of another version.
+    #[error("{} is no prompt cache of this version: give another name, or remove it", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its bytes are not those that were written.
+    #[error("the prompt cache {} is damaged: {cause}; remove it, and it is made again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What shows it.
+        cause: String,
+    },
+    /// It was made with another model or another kind of cache.
+    #[error("the prompt cache {} is of {what} {got}, this is {expected}: give another name, or remove it", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the file says.
+        got: String,
+        /// What is running.
+        expected: String,
+    },
+    /// It holds more tokens than there is room for.
+    #[error("the prompt cache {} holds {got} tokens, the context has room for {room}: give a larger --ctx", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its tokens.
+        got: usize,
+        /// Positions there are.
+        room: usize,
+    },
+}
