@@ -5,7 +5,7 @@
 #     scripts/aarch64.sh --tests      then run unit tests on aarch64 as well
 #     scripts/aarch64.sh --install    as root on Debian: first install what is missing
 #
-# Builds the programs for this machine and, in the folder aarch64 of $CARGO_TARGET_DIR (or target), for aarch64, and
+# Builds `nanoserve` for this machine and, in the folder aarch64 of $CARGO_TARGET_DIR (or target), for aarch64, and
 # runs the latter under qemu's user-mode emulation as three processors: all that qemu knows, one of 2019 with a dot product
 # of bytes, and one of 2012 without it and without f16 arithmetic. Each converts the demo in q8, f16 and f32, and runs
 # prompts with every set of kernels that it has; each side checks the other's files. Files are compared byte by byte,
@@ -68,11 +68,8 @@ cross() {
 echo "here:    $(rustc --version)"
 echo "aarch64: $("$(cross_rustc)" --version)"
 echo "         $(aarch64-linux-gnu-gcc --version | head -1), $($qemu --version | head -1)"
-programs="-p nanoserve-converter -p nanoserve-runtime --bins"
-# shellcheck disable=SC2086
-CARGO_TARGET_DIR=$target cargo build --release --locked --quiet $programs || exit 1
-# shellcheck disable=SC2086
-cross build --release --quiet $programs || exit 1
+CARGO_TARGET_DIR=$target cargo build --release --locked --quiet -p nanoserve-cli --bin nanoserve || exit 1
+cross build --release --quiet -p nanoserve-cli --bin nanoserve || exit 1
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -83,13 +80,13 @@ declare -A expected=(
 )
 passed=0 failed=0
 
-# on MACHINE PROGRAM ARGUMENTS...
+# on MACHINE COMMAND ARGUMENTS...: always of `nanoserve` itself, because qemu runs no program that another becomes.
 on() {
-    local machine=$1 program=nanoserve-$2
-    shift 2
+    local machine=$1
+    shift
     case $machine in
-        x86-64) "$target/release/$program" "$@" ;;
-        *) QEMU_CPU=${machine#aarch64-} $qemu "$target/aarch64/$triple/release/$program" "$@" ;;
+        x86-64) "$target/release/nanoserve" "$@" ;;
+        *) QEMU_CPU=${machine#aarch64-} $qemu "$target/aarch64/$triple/release/nanoserve" "$@" ;;
     esac
 }
 

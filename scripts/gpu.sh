@@ -6,8 +6,8 @@
 # OUT is a folder: parts.jsonl has a line for each part (name, exit code, seconds), PART.log what it printed, PART.json its results.
 # Models are for speed; what is about correctness makes its own files of the demo and of the test fixtures.
 #
-# Needs the release programs in target/release (or $BIN): the machine may have no network and no Rust, so build them elsewhere,
-# `cargo build --release --workspace --locked` on the same kind of processor and an older or equal glibc, and carry them with
+# Needs the release program nanoserve in target/release (or $BIN): the machine may have no network and no Rust, so build it elsewhere,
+# `cargo build --release --workspace --locked` on the same kind of processor and an older or equal glibc, and carry it with
 # weights/demo, tests/reference, this script and the models. Python 3 compares; compute-sanitizer is used where it is.
 #
 # Kernels are tested one by one where that program was carried as well, as $BIN/cuda_kernels or $KERNELS:
@@ -44,9 +44,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 bin=${BIN:-target/release}
-for program in convert run verify bench; do
-    [ -x "$bin/nanoserve-$program" ] || { echo "error: missing $bin/nanoserve-$program; see --help" >&2; exit 2; }
-done
+[ -x "$bin/nanoserve" ] || { echo "error: missing $bin/nanoserve; see --help" >&2; exit 2; }
 command -v python3 >/dev/null || { echo "error: missing python3" >&2; exit 2; }
 mkdir -p "$out" && work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 tests=${KERNELS:-$bin/cuda_kernels}
@@ -66,12 +64,12 @@ part() {
     [ $rc -eq 0 ] || failed=1
 }
 
-convert() { "$bin/nanoserve-convert" "$1" "$2" --dtype "$3" --quiet; }
+convert() { "$bin/nanoserve" convert "$1" "$2" --dtype "$3" --quiet; }
 
 selftest() {
     local dtype rc=0
     for dtype in f32 f16 q8; do
-        convert weights/demo "$work/demo-$dtype.nsv" $dtype && "$bin/nanoserve-run" "$work/demo-$dtype.nsv" --self-test --device cuda || rc=1
+        convert weights/demo "$work/demo-$dtype.nsv" $dtype && "$bin/nanoserve" run "$work/demo-$dtype.nsv" --self-test --device cuda || rc=1
     done
     return $rc
 }
@@ -83,7 +81,7 @@ sanitize() {
     local dtype rc=0
     for dtype in f16 q8; do
         demo $dtype
-        compute-sanitizer --tool "$1" --error-exitcode 3 "$bin/nanoserve-run" "$work/demo-$dtype.nsv" --device cuda \
+        compute-sanitizer --tool "$1" --error-exitcode 3 "$bin/nanoserve" run "$work/demo-$dtype.nsv" --device cuda \
             --ids 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20 -n 4 --temperature 0 --quiet || rc=1
     done
     return $rc
@@ -121,7 +119,7 @@ bench() { # FILE OPTIONS...: a JSON line a model
     shift
     : >"$file"
     for model in "${models[@]}"; do
-        "$bin/nanoserve-bench" "$model" --device cuda --json "$@" | sed "s|^{|{\"model\": \"${model##*/}\", |" | tee -a "$file" || rc=1
+        "$bin/nanoserve" bench "$model" --device cuda --json "$@" | sed "s|^{|{\"model\": \"${model##*/}\", |" | tee -a "$file" || rc=1
     done
     return $rc
 }
@@ -132,7 +130,7 @@ first() {
         for _ in 1 2 3; do
             python3 - "$model" <<'PYTHON' || rc=1
 import json, os, subprocess, sys, time
-command = [os.environ["bin"] + "/nanoserve-run", sys.argv[1], "--device", "cuda", "--ids", "1,2,3,4,5,6,7,8", "-n", "1", "--json"]
+command = [os.environ["bin"] + "/nanoserve", "run", sys.argv[1], "--device", "cuda", "--ids", "1,2,3,4,5,6,7,8", "-n", "1", "--json"]
 start = time.time()
 done = subprocess.run(command, capture_output=True, text=True)
 seconds = time.time() - start
@@ -153,7 +151,7 @@ BIN, WORK, OUT = (pathlib.Path(os.environ[name]) for name in ("bin", "work", "ou
 results, well = [], True
 
 def run(program, *args, fails=()):
-    done = subprocess.run([BIN / f"nanoserve-{program}", *map(str, args)], capture_output=True, text=True)
+    done = subprocess.run([BIN / "nanoserve", program, *map(str, args)], capture_output=True, text=True)
     if done.returncode not in (0, *fails):
         print(done.stderr, file=sys.stderr)
         raise SystemExit(1)

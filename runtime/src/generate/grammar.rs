@@ -150,9 +150,15 @@ impl GrammarTokens {
 }
 
 /// Calls llguidance, which was made for good input; a panic becomes an error, its message is on standard error.
-fn call_library<T>(what: &'static str, work: impl FnOnce() -> anyhow::Result<T>) -> Result<T, GrammarError> {
-    let done = catch_panic("grammar", work).unwrap_or_else(|panicked| Err(panicked.into()));
-    done.map_err(|e| GrammarError::Refused { what, cause: format!("{e:#}") })
+fn call_library<T, E: fmt::Display>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, GrammarError> {
+    let refused = |cause| GrammarError::Refused { what, cause };
+    match catch_panic("grammar", work) {
+        Ok(done) => done.map_err(|e| refused(format!("{e:#}"))),
+        Err(panicked) => Err(refused(panicked.to_string())),
+    }
 }
 
 impl fmt::Debug for GrammarTokens {
@@ -194,7 +200,7 @@ impl Grammar {
         Ok(self.matcher.is_stopped() || (!self.has_end && self.matcher.is_accepting().map_err(|e| self.failed(&e))?))
     }
 
-    fn failed(&self, cause: &anyhow::Error) -> GrammarError {
+    fn failed(&self, cause: &dyn fmt::Display) -> GrammarError {
         GrammarError::Step { tokens: self.tokens, cause: cause.to_string() }
     }
 }

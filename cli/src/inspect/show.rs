@@ -1,7 +1,8 @@
 //! What a file holds, whether its bytes are intact, and who signed it.
 
-use crate::provenance::{self, Part};
-use crate::{cli, damage_lines, hex, open, print, switches};
+use super::provenance::{self, Part};
+use super::{damage_lines, hex, open, print, switches};
+use crate::console;
 use anyhow::{Result, bail};
 use clap::Args;
 use nanoserve_format::{Damage, NsvFile, PublicKey, SectionKind};
@@ -39,7 +40,7 @@ pub struct Show {
 }
 
 pub fn run(a: &Show) -> Result<ExitCode> {
-    cli::begin(&a.model);
+    console::begin(&a.model);
     let signer = a.verify_key.as_deref().map(PublicKey::read).transpose()?;
     let start = Instant::now();
     let file = open(&a.model)?;

@@ -1,7 +1,9 @@
 //! Compares a model with a reference, component by component.
 
+use crate::programs::Program;
+use crate::{console, machine};
 use anyhow::{Result, bail};
-use clap::Parser;
+use clap::{Command, Parser};
 use nanoserve_runtime::cpu::isa::{self, Kernels};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, threads::default_threads};
@@ -12,9 +14,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-
-#[path = "../cli.rs"]
-mod cli;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +36,7 @@ Exit codes: 0 all within tolerance; 1 not; 2 the input or the command line is wr
 /// Compare a .nsv model's activations with a reference's.
 #[derive(Debug, Parser)]
 #[command(name = "nanoserve-verify", version, after_help = EXAMPLES)]
-struct Arguments {
+pub struct Arguments {
     /// The model file
     model: PathBuf,
     /// The reference, a safetensors file
@@ -56,7 +55,7 @@ struct Arguments {
     #[arg(long, value_name = "X")]
     rtol: Option<f64>,
     #[command(flatten)]
-    machine: cli::Machine,
+    machine: machine::Machine,
     /// Print nothing but the last line
     #[arg(short, long)]
     quiet: bool,
@@ -73,10 +72,11 @@ impl Arguments {
     }
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    cli::begin(&arguments.model);
-    cli::exit(run(&arguments))
+impl Program for Arguments {
+    fn start(self, _: &mut Command) -> ExitCode {
+        console::begin(&self.model);
+        console::exit(run(&self))
+    }
 }
 
 fn run(a: &Arguments) -> Result<ExitCode> {
@@ -86,7 +86,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         reference => search(a, reference.as_ref())?,
     };
     if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
-        return cli::broken_pipe(e);
+        return console::broken_pipe(e);
     }
     Ok(if pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -101,7 +101,7 @@ fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
         dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;
     }
     let text = if a.json {
-        format!("{}\n", json(reference, &report, &cli::device_name(&engine)))
+        format!("{}\n", json(reference, &report, &machine::device_name(&engine)))
     } else {
         table(a, reference, &report, tolerance)
     };
@@ -111,10 +111,10 @@ fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
 /// The stages of `--bisect`, up to the first that finds something.
 fn search(a: &Arguments, reference: Option<&Reference>) -> Result<(String, bool)> {
     let options = EngineOptions::try_from(&a.machine)?;
-    if a.machine.place.device != cli::Device::Cpu {
+    if a.machine.place.device != machine::Device::Cpu {
         bail!("--bisect looks at the CPU's kernels: leave --device away");
     }
-    let in_file = cli::in_file(&a.model);
+    let in_file = console::in_file(&a.model);
     let file = load::open(&a.model, options.load, options.lock).map_err(&in_file)?;
     let mut stages =
         vec![Stage { name: "file", looked: "every byte against its hash".into(), found: bisect::damage(&file) }];

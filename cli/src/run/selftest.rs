@@ -1,6 +1,7 @@
 //! `--self-test`: what the file is known to answer, asked of every path of this machine.
 
-use crate::{Arguments, cli};
+use super::Arguments;
+use crate::{console, machine};
 use anyhow::{Result, bail};
 use nanoserve_format::NsvFile;
 use nanoserve_runtime::RuntimeError;
@@ -23,7 +24,7 @@ struct Answers {
 }
 
 /// Asks, and prints a row for each path.
-pub fn run(engine: &mut cli::Engine, a: &Arguments) -> Result<ExitCode> {
+pub fn run(engine: &mut machine::Engine, a: &Arguments) -> Result<ExitCode> {
     let (file, threads): (Arc<NsvFile>, _) = (engine.file().clone(), a.machine.threads);
     let file = &file;
     let Some(golden) = file.golden().map_err(RuntimeError::from)? else {
@@ -35,7 +36,7 @@ pub fn run(engine: &mut cli::Engine, a: &Arguments) -> Result<ExitCode> {
         engine.tokenizer()?;
     }
     let device = match engine.backend().on_gpu() {
-        Some(_) => Some((cli::device_name(engine), selftest::device_test(engine)?)),
+        Some(_) => Some((machine::device_name(engine), selftest::device_test(engine)?)),
         None => None,
     };
     let answers = Answers {
@@ -48,12 +49,12 @@ pub fn run(engine: &mut cli::Engine, a: &Arguments) -> Result<ExitCode> {
     let device_pass = answers.device.iter().all(|(_, results)| results.iter().all(DeviceResult::pass));
     let pass = device_pass && answers.paths.iter().all(|path| path.failed.is_none());
     let text = match (a.json, a.quiet) {
-        (true, _) => report(&answers, pass).to_string() + "\n",
+        (true, _) => object(&answers, pass).to_string() + "\n",
         (false, true) => String::new(),
         (false, false) => table(&answers, pass)?,
     };
     if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
-        return cli::broken_pipe(e);
+        return console::broken_pipe(e);
     }
     Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -100,7 +101,7 @@ fn table(answers: &Answers, pass: bool) -> Result<String> {
     Ok(text)
 }
 
-fn report(answers: &Answers, pass: bool) -> Value {
+fn object(answers: &Answers, pass: bool) -> Value {
     let path = |p: &PathResult| {
         json!({
             "isa": p.isa,

@@ -1,6 +1,7 @@
 //! `--perplexity`: how well a model foretells a text.
 
-use crate::{Arguments, cli};
+use super::Arguments;
+use crate::{console, machine};
 use anyhow::{Result, bail};
 use nanoserve_runtime::RuntimeError;
 use nanoserve_runtime::backend::DEFAULT_CHUNK;
@@ -14,7 +15,7 @@ use std::time::Instant;
 const DEFAULT_WINDOW: usize = 512;
 
 /// Scores the text of the prompt options.
-pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
+pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
     let tokenizer = engine.tokenizer()?;
     let tokens = tokenizer.encode(text, true).map_err(RuntimeError::from)?;
     // Every row of logits comes back: no more of them at a time than elsewhere, whatever a device could do.
@@ -32,20 +33,20 @@ pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &At
     let kv_type = a.machine.how.kv_type(engine.file());
     let encodings = engine.file().layout().encodings().to_string();
     let mut session = engine.session(ctx, kv_type)?;
-    let device = cli::device_name(session.engine());
+    let device = machine::device_name(session.engine());
     let start = Instant::now();
     let speed = |p: &Perplexity| (p.windows * ctx) as f64 / start.elapsed().as_secs_f64();
     let done = perplexity(&mut session, &tokens, ctx, chunk, bos, &mut |p| {
         if !a.quiet {
             let (windows, value, speed) = (p.windows, p.value(), speed(p));
-            cli::tell(format_args!("window {windows} of {count}: perplexity {value:.4}, {speed:.1} tok/s"));
+            console::tell(format_args!("window {windows} of {count}: perplexity {value:.4}, {speed:.1} tok/s"));
         }
         !interrupted.load(Ordering::SeqCst)
     })?;
     let (value, error, speed) = (done.value(), done.error(), speed(&done));
     let mut out = std::io::stdout().lock();
     let written = if a.json {
-        let report = serde_json::json!({
+        let object = serde_json::json!({
             "model": a.model,
             "encoding": encodings,
             "kv": kv_type.name(),
@@ -60,7 +61,7 @@ pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &At
             "bos": bos,
             "tok_s": speed,
         });
-        writeln!(out, "{report}")
+        writeln!(out, "{object}")
     } else {
         // A row of a table, so that several models make one.
         let (model, encodings, kv) = (a.model.display(), encodings, kv_type.name());
@@ -72,7 +73,7 @@ pub fn run(engine: &mut cli::Engine, a: &Arguments, text: &str, interrupted: &At
         )
     };
     if let Err(e) = written {
-        return cli::broken_pipe(e);
+        return console::broken_pipe(e);
     }
     Ok(if interrupted.load(Ordering::SeqCst) { ExitCode::from(130) } else { ExitCode::SUCCESS })
 }

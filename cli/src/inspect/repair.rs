@@ -1,6 +1,7 @@
 //! Makes a damaged file whole.
 
-use crate::{cli, damage_lines, hex, print};
+use super::{damage_lines, hex, print};
+use crate::console;
 use anyhow::Result;
 use clap::Args;
 use nanoserve_format::{RepairError, Repaired, repair};
@@ -29,12 +30,12 @@ pub struct Repair {
 }
 
 pub fn run(a: &Repair) -> Result<ExitCode> {
-    cli::begin(&a.bad);
+    console::begin(&a.bad);
     let Repaired { taken, parts, root } = match repair(&a.bad, &a.from) {
         Ok(repaired) => repaired,
         Err(RepairError::Format(e)) => return Err(RuntimeError::from(e).into()),
         Err(e @ RepairError::Nowhere(_)) => {
-            cli::tell(format_args!("error: {e}"));
+            console::tell(format_args!("error: {e}"));
             return Ok(ExitCode::FAILURE);
         }
         Err(e) => return Err(e.into()),

@@ -2,7 +2,7 @@
 
 use super::lines::{Line, Lines};
 use super::turns::{Answered, Chat};
-use crate::cli;
+use crate::console;
 use anyhow::{Context, Result};
 use nanoserve_runtime::StopReason;
 use nanoserve_runtime::chat::Conversation;
@@ -27,7 +27,7 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
             Line::Text(text) if text.trim().is_empty() => continue,
             Line::Text(text) => text,
             Line::Interrupted => {
-                cli::tell("Ctrl-D or /quit leaves.");
+                console::tell("Ctrl-D or /quit leaves.");
                 continue;
             }
             Line::End => return Ok(ExitCode::SUCCESS),
@@ -39,8 +39,8 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
                     return Ok(ExitCode::SUCCESS);
                 }
                 match command(chat, name, argument.trim()) {
-                    Ok(told) => cli::tell(told),
-                    Err(e) if lines.is_terminal() => cli::tell(format_args!("error: {e:#}")),
+                    Ok(told) => console::tell(told),
+                    Err(e) if lines.is_terminal() => console::tell(format_args!("error: {e:#}")),
                     Err(e) => return Err(e),
                 }
             }
@@ -53,7 +53,7 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
                     // Nothing was answered: the message is taken back, the conversation is as it was.
                     Err(e) if lines.is_terminal() => {
                         chat.conversation.pop();
-                        cli::tell(format_args!("error: {e:#}"));
+                        console::tell(format_args!("error: {e:#}"));
                     }
                     Err(e) => return Err(e),
                 }
@@ -77,7 +77,7 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
             Answered::Done(_) => return Ok(None),
             Answered::Gone => return Ok(Some(ExitCode::SUCCESS)),
             Answered::Full { prompt, capacity } => {
-                cli::tell(format_args!(
+                console::tell(format_args!(
                     "The conversation has {prompt} tokens and the context {capacity}: too little is left for an answer."
                 ));
                 drop(out);
@@ -87,12 +87,12 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
                 if dropped == 0 {
                     chat.conversation.pop();
                     let why = if yes { "there is no turn left to drop; " } else { "" };
-                    cli::tell(format_args!(
+                    console::tell(format_args!(
                         "{why}the message was not sent: /reset, /drop, or start again with a larger --ctx"
                     ));
                     return Ok(None);
                 }
-                cli::tell(format_args!("[{dropped} turn{} dropped]", if dropped == 1 { "" } else { "s" }));
+                console::tell(format_args!("[{dropped} turn{} dropped]", if dropped == 1 { "" } else { "s" }));
             }
         }
     }

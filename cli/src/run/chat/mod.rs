@@ -5,7 +5,8 @@ mod lines;
 mod turns;
 mod typed;
 
-use crate::{Arguments, cli};
+use super::Arguments;
+use crate::{console, machine};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lines::Lines;
@@ -64,7 +65,7 @@ fn read(path: &Path, what: &str) -> Result<String> {
 }
 
 /// The template that was given, or the file's.
-fn template(engine: &cli::Engine, a: &Arguments) -> Result<ChatTemplate> {
+fn template(engine: &machine::Engine, a: &Arguments) -> Result<ChatTemplate> {
     let own = ChatTemplate::of_file(engine.file()).map_err(RuntimeError::from)?;
     let Some(path) = &a.chat.chat_template else { return Ok(own) };
     if let Some(named) = path.to_str().and_then(|name| own.with_name(name)) {
@@ -90,7 +91,7 @@ fn beginning(a: &Arguments, text: Option<String>) -> Result<Conversation> {
 
 /// Everything that was asked for.
 pub fn run(
-    engine: &mut cli::Engine,
+    engine: &mut machine::Engine,
     a: &Arguments,
     text: Option<String>,
     tokenizer: &Tokenizer,
@@ -137,7 +138,7 @@ pub fn run(
     }
     let mut lines = Lines::open(terminal)?;
     if terminal && !a.quiet {
-        cli::tell("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.");
+        console::tell("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.");
     }
     commands::talk(&mut chat, &mut lines)
 }
@@ -150,6 +151,6 @@ fn print(a: &Arguments, text: &str, ids: impl FnOnce() -> Result<Vec<u32>>) -> R
     };
     match written {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(e) => cli::broken_pipe(e),
+        Err(e) => console::broken_pipe(e),
     }
 }

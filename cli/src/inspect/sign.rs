@@ -1,6 +1,7 @@
 //! Signs a file, in place.
 
-use crate::{cli, damage_lines, hex, open, print};
+use super::{damage_lines, hex, open, print};
+use crate::console;
 use anyhow::Result;
 use clap::Args;
 use nanoserve_format::{SecretKey, Signature};
@@ -28,18 +29,18 @@ pub struct Sign {
 }
 
 pub fn run(a: &Sign) -> Result<ExitCode> {
-    cli::begin(&a.model);
+    console::begin(&a.model);
     let key = SecretKey::read(&a.key)?;
     let file = open(&a.model)?;
     let damage = file.layout().damage(file.bytes());
     if !damage.is_empty() {
-        cli::tell(format_args!("error: {}: damaged, and not signed", a.model.display()));
+        console::tell(format_args!("error: {}: damaged, and not signed", a.model.display()));
         return print(&damage_lines(&damage), false);
     }
     let (root, old) = (file.layout().root, file.layout().signature);
     drop(file);
     let new = Signature::new(&key, &root);
-    new.write(&a.model, &root).map_err(RuntimeError::from).map_err(cli::in_file(&a.model))?;
+    new.write(&a.model, &root).map_err(RuntimeError::from).map_err(console::in_file(&a.model))?;
     let replaced = old.map(|s| s.key.to_string());
     let text = match (a.json, a.quiet) {
         (true, _) => {

@@ -1,6 +1,7 @@
 //! One turn after another: a prompt is rendered, what is new of it runs, the answer is printed and remembered.
 
-use crate::{Arguments, cli};
+use crate::run::Arguments;
+use crate::{console, machine};
 use anyhow::{Result, bail};
 use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter};
 use nanoserve_runtime::template::Clock;
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 /// A conversation on a session.
 pub struct Chat<'c> {
-    session: Session<'c, cli::Backend>,
+    session: Session<'c, machine::Backend>,
     tokenizer: &'c Tokenizer,
     template: ChatTemplate,
     pub conversation: Conversation,
@@ -45,7 +46,7 @@ pub enum Answered {
 
 impl<'c> Chat<'c> {
     pub fn new(
-        session: Session<'c, cli::Backend>,
+        session: Session<'c, machine::Backend>,
         tokenizer: &'c Tokenizer,
         template: ChatTemplate,
         conversation: Conversation,
@@ -127,7 +128,7 @@ impl<'c> Chat<'c> {
             false => writeln!(out),
         };
         if let Some(e) = broken.or(written.err()) {
-            cli::broken_pipe(e)?;
+            console::broken_pipe(e)?;
             return Ok(Answered::Gone);
         }
         self.conversation.answered(&generation.text);
@@ -140,7 +141,7 @@ impl<'c> Chat<'c> {
             self.prompter.answered(&text, &prompt, &generation.text, said);
         }
         if !a.quiet && !a.json && generation.stop_reason == StopReason::Context {
-            cli::tell("[the context is full: the answer ends here]");
+            console::tell("[the context is full: the answer ends here]");
         }
         Ok(Answered::Done(generation.stop_reason))
     }

@@ -1,5 +1,7 @@
 //! Shows what a file holds, checks every byte of it, makes a damaged one whole, and says or writes who vouches for it.
 
+use crate::console;
+use crate::programs::Program;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nanoserve_format::{Damage, NsvFile};
@@ -8,9 +10,6 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-#[path = "../../cli.rs"]
-#[allow(dead_code, reason = "this program runs no model")]
-mod cli;
 mod keygen;
 mod provenance;
 mod repair;
@@ -36,7 +35,7 @@ the input or the command line is wrong.";
 #[derive(Debug, Parser)]
 #[command(name = "nanoserve-inspect", version, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -50,19 +49,20 @@ enum Command {
     Repair(repair::Repair),
 }
 
-fn main() -> ExitCode {
-    let a = Arguments::parse();
-    cli::exit(match (&a.command, &a.show) {
-        (Some(Command::Sign(sign)), _) => sign::run(sign),
-        (Some(Command::Keygen(keygen)), _) => keygen::run(keygen),
-        (Some(Command::Repair(repair)), _) => repair::run(repair),
-        (None, Some(show)) => show::run(show),
-        (None, None) => unreachable!("MODEL is required where there is no command"),
-    })
+impl Program for Arguments {
+    fn start(self, _: &mut clap::Command) -> ExitCode {
+        console::exit(match (&self.command, &self.show) {
+            (Some(Command::Sign(sign)), _) => sign::run(sign),
+            (Some(Command::Keygen(keygen)), _) => keygen::run(keygen),
+            (Some(Command::Repair(repair)), _) => repair::run(repair),
+            (None, Some(show)) => show::run(show),
+            (None, None) => unreachable!("MODEL is required where there is no command"),
+        })
+    }
 }
 
 fn open(path: &Path) -> Result<NsvFile> {
-    NsvFile::open(path).map_err(RuntimeError::from).map_err(cli::in_file(path))
+    NsvFile::open(path).map_err(RuntimeError::from).map_err(console::in_file(path))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -78,7 +78,7 @@ fn damage_lines(damage: &[Damage]) -> String {
 /// Prints what a command has to say, and exits with 0 where `good`, else 1.
 fn print(text: &str, good: bool) -> Result<ExitCode> {
     if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
-        return cli::broken_pipe(e);
+        return console::broken_pipe(e);
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

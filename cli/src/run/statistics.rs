@@ -1,17 +1,24 @@
 //! What is told of an answer: statistics for the eye, one object for programs.
 
-use crate::cli;
+use crate::{console, machine};
 use anyhow::Result;
 use nanoserve_runtime::generate::Prompt;
 use nanoserve_runtime::{Generation, KvType, RuntimeError, Session, Tokenizer};
 use serde_json::{Value, json};
 
 /// Statistics, on standard error.
-pub fn tell(prompt: &Prompt, g: &Generation, load_s: f64, seed: u64, session: &Session<cli::Backend>, kv_type: KvType) {
+pub fn tell(
+    prompt: &Prompt,
+    g: &Generation,
+    load_s: f64,
+    seed: u64,
+    session: &Session<machine::Backend>,
+    kv_type: KvType,
+) {
     let (t, [guessed, right]) = (&g.timings, g.guessed);
     let reused = if g.reused > 0 { format!(", {} of them from the cache", g.reused) } else { String::new() };
     let lookup = if guessed > 0 { format!(" | guessed {guessed}, right {right}") } else { String::new() };
-    cli::tell(format_args!(
+    console::tell(format_args!(
         "\nprompt {} tokens{reused}, {:.1} tok/s | generated {}, {:.1} tok/s{lookup} | first token {:.3} s, load \
          {load_s:.3} s | stopped: {} | seed {seed} | {} kv {}",
         prompt.ids().len(),
@@ -20,7 +27,7 @@ pub fn tell(prompt: &Prompt, g: &Generation, load_s: f64, seed: u64, session: &S
         t.generate_tok_s,
         t.first_token_s,
         g.stop_reason,
-        cli::device_name(session.engine()),
+        machine::device_name(session.engine()),
         kv_type.name(),
     ));
 }

@@ -1,6 +1,6 @@
 //! A new pair of keys.
 
-use crate::print;
+use super::print;
 use anyhow::Result;
 use clap::Args;
 use nanoserve_format::SecretKey;

@@ -1,8 +1,10 @@
 //! Runs a model: a prompt in, text out as it is made.
 
+use crate::programs::Program;
+use crate::{console, machine, trust};
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser};
+use clap::{Args, Command, CommandFactory, Parser};
 use nanoserve_format::ModelSpec;
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::backend::rope::unstretched;
@@ -16,12 +18,10 @@ use std::time::Instant;
 
 mod cache;
 mod chat;
-#[path = "../../cli.rs"]
-mod cli;
 mod perplexity;
-mod report;
 mod sampling;
 mod selftest;
+mod statistics;
 
 /// Positions reserved when --ctx is not given, unless prompt and answer need more.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -53,10 +53,19 @@ Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this
 (--self-test); 2 the input or the command line is wrong, or \
 the file is not signed as --require-signer asks; 130 stopped with Ctrl-C.";
 
+const CHAT_EXAMPLES: &str = "\
+Examples:
+  nanoserve-chat model.nsv
+  nanoserve-chat model.nsv --system \"Answer in one sentence.\"
+  nanoserve-chat model.nsv --single-turn -p \"Why is the sky blue?\"
+
+This is nanoserve-run with --chat, and takes all that it takes; /help, said as a message, lists what can be done within a \
+conversation.";
+
 /// Continue a prompt, or talk, with a .nsv model.
 #[derive(Debug, Parser)]
 #[command(name = "nanoserve-run", version, after_help = EXAMPLES)]
-struct Arguments {
+pub struct Arguments {
     /// The model file
     model: PathBuf,
     /// Print the text alone, no statistics
@@ -83,9 +92,9 @@ struct Arguments {
     #[command(flatten)]
     sampling: sampling::Sampling,
     #[command(flatten, next_help_heading = "The machine")]
-    machine: cli::Machine,
+    machine: machine::Machine,
     #[command(flatten)]
-    trust: cli::Trust,
+    trust: trust::Trust,
 }
 
 #[derive(Debug, Args)]
@@ -141,15 +150,25 @@ impl Arguments {
     }
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    if !arguments.prompt.is_given() && !arguments.chat.is_on() {
-        let what = "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, --perplexity FILE \
-                    or --self-test";
-        Arguments::command().error(ErrorKind::MissingRequiredArgument, what).exit();
+impl Program for Arguments {
+    fn start(self, command: &mut Command) -> ExitCode {
+        if !self.prompt.is_given() && !self.chat.is_on() {
+            let what = "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, \
+                        --perplexity FILE or --self-test";
+            command.error(ErrorKind::MissingRequiredArgument, what).exit();
+        }
+        console::begin(&self.model);
+        console::exit(run(&self))
     }
-    cli::begin(&arguments.model);
-    cli::exit(run(&arguments))
+}
+
+/// What `nanoserve chat` takes: the same, where --chat need not be said.
+pub fn chat_command() -> Command {
+    Arguments::command()
+        .name("nanoserve-chat")
+        .about("Talk with a .nsv model")
+        .after_help(CHAT_EXAMPLES)
+        .mut_arg("chat", |chat| chat.hide(true).overrides_with("chat"))
 }
 
 fn run(a: &Arguments) -> Result<ExitCode> {
@@ -201,7 +220,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         cached.restore(&mut session).map_err(RuntimeError::from)?;
     }
     let load_s = start.elapsed().as_secs_f64();
-    let device = cli::device_name(session.engine());
+    let device = machine::device_name(session.engine());
 
     let mut out = std::io::stdout().lock();
     let mut broken = None;
@@ -230,28 +249,28 @@ fn run(a: &Arguments) -> Result<ExitCode> {
             broken = writeln!(out, "{}", if tokenizer.is_none() { ids() } else { String::new() }).err();
         }
         if let Some(e) = broken {
-            return cli::broken_pipe(e);
+            return console::broken_pipe(e);
         }
         if !a.quiet && !a.json {
-            report::tell(&ran, &generation, load_s, options.sampling.seed, &session, kv_type);
+            statistics::tell(&ran, &generation, load_s, options.sampling.seed, &session, kv_type);
         }
         let cancelled = generation.stop_reason == StopReason::Cancelled;
-        generations.push(report::json(&ran, generation, options.sampling.seed, load_s, tokenizer, &device)?);
+        generations.push(statistics::json(&ran, generation, options.sampling.seed, load_s, tokenizer, &device)?);
         if cancelled {
             break;
         }
     }
     saved = saved.or(a.cache.save(cache::When::Answer, &session, cached.as_ref(), kv_type)?);
     if let (Some((bytes, tokens)), false, false) = (saved, a.quiet, a.json) {
-        cli::tell(format_args!("prompt cache: {tokens} tokens, {:.2} MB", bytes as f64 / 1e6));
+        console::tell(format_args!("prompt cache: {tokens} tokens, {:.2} MB", bytes as f64 / 1e6));
     }
     if a.json {
-        let report = match a.answer.n_samples {
+        let object = match a.answer.n_samples {
             Some(_) => serde_json::Value::Array(generations),
             None => generations.pop().unwrap_or_default(),
         };
-        if let Err(e) = writeln!(out, "{report}") {
-            return cli::broken_pipe(e);
+        if let Err(e) = writeln!(out, "{object}") {
+            return console::broken_pipe(e);
         }
     }
     let interrupted = interrupted.load(Ordering::SeqCst);

@@ -1,0 +1,112 @@
+//! What is measured: speeds of the rounds, memory, and a row of them all.
+
+use nanoserve_runtime::KvType;
+use nanoserve_runtime::diagnose::roofline::{Limits, Work};
+
+/// One figure of each round, sorted.
+pub struct Figures(Vec<f64>);
+
+impl Figures {
+    pub fn new(mut all: Vec<f64>) -> Figures {
+        all.sort_by(f64::total_cmp);
+        Figures(all)
+    }
+
+    pub fn median(&self) -> f64 {
+        let n = self.0.len();
+        (self.0[(n - 1) / 2] + self.0[n / 2]) / 2.0
+    }
+
+    /// The least and the most.
+    pub fn range(&self) -> [f64; 2] {
+        [self.0[0], self.0[self.0.len() - 1]]
+    }
+
+    /// The median, and how far the furthest is from it.
+    pub fn show(&self) -> String {
+        let (median, [least, most]) = (self.median(), self.range());
+        if median == 0.0 {
+            return "-".to_string();
+        }
+        let off = 100.0 * (most - median).max(median - least) / median;
+        // No wider than the column, whatever the figures.
+        let digits = |x: f64, limit| usize::from(x < limit);
+        let off = format!("+-{off:.*}%", digits(off, 9.95));
+        format!("{median:.*} {off:>6}", digits(median, 9999.5))
+    }
+}
+
+/// What this process holds, in bytes, where the system says it.
+#[derive(Clone, Copy, Default)]
+pub struct Memory {
+    /// Pages of files: the map, shared with whoever else has it.
+    pub file: Option<u64>,
+    /// Pages of its own.
+    pub anonymous: Option<u64>,
+    /// The most it ever held of both.
+    pub peak: Option<u64>,
+}
+
+impl Memory {
+    pub fn now() -> Memory {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let bytes = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            Some(1024 * line.split_whitespace().next()?.parse::<u64>().ok()?)
+        };
+        Memory { file: bytes("RssFile:"), anonymous: bytes("RssAnon:"), peak: bytes("VmHWM:") }
+    }
+}
+
+/// What one number of threads gave.
+pub struct Row {
+    pub threads: usize,
+    pub isa: &'static str,
+    /// The GPU's name, where it has layers.
+    pub gpu: Option<String>,
+    pub chunk: usize,
+    pub kv: KvType,
+    pub prompt: Figures,
+    pub generate: Figures,
+    pub work: Work,
+    /// Bytes of keys and values that a generated token reads.
+    pub attended: f64,
+    pub limits: Option<Limits>,
+    pub load_s: f64,
+    pub memory: Memory,
+    pub logits_hash: String,
+}
+
+impl Row {
+    pub fn gb_s(&self) -> f64 {
+        self.work.read_bytes as f64 * self.generate.median() / 1e9
+    }
+
+    /// How much of the limit on products the prompt gets.
+    pub fn prompt_share(&self) -> Option<f64> {
+        Some(self.limits?.prompt_s(&self.work)? * self.prompt.median())
+    }
+
+    /// How much of the limit on reading generation gets.
+    pub fn generate_share(&self) -> Option<f64> {
+        let gb_s = self.gb_s() + self.attended * self.generate.median() / 1e9;
+        self.limits.filter(|_| gb_s > 0.0).map(|limits| gb_s / limits.read_gb_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Figures;
+
+    #[test]
+    fn medians_of_odd_and_even_counts() {
+        assert_eq!(Figures::new(vec![9.0, 1.0, 2.0]).median(), 2.0);
+        assert_eq!(Figures::new(vec![4.0, 1.0, 9.0, 2.0]).median(), 3.0);
+    }
+
+    #[test]
+    fn the_spread_is_the_round_that_is_furthest_off() {
+        assert_eq!(Figures::new(vec![100.0, 90.0, 101.0]).show(), "100.0  +-10%");
+        assert_eq!(Figures::new(vec![100.0, 102.0, 99.0]).show(), "100.0 +-2.0%");
+    }
+}

@@ -1,0 +1,145 @@
+//! Rows as they are printed: a table for the eye, objects for programs.
+
+use super::Arguments;
+use super::figures::{Memory, Row};
+use crate::machine;
+use nanoserve_format::InputForm;
+use nanoserve_runtime::backend::Backend as _;
+use nanoserve_runtime::cpu::threads::default_threads;
+use nanoserve_runtime::diagnose::roofline::Work;
+
+/// The processor's own name, where the system says it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or(std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+/// What was measured, and the columns' names.
+pub fn heading(a: &Arguments, engine: &machine::Engine) -> String {
+    let file = engine.file();
+    let (layout, spec) = (file.layout(), file.spec());
+    let forms = Work::of(layout).prompt_macs.into_iter().map(|(encoding, _)| encoding.input());
+    let in_bytes = |form| form == InputForm::Bytes32;
+    let name = a.model.file_name().unwrap_or(a.model.as_os_str()).display();
+    let load = if a.how.load == machine::LoadMode::Huge { "copied into huge pages" } else { "mapped" };
+    let locked = if a.how.lock { ", locked" } else { "" };
+    format!(
+        "model    {name}: {}, {} layers of {}, {:.3} GB of weights, {load}{locked}\n\
+         machine  {}, {} cores\n\
+         run      prompt of {} in steps of {}, then {} generated, kv {}; median of {} rounds\n\n\
+         {:>7} {:<6} {:>15} {:>6}  {:>14} {:>5} {:>7} {:>6} {:>7} {:>7} {:<8}\n",
+        layout.encodings(),
+        spec.n_layers,
+        spec.hidden_size,
+        layout.weight_bytes() as f64 / 1e9,
+        match engine.backend().on_gpu() {
+            Some(_) => format!("{}, {}", machine::device_name(engine), processor()),
+            None => processor(),
+        },
+        default_threads(),
+        a.prompt,
+        a.chunk.unwrap_or(engine.backend().chunk()),
+        a.n_gen,
+        a.how.kv_type(file).name(),
+        a.rounds,
+        "threads",
+        "isa",
+        "prompt tok/s",
+        match engine.backend().on_gpu() {
+            Some(_) => "of mma",
+            None if forms.clone().all(in_bytes) => "of dot",
+            None if !forms.clone().any(in_bytes) => "of fma",
+            None => "of max",
+        },
+        "generate tok/s",
+        "GB/s",
+        "of read",
+        "load s",
+        "file MB",
+        "anon MB",
+        "logits",
+    )
+}
+
+/// A line of the table.
+pub fn row(a: &Arguments, row: &Row) -> String {
+    let share = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{:.0} %", 100.0 * x));
+    let megabytes = |x: Option<u64>| x.map_or("-".to_string(), |x| format!("{:.0}", x as f64 / 1e6));
+    format!(
+        "{:>7} {:<6} {:>15} {:>6}  {:>14} {:>5} {:>7} {:>6.3} {:>7} {:>7} {}\n",
+        row.threads,
+        row.isa,
+        row.prompt.show(),
+        share(row.prompt_share()),
+        row.generate.show(),
+        if a.n_gen > 0 { format!("{:.1}", row.gb_s()) } else { "-".to_string() },
+        share(row.generate_share()),
+        row.load_s,
+        megabytes(row.memory.file),
+        megabytes(row.memory.anonymous),
+        &row.logits_hash[..8],
+    )
+}
+
+/// What the shares are of, and the memory at its most.
+pub fn limits(rows: &[Row]) -> String {
+    let mut text = String::from("\n");
+    for row in rows {
+        let Some(limits) = &row.limits else { continue };
+        if let Some(gpu) = &row.gpu {
+            text += &format!("limits   {gpu}: copy {:.0} GB/s", limits.read_gb_s);
+            if let Some(rate) = limits.tensor_gmac_s {
+                text += &format!(", f16 mma {:.0} TFLOP/s", 2e-3 * rate);
+            }
+            text += "\n";
+            continue;
+        }
+        let threads = if row.threads == 1 { "1 thread".to_string() } else { format!("{} threads", row.threads) };
+        text += &format!("limits   {threads}: read {:.1} GB/s", limits.read_gb_s);
+        for (name, rate) in [("int8 dot", limits.dot_gmac_s), ("f32 fma", limits.fma_gmac_s)] {
+            if let Some(rate) = rate {
+                text += &format!(", {name} {rate:.0} GMAC/s");
+            }
+        }
+        text += "\n";
+    }
+    if let Some(peak) = Memory::now().peak {
+        text += &format!("memory   {:.0} MB at the most, pages of the file included\n", peak as f64 / 1e6);
+    }
+    text
+}
+
+/// A row as an object.
+pub fn json(a: &Arguments, row: &Row) -> serde_json::Value {
+    serde_json::json!({
+        "threads": row.threads,
+        "isa": row.isa,
+        "device": row.gpu.as_deref().unwrap_or("cpu"),
+        "prompt": a.prompt,
+        "prompt_tok_s": row.prompt.median(),
+        "prompt_tok_s_range": row.prompt.range(),
+        "generated": a.n_gen,
+        "generate_tok_s": row.generate.median(),
+        "generate_tok_s_range": row.generate.range(),
+        "gb_s": row.gb_s(),
+        "limits": row.limits.map(|l| serde_json::json!({
+            "read_gb_s": l.read_gb_s,
+            "dot_gmac_s": l.dot_gmac_s,
+            "fma_gmac_s": l.fma_gmac_s,
+            "tensor_gmac_s": l.tensor_gmac_s,
+        })),
+        "attended_bytes": row.attended,
+        "shares": {"prompt": row.prompt_share(), "generate": row.generate_share()},
+        "kv": row.kv.name(),
+        "chunk": row.chunk,
+        "rounds": a.rounds,
+        "load": if a.how.load == machine::LoadMode::Huge { "huge" } else { "map" },
+        "lock": a.how.lock,
+        "load_s": row.load_s,
+        "rss_file_bytes": row.memory.file,
+        "rss_anon_bytes": row.memory.anonymous,
+        "rss_peak_bytes": row.memory.peak,
+        "logits_hash": row.logits_hash,
+    })
+}

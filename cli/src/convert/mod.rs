@@ -1,0 +1,179 @@
+//! `nanoserve convert SOURCE OUT.nsv`: a checkpoint folder becomes one file.
+
+mod bar;
+mod golden;
+mod told;
+
+use crate::console::{self, INTERRUPTED, MachineFailed};
+use crate::programs::Program;
+use anyhow::Result;
+use bar::Bar;
+use clap::{Command, Parser, ValueEnum};
+use nanoserve_converter::{Options, compare, convert_with, supported};
+use nanoserve_format::{Encoding, signal};
+use nanoserve_runtime::diagnose::verify::Reference;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Convert a Hugging Face checkpoint folder to one .nsv file.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nanoserve-convert",
+    version,
+    after_help = "\
+Example:
+  nanoserve-convert weights/demo demo.nsv
+  nanoserve-run demo.nsv -p \"ROMEO:\"
+
+  nanoserve-convert --check weights/demo demo.nsv
+  nanoserve-convert --list
+
+SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
+on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was. As the last step \
+the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
+
+Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differences, 2 the input or the command line is \
+wrong, 130 Ctrl-C."
+)]
+pub struct Arguments {
+    /// The checkpoint folder
+    #[arg(required_unless_present = "list")]
+    source: Option<PathBuf>,
+    /// The file to write
+    #[arg(value_name = "OUT.nsv", required_unless_present = "list")]
+    out: Option<PathBuf>,
+    /// Print which models can be converted, and stop
+    #[arg(long, conflicts_with_all = ["source", "out"])]
+    list: bool,
+    /// How every matrix is stored: 8.5, 16 or 32 bits a weight
+    #[arg(long, value_enum, default_value_t = Dtype::Q8)]
+    dtype: Dtype,
+    /// Threads to use; the file is the same for any number [default: all]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Note the sources' SHA-256 too, as model hubs list it, beside BLAKE3 [one core, 1.8 GB/s where it has SHA instructions]
+    #[arg(long)]
+    sha256: bool,
+    /// Check everything, every weight included, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Write nothing: convert again in memory, and compare with the file OUT.nsv that is there, tensor by tensor
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
+    /// Do not run the new file: it will hold no golden vectors
+    #[arg(long)]
+    no_golden: bool,
+    /// Keep the answers of this reference (input_ids and logits, safetensors) in the file, beside its own
+    #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["no_golden", "check"])]
+    golden: Option<PathBuf>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print the summary, or the list, as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    /// The checkpoint folder; none with `--list`.
+    fn source(&self) -> &Path {
+        self.source.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// The file to write; none with `--list`.
+    fn out(&self) -> &Path {
+        self.out.as_deref().unwrap_or(Path::new(""))
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Dtype {
+    Q8,
+    F16,
+    F32,
+}
+
+impl From<Dtype> for Encoding {
+    fn from(dtype: Dtype) -> Encoding {
+        match dtype {
+            Dtype::Q8 => Encoding::Q8,
+            Dtype::F16 => Encoding::F16,
+            Dtype::F32 => Encoding::F32,
+        }
+    }
+}
+
+impl Program for Arguments {
+    fn start(self, _: &mut Command) -> ExitCode {
+        signal::install(&format!(
+            "error: {}: bytes of a mapped file are gone (SIGBUS): was it truncated or overwritten while it was in use, or \
+             did its disk fail? Nothing was written",
+            self.source().display()
+        ));
+        console::exit(run(&self))
+    }
+}
+
+fn run(args: &Arguments) -> Result<ExitCode> {
+    if args.list {
+        let list = supported();
+        let text = if args.json { serde_json::to_string(&list)? } else { list.to_string() };
+        print(&text, NO_OUTPUT)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = cancel.clone();
+    ctrlc::set_handler(move || {
+        // The second time, whatever still runs is not worth waiting for.
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    })
+    .map_err(|e| MachineFailed(format!("cannot listen for Ctrl-C: {e}")))?;
+    let options = Options {
+        source: args.source().to_path_buf(),
+        output: args.out().to_path_buf(),
+        recipe: Encoding::from(args.dtype).into(),
+        threads: args.threads.map(usize::from),
+        sha256: args.sha256,
+        dry_run: args.dry_run,
+    };
+    let bar = Bar::new(args.quiet, args.dry_run || args.check);
+    if args.check {
+        let result = compare(&options, &bar, &cancel);
+        bar.clear();
+        let found = result?;
+        told::comparison(&found, args).map_or(Ok(()), |text| print(&text, NO_OUTPUT))?;
+        return Ok(if found.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let reference = args.golden.as_deref().map(Reference::read).transpose()?;
+    let last = |path: &Path| golden::last_step(path, args, reference.as_ref());
+    let result = convert_with(&options, &bar, &cancel, if args.no_golden { None } else { Some(&last) });
+    bar.clear();
+    let report = result?;
+    if !args.quiet {
+        for warning in &report.warnings {
+            console::tell(format_args!("warning: {warning}"));
+        }
+    }
+    let text = match (args.json, args.quiet) {
+        (true, _) => told::json(&report),
+        (false, false) => told::summary(&report, args),
+        (false, true) => return Ok(ExitCode::SUCCESS),
+    };
+    print(&text, "the file is written, but standard output cannot be")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+const NO_OUTPUT: &str = "cannot write to standard output";
+
+/// Prints a line; a reader that went away has read enough. What else fails is told after `failed`.
+fn print(text: &str, failed: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(MachineFailed(format!("{failed}: {e}")).into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,66 @@
+//! What is told of a conversion when it is done: for the eye, and as one object for programs.
+
+use super::Arguments;
+use nanoserve_converter::{Comparison, Report};
+
+/// One line for the eye, or two.
+pub fn summary(report: &Report, args: &Arguments) -> String {
+    let Report { tensors, parameters, bytes, bits_per_weight, .. } = report;
+    let verb = if args.dry_run { "would be" } else { "is" };
+    let snr = report.worst_snr.as_ref().map(|w| format!("\nworst signal to noise {:.1} dB, {}", w.db, w.tensor));
+    format!(
+        "{} {verb} {}: {tensors} tensors, {parameters} weights, {bits_per_weight:.2} bits a weight, {:.2} s{}",
+        report.file.display(),
+        size(*bytes),
+        report.time.as_secs_f64(),
+        snr.unwrap_or_default()
+    )
+}
+
+/// A file's size as people say it.
+fn size(bytes: u64) -> String {
+    let (mut value, mut unit) = (bytes as f64, "bytes");
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            break;
+        }
+        (value, unit) = (value / 1000.0, next);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.2} {unit}") }
+}
+
+/// All of it.
+pub fn json(report: &Report) -> String {
+    let root = report.root.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let worst = report.worst_snr.as_ref().map(|w| serde_json::json!({"tensor": w.tensor, "db": w.db}));
+    let warnings: Vec<String> = report.warnings.iter().map(ToString::to_string).collect();
+    serde_json::json!({
+        "file": report.file.display().to_string(),
+        "bytes": report.bytes,
+        "tensors": report.tensors,
+        "parameters": report.parameters,
+        "bits_per_weight": report.bits_per_weight,
+        "seconds": report.time.as_secs_f64(),
+        "worst_snr_db": worst,
+        "root": root,
+        "warnings": warnings,
+    })
+    .to_string()
+}
+
+/// What a comparison found, as it was asked for; nothing where nothing is to be told.
+pub fn comparison(found: &Comparison, args: &Arguments) -> Option<String> {
+    let Comparison { tensors, differences } = found;
+    if args.json {
+        let differences = differences.iter().map(|d| serde_json::json!({"what": d.what, "how": d.how}));
+        let differences: Vec<_> = differences.collect();
+        return Some(serde_json::json!({"tensors": tensors, "differences": differences}).to_string());
+    }
+    if differences.is_empty() {
+        let (out, source) = (args.out().display(), args.source().display());
+        let all = format!("{out} is what {source} becomes: {tensors} tensors and everything beside them compared");
+        return (!args.quiet).then_some(all);
+    }
+    let lines: Vec<String> = differences.iter().map(|d| format!("DIFFERS: {}: {}", d.what, d.how)).collect();
+    Some(lines.join("\n"))
+}

@@ -1,0 +1,112 @@
+//! Which commands there are, and which one is meant.
+
+use crate::{bench, completions, convert, inspect, man, run, verify};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgMatches, Command, Parser};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What begins the names of the programs that are one command each.
+const PREFIX: &str = "nanoserve-";
+
+/// The way through, before all else that `--help` says.
+const WAY: &str = "  \
+  nanoserve convert FOLDER model.nsv          a checkpoint folder from a model hub becomes one file
+  nanoserve run model.nsv -p \"Once upon\"      goes on with a text
+  nanoserve chat model.nsv                    talks with you
+  nanoserve help run                          all that a command can do, with examples
+  nanoserve man run | man -l -                the same as a page to keep; README.md and docs/ say why and how";
+
+/// The arguments of a command, and what it does.
+pub trait Program: Parser {
+    /// Does it. `command` is what the arguments were parsed by: its errors name the command as it was called.
+    fn start(self, command: &mut Command) -> ExitCode;
+}
+
+/// A command of `nanoserve`.
+pub struct Entry {
+    /// Its name there; with [`PREFIX`] the name of the program that is this command alone.
+    pub name: &'static str,
+    /// What it takes; under the program's name.
+    pub command: fn() -> Command,
+    /// Whether there is a program that is this command alone.
+    pub has_program: bool,
+    start: fn(&mut ArgMatches, &mut Command) -> ExitCode,
+}
+
+/// All of them, in the order of `--help`.
+pub const ENTRIES: [Entry; 8] = [
+    entry::<convert::Arguments>("convert"),
+    entry::<run::Arguments>("run"),
+    Entry { command: run::chat_command, has_program: false, ..entry::<run::Arguments>(CHAT) },
+    entry::<inspect::Arguments>("inspect"),
+    entry::<verify::Arguments>("verify"),
+    entry::<bench::Arguments>("bench"),
+    Entry { has_program: false, ..entry::<completions::Arguments>("completions") },
+    Entry { has_program: false, ..entry::<man::Arguments>("man") },
+];
+
+/// `run --chat` under a name of its own.
+const CHAT: &str = "chat";
+
+const fn entry<P: Program>(name: &'static str) -> Entry {
+    Entry {
+        name,
+        command: P::command,
+        has_program: true,
+        start: |matches, command| match P::from_arg_matches_mut(matches) {
+            Ok(program) => program.start(command),
+            Err(error) => error.format(command).exit(),
+        },
+    }
+}
+
+/// `nanoserve` with all its commands.
+pub fn nanoserve() -> Command {
+    let command = Command::new("nanoserve")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Run open-weight language models, each from one file")
+        .help_template(format!("{{about-with-newline}}\n{WAY}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}"))
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    ENTRIES.iter().fold(command, |command, entry| {
+        let one = (entry.command)().name(entry.name);
+        // The examples as they are typed here.
+        let help = one.get_after_help().map(|help| help.to_string().replace(PREFIX, "nanoserve "));
+        command.subcommand(one.after_help(help.unwrap_or_default()))
+    })
+}
+
+/// Does what a command line asks for, its first word included: the name that this program was called by.
+pub fn start(mut line: Vec<OsString>) -> ExitCode {
+    let called = line.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
+    let alone = called.strip_prefix(PREFIX).and_then(|name| ENTRIES.iter().find(|entry| entry.name == name));
+    // The word that says which command it is.
+    let word = if alone.is_some() { 0 } else { 1 };
+    let is_chat = alone.map_or_else(|| line.get(1).is_some_and(|word| word == CHAT), |entry| entry.name == CHAT);
+    if is_chat {
+        line.insert(word + 1, "--chat".into());
+    }
+    let mut command = alone.map_or_else(nanoserve, |entry| (entry.command)());
+    let mut matches = command.try_get_matches_from_mut(line).unwrap_or_else(|error| with_tip(error).exit());
+    if let Some(entry) = alone {
+        return (entry.start)(&mut matches, &mut command);
+    }
+    let (name, mut matches) = matches.remove_subcommand().expect("a command is required");
+    let entry = ENTRIES.iter().find(|entry| entry.name == name).expect("there are no other commands");
+    (entry.start)(&mut matches, command.find_subcommand_mut(&name).expect("it was just parsed"))
+}
+
+/// Where a file stands in the place of the command, what was probably meant.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let word = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+        (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) => word.clone(),
+        _ => return error,
+    };
+    if word.contains(['.', '/']) && error.get(ContextKind::SuggestedSubcommand).is_none() {
+        let tip = format!("'nanoserve run {word} ...' and 'nanoserve chat {word}' take a file");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
