@@ -43,7 +43,6 @@ pub mod sampler;
 pub mod selftest;
 pub mod session;
 pub mod stream;
-pub mod template;
 pub mod tokenizer;
 pub mod verify;
 

@@ -11,8 +11,8 @@ use nanoserve_format::vocab::{Splitter, Vocabulary};
 use nanoserve_format::{Layout, ModelSpec, NsvFile, SectionKind, parse};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, isa};
-use nanoserve_runtime::template::{Clock, Template, TemplateError};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError, Tokenizer};
+use nanoserve_template::{Clock, Template, TemplateError};
 use std::sync::Arc;
 
 /// A door: how the corpus calls it, and the function.
@@ -221,8 +221,8 @@ const VARIABLES: &str = r#"{"messages": [{"role": "system", "content": "Be kind.
 pub fn template(bytes: &[u8]) -> bool {
     let clock: Clock = "2026-01-15T12:00:00".parse().expect("a time");
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    let rendered = Template::new(text).and_then(|template| template.render_json(VARIABLES, clock));
-    // A panic stays on the rendering's own thread, and would be taken for an error.
-    assert!(!matches!(rendered, Err(TemplateError::Failed { kind: "panic", .. })), "{text}");
+    let rendered = Template::compile(text).and_then(|template| template.render_json(VARIABLES, clock));
+    // A panic stays on the template's own thread, and would be taken for an error.
+    assert!(!matches!(rendered, Err(TemplateError::Panicked)), "{text}");
     rendered.is_ok()
 }

@@ -3,8 +3,8 @@
 use crate::{Arguments, cli};
 use anyhow::{Result, bail};
 use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter};
-use nanoserve_runtime::template::Clock;
 use nanoserve_runtime::{GenerateOptions, RuntimeError, Session, StopReason, Tokenizer};
+use nanoserve_template::Clock;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
