@@ -6,7 +6,7 @@ use nanoserve_converter::ConvertError;
 use nanoserve_format::{FormatError, KeyError};
 use nanoserve_runtime::DeviceError;
 use nanoserve_runtime::RuntimeError;
-use nanoserve_runtime::template::TemplateError;
+use nanoserve_template::TemplateError;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::Path;

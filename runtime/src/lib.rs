@@ -40,7 +40,6 @@ pub mod diagnose;
 pub mod engine;
 mod error;
 pub mod generate;
-pub mod template;
 
 pub use backend::KvType;
 pub use engine::{Engine, EngineOptions, Logits, Sequence, Session, Span, Wants};

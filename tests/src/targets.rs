@@ -10,8 +10,8 @@ use nanoserve_converter::door;
 use nanoserve_format::{Layout, ModelSpec, NsvFile, SectionKind, parse};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, isa};
-use nanoserve_runtime::template::{Clock, Template, TemplateError};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError};
+use nanoserve_template::{Clock, Template, TemplateError};
 use nanoserve_tokenizer::Tokenizer;
 use nanoserve_tokenizer::vocab::{CompiledVocabulary, Splitter};
 use std::sync::Arc;
@@ -222,8 +222,8 @@ const VARIABLES: &str = r#"{"messages": [{"role": "system", "content": "Be kind.
 pub fn template(bytes: &[u8]) -> bool {
     let clock: Clock = "2026-01-15T12:00:00".parse().expect("a time");
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    let rendered = Template::new(text).and_then(|template| template.render_json(VARIABLES, clock));
-    // A panic stays on the rendering's own thread, and would be taken for an error.
-    assert!(!matches!(rendered, Err(TemplateError::Failed { kind: "panic", .. })), "{text}");
+    let rendered = Template::compile(text).and_then(|template| template.render_json(VARIABLES, clock));
+    // A panic stays on the template's own thread, and would be taken for an error.
+    assert!(!matches!(rendered, Err(TemplateError::Panicked)), "{text}");
     rendered.is_ok()
 }

@@ -2,7 +2,7 @@
 
 use nanoserve_format::Encoding;
 use nanoserve_runtime::chat::{ChatTemplate, Conversation};
-use nanoserve_runtime::template::{Clock, Template, TemplateError};
+use nanoserve_template::{Clock, Template, TemplateError};
 use nanoserve_tests::{convert, copy_folder, fixture, nanoserve};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -120,7 +120,7 @@ const KNOWN: [&str; 6] = [
 ];
 
 /// Errors of calls that are told in other words than Python's.
-const OTHER_WORDS: [&str; 15] = [
+const OTHER_WORDS: [&str; 14] = [
     "{{ namespace(a=1).items() }}",
     "{{ namespace(a=1).get('a') }}",
     "{{ namespace().x.y }}",
@@ -129,7 +129,6 @@ const OTHER_WORDS: [&str; 15] = [
     "{{ n() }}",
     "{{ 'a'.replace('a') }}",
     "{{ '{}'.format() }}",
-    "{{ 'abc'.center() }}",
     "{% set ns = namespace() %}{{ ns.x.y }}",
     "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}",
     "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(b=2) }}",
@@ -160,7 +159,7 @@ fn every_feature_is_as_in_jinja() {
     let clock: Clock = features.now.parse().unwrap();
     let mut wrong = Vec::new();
     for Case { name, template, expected } in &features.cases {
-        let got = Template::new(template).and_then(|t| t.render_json(features.variables.get(), clock));
+        let got = Template::compile(template).and_then(|t| t.render_json(features.variables.get(), clock));
         let known = KNOWN.contains(&template.as_str()) || OTHER_WORDS.contains(&template.as_str());
         match difference(&got, expected) {
             Some(difference) if !known => wrong.push(format!("{name}: {template}{difference}")),
@@ -292,24 +291,18 @@ fn hostile_templates_end_soon() {
         "{{ range(10 ** 9)|list }}".to_string(),
         "{{ '%999999999999d' % 1 }}".to_string(),
         "{{ '{:>999999999999}'.format(1) }}".to_string(),
-        "{{ 'x'.center(10 ** 12) }}|{{ 'x'|center(10 ** 12) }}".to_string(),
-        "{{ 'x'.ljust(10 ** 18) }}".to_string(),
-        "{{ '\\t'.expandtabs(10 ** 12) }}".to_string(),
         "{{ ('a' * 10 ** 6).replace('a', 'b' * 10 ** 6) }}".to_string(),
         "{{ ('a' * 10 ** 6).replace('', 'b' * 10 ** 6) }}".to_string(),
         "{{ ('b' * 10 ** 6).join(range(100)|map('string')) }}{{ range(100000)|join('b' * 10 ** 6) }}".to_string(),
         "{{ 'x'|indent(10 ** 12, true) }}{{ ('\\n' * 10 ** 6)|indent(10 ** 6) }}".to_string(),
         "{{ [[]]|tojson(indent=10 ** 12) }}".to_string(),
-        "{{ range(100000)|batch(1)|slice(10 ** 12)|list }}".to_string(),
-        "{{ [1]|batch(10 ** 12, 'x')|list }}".to_string(),
         "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}".to_string(),
         "{% set ns = namespace(x={}) %}{% for i in range(100000) %}{% set ns.x = {'a': ns.x} %}{% endfor %}{{ ns.x|tojson }}".to_string(),
-        "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}{% set ns.x = ns.x|batch(1)|list %}{% endfor %}".to_string(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}{% set ns.x = [ns.x]|map('list')|list %}{% endfor %}".to_string(),
         "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}{{ [ns, ns]|tojson }}".to_string(),
         "{{ loop }}{% for i in [1, 2] %}{{ loop }}{{ loop.cycle() }}{% endfor %}".to_string(),
-        "{{ ('<a>' * 10 ** 7)|striptags }}".to_string(),
-        "{{ ('<!---->' * 10 ** 7)|striptags }}".to_string(),
-        "{{ ('a\\n' * 10 ** 7)|wordwrap|length }}{{ ('a\\n' * 10 ** 7).splitlines()|length }}".to_string(),
+        "{{ ('a\\n' * 10 ** 7).splitlines()|length }}".to_string(),
+        "{{ '%s' * 10 ** 6 % (1, 2) }}{{ ('%%' * 10 ** 7) % () }}{{ ('{{' * 10 ** 7).format() }}".to_string(),
         "{{ 2 ** 2 ** 2 ** 2 ** 2 }}{{ 10 ** 10 ** 10 }}".to_string(),
         "{{ ('a' * 10 ** 6).strip('b' * 10 ** 6) }}".to_string(),
         "{% for i in range(100000) %}{{ ('a' * 10 ** 6)[999999] }}{% endfor %}".to_string(),
@@ -335,14 +328,14 @@ fn hostile_templates_end_soon() {
         "{{ raise_exception.__globals__ }}{{ messages.__class__.__base__ }}".to_string(),
         "{{ cycler.__init__.__globals__.os.popen('id').read() }}".to_string(),
         "{{ ''|attr('__class__')|attr('__mro__') }}{{ ''.format.__self__ }}".to_string(),
-        "{{ '{0.__class__.__mro__}'.format('') }}{{ '{x.__init__}'.format_map({'x': 1}) }}".to_string(),
+        "{{ '{0.__class__.__mro__}'.format('') }}{{ '{x.__init__}'.format(x=1) }}".to_string(),
     ];
     let variables = r#"{"messages": [{"role": "user", "content": "a"}], "b": [1]}"#;
     for template in templates {
         let start = Instant::now();
-        let got = Template::new(&template).and_then(|t| t.render_json(variables, Clock::now()));
+        let got = Template::compile(&template).and_then(|t| t.render_json(variables, Clock::now()));
         let shown: String = template.chars().take(90).collect();
-        let panicked = matches!(&got, Err(TemplateError::Failed { kind: "panic", .. }));
+        let panicked = matches!(&got, Err(TemplateError::Panicked));
         assert!(!panicked, "{shown}");
         println!(
             "{:6.2} s {shown}: {}",

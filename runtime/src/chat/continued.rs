@@ -4,9 +4,7 @@
 //! cut where the mark came out. So it is right for templates that trim messages, and refused for those that drop them.
 
 use super::conversation::{REASONING, is_object, pairs, wrong};
-use crate::template::TemplateError;
-use minijinja::Value;
-use minijinja::value::ValueKind;
+use nanoserve_template::{TemplateError, Value, ValueKind};
 
 /// What is put behind the text; that it ends in a space shows whether the template has trimmed it.
 const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";

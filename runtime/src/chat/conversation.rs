@@ -1,9 +1,7 @@
 //! Messages, tools and whatever else a template is given.
 
 use super::continued;
-use crate::template::TemplateError;
-use minijinja::Value;
-use minijinja::value::ValueKind;
+use nanoserve_template::{TemplateError, Value, ValueKind};
 use std::collections::BTreeMap;
 
 /// The names that models' makers have for what a model thought before it answered; the first is what templates read.

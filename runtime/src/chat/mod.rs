@@ -7,13 +7,13 @@
 //!
 //! ```
 //! use nanoserve_runtime::chat::{ChatTemplate, Conversation};
-//! use nanoserve_runtime::template::Clock;
+//! use nanoserve_template::Clock;
 //!
 //! let template = ChatTemplate::new("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>")?;
 //! let mut conversation = Conversation::default();
 //! conversation.push("user", "Hello!");
 //! assert_eq!(template.render(&conversation, Clock::now())?, "<user>Hello!<assistant>");
-//! # Ok::<(), nanoserve_runtime::template::TemplateError>(())
+//! # Ok::<(), nanoserve_template::TemplateError>(())
 //! ```
 //!
 //! The trap: the rendered text holds the BOS token where the template wants one. It is encoded without another.
@@ -23,21 +23,43 @@ mod conversation;
 
 pub use conversation::Conversation;
 
-use crate::template::{Clock, Template, TemplateError};
-use minijinja::Value;
 use nanoserve_format::{NsvFile, Result as FormatResult};
+use nanoserve_template::{Clock, Template, TemplateError, Value};
 use nanoserve_tokenizer::{Tokenizer, TokenizerError};
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 /// The name of the template for conversations with tools.
 const TOOL_USE: &str = "tool_use";
 
-/// A model's templates, and the special tokens that they know by name.
+/// A template's text, compiled when it is first used: a model may have a good one for chats and a bad one for tools.
+#[derive(Debug)]
+struct Source {
+    text: String,
+    compiled: OnceLock<Template>,
+}
+
+impl Source {
+    fn new(text: &str) -> Arc<Source> {
+        Arc::new(Source { text: text.to_string(), compiled: OnceLock::new() })
+    }
+
+    /// The compiled template, which stays for all who share this text.
+    fn compiled(&self) -> Result<&Template, TemplateError> {
+        if let Some(template) = self.compiled.get() {
+            return Ok(template);
+        }
+        let template = Template::compile(&self.text)?;
+        Ok(self.compiled.get_or_init(|| template))
+    }
+}
+
+/// A model's templates, and the special tokens that they know by name. Clones share what is compiled.
 #[derive(Clone, Debug, Default)]
 pub struct ChatTemplate {
-    /// Read when they are used: a model may have a good one for chats and a bad one for tools.
-    sources: BTreeMap<String, String>,
-    usual: Option<String>,
+    /// By name, beside the usual one.
+    named: BTreeMap<String, Arc<Source>>,
+    usual: Option<Arc<Source>>,
     special_tokens: BTreeMap<String, String>,
 }
 
@@ -47,8 +69,9 @@ impl ChatTemplate {
     /// # Errors
     /// When it is not well formed, or beyond all bounds.
     pub fn new(source: &str) -> Result<ChatTemplate, TemplateError> {
-        Template::new(source)?;
-        Ok(ChatTemplate { usual: Some(source.to_string()), ..ChatTemplate::default() })
+        let source = Source::new(source);
+        source.compiled()?;
+        Ok(ChatTemplate { usual: Some(source), ..ChatTemplate::default() })
     }
 
     /// The templates of a file, and its special tokens; without any template it renders nothing, see
@@ -57,9 +80,10 @@ impl ChatTemplate {
     /// # Errors
     /// When a section of the file is damaged.
     pub fn of_file(file: &NsvFile) -> FormatResult<ChatTemplate> {
-        let (usual, sources) = file.chat_templates()?;
+        let (usual, named) = file.chat_templates()?;
         let special_tokens = file.generation()?.special_tokens;
-        Ok(ChatTemplate { sources, usual: usual.map(str::to_string), special_tokens })
+        let named = named.into_iter().map(|(name, text)| (name, Source::new(&text))).collect();
+        Ok(ChatTemplate { named, usual: usual.map(Source::new), special_tokens })
     }
 
     /// The same special tokens with another template.
@@ -72,8 +96,8 @@ impl ChatTemplate {
 
     /// The same with the template of this name for every conversation; None where there is no such name.
     pub fn with_name(&self, name: &str) -> Option<ChatTemplate> {
-        let usual = Some(self.sources.get(name)?.clone());
-        Some(ChatTemplate { usual, sources: BTreeMap::new(), special_tokens: self.special_tokens.clone() })
+        let usual = Some(self.named.get(name)?.clone());
+        Some(ChatTemplate { usual, named: BTreeMap::new(), special_tokens: self.special_tokens.clone() })
     }
 
     /// The same template with these special tokens, by the names that it has for them.
@@ -88,7 +112,7 @@ impl ChatTemplate {
 
     /// The names of the templates that need to be asked for.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.sources.keys().map(String::as_str)
+        self.named.keys().map(String::as_str)
     }
 
     /// The text of a prompt.
@@ -99,8 +123,8 @@ impl ChatTemplate {
         let Some(source) = self.source(conversation) else {
             return Err(TemplateError::Conversation { cause: "there is no chat template".into() });
         };
-        let (variables, continued) = conversation.variables(&self.special_tokens, source)?;
-        let text = Template::new(source)?.render(variables, clock)?;
+        let (variables, continued) = conversation.variables(&self.special_tokens, &source.text)?;
+        let text = source.compiled()?.render(variables, clock)?;
         match continued {
             Some(said) => continued::cut(&text, &said),
             None => Ok(text),
@@ -108,8 +132,9 @@ impl ChatTemplate {
     }
 
     /// The one for tools where there are some, or the usual one.
-    fn source(&self, conversation: &Conversation) -> Option<&String> {
-        self.sources.get(TOOL_USE).filter(|_| conversation.has_tools()).or(self.usual.as_ref())
+    fn source(&self, conversation: &Conversation) -> Option<&Source> {
+        let source = self.named.get(TOOL_USE).filter(|_| conversation.has_tools()).or(self.usual.as_ref());
+        source.map(Arc::as_ref)
     }
 
     /// The ids of the special tokens that the template itself puts behind an answer: they end one, whether or not the
@@ -164,5 +189,43 @@ impl Prompter {
     /// Forgets all.
     pub fn reset(&mut self) {
         *self = Prompter::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> Conversation {
+        let mut conversation = Conversation::default();
+        conversation.push("user", text);
+        conversation
+    }
+
+    #[test]
+    fn a_template_is_compiled_once_for_all_that_share_it() {
+        let template = ChatTemplate::new("{{ bos }}{{ messages[0].content }}").unwrap();
+        let compiled = |template: &ChatTemplate| -> *const Template {
+            template.usual.as_ref().and_then(|source| source.compiled.get()).unwrap()
+        };
+        let other = template.clone().with_special_tokens([("bos".to_string(), "<s>".to_string())].into());
+        for text in ["a", "b"] {
+            assert_eq!(template.render(&said(text), Clock::now()).unwrap(), text);
+            assert_eq!(other.render(&said(text), Clock::now()).unwrap(), format!("<s>{text}"));
+        }
+        assert_eq!(compiled(&template), compiled(&other));
+    }
+
+    #[test]
+    fn a_bad_template_for_tools_hurts_conversations_with_tools_only() {
+        let good = ChatTemplate::new("{{ messages[0].content }}").unwrap();
+        let named = BTreeMap::from([(TOOL_USE.to_string(), Source::new("{% if %}"))]);
+        let template = ChatTemplate { named, ..good };
+        let mut conversation = said("a");
+        assert_eq!(template.render(&conversation, Clock::now()).unwrap(), "a");
+        assert!(template.named[TOOL_USE].compiled.get().is_none(), "nothing has asked for it");
+        conversation.set("tools", Value::from(vec![Value::from_pairs([("name", "f")])]));
+        let failed = template.render(&conversation, Clock::now());
+        assert!(matches!(failed, Err(TemplateError::Syntax { .. })), "{failed:?}");
     }
 }

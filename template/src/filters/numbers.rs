@@ -1,9 +1,9 @@
 //! Filters of numbers.
 
-use crate::template::access;
-use crate::template::calls::Args;
-use crate::template::error::{Outcome, raise, type_error};
-use crate::template::value::{self, Kind, int, kind, type_name};
+use crate::access;
+use crate::calls::Args;
+use crate::error::{Outcome, raise, type_error};
+use crate::value::{self, Kind, int, kind, type_name};
 use minijinja::Value;
 
 pub(super) fn abs(v: &Value, _: &Args) -> Outcome<Value> {
@@ -13,25 +13,6 @@ pub(super) fn abs(v: &Value, _: &Args) -> Outcome<Value> {
         Kind::Float(x) => Ok(Value::from(x.abs())),
         _ => type_error(format!("bad operand type for abs(): '{}'", type_name(v))),
     }
-}
-
-pub(super) fn file_size(v: &Value, a: &Args) -> Outcome<Value> {
-    let bytes = match kind(&float(v, &Args::default())?) {
-        Kind::Float(x) => x,
-        _ => 0.0,
-    };
-    let (base, units) = match a.flag(0, "binary", false) {
-        true => (1024.0f64, ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"]),
-        false => (1000.0, ["kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"]),
-    };
-    Ok(Value::from(if bytes == 1.0 {
-        "1 Byte".to_string()
-    } else if bytes < base {
-        format!("{} Bytes", bytes as i64)
-    } else {
-        let power = (1..8).find(|&n| bytes < base.powi(n + 1)).unwrap_or(8);
-        format!("{:.1} {}", bytes / base.powi(power), units[power as usize - 1])
-    }))
 }
 
 pub(super) fn float(v: &Value, a: &Args) -> Outcome<Value> {
@@ -66,7 +47,7 @@ pub(super) fn integer(v: &Value, a: &Args) -> Outcome<Value> {
 }
 
 pub(super) fn round(v: &Value, a: &Args) -> Outcome<Value> {
-    a.only("do_round", &["precision", "method"])?;
+    a.expect_only("do_round", &["precision", "method"])?;
     let precision = a.int(0, "precision", 0)?.clamp(-300, 300) as i32;
     let method = a.str(1, "method", "common")?;
     let x = match kind(v) {

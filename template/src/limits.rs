@@ -1,30 +1,31 @@
 //! What a template may use up: a template comes with a model from anywhere, and may be made to hang or to fill memory.
 //!
 //! The engine counts its own instructions. What one instruction can do is counted here: a byte that is made or looked at
-//! costs 1, an item of a list [`ITEM`], a comparison half of that. A rendering has its thread for itself, so its counter is the thread's.
+//! costs 1, an item of a list [`ITEM`], a comparison half of that.
+//! A template has its thread for itself and renders one conversation at a time, so the counter is the thread's.
 
-use super::error::{Outcome, Raise, TemplateError};
+use crate::error::{Outcome, Raise, Resource, TemplateError};
 use minijinja::Value;
 use std::cell::Cell;
 
 /// Instructions of the engine: about a second.
-pub(super) const FUEL: u64 = 20_000_000;
+pub(crate) const FUEL: u64 = 20_000_000;
 /// Bytes that may be made or looked at, beside [`PER_BYTE`] for each of the conversation.
-pub(super) const WORK: u64 = 64 << 20;
+pub(crate) const WORK: u64 = 64 << 20;
 /// See [`WORK`]: a template may well go over a conversation once for each of its messages.
-pub(super) const PER_BYTE: u64 = 256;
+pub(crate) const PER_BYTE: u64 = 256;
 /// What an item of a list costs.
-pub(super) const ITEM: usize = 32;
+pub(crate) const ITEM: usize = 32;
 /// Lists within lists.
-pub(super) const DEPTH: usize = 200;
+pub(crate) const DEPTH: usize = 200;
 /// Bytes of a template.
-pub(super) const SOURCE: usize = 1 << 20;
+pub(crate) const SOURCE: usize = 1 << 20;
 /// Words between two braces, which the parser may nest.
-pub(super) const TOKENS: usize = 5_000;
+pub(crate) const TOKENS: usize = 5_000;
 /// Branches of a template, which the parser nests.
-pub(super) const BRANCHES: usize = 2_000;
+pub(crate) const BRANCHES: usize = 2_000;
 /// The stack of a rendering: what the limits above can need, several times over.
-pub(super) const STACK: usize = 256 << 20;
+pub(crate) const STACK: usize = 256 << 20;
 
 thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(0) };
@@ -32,38 +33,38 @@ thread_local! {
 }
 
 /// Begins a rendering of so many bytes of conversation on this thread.
-pub(super) fn begin(conversation: usize) {
+pub(crate) fn begin(conversation: usize) {
     let allowed = WORK + PER_BYTE * conversation as u64;
     LEFT.set(allowed);
     ALLOWED.set(allowed);
 }
 
 /// Pays for bytes.
-pub(super) fn pay(bytes: usize) -> Outcome<()> {
+pub(crate) fn pay(bytes: usize) -> Outcome<()> {
     match LEFT.get().checked_sub(bytes as u64) {
         Some(left) => {
             LEFT.set(left);
             Ok(())
         }
-        None => Err(exceeded("bytes of work", ALLOWED.get())),
+        None => Err(exceeded(Resource::Work, ALLOWED.get())),
     }
 }
 
 /// Pays for items.
-pub(super) fn pay_items(count: usize) -> Outcome<()> {
+pub(crate) fn pay_items(count: usize) -> Outcome<()> {
     pay(count.saturating_mul(ITEM))
 }
 
-pub(super) fn exceeded(what: &'static str, limit: u64) -> Raise {
+pub(crate) fn exceeded(what: Resource, limit: u64) -> Raise {
     Raise(TemplateError::Limit { what, limit })
 }
 
 /// A container as it is, if it is not nested too deep to be printed, compared and freed.
-pub(super) fn shallow(value: Value) -> Outcome<Value> {
+pub(crate) fn shallow(value: Value) -> Outcome<Value> {
     fn look(value: &Value, left: usize) -> Outcome<()> {
         let Some(object) = value.as_object() else { return Ok(()) };
         if left == 0 {
-            return Err(exceeded("lists within lists", DEPTH as u64));
+            return Err(exceeded(Resource::Nesting, DEPTH as u64));
         }
         for (key, item) in object.try_iter_pairs().into_iter().flatten() {
             pay(1)?;

@@ -1,7 +1,7 @@
 //! What `strftime_now` sees: the time of the place, or a fixed one.
 
-use super::error::{Outcome, value_error};
-use super::limits::pay;
+use crate::error::{Outcome, value_error};
+use crate::limits::pay;
 use jiff::Zoned;
 use jiff::civil::DateTime;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ impl Clock {
     }
 
     /// `strftime` as C has it in its own language.
-    pub(super) fn format(self, format: &str) -> Outcome<String> {
+    pub(crate) fn format(self, format: &str) -> Outcome<String> {
         pay(32usize.saturating_mul(format.len()))?;
         let mut out = String::new();
         let mut chars = format.chars();

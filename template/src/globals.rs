@@ -1,12 +1,12 @@
 //! What a template finds by name beside the conversation: `range`, `dict`, `namespace`, `cycler`, `joiner`,
 //! `raise_exception`, `strftime_now`.
 
-use super::access::{self, Run};
-use super::calls::Args;
-use super::clock::Clock;
-use super::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
-use super::limits::{pay_items, shallow};
-use super::value::{Kind, dict, int, kind, text};
+use crate::access::{self, Run};
+use crate::calls::Args;
+use crate::clock::Clock;
+use crate::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
+use crate::limits::{pay_items, shallow};
+use crate::value::{Kind, dict, int, kind, text};
 use minijinja::value::{Object, ObjectRepr, Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const RANGE: i128 = 100_000;
 
 /// Gives an environment these functions.
-pub(super) fn add(env: &mut Environment, clock: Clock) {
+pub(crate) fn add(env: &mut Environment) {
     let mut function = |name: &'static str, f: fn(&Args) -> Outcome<Value>| {
         env.add_function(name, move |args: Rest<ValueOrKwargs>| -> Result<Value, Error> {
-            Ok(f(&Args::of(&args.into_values())?)?)
+            Ok(f(&Args::from_values(&args.into_values())?)?)
         });
     };
     function("range", range);
@@ -34,7 +34,7 @@ pub(super) fn add(env: &mut Environment, clock: Clock) {
         Ok(Value::from_object(Joiner { between: args.str(0, "sep", ", ")?, used: AtomicUsize::new(0) }))
     });
     env.add_function("namespace", |args: Rest<ValueOrKwargs>| -> Result<Value, Error> {
-        let args = Args::of(&args.into_values())?;
+        let args = Args::from_values(&args.into_values())?;
         let all = merged(&args)?;
         for (name, _) in &all {
             let name = text(name)?;
@@ -46,14 +46,18 @@ pub(super) fn add(env: &mut Environment, clock: Clock) {
         minijinja::functions::namespace(Some(start))
     });
     env.add_global("dict", Value::from_object(Dict));
+}
+
+/// Gives it the time that `strftime_now` sees.
+pub(crate) fn set_clock(env: &mut Environment, clock: Clock) {
     env.add_function("strftime_now", move |args: Rest<ValueOrKwargs>| -> Result<Value, Error> {
-        let args = Args::of(&args.into_values())?;
+        let args = Args::from_values(&args.into_values())?;
         Ok(Value::from(clock.format(&text(args.need(0, "format")?)?)?))
     });
 }
 
 /// The error of a namespace's attribute that begins with an underscore.
-pub(super) fn private<T>(name: &str) -> Outcome<T> {
+pub(crate) fn private<T>(name: &str) -> Outcome<T> {
     raise(
         "SecurityError",
         format!(
@@ -68,7 +72,7 @@ fn raise_exception(args: &Args) -> Outcome<Value> {
 }
 
 fn range(args: &Args) -> Outcome<Value> {
-    let numbers = args.places.iter().map(super::value::index).collect::<Outcome<Vec<_>>>()?;
+    let numbers = args.places.iter().map(crate::value::index).collect::<Outcome<Vec<_>>>()?;
     let (start, stop, step) = match numbers[..] {
         [stop] => (0, stop, 1),
         [start, stop] => (start, stop, 1),
@@ -120,7 +124,7 @@ fn merged(args: &Args) -> Outcome<Vec<(Value, Value)>> {
 }
 
 /// `dict.fromkeys(keys, value)`.
-pub(super) fn from_keys(args: &Args) -> Outcome<Value> {
+pub(crate) fn from_keys(args: &Args) -> Outcome<Value> {
     let value = args.get(1, "value").cloned().unwrap_or(Value::from(()));
     let keys = access::items(args.need(0, "iterable")?)?;
     dict(keys.into_iter().map(|key| (key, value.clone())).collect())
@@ -135,12 +139,12 @@ impl Object for Dict {
     }
 
     fn call(self: &Arc<Self>, _: &mut State, args: &[Value]) -> Result<Value, Error> {
-        Ok(dict(merged(&Args::of(args)?)?)?)
+        Ok(dict(merged(&Args::from_values(args)?)?)?)
     }
 
     fn call_method(self: &Arc<Self>, _: &mut State, name: &str, args: &[Value]) -> Result<Value, Error> {
         match name {
-            "fromkeys" => Ok(from_keys(&Args::of(args)?)?),
+            "fromkeys" => Ok(from_keys(&Args::from_values(args)?)?),
             _ => Ok(raise("UndefinedError", format!("'TemplateDict object' has no attribute '{name}'"))?),
         }
     }

@@ -4,17 +4,17 @@
 //! an undefined value where there is neither: it is false, empty and prints nothing, but whoever asks it for more is told
 //! what was missing. That is why it is an object here ([`Missing`]): it remembers its name.
 
-use super::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
-use super::limits::{pay, pay_items};
-use super::methods;
-use super::value::{Kind, compare, equal, index, int, kind, repr, same_markup, type_name};
+use crate::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
+use crate::limits::{pay, pay_items};
+use crate::methods;
+use crate::value::{Kind, compare, equal, index, int, kind, repr, same_markup, type_name};
 use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple};
 use minijinja::{Error, State, Value};
 use std::sync::{Arc, Mutex};
 
 /// A value that is not there.
 #[derive(Clone, Debug)]
-pub(super) struct Missing {
+pub(crate) struct Missing {
     /// The error that using it raises.
     raise: Raise,
 }
@@ -67,7 +67,7 @@ impl Object for Missing {
 }
 
 /// The error that an undefined value raises when something is asked of it.
-pub(super) fn undefined<T>(value: &Value) -> Outcome<T> {
+pub(crate) fn undefined<T>(value: &Value) -> Outcome<T> {
     match value.downcast_object_ref::<Missing>() {
         Some(missing) => Err(missing.raise.clone()),
         None => raise("UndefinedError", "the value is undefined"),
@@ -76,7 +76,7 @@ pub(super) fn undefined<T>(value: &Value) -> Outcome<T> {
 
 /// A method that was looked up and not called yet.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(crate) struct Bound {
     pub value: Value,
     pub name: String,
 }
@@ -93,7 +93,7 @@ impl Object for Bound {
 
 /// Values in a row that are no list: what Python makes lazily.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// Its type's name in Python.
     pub name: &'static str,
     /// How it prints, for ranges.
@@ -137,13 +137,13 @@ impl Object for Run {
 }
 
 /// Whether a map is a dict, and not one of the engine's objects that look like one.
-pub(super) fn is_dict(value: &Value) -> bool {
+pub(crate) fn is_dict(value: &Value) -> bool {
     let engine = |name: &str| ["Namespace", "Loop", "Macro", "Module"].iter().any(|own| name.ends_with(own));
     value.as_object().is_some_and(|object| !engine(object.type_name()))
 }
 
 /// The name of what is neither data nor undefined.
-pub(super) fn object_name(value: &Value) -> &'static str {
+pub(crate) fn object_name(value: &Value) -> &'static str {
     let name = value.as_object().map_or("", |object| object.type_name());
     match name.rsplit("::").next() {
         Some("Namespace") => "Namespace",
@@ -155,7 +155,7 @@ pub(super) fn object_name(value: &Value) -> &'static str {
 }
 
 /// What iterating a value gives.
-pub(super) fn items(value: &Value) -> Outcome<Vec<Value>> {
+pub(crate) fn items(value: &Value) -> Outcome<Vec<Value>> {
     let items: Vec<Value> = match kind(value) {
         Kind::Undefined => Vec::new(),
         Kind::Str(s) => {
@@ -173,14 +173,14 @@ pub(super) fn items(value: &Value) -> Outcome<Vec<Value>> {
 }
 
 /// A dict's keys and values.
-pub(super) fn pairs(value: &Value) -> Outcome<Vec<(Value, Value)>> {
+pub(crate) fn pairs(value: &Value) -> Outcome<Vec<(Value, Value)>> {
     let pairs: Vec<_> = value.as_object().and_then(|o| o.try_iter_pairs()).map_or_else(Vec::new, Iterator::collect);
     pay_items(2 * pairs.len())?;
     Ok(pairs)
 }
 
 /// A dict's value of a key.
-pub(super) fn entry(dict: &Value, key: &Value) -> Outcome<Option<Value>> {
+pub(crate) fn entry(dict: &Value, key: &Value) -> Outcome<Option<Value>> {
     // The engine finds `true` under 1 by chance only.
     if matches!(kind(key), Kind::Bool(_) | Kind::Int(0 | 1) | Kind::Float(0.0 | 1.0)) {
         for (other, value) in pairs(dict)? {
@@ -194,7 +194,7 @@ pub(super) fn entry(dict: &Value, key: &Value) -> Outcome<Option<Value>> {
 }
 
 /// `len(value)`.
-pub(super) fn length(value: &Value) -> Outcome<usize> {
+pub(crate) fn length(value: &Value) -> Outcome<usize> {
     match kind(value) {
         Kind::Undefined => Ok(0),
         Kind::Str(s) => {
@@ -208,7 +208,7 @@ pub(super) fn length(value: &Value) -> Outcome<usize> {
 }
 
 /// Whether a value has a length and items that can be asked for, as Jinja's `sequence` test wants.
-pub(super) fn is_sequence(value: &Value) -> bool {
+pub(crate) fn is_sequence(value: &Value) -> bool {
     match kind(value) {
         Kind::Run(run) => run.name == "range",
         // An undefined value has a length, 0, and says so.
@@ -218,7 +218,7 @@ pub(super) fn is_sequence(value: &Value) -> bool {
 }
 
 /// `value.name`.
-pub(super) fn attribute(value: &Value, name: &str) -> Outcome<Value> {
+pub(crate) fn attribute(value: &Value, name: &str) -> Outcome<Value> {
     if let Some(method) = method(value, name)? {
         return Ok(method);
     }
@@ -226,7 +226,7 @@ pub(super) fn attribute(value: &Value, name: &str) -> Outcome<Value> {
 }
 
 /// `value|attr(name)`: what a dict holds is none of it.
-pub(super) fn own(value: &Value, name: &str) -> Outcome<Value> {
+pub(crate) fn own(value: &Value, name: &str) -> Outcome<Value> {
     match kind(value) {
         Kind::Dict => Ok(method(value, name)?.unwrap_or_else(|| Missing::attribute(value, name))),
         _ => attribute(value, name),
@@ -234,7 +234,7 @@ pub(super) fn own(value: &Value, name: &str) -> Outcome<Value> {
 }
 
 /// `value[key]`.
-pub(super) fn item(value: &Value, key: &Value) -> Outcome<Value> {
+pub(crate) fn item(value: &Value, key: &Value) -> Outcome<Value> {
     let found = match (kind(value), kind(key)) {
         (Kind::Undefined, _) => return undefined(value),
         (_, Kind::Undefined) => None,
@@ -242,16 +242,16 @@ pub(super) fn item(value: &Value, key: &Value) -> Outcome<Value> {
         (Kind::Str(s), Kind::Int(_) | Kind::Bool(_)) => {
             pay(s.len())?;
             let count = s.chars().count();
-            let at = place(index(key)?, count);
+            let at = position(index(key)?, count);
             at.and_then(|at| s.chars().nth(at)).map(|c| same_markup(value, c.to_string()))
         }
         (Kind::List | Kind::Tuple, Kind::Int(_) | Kind::Bool(_)) => {
             let count = value.len().unwrap_or(0);
-            place(index(key)?, count).and_then(|at| value.get_item_by_index(at).ok())
+            position(index(key)?, count).and_then(|at| value.get_item_by_index(at).ok())
         }
         (Kind::Run(run), Kind::Int(_) | Kind::Bool(_)) if run.name == "range" => {
             let all = run.all();
-            place(index(key)?, all.len()).map(|at| all[at].clone())
+            position(index(key)?, all.len()).map(|at| all[at].clone())
         }
         (Kind::Object, Kind::Str(name)) => named(value, name)?,
         _ => None,
@@ -272,7 +272,6 @@ pub(super) fn item(value: &Value, key: &Value) -> Outcome<Value> {
 fn named(value: &Value, name: &str) -> Outcome<Option<Value>> {
     match kind(value) {
         Kind::Dict => entry(value, &Value::from(name)),
-        Kind::Tuple if value.downcast_object_ref::<Group>().is_some() => entry(value, &Value::from(name)),
         Kind::Object => Ok(value.get_attr(name).ok().filter(|found| !found.is_undefined())),
         _ => Ok(None),
     }
@@ -291,12 +290,12 @@ fn method(value: &Value, name: &str) -> Outcome<Option<Value>> {
 }
 
 /// `value.name(...)`.
-pub(super) fn call_method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+pub(crate) fn call_method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if matches!(kind(value), Kind::Undefined) {
         return Ok(undefined(value)?);
     }
     if methods::has(value, name) {
-        return Ok(methods::call(value, name, &super::calls::Args::of(args)?)?);
+        return Ok(methods::call(value, name, &crate::calls::Args::from_values(args)?)?);
     }
     if matches!(kind(value), Kind::Object) && value.downcast_object_ref::<Bound>().is_none() {
         if name == "cycle" && args.is_empty() {
@@ -320,7 +319,7 @@ fn call(state: &mut State, found: &Value, args: &[Value]) -> Result<Value, Error
 }
 
 /// What the engine asks for where an object of its own has no such method: it must not be asked again.
-pub(super) fn call_unknown(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+pub(crate) fn call_unknown(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match kind(value) {
         Kind::Object => Ok(undefined(&Missing::attribute(value, name))?),
         _ => call_method(state, value, name, args),
@@ -328,13 +327,13 @@ pub(super) fn call_unknown(state: &mut State, value: &Value, name: &str, args: &
 }
 
 /// Where an index points in so many items, counted from the end where it is negative.
-fn place(index: i128, count: usize) -> Option<usize> {
+fn position(index: i128, count: usize) -> Option<usize> {
     let at = if index < 0 { index + count as i128 } else { index };
     usize::try_from(at).ok().filter(|&at| at < count)
 }
 
 /// `value[start:stop:step]`.
-pub(super) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) -> Outcome<Value> {
+pub(crate) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) -> Outcome<Value> {
     if matches!(kind(value), Kind::Undefined) {
         return undefined(value);
     }
@@ -372,36 +371,8 @@ pub(super) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) ->
     })
 }
 
-/// A group of `groupby`: a pair, whose parts also have names.
-pub(super) fn group(grouper: Value, list: Vec<Value>) -> Value {
-    Value::from_object(Group(Tuple::from([grouper, Value::from(list)])))
-}
-
-#[derive(Debug)]
-pub(super) struct Group(Tuple);
-
-impl Object for Group {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Seq
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let place = match key.as_str() {
-            Some("grouper") => 0,
-            Some("list") => 1,
-            Some(_) => return None,
-            None => key.as_usize()?,
-        };
-        self.0.get(place).cloned()
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(2)
-    }
-}
-
 /// Values in ascending order of a key; equal ones stay as they are.
-pub(super) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, reverse: bool) -> Outcome<Vec<Value>> {
+pub(crate) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, reverse: bool) -> Outcome<Vec<Value>> {
     let mut keyed = items.into_iter().map(|item| Ok((key(&item)?, item))).collect::<Outcome<Vec<_>>>()?;
     let mut failed = None;
     pay_items(keyed.len() * (usize::BITS - keyed.len().leading_zeros()) as usize)?;
@@ -425,7 +396,7 @@ pub(super) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, 
 }
 
 /// What `a.b.0` leads to from a value, as the `attribute` of filters has it.
-pub(super) fn path(value: &Value, path: &Value) -> Outcome<Value> {
+pub(crate) fn path(value: &Value, path: &Value) -> Outcome<Value> {
     let Kind::Str(path) = kind(path) else { return item(value, path) };
     path.split('.').try_fold(value.clone(), |at, part| match part.parse::<u32>() {
         Ok(number) => item(&at, &int(number.into())),

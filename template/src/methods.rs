@@ -1,38 +1,27 @@
 //! The methods of Python's texts, lists and dicts that templates call.
 
-use super::access::{self, Run};
-use super::calls::Args;
-use super::error::{Outcome, type_error, value_error};
-use super::limits::{pay, pay_items, shallow};
-use super::value::{Kind, equal, escaped, index, int, kind, same_markup, text, type_name};
+use crate::access::{self, Run};
+use crate::calls::Args;
+use crate::error::{Outcome, type_error, value_error};
+use crate::limits::{pay, pay_items, shallow};
+use crate::value::{Kind, equal, escaped, index, int, kind, same_markup, text, type_name};
 use minijinja::Value;
 use minijinja::value::Tuple;
 
-const STR: [&str; 44] = [
+const STR: [&str; 30] = [
     "capitalize",
-    "casefold",
-    "center",
     "count",
     "endswith",
-    "expandtabs",
     "find",
     "format",
-    "format_map",
     "index",
     "isalnum",
     "isalpha",
-    "isascii",
-    "isdecimal",
     "isdigit",
-    "isidentifier",
     "islower",
-    "isnumeric",
-    "isprintable",
     "isspace",
-    "istitle",
     "isupper",
     "join",
-    "ljust",
     "lower",
     "lstrip",
     "partition",
@@ -41,7 +30,6 @@ const STR: [&str; 44] = [
     "replace",
     "rfind",
     "rindex",
-    "rjust",
     "rpartition",
     "rsplit",
     "rstrip",
@@ -49,31 +37,27 @@ const STR: [&str; 44] = [
     "splitlines",
     "startswith",
     "strip",
-    "swapcase",
     "title",
     "upper",
-    "zfill",
 ];
 const LIST: [&str; 3] = ["copy", "count", "index"];
 const LIST_CHANGES: [&str; 8] = ["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"];
 const DICT: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "values"];
 const DICT_CHANGES: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
-const INT: [&str; 2] = ["bit_length", "is_integer"];
 
 /// Whether a value has a method of that name that changes nothing.
-pub(super) fn has(value: &Value, name: &str) -> bool {
+pub(crate) fn has(value: &Value, name: &str) -> bool {
     match kind(value) {
         Kind::Str(_) => STR.contains(&name),
         Kind::List => LIST.contains(&name),
         Kind::Tuple => name == "count" || name == "index",
         Kind::Dict => DICT.contains(&name),
-        Kind::Int(_) | Kind::Bool(_) | Kind::Float(_) => INT.contains(&name),
         _ => false,
     }
 }
 
 /// Whether a method of that name would change the value, which no template may.
-pub(super) fn changes(value: &Value, name: &str) -> bool {
+pub(crate) fn changes(value: &Value, name: &str) -> bool {
     match kind(value) {
         Kind::List => LIST_CHANGES.contains(&name),
         Kind::Dict => DICT_CHANGES.contains(&name),
@@ -82,7 +66,7 @@ pub(super) fn changes(value: &Value, name: &str) -> bool {
 }
 
 /// Calls a method that [`has`] knows.
-pub(super) fn call(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
+pub(crate) fn call(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
     match kind(value) {
         Kind::Str(s) => {
             pay(s.len())?;
@@ -90,11 +74,6 @@ pub(super) fn call(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
         }
         Kind::List | Kind::Tuple => list_method(value, name, args),
         Kind::Dict => dict_method(value, name, args),
-        Kind::Int(i) => Ok(match name {
-            "bit_length" => int((i128::BITS - i.unsigned_abs().leading_zeros()).into()),
-            _ => Value::from(true),
-        }),
-        Kind::Float(x) if name == "is_integer" => Ok(Value::from(x.fract() == 0.0)),
         _ => type_error(format!("'{}' object has no method '{name}'", type_name(value))),
     }
 }
@@ -118,7 +97,7 @@ fn list_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
                     return Ok(int(at as i128));
                 }
             }
-            value_error(format!("{} is not in list", super::value::repr(wanted)?))
+            value_error(format!("{} is not in list", crate::value::repr(wanted)?))
         }
     }
 }
@@ -128,7 +107,7 @@ fn dict_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
         |shape: fn((Value, Value)) -> Value| Ok(access::pairs(value)?.into_iter().map(shape).collect::<Vec<_>>());
     match name {
         "get" => {
-            args.only("get", &["key", "default"])?;
+            args.expect_only("get", &["key", "default"])?;
             let none = Value::from(());
             Ok(access::entry(value, args.need(0, "key")?)?
                 .unwrap_or_else(|| args.get(1, "default").unwrap_or(&none).clone()))
@@ -136,7 +115,7 @@ fn dict_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
         "items" => Ok(Run::value("dict_items", pairs(|(k, v)| Value::from(Tuple::from([k, v])))?)),
         "keys" => Ok(Run::value("dict_keys", pairs(|(k, _)| k)?)),
         "values" => Ok(Run::value("dict_values", pairs(|(_, v)| v)?)),
-        "fromkeys" => super::globals::from_keys(args),
+        "fromkeys" => crate::globals::from_keys(args),
         _ => Ok(Value::from_pairs(access::pairs(value)?)),
     }
 }
@@ -154,7 +133,7 @@ fn strip_set(s: &str, args: &Args) -> Outcome<Option<Vec<char>>> {
 }
 
 /// Python's `str.isspace`: Unicode's white space and the four separators of ASCII.
-pub(super) fn is_space(c: char) -> bool {
+pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
@@ -194,11 +173,9 @@ fn str_method(value: &Value, s: &str, name: &str, args: &Args) -> Outcome<Value>
             })
         }
         "lower" => like(s.to_lowercase()),
-        "casefold" => like(s.to_lowercase().replace('ß', "ss")),
         "upper" => like(s.to_uppercase()),
         "title" => like(title(s, false)),
         "capitalize" => like(capitalize(s)),
-        "swapcase" => like(s.chars().flat_map(swap_case).collect()),
         "startswith" | "endswith" => {
             let text = part(s, args, 1)?;
             let check = |part: &str| if name == "startswith" { text.starts_with(part) } else { text.ends_with(part) };
@@ -259,7 +236,7 @@ fn str_method(value: &Value, s: &str, name: &str, args: &Args) -> Outcome<Value>
                     out.push_str(s);
                 }
                 match kind(item) {
-                    Kind::Str(part) if value.is_safe() && !item.is_safe() => out.push_str(&super::value::escape(part)),
+                    Kind::Str(part) if value.is_safe() && !item.is_safe() => out.push_str(&crate::value::escape(part)),
                     Kind::Str(part) => out.push_str(part),
                     _ => {
                         let found = type_name(item);
@@ -286,28 +263,13 @@ fn str_method(value: &Value, s: &str, name: &str, args: &Args) -> Outcome<Value>
             let count = if wanted.is_empty() { s.chars().count() + 1 } else { s.matches(wanted).count() };
             Ok(int(count as i128))
         }
-        "center" | "ljust" | "rjust" | "zfill" => like(pad(s, name, args)?),
-        "expandtabs" => like(expand_tabs(s, args.int(0, "tabsize", 8)?)?),
-        "format" => super::format::braces(value, s, args),
-        "format_map" => {
-            let names = access::pairs(args.need(0, "mapping")?)?;
-            let names = names.into_iter().filter_map(|(k, v)| Some((k.as_str()?.to_string(), v))).collect();
-            super::format::braces(value, s, &Args { places: Vec::new(), names })
-        }
-        "isdigit" | "isdecimal" => all(|c| c.is_ascii_digit()),
-        "isnumeric" => all(char::is_numeric),
+        "format" => crate::format::braces(value, s, args),
+        "isdigit" => all(|c| c.is_ascii_digit()),
         "isalpha" => all(char::is_alphabetic),
         "isalnum" => all(char::is_alphanumeric),
         "isspace" => all(is_space),
-        "isascii" => Ok(Value::from(s.is_ascii())),
-        "isprintable" => Ok(Value::from(!s.chars().any(char::is_control))),
-        "isidentifier" => {
-            let first = s.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
-            Ok(Value::from(first && s.chars().all(|c| c.is_alphanumeric() || c == '_')))
-        }
         "islower" => Ok(Value::from(s.chars().any(char::is_lowercase) && !s.chars().any(char::is_uppercase))),
         "isupper" => Ok(Value::from(s.chars().any(char::is_uppercase) && !s.chars().any(char::is_lowercase))),
-        "istitle" => Ok(Value::from(s.chars().any(char::is_alphabetic) && title(s, false) == s)),
         _ => type_error(format!("str.{name} makes what no template can print")),
     }
 }
@@ -328,7 +290,7 @@ fn part<'s>(s: &'s str, args: &Args, place: usize) -> Outcome<&'s str> {
 }
 
 /// `str.replace`: at most `count` times where that is not negative.
-pub(super) fn replace(s: &str, old: &str, new: &str, count: i128) -> Outcome<String> {
+pub(crate) fn replace(s: &str, old: &str, new: &str, count: i128) -> Outcome<String> {
     let most = usize::try_from(count).unwrap_or(usize::MAX);
     let places = if old.is_empty() { s.chars().count() + 1 } else { s.matches(old).count() };
     pay(s.len().saturating_add(places.min(most).saturating_mul(new.len())))?;
@@ -370,7 +332,7 @@ fn split_lines(s: &str, keep: bool) -> Vec<String> {
 }
 
 /// Every word with a capital; words are runs of letters, or what Jinja's filter takes for one.
-pub(super) fn title(s: &str, jinja: bool) -> String {
+pub(crate) fn title(s: &str, jinja: bool) -> String {
     let mut out = String::with_capacity(s.len());
     let mut inside = false;
     for c in s.chars() {
@@ -385,60 +347,13 @@ pub(super) fn title(s: &str, jinja: bool) -> String {
 }
 
 /// The first character large, the others small.
-pub(super) fn capitalize(s: &str) -> String {
+pub(crate) fn capitalize(s: &str) -> String {
     let mut chars = s.chars();
     chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect())
 }
 
-fn swap_case(c: char) -> Vec<char> {
-    if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect() }
-}
-
-fn pad(s: &str, name: &str, args: &Args) -> Outcome<String> {
-    let width = usize::try_from(index(args.need(0, "width")?)?).unwrap_or(0);
-    let fill = args.str(1, "fillchar", if name == "zfill" { "0" } else { " " })?;
-    if fill.chars().count() != 1 {
-        return type_error("The fill character must be exactly one character long");
-    }
-    let missing = width.saturating_sub(s.chars().count());
-    pay(missing.saturating_mul(4))?;
-    let fill = |n: usize| fill.repeat(n);
-    Ok(match name {
-        "ljust" => s.to_string() + &fill(missing),
-        "rjust" => fill(missing) + s,
-        "zfill" => match s.strip_prefix(['+', '-']) {
-            Some(rest) => s[..1].to_string() + &fill(missing) + rest,
-            None => fill(missing) + s,
-        },
-        _ => {
-            let left = missing / 2 + (missing & width & 1);
-            fill(left) + s + &fill(missing - left)
-        }
-    })
-}
-
-fn expand_tabs(s: &str, size: i128) -> Outcome<String> {
-    let size = usize::try_from(size).unwrap_or(0);
-    pay(s.matches('\t').count().saturating_mul(size))?;
-    let (mut out, mut column) = (String::new(), 0);
-    for c in s.chars() {
-        match c {
-            '\t' => {
-                let spaces = if size == 0 { 0 } else { size - column % size };
-                out.push_str(&" ".repeat(spaces));
-                column += spaces;
-            }
-            _ => {
-                out.push(c);
-                column = if c == '\n' || c == '\r' { 0 } else { column + 1 };
-            }
-        }
-    }
-    Ok(out)
-}
-
 /// Items in a row as a list, not nested too deep.
-pub(super) fn list(items: Vec<Value>) -> Outcome<Value> {
+pub(crate) fn list(items: Vec<Value>) -> Outcome<Value> {
     pay_items(items.len())?;
     shallow(Value::from(items))
 }

@@ -1,17 +1,18 @@
 //! Jinja's tests: what may stand behind `is`.
 
-use super::access::{self, Bound};
-use super::calls::Args;
-use super::error::{Outcome, raise};
-use super::value::{Kind, binary, compare, contains, equal, kind, text};
+use crate::access::{self, Bound};
+use crate::arithmetic::binary;
+use crate::calls::Args;
+use crate::error::{Outcome, raise};
+use crate::value::{Kind, compare, contains, equal, kind, text};
 use minijinja::Value;
 use std::cmp::Ordering;
 
 /// A test: the value, and what stands in parentheses.
-pub(super) type Check = fn(&Value, &Args) -> Outcome<bool>;
+pub(crate) type Check = fn(&Value, &Args) -> Outcome<bool>;
 
 /// Every test by its name.
-pub(super) const ALL: [(&str, Check); 39] = [
+pub(crate) const ALL: [(&str, Check); 39] = [
     ("boolean", |v, _| Ok(matches!(kind(v), Kind::Bool(_)))),
     ("callable", |v, _| Ok(is_callable(v))),
     ("defined", |v, _| Ok(!matches!(kind(v), Kind::Undefined))),
@@ -21,7 +22,7 @@ pub(super) const ALL: [(&str, Check); 39] = [
     ("escaped", |v, _| Ok(v.is_safe())),
     ("even", |v, _| equal(&binary("%", v, &Value::from(2))?, &Value::from(0))),
     ("false", |v, _| Ok(matches!(kind(v), Kind::Bool(false)))),
-    ("filter", |v, _| Ok(v.as_str().is_some_and(|name| super::filters::find(name).is_some()))),
+    ("filter", |v, _| Ok(v.as_str().is_some_and(|name| crate::filters::find(name).is_some()))),
     ("float", |v, _| Ok(matches!(kind(v), Kind::Float(_)))),
     ("ge", |v, a| ordered(">=", v, a)),
     ("greaterthan", |v, a| ordered(">", v, a)),
@@ -56,12 +57,12 @@ pub(super) const ALL: [(&str, Check); 39] = [
 ];
 
 /// The test of a name.
-pub(super) fn find(name: &str) -> Option<Check> {
+pub(crate) fn find(name: &str) -> Option<Check> {
     ALL.iter().find(|(known, _)| *known == name).map(|(_, check)| *check)
 }
 
 /// As [`find`], with Jinja's error.
-pub(super) fn need(name: &str) -> Outcome<Check> {
+pub(crate) fn need(name: &str) -> Outcome<Check> {
     find(name).map_or_else(|| raise("TemplateRuntimeError", format!("No test named '{name}'.")), Ok)
 }
 
@@ -70,7 +71,7 @@ fn ordered(op: &str, value: &Value, args: &Args) -> Outcome<bool> {
 }
 
 /// Whether an operator that compares holds between two values.
-pub(super) fn holds(op: &str, a: &Value, b: &Value) -> Outcome<bool> {
+pub(crate) fn holds(op: &str, a: &Value, b: &Value) -> Outcome<bool> {
     match op {
         "==" => equal(a, b),
         "!=" => Ok(!equal(a, b)?),

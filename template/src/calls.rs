@@ -1,13 +1,13 @@
 //! The arguments of a call: by place or by name, as Python has them.
 
-use super::error::{Outcome, type_error};
-use super::value::{index, text};
+use crate::error::{Outcome, type_error};
+use crate::value::{index, text};
 use minijinja::Value;
 use minijinja::value::Kwargs;
 
 /// What a filter, a test, a method or a function is called with.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Those without a name, in order.
     pub places: Vec<Value>,
     /// Those with one.
@@ -16,7 +16,7 @@ pub(super) struct Args {
 
 impl Args {
     /// The engine puts those with a name into one value behind the others.
-    pub fn of(values: &[Value]) -> Outcome<Args> {
+    pub fn from_values(values: &[Value]) -> Outcome<Args> {
         let mut args = Args::default();
         for value in values {
             if value.is_kwargs() {
@@ -33,19 +33,19 @@ impl Args {
     }
 
     /// Refuses more arguments, or others, than `names` are.
-    pub fn only(&self, of: &str, names: &[&str]) -> Outcome<()> {
+    pub fn expect_only(&self, function: &str, names: &[&str]) -> Outcome<()> {
         if self.places.len() > names.len() {
             return type_error(format!(
-                "{of}() takes at most {} arguments ({} given)",
+                "{function}() takes at most {} arguments ({} given)",
                 names.len(),
                 self.places.len() + self.names.len()
             ));
         }
         for (name, _) in &self.names {
             match names.iter().position(|n| n == name) {
-                None => return type_error(format!("{of}() got an unexpected keyword argument '{name}'")),
+                None => return type_error(format!("{function}() got an unexpected keyword argument '{name}'")),
                 Some(at) if at < self.places.len() => {
-                    return type_error(format!("{of}() got multiple values for argument '{name}'"));
+                    return type_error(format!("{function}() got multiple values for argument '{name}'"));
                 }
                 _ => {}
             }

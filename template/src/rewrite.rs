@@ -8,15 +8,15 @@
 //! methods, what a loop goes over, and names, which then say what is missing. Plain text becomes a printed constant, so
 //! that all output is counted in one place.
 
-use super::error::TemplateError;
-use super::limits::{BRANCHES, SOURCE, TOKENS};
+use crate::error::{Resource, TemplateError};
+use crate::limits::{BRANCHES, SOURCE, TOKENS};
 use minijinja::Value;
 use minijinja::machinery::ast::{self, BinOpKind, CallArg, CompareOpKind, Expr, Spanned, Stmt, UnaryOpKind};
 use minijinja::machinery::{Span, Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 /// The language as transformers sets it up.
-pub(super) fn syntax() -> SyntaxConfig {
+pub(crate) fn syntax() -> SyntaxConfig {
     SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().unwrap_or_default()
 }
 
@@ -26,10 +26,10 @@ fn syntax_error(error: &minijinja::Error) -> TemplateError {
 }
 
 /// Holds a template's text against the limits, and reads it.
-pub(super) fn read<'t>(source: &'t str) -> Result<Stmt<'t>, TemplateError> {
+pub(crate) fn read<'t>(source: &'t str) -> Result<Stmt<'t>, TemplateError> {
     let limit = |what, limit: usize| TemplateError::Limit { what, limit: limit as u64 };
     if source.len() > SOURCE {
-        return Err(limit("bytes of template", SOURCE));
+        return Err(limit(Resource::Source, SOURCE));
     }
     // The parser, and all that goes over the tree, is as deep on the stack as these are many.
     let (mut run, mut branches) = (0, 0);
@@ -40,10 +40,10 @@ pub(super) fn read<'t>(source: &'t str) -> Result<Stmt<'t>, TemplateError> {
             _ => run += 1,
         }
         if run > TOKENS {
-            return Err(limit("words between two braces", TOKENS));
+            return Err(limit(Resource::Words, TOKENS));
         }
         if branches > BRANCHES {
-            return Err(limit("branches", BRANCHES));
+            return Err(limit(Resource::Branches, BRANCHES));
         }
     }
     let tree = parse(source, "chat template", syntax()).map_err(|e| syntax_error(&e))?;

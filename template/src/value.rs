@@ -1,18 +1,17 @@
-//! Values as Python has them: types and their names, `str` and `repr`, equality, order, arithmetic.
+//! Values as Python has them: types and their names, `str` and `repr`, equality, order.
 //!
-//! Chat templates are written for Jinja in Python, where `{{ None }}` is "None", `1 + "a"` an error and `7 // -2` -4. What
-//! the engine would do otherwise is done here; [`super::rewrite`] sends every operator this way.
+//! Chat templates are written for Jinja in Python, where `{{ None }}` is "None" and `1 == true`.
 
-use super::access::{self, Bound, Group, Missing, Run};
-use super::error::{Outcome, raise, type_error, value_error};
-use super::limits::{DEPTH, ITEM, exceeded, pay, pay_items, shallow};
+use crate::access::{self, Bound, Missing, Run};
+use crate::error::{Outcome, Resource, type_error, value_error};
+use crate::limits::{DEPTH, ITEM, exceeded, pay, shallow};
 use minijinja::Value;
-use minijinja::value::{Tuple, ValueKind};
+use minijinja::value::ValueKind;
 use std::cmp::Ordering;
 use std::fmt::Write;
 
 /// What a value is.
-pub(super) enum Kind<'v> {
+pub(crate) enum Kind<'v> {
     Undefined,
     None,
     Bool(bool),
@@ -28,7 +27,7 @@ pub(super) enum Kind<'v> {
     Object,
 }
 
-pub(super) fn kind(value: &Value) -> Kind<'_> {
+pub(crate) fn kind(value: &Value) -> Kind<'_> {
     match value.kind() {
         ValueKind::Undefined => Kind::Undefined,
         ValueKind::None => Kind::None,
@@ -39,7 +38,7 @@ pub(super) fn kind(value: &Value) -> Kind<'_> {
         },
         ValueKind::String => Kind::Str(value.as_str().unwrap_or_default()),
         _ if value.downcast_object_ref::<Missing>().is_some() => Kind::Undefined,
-        _ if value.is_tuple() || value.downcast_object_ref::<Group>().is_some() => Kind::Tuple,
+        _ if value.is_tuple() => Kind::Tuple,
         ValueKind::Map if access::is_dict(value) => Kind::Dict,
         ValueKind::Seq => Kind::List,
         _ => value.downcast_object_ref::<Run>().map_or(Kind::Object, Kind::Run),
@@ -47,7 +46,7 @@ pub(super) fn kind(value: &Value) -> Kind<'_> {
 }
 
 /// A type's name in Python.
-pub(super) fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match kind(value) {
         Kind::Undefined => "Undefined",
         Kind::None => "NoneType",
@@ -65,7 +64,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 }
 
 /// A value's `str()`.
-pub(super) fn text(value: &Value) -> Outcome<String> {
+pub(crate) fn text(value: &Value) -> Outcome<String> {
     let mut out = String::new();
     match kind(value) {
         Kind::Str(s) => out.push_str(s),
@@ -76,7 +75,7 @@ pub(super) fn text(value: &Value) -> Outcome<String> {
 }
 
 /// A value's `repr()`.
-pub(super) fn repr(value: &Value) -> Outcome<String> {
+pub(crate) fn repr(value: &Value) -> Outcome<String> {
     let mut out = String::new();
     write_repr(&mut out, value, DEPTH)?;
     Ok(out)
@@ -84,7 +83,7 @@ pub(super) fn repr(value: &Value) -> Outcome<String> {
 
 fn write_repr(out: &mut String, value: &Value, left: usize) -> Outcome<()> {
     if left == 0 {
-        return Err(exceeded("lists within lists", DEPTH as u64));
+        return Err(exceeded(Resource::Nesting, DEPTH as u64));
     }
     let before = out.len();
     let items = |out: &mut String, open: &str, items: Vec<Value>, close: &str| {
@@ -177,26 +176,17 @@ fn is_printable(c: char) -> bool {
 }
 
 /// A float as Python prints it: the shortest digits that come back, an exponent below 1e-4 and from 1e16 on.
-pub(super) fn float_text(x: f64) -> String {
-    if x.is_nan() {
-        return "nan".into();
+pub(crate) fn float_text(x: f64) -> String {
+    // Rust's own debugging form has the same bounds; only its exponent is shorter, and its NaN has capitals.
+    let text = format!("{x:?}");
+    match text.split_once('e') {
+        Some((digits, exponent)) => format!("{digits}e{:+03}", exponent.parse::<i32>().unwrap_or(0)),
+        None => text.to_ascii_lowercase(),
     }
-    if x.is_infinite() {
-        return if x > 0.0 { "inf".into() } else { "-inf".into() };
-    }
-    let scientific = format!("{x:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) || x == 0.0 {
-        let plain = format!("{x}");
-        return if plain.contains('.') { plain } else { plain + ".0" };
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
 /// `&`, `<`, `>` and both quotes as HTML writes them.
-pub(super) fn escape(s: &str) -> String {
+pub(crate) fn escape(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     for c in s.chars() {
         match c {
@@ -212,18 +202,18 @@ pub(super) fn escape(s: &str) -> String {
 }
 
 /// A text that is safe if `like` is: what is done to markup is markup.
-pub(super) fn same_markup(like: &Value, text: String) -> Value {
+pub(crate) fn same_markup(like: &Value, text: String) -> Value {
     if like.is_safe() { Value::from_safe_string(text) } else { Value::from(text) }
 }
 
 /// A value's text, escaped unless it is markup already.
-pub(super) fn escaped(value: &Value) -> Outcome<String> {
+pub(crate) fn escaped(value: &Value) -> Outcome<String> {
     let plain = text(value)?;
     Ok(if value.is_safe() { plain } else { escape(&plain) })
 }
 
 /// A dict of these pairs. Of keys that are equal, as `1` and `true` are, the first one stays, with the last one's value.
-pub(super) fn dict(pairs: Vec<(Value, Value)>) -> Outcome<Value> {
+pub(crate) fn dict(pairs: Vec<(Value, Value)>) -> Outcome<Value> {
     let mut kept: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
     // The engine's own maps take all keys that are equal for one, but for booleans.
     let booleans = pairs.iter().any(|(key, _)| matches!(kind(key), Kind::Bool(_)));
@@ -242,17 +232,18 @@ pub(super) fn dict(pairs: Vec<(Value, Value)>) -> Outcome<Value> {
     shallow(Value::from_pairs(kept))
 }
 
-pub(super) fn int(value: i128) -> Value {
+pub(crate) fn int(value: i128) -> Value {
     i64::try_from(value).map_or_else(|_| Value::from(value), Value::from)
 }
 
 /// Two numbers as Python would compute with them.
-enum Numbers {
+pub(crate) enum Numbers {
     Ints(i128, i128),
     Floats(f64, f64),
 }
 
-fn number(value: &Value) -> Option<Result<i128, f64>> {
+/// A number: whole, or a float. A truth is 0 or 1.
+pub(crate) fn number(value: &Value) -> Option<Result<i128, f64>> {
     match kind(value) {
         Kind::Bool(yes) => Some(Ok(yes.into())),
         Kind::Int(i) => Some(Ok(i)),
@@ -261,7 +252,8 @@ fn number(value: &Value) -> Option<Result<i128, f64>> {
     }
 }
 
-fn numbers(a: &Value, b: &Value) -> Option<Numbers> {
+/// Two of them, made alike.
+pub(crate) fn numbers(a: &Value, b: &Value) -> Option<Numbers> {
     Some(match (number(a)?, number(b)?) {
         (Ok(a), Ok(b)) => Numbers::Ints(a, b),
         (a, b) => Numbers::Floats(a.map_or_else(|x| x, |i| i as f64), b.map_or_else(|x| x, |i| i as f64)),
@@ -269,13 +261,13 @@ fn numbers(a: &Value, b: &Value) -> Option<Numbers> {
 }
 
 /// `a == b`.
-pub(super) fn equal(a: &Value, b: &Value) -> Outcome<bool> {
+pub(crate) fn equal(a: &Value, b: &Value) -> Outcome<bool> {
     same(a, b, DEPTH)
 }
 
 fn same(a: &Value, b: &Value, left: usize) -> Outcome<bool> {
     if left == 0 {
-        return Err(exceeded("lists within lists", DEPTH as u64));
+        return Err(exceeded(Resource::Nesting, DEPTH as u64));
     }
     pay(ITEM / 2)?;
     if let Some(numbers) = numbers(a, b) {
@@ -312,7 +304,7 @@ fn all<T>(mut of: impl Iterator<Item = T>, check: impl Fn(T) -> Outcome<bool>) -
 }
 
 /// How `a` stands to `b` for the operator `op`, where they have an order; None where nothing holds (NaN).
-pub(super) fn compare(op: &str, a: &Value, b: &Value) -> Outcome<Option<Ordering>> {
+pub(crate) fn compare(op: &str, a: &Value, b: &Value) -> Outcome<Option<Ordering>> {
     if let Some(numbers) = numbers(a, b) {
         return Ok(match numbers {
             Numbers::Ints(a, b) => Some(a.cmp(&b)),
@@ -340,7 +332,7 @@ pub(super) fn compare(op: &str, a: &Value, b: &Value) -> Outcome<Option<Ordering
 }
 
 /// `item in container`.
-pub(super) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
+pub(crate) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
     match kind(container) {
         Kind::Undefined => Ok(false),
         Kind::Str(s) => {
@@ -363,144 +355,8 @@ pub(super) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
     }
 }
 
-fn unsupported<T>(op: &str, a: &Value, b: &Value) -> Outcome<T> {
-    type_error(format!("unsupported operand type(s) for {op}: '{}' and '{}'", type_name(a), type_name(b)))
-}
-
-fn checked(result: Option<i128>) -> Outcome<Value> {
-    result.map_or_else(|| raise("OverflowError", "an integer has more than 127 bits"), |i| Ok(int(i)))
-}
-
-/// `a op b`, as Python computes it.
-pub(super) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
-    let formats = op == "%" && matches!(kind(a), Kind::Str(_));
-    for operand in [a, b] {
-        if matches!(kind(operand), Kind::Undefined) && op != "~" && !formats {
-            return access::undefined(operand);
-        }
-    }
-    match op {
-        "~" => {
-            let joined = text(a)? + &text(b)?;
-            pay(joined.len())?;
-            return Ok(Value::from(joined));
-        }
-        "+" => match (kind(a), kind(b)) {
-            (Kind::Str(x), Kind::Str(y)) => {
-                pay(x.len() + y.len())?;
-                return if a.is_safe() || b.is_safe() {
-                    Ok(Value::from_safe_string(escaped(a)? + &escaped(b)?))
-                } else {
-                    Ok(Value::from([x, y].concat()))
-                };
-            }
-            (Kind::List, Kind::List) => {
-                return Ok(Value::from([access::items(a)?, access::items(b)?].concat()));
-            }
-            (Kind::Tuple, Kind::Tuple) => {
-                return Ok(Value::from(Tuple::from([access::items(a)?, access::items(b)?].concat())));
-            }
-            (Kind::Str(_), _) => {
-                return type_error(format!("can only concatenate str (not \"{}\") to str", type_name(b)));
-            }
-            (Kind::List, _) => {
-                return type_error(format!("can only concatenate list (not \"{}\") to list", type_name(b)));
-            }
-            (Kind::Tuple, _) => {
-                return type_error(format!("can only concatenate tuple (not \"{}\") to tuple", type_name(b)));
-            }
-            _ => {}
-        },
-        "*" => {
-            let times = |v: &Value| match kind(v) {
-                Kind::Int(n) => Some(usize::try_from(n.max(0)).unwrap_or(usize::MAX)),
-                Kind::Bool(yes) => Some(yes.into()),
-                _ => None,
-            };
-            for (of, count) in [(a, b), (b, a)] {
-                let list = matches!(kind(of), Kind::List | Kind::Tuple);
-                if let (Kind::Str(s), Some(n)) = (kind(of), times(count)) {
-                    pay(s.len().saturating_mul(n))?;
-                    return Ok(same_markup(of, s.repeat(n)));
-                } else if let (true, Some(n)) = (list, times(count)) {
-                    let items = access::items(of)?;
-                    pay_items(items.len().saturating_mul(n))?;
-                    let many: Vec<Value> = items.iter().cycle().take(items.len() * n).cloned().collect();
-                    return Ok(if of.is_tuple() { Value::from(Tuple::from(many)) } else { Value::from(many) });
-                } else if list || matches!(kind(of), Kind::Str(_)) {
-                    return type_error(format!("can't multiply sequence by non-int of type '{}'", type_name(count)));
-                }
-            }
-        }
-        "%" if formats => return super::format::percent(a, b),
-        "|" => {
-            if let (Kind::Dict, Kind::Dict) = (kind(a), kind(b)) {
-                return dict([access::pairs(a)?, access::pairs(b)?].concat());
-            }
-        }
-        _ => {}
-    }
-    let Some(numbers) = numbers(a, b) else {
-        return unsupported(if op == "**" { "** or pow()" } else { op }, a, b);
-    };
-    let zero = |message: &str| raise("ZeroDivisionError", message);
-    match (op, numbers) {
-        ("+", Numbers::Ints(a, b)) => checked(a.checked_add(b)),
-        ("-", Numbers::Ints(a, b)) => checked(a.checked_sub(b)),
-        ("*", Numbers::Ints(a, b)) => checked(a.checked_mul(b)),
-        ("/" | "//" | "%", Numbers::Ints(_, 0)) => zero(match op {
-            "/" => "division by zero",
-            "//" => "integer division or modulo by zero",
-            _ => "integer modulo by zero",
-        }),
-        ("/", Numbers::Ints(a, b)) => Ok(Value::from(a as f64 / b as f64)),
-        ("//", Numbers::Ints(a, b)) => checked(floor_div(a, b)),
-        ("%", Numbers::Ints(a, b)) => checked(floor_div(a, b).map(|q| a - q * b)),
-        ("**", Numbers::Ints(0, ..=-1)) => zero("0.0 cannot be raised to a negative power"),
-        ("**", Numbers::Ints(a, b @ ..=-1)) => Ok(Value::from((a as f64).powf(b as f64))),
-        ("**", Numbers::Ints(a, b)) => checked(u32::try_from(b).ok().and_then(|b| a.checked_pow(b))),
-        ("+", Numbers::Floats(a, b)) => Ok(Value::from(a + b)),
-        ("-", Numbers::Floats(a, b)) => Ok(Value::from(a - b)),
-        ("*", Numbers::Floats(a, b)) => Ok(Value::from(a * b)),
-        ("/", Numbers::Floats(_, 0.0)) => zero("float division by zero"),
-        ("//", Numbers::Floats(_, 0.0)) => zero("float floor division by zero"),
-        ("%", Numbers::Floats(_, 0.0)) => zero("float modulo"),
-        ("/", Numbers::Floats(a, b)) => Ok(Value::from(a / b)),
-        ("//", Numbers::Floats(a, b)) => Ok(Value::from(((a - float_mod(a, b)) / b).round())),
-        ("%", Numbers::Floats(a, b)) => Ok(Value::from(float_mod(a, b))),
-        ("**", Numbers::Floats(a, b)) => Ok(Value::from(a.powf(b))),
-        _ => unsupported(op, a, b),
-    }
-}
-
-fn floor_div(a: i128, b: i128) -> Option<i128> {
-    let quotient = a.checked_div(b)?;
-    Some(if a % b != 0 && (a < 0) != (b < 0) { quotient - 1 } else { quotient })
-}
-
-fn float_mod(a: f64, b: f64) -> f64 {
-    let rest = a % b;
-    if rest == 0.0 {
-        0.0f64.copysign(b)
-    } else if (rest < 0.0) != (b < 0.0) {
-        rest + b
-    } else {
-        rest
-    }
-}
-
-/// `-a`.
-pub(super) fn negative(a: &Value) -> Outcome<Value> {
-    match number(a) {
-        Some(Ok(i)) => checked(i.checked_neg()),
-        Some(Err(x)) => Ok(Value::from(-x)),
-        None if matches!(kind(a), Kind::Undefined) => access::undefined(a),
-        None => type_error(format!("bad operand type for unary -: '{}'", type_name(a))),
-    }
-}
-
 /// A whole number, where Python would take the value for one.
-pub(super) fn index(value: &Value) -> Outcome<i128> {
+pub(crate) fn index(value: &Value) -> Outcome<i128> {
     match number(value) {
         Some(Ok(i)) => Ok(i),
         _ => type_error(format!("'{}' object cannot be interpreted as an integer", type_name(value))),
@@ -508,7 +364,7 @@ pub(super) fn index(value: &Value) -> Outcome<i128> {
 }
 
 /// `int(text)`, in a base.
-pub(super) fn parse_int(text: &str, base: u32) -> Outcome<i128> {
+pub(crate) fn parse_int(text: &str, base: u32) -> Outcome<i128> {
     let bad = || value_error(format!("invalid literal for int() with base {base}: {}", repr(&Value::from(text))?));
     let trimmed = text.trim().replace('_', "");
     let (sign, digits) = match trimmed.strip_prefix('-') {
@@ -527,7 +383,7 @@ pub(super) fn parse_int(text: &str, base: u32) -> Outcome<i128> {
 }
 
 /// `float(text)`.
-pub(super) fn parse_float(text: &str) -> Outcome<f64> {
+pub(crate) fn parse_float(text: &str) -> Outcome<f64> {
     let bad = || value_error(format!("could not convert string to float: {}", repr(&Value::from(text))?));
     text.trim().replace('_', "").parse().map_or_else(|_| bad(), Ok)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// What is wrong with a template, or with a conversation for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TemplateError {
     /// The template is not what its language allows.
     #[error("the chat template cannot be read: line {line}: {cause}")]
@@ -30,17 +31,20 @@ pub enum TemplateError {
     /// The template wants more time, memory or depth than any honest one needs.
     #[error("the chat template was stopped: it needs more than {limit} {what}")]
     Limit {
-        /// Of what.
-        what: &'static str,
+        /// What it needs too much of.
+        what: Resource,
         /// How much it may have.
         limit: u64,
     },
-    /// The conversation is none.
+    /// What is to be rendered has not the form of a conversation, or cannot be rendered as it asks to be.
     #[error("the conversation cannot be rendered: {cause}")]
     Conversation {
         /// What is wrong with it.
         cause: String,
     },
+    /// The engine panicked over the template: a fault of the engine, or of this crate.
+    #[error("the chat template fails on this conversation: panic: the engine cannot bear this template")]
+    Panicked,
     /// The system has no thread to run the template on.
     #[error("cannot start the thread that renders the chat template: {cause}")]
     Thread {
@@ -49,9 +53,43 @@ pub enum TemplateError {
     },
 }
 
+/// What a template may use only so much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resource {
+    /// Bytes of the template's text.
+    Source,
+    /// Words between two braces, which the parser nests.
+    Words,
+    /// `elif` branches, which the parser nests.
+    Branches,
+    /// Instructions of the engine.
+    Instructions,
+    /// Bytes made or looked at.
+    Work,
+    /// Lists within lists.
+    Nesting,
+    /// Calls within calls.
+    Calls,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Resource::Source => "bytes of template",
+            Resource::Words => "words between two braces",
+            Resource::Branches => "branches",
+            Resource::Instructions => "instructions",
+            Resource::Work => "bytes of work",
+            Resource::Nesting => "lists within lists",
+            Resource::Calls => "calls within calls",
+        })
+    }
+}
+
 /// An error on its way out of a template: it travels as the source of the engine's own.
 #[derive(Clone, Debug)]
-pub(super) struct Raise(pub TemplateError);
+pub(crate) struct Raise(pub TemplateError);
 
 impl fmt::Display for Raise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,19 +106,19 @@ impl From<Raise> for minijinja::Error {
 }
 
 /// What a template's operation comes to.
-pub(super) type Outcome<T> = Result<T, Raise>;
+pub(crate) type Outcome<T> = Result<T, Raise>;
 
 /// An error of the kind that Python or Jinja calls `kind`.
-pub(super) fn raise<T>(kind: &'static str, message: impl Into<String>) -> Outcome<T> {
+pub(crate) fn raise<T>(kind: &'static str, message: impl Into<String>) -> Outcome<T> {
     Err(Raise(TemplateError::Failed { kind, message: message.into() }))
 }
 
 /// A value of the wrong type.
-pub(super) fn type_error<T>(message: impl Into<String>) -> Outcome<T> {
+pub(crate) fn type_error<T>(message: impl Into<String>) -> Outcome<T> {
     raise("TypeError", message)
 }
 
 /// A value of the right type that will not do.
-pub(super) fn value_error<T>(message: impl Into<String>) -> Outcome<T> {
+pub(crate) fn value_error<T>(message: impl Into<String>) -> Outcome<T> {
     raise("ValueError", message)
 }

@@ -1,10 +1,10 @@
 //! The `tojson` filter as transformers has it: Python's `json.dumps`.
 
-use super::access;
-use super::calls::Args;
-use super::error::{Outcome, type_error};
-use super::limits::{DEPTH, exceeded, pay};
-use super::value::{Kind, float_text, kind, text, type_name};
+use crate::access;
+use crate::calls::Args;
+use crate::error::{Outcome, Resource, type_error};
+use crate::limits::{DEPTH, exceeded, pay};
+use crate::value::{Kind, float_text, kind, text, type_name};
 use minijinja::Value;
 use std::fmt::Write;
 
@@ -17,13 +17,13 @@ struct Style {
 }
 
 /// `tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
-pub(super) fn to_json(value: &Value, args: &Args) -> Outcome<Value> {
-    args.only("tojson", &["ensure_ascii", "indent", "separators", "sort_keys"])?;
+pub(crate) fn to_json(value: &Value, args: &Args) -> Outcome<Value> {
+    args.expect_only("tojson", &["ensure_ascii", "indent", "separators", "sort_keys"])?;
     let indent = match args.get(1, "indent").map(|v| (kind(v), v)) {
         None | Some((Kind::None, _)) => None,
         Some((Kind::Str(s), _)) => Some(s.to_string()),
         Some((_, v)) => {
-            let spaces = usize::try_from(super::value::index(v)?).unwrap_or(0);
+            let spaces = usize::try_from(crate::value::index(v)?).unwrap_or(0);
             pay(spaces)?;
             Some(" ".repeat(spaces))
         }
@@ -43,7 +43,7 @@ pub(super) fn to_json(value: &Value, args: &Args) -> Outcome<Value> {
 
 fn write(out: &mut String, value: &Value, style: &Style, depth: usize) -> Outcome<()> {
     if depth > DEPTH {
-        return Err(exceeded("lists within lists", DEPTH as u64));
+        return Err(exceeded(Resource::Nesting, DEPTH as u64));
     }
     let before = out.len();
     let line = |out: &mut String, depth: usize| {

@@ -10,7 +10,7 @@ enum At {
 
 /// The same template with line ends as `\n`, `generation` as a scope of its own, and strings with no escapes but those
 /// that the engine reads as Python does.
-pub(super) fn spell(source: &str) -> String {
+pub(crate) fn respell_template(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut at) = (source.as_str(), At::Text);
@@ -37,7 +37,7 @@ pub(super) fn spell(source: &str) -> String {
                 let literal = &rest[..take];
                 if literal.contains('\\') && literal.len() > 1 && literal.ends_with(c) {
                     out.push(c);
-                    respell(&literal[1..take - 1], &mut out);
+                    respell_literal(&literal[1..take - 1], &mut out);
                     out.push(c);
                     rest = &rest[take..];
                     continue;
@@ -68,7 +68,7 @@ fn spell_code(code: &str) -> String {
         let literal = &rest[..take];
         if take > 1 && literal.contains('\\') && literal.ends_with(c) {
             out.push(c);
-            respell(&literal[1..take - 1], &mut out);
+            respell_literal(&literal[1..take - 1], &mut out);
             out.push(c);
         } else {
             out.push_str(literal);
@@ -135,7 +135,7 @@ fn string_length(text: &str, quote: char) -> usize {
 }
 
 /// A literal's inside with Python's escapes resolved, and those written anew that are needed.
-fn respell(inside: &str, out: &mut String) {
+fn respell_literal(inside: &str, out: &mut String) {
     let mut chars = inside.chars();
     let mut put = |c: char| match c {
         '\\' => out.push_str("\\\\"),
@@ -201,7 +201,7 @@ fn respell(inside: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::spell;
+    use super::respell_template;
 
     #[test]
     fn only_what_differs_is_spelt_anew() {
@@ -212,21 +212,21 @@ mod tests {
             "{",
         ];
         for text in same {
-            assert_eq!(spell(text), text);
+            assert_eq!(respell_template(text), text);
         }
-        assert_eq!(spell("{%- generation -%}x{% endgeneration %}"), "{%- with -%}x{% endwith %}");
-        assert_eq!(spell("{{ '{% generation %}' }}"), "{{ '{% generation %}' }}");
-        assert_eq!(spell("a\r\nb\rc"), "a\nb\nc");
-        assert_eq!(spell(r#"{{ "\/\d\x41\u00e9\U0001F600\101\"" }}"#), "{{ \"\\\\/\\\\dAé😀A\\\"\" }}");
-        assert_eq!(spell(r#"{{ {'a': '\/}}', 'b': {}} }}\/"#), r#"{{ {'a': '\\/}}', 'b': {}} }}\/"#);
-        assert_eq!(spell(r#"{{ "\ud83d\ude00" }}"#), "{{ \"😀\" }}");
-        assert_eq!(spell(r#"{{ "\xg" }}"#), r#"{{ "\xg" }}"#);
+        assert_eq!(respell_template("{%- generation -%}x{% endgeneration %}"), "{%- with -%}x{% endwith %}");
+        assert_eq!(respell_template("{{ '{% generation %}' }}"), "{{ '{% generation %}' }}");
+        assert_eq!(respell_template("a\r\nb\rc"), "a\nb\nc");
+        assert_eq!(respell_template(r#"{{ "\/\d\x41\u00e9\U0001F600\101\"" }}"#), "{{ \"\\\\/\\\\dAé😀A\\\"\" }}");
+        assert_eq!(respell_template(r#"{{ {'a': '\/}}', 'b': {}} }}\/"#), r#"{{ {'a': '\\/}}', 'b': {}} }}\/"#);
+        assert_eq!(respell_template(r#"{{ "\ud83d\ude00" }}"#), "{{ \"😀\" }}");
+        assert_eq!(respell_template(r#"{{ "\xg" }}"#), r#"{{ "\xg" }}"#);
     }
 
     #[test]
     fn what_does_not_end_is_kept() {
         for text in ["{{ 'a", "{% raw %} {{", "{# x", "{% generation", "{{ {", "{{ '\\", "{{ '\\u12", "{{ { '"] {
-            assert!(!spell(text).is_empty());
+            assert!(!respell_template(text).is_empty());
         }
     }
 }

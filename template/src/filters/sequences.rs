@@ -1,13 +1,14 @@
 //! Filters of what has items: choosing, ordering and grouping them.
 
 use super::need;
-use crate::template::access::{self, Missing, Run};
-use crate::template::calls::Args;
-use crate::template::checks;
-use crate::template::error::{Outcome, raise, type_error};
-use crate::template::limits::{pay, pay_items, shallow};
-use crate::template::methods::list;
-use crate::template::value::{self, Kind, compare, equal, int, kind, same_markup, text, type_name};
+use crate::access::{self, Missing, Run};
+use crate::arithmetic;
+use crate::calls::Args;
+use crate::checks;
+use crate::error::{Outcome, raise, type_error};
+use crate::limits::{pay, pay_items, shallow};
+use crate::methods::list;
+use crate::value::{self, Kind, compare, equal, int, kind, same_markup, text, type_name};
 use minijinja::Value;
 use minijinja::value::Tuple;
 use std::cmp::Ordering;
@@ -28,38 +29,6 @@ fn generator(items: Vec<Value>) -> Outcome<Value> {
     Ok(Run::value("generator", items))
 }
 
-/// Pieces of so many items, the last filled up where something to fill with is given.
-pub(super) fn batch(v: &Value, a: &Args) -> Outcome<Value> {
-    let count = usize::try_from(value::index(a.need(0, "linecount")?)?).unwrap_or(0).max(1);
-    let mut pieces: Vec<Vec<Value>> = access::items(v)?.chunks(count).map(<[Value]>::to_vec).collect();
-    if let (Some(fill), Some(last)) = (a.get(1, "fill_with").filter(|f| !f.is_none()), pieces.last_mut()) {
-        pay_items(count)?;
-        last.resize(count, fill.clone());
-    }
-    generator(pieces.into_iter().map(Value::from).collect())
-}
-
-/// So many pieces of equal size, the first of them one longer where it does not come out even.
-pub(super) fn slice(v: &Value, a: &Args) -> Outcome<Value> {
-    let items = access::items(v)?;
-    let Some(count) = usize::try_from(value::index(a.need(0, "slices")?)?).ok().filter(|&n| n > 0) else {
-        return raise("ZeroDivisionError", "integer division or modulo by zero");
-    };
-    pay_items(count)?;
-    let (size, longer) = (items.len() / count, items.len() % count);
-    let (mut pieces, mut at) = (Vec::new(), 0);
-    for piece in 0..count {
-        let end = at + size + usize::from(piece < longer);
-        let mut piece_items = items[at..end].to_vec();
-        at = end;
-        if let Some(fill) = a.get(1, "fill_with").filter(|f| !f.is_none() && piece >= longer && longer > 0) {
-            piece_items.push(fill.clone());
-        }
-        pieces.push(Value::from(piece_items));
-    }
-    generator(pieces)
-}
-
 /// A key to sort by: texts without regard to case, unless it is asked for.
 fn folded(v: &Value, sensitive: bool) -> Outcome<Value> {
     match kind(v) {
@@ -72,7 +41,7 @@ fn folded(v: &Value, sensitive: bool) -> Outcome<Value> {
 }
 
 pub(super) fn dict_sort(v: &Value, a: &Args) -> Outcome<Value> {
-    a.only("do_dictsort", &["case_sensitive", "by", "reverse"])?;
+    a.expect_only("do_dictsort", &["case_sensitive", "by", "reverse"])?;
     if !matches!(kind(v), Kind::Dict) {
         return raise("AttributeError", format!("'{}' object has no attribute 'items'", type_name(v)));
     }
@@ -111,27 +80,6 @@ fn some(v: &Value) -> Outcome<Vec<Value>> {
 /// The part of an item that filters work by.
 pub(super) fn by_attribute(item: &Value, attribute: Option<&Value>) -> Outcome<Value> {
     attribute.filter(|a| !a.is_none()).map_or_else(|| Ok(item.clone()), |path| access::path(item, path))
-}
-
-pub(super) fn group_by(v: &Value, a: &Args) -> Outcome<Value> {
-    a.only("do_groupby", &["attribute", "default", "case_sensitive"])?;
-    let (attribute, sensitive) = (a.need(0, "attribute")?, a.flag(2, "case_sensitive", false));
-    let grouper = |item: &Value| {
-        let part = access::path(item, attribute)?;
-        let absent = matches!(kind(&part), Kind::Undefined);
-        Ok(a.get(1, "default").filter(|_| absent).cloned().unwrap_or(part))
-    };
-    let sorted = access::sorted(access::items(v)?, |item| folded(&grouper(item)?, sensitive), false)?;
-    let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
-    for item in sorted {
-        let part = grouper(&item)?;
-        let key = folded(&part, sensitive)?;
-        match groups.last_mut() {
-            Some((last, _, items)) if equal(last, &key)? => items.push(item),
-            _ => groups.push((key, part, vec![item])),
-        }
-    }
-    list(groups.into_iter().map(|(_, part, items)| access::group(part, items)).collect())
 }
 
 pub(super) fn items(v: &Value, _: &Args) -> Outcome<Value> {
@@ -219,7 +167,7 @@ pub(super) fn reverse(v: &Value, _: &Args) -> Outcome<Value> {
 }
 
 pub(super) fn sort(v: &Value, a: &Args) -> Outcome<Value> {
-    a.only("do_sort", &["reverse", "case_sensitive", "attribute"])?;
+    a.expect_only("do_sort", &["reverse", "case_sensitive", "attribute"])?;
     let sensitive = a.flag(1, "case_sensitive", false);
     let attribute = a.get(2, "attribute");
     let paths: Vec<Value> = match attribute.map(kind) {
@@ -235,12 +183,13 @@ pub(super) fn sort(v: &Value, a: &Args) -> Outcome<Value> {
 }
 
 pub(super) fn sum(v: &Value, a: &Args) -> Outcome<Value> {
-    a.only("sync_do_sum", &["attribute", "start"])?;
+    a.expect_only("sync_do_sum", &["attribute", "start"])?;
     let start = a.get(1, "start").cloned().unwrap_or_else(|| int(0));
     if let Kind::Str(_) = kind(&start) {
         return type_error("sum() can't sum strings [use ''.join(seq) instead]");
     }
-    let add = |so_far: Value, item: &Value| value::binary("+", &so_far, &by_attribute(item, a.get(0, "attribute"))?);
+    let add =
+        |so_far: Value, item: &Value| arithmetic::binary("+", &so_far, &by_attribute(item, a.get(0, "attribute"))?);
     access::items(v)?.iter().try_fold(start, add)
 }
 

@@ -1,0 +1,12 @@
+//! Python's two ways of putting values into a text: `"%s" % x` and `"{}".format(x)`.
+//!
+//! `minijinja::formatting` writes the digits of numbers ([`spec`]). The rest is ours, because Python's differs: `!r` and
+//! `%r`, formats within formats, `{:%}` and `{:=5}`, widths in characters, markup, undefined values that raise an
+//! error, Python's errors, and what all of it costs.
+
+mod braces;
+mod percent;
+mod spec;
+
+pub(crate) use braces::braces;
+pub(crate) use percent::percent;

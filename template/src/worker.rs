@@ -1,0 +1,68 @@
+//! The thread on which a template is compiled once and rendered any number of times.
+//!
+//! Parsing and running a hostile template can nest deep, so both need a stack larger than callers have
+//! ([`STACK`]). Compiled instructions borrow from the template's text; on a thread of their own, text and instructions
+//! are plain local variables of [`serve`].
+
+use crate::Clock;
+use crate::engine::Program;
+use crate::error::TemplateError;
+use crate::limits::STACK;
+use minijinja::Value;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+/// What is to be rendered, and where the text goes.
+struct Request {
+    context: Value,
+    now: Clock,
+    reply: Sender<Result<String, TemplateError>>,
+}
+
+/// The way to a template's thread, which ends when the last clone of this is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    requests: Sender<Request>,
+}
+
+impl Worker {
+    /// Starts a thread and compiles a template there.
+    pub fn start(source: String) -> Result<Worker, TemplateError> {
+        let (requests, inbox) = channel();
+        let (reply, compiled) = channel();
+        thread::Builder::new()
+            .name("template".into())
+            .stack_size(STACK)
+            .spawn(move || serve(&source, reply, &inbox))
+            .map_err(|e| TemplateError::Thread { cause: e.to_string() })?;
+        // Nothing arrives where the thread panicked.
+        compiled.recv().unwrap_or(Err(TemplateError::Panicked))?;
+        Ok(Worker { requests })
+    }
+
+    /// Has a text rendered and waits for it.
+    pub fn render(&self, context: Value, now: Clock) -> Result<String, TemplateError> {
+        let (reply, text) = channel();
+        self.requests.send(Request { context, now, reply }).map_err(|_| TemplateError::Panicked)?;
+        text.recv().unwrap_or(Err(TemplateError::Panicked))
+    }
+}
+
+/// Compiles the template, says whether that went well, and answers requests until nobody can send one.
+fn serve(source: &str, compiled: Sender<Result<(), TemplateError>>, inbox: &Receiver<Request>) {
+    let mut program = match Program::compile(source) {
+        Ok(program) => program,
+        Err(e) => {
+            // Whoever asked is waiting: this cannot fail.
+            _ = compiled.send(Err(e));
+            return;
+        }
+    };
+    _ = compiled.send(Ok(()));
+    for Request { context, now, reply } in inbox {
+        // A panic of the engine is the end of one rendering, not of the template.
+        let text = catch_unwind(AssertUnwindSafe(|| program.render(context, now)));
+        _ = reply.send(text.unwrap_or(Err(TemplateError::Panicked)));
+    }
+}
