@@ -5,7 +5,7 @@
 #     scripts/ptx.sh --check          compare with what is committed, write nothing
 #     scripts/ptx.sh --only NAME      registers of the kernels whose name has NAME in it, write nothing
 #
-# Needs no GPU and no driver: NVRTC and ptxas come from pip, pinned, into the folder ptx-tools of $CARGO_TARGET_DIR (or
+# Needs no GPU and no driver: NVRTC, ptxas and BLAKE3 come from pip, pinned, into the folder ptx-tools of $CARGO_TARGET_DIR (or
 # target), once. Prints of every kernel, as ptxas compiles the PTX for sm_80 and sm_90, registers a thread and bytes
 # spilled. Exit codes: 0 all is well; 1 a kernel does not compile, spills, or --check found a
 # difference; 2 something is missing.
@@ -24,20 +24,21 @@ while [ $# -gt 0 ]; do
 done
 
 # Newer ones give PTX that a driver of CUDA 13.0 does not take.
-version=13.0.88
+version=13.0.88 blake3=1.0.11
 tools=${CARGO_TARGET_DIR:-$PWD/target}/ptx-tools
 [ "$(uname -sm)" = "Linux x86_64" ] || { echo "error: this runs on Linux on x86-64" >&2; exit 2; }
 command -v python3 >/dev/null || { echo "error: missing python3" >&2; exit 2; }
-if [ ! -e "$tools/$version" ]; then
+if [ ! -e "$tools/$version-$blake3" ]; then
     rm -rf "$tools"
     python3 -m pip install --quiet --no-deps --disable-pip-version-check --root-user-action=ignore --retries 1 --timeout 20 --target "$tools" \
-        "nvidia-cuda-nvrtc==$version" "nvidia-cuda-nvcc==$version" ||
-        { echo "error: pip could not get nvidia-cuda-nvrtc and nvidia-cuda-nvcc $version" >&2; exit 2; }
-    touch "$tools/$version"
+        "nvidia-cuda-nvrtc==$version" "nvidia-cuda-nvcc==$version" "blake3==$blake3" ||
+        { echo "error: pip could not get nvidia-cuda-nvrtc and nvidia-cuda-nvcc $version and blake3 $blake3" >&2; exit 2; }
+    touch "$tools/$version-$blake3"
 fi
 
-TOOLS=$tools/nvidia/cu13 CHECK=$check ONLY=$only exec python3 - <<'PYTHON'
-import ctypes, hashlib, os, pathlib, re, subprocess, sys, tempfile
+PYTHONPATH=$tools TOOLS=$tools/nvidia/cu13 CHECK=$check ONLY=$only exec python3 - <<'PYTHON'
+import ctypes, os, pathlib, re, subprocess, sys, tempfile
+from blake3 import blake3
 
 TOOLS = pathlib.Path(os.environ["TOOLS"])
 KERNELS = pathlib.Path("runtime/src/cuda/kernels")
@@ -124,7 +125,7 @@ def row(good, what):
 
 source, only, status = text(), os.environ["ONLY"], 0
 body = small(compiled(source, "sm_90"), VERSION)
-ptx = f"// kernels {hashlib.sha256(source.encode()).hexdigest()}\n{body}"
+ptx = f"// kernels {blake3(source.encode()).hexdigest()}\n{body}"
 if os.environ["CHECK"]:
     status |= row(PTX.exists() and PTX.read_text() == ptx, f"{PTX} is what the kernels' text gives ({len(ptx)} bytes)")
 elif not only:

@@ -66,7 +66,7 @@ impl Hashes {
     fn end(&mut self, name: &str) {
         let blake3 = std::mem::take(&mut self.blake3).finalize().to_hex().to_string();
         let sha256 = std::mem::take(&mut self.sha).finalize();
-        let sha256 = self.sha256.then(|| sha256.iter().map(|byte| format!("{byte:02x}")).collect());
+        let sha256 = self.sha256.then(|| nanoserve_format::hex(&sha256));
         let bytes = std::mem::take(&mut self.at) as u64;
         self.done.push(Hashed { name: name.to_string(), bytes, blake3, sha256 });
     }

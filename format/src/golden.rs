@@ -54,7 +54,7 @@ impl GoldenRow {
         order.sort_unstable_by(larger);
         let hash: Hash = blake3::hash(bytemuck::cast_slice(logits)).into();
         let top = order.into_iter().map(|id| (id, logits[id as usize])).collect();
-        GoldenRow { position, hash: Some(crate::header::hex(&hash)), top }
+        GoldenRow { position, hash: Some(crate::hex(&hash)), top }
     }
 }
 

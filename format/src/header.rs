@@ -2,6 +2,7 @@
 
 use crate::encoding::Shape;
 use crate::error::{FormatError, Result};
+use crate::hex::hex;
 use crate::sign::{SIGNATURE_PLACE, Signature};
 use byteorder::{ByteOrder, LittleEndian as LE, WriteBytesExt};
 use std::fmt;
@@ -35,11 +36,6 @@ pub const HASH_BYTES: usize = 32;
 
 /// A BLAKE3 hash.
 pub type Hash = [u8; HASH_BYTES];
-
-/// A hash as people compare it.
-pub(crate) fn hex(hash: &Hash) -> String {
-    blake3::Hash::from_bytes(*hash).to_hex().to_string()
-}
 
 /// What a section holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,8 +227,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Header> {
     let table = &bytes[PREAMBLE_BYTES..end];
     let (got, expected) = (root(bytes, table), &bytes[HASHED_PREAMBLE..64]);
     if got != expected {
-        let expected = expected.try_into().expect("32 bytes");
-        return Err(FormatError::HeaderHash { got: hex(&got), expected: hex(&expected) });
+        return Err(FormatError::HeaderHash { got: hex(&got), expected: hex(expected) });
     }
     let signature = Signature::decode(&bytes[SIGNATURE_PLACE])?;
     Ok(Header { sections: decode_sections(table, end as u64, file_len)?, root: got, signature, end: end as u64 })

@@ -37,6 +37,7 @@ mod error;
 mod float;
 mod golden;
 mod header;
+mod hex;
 mod keys;
 #[allow(unsafe_code)]
 mod map;
@@ -62,6 +63,7 @@ pub use encoding::{Encoding, EncodingSet, INPUT_BLOCK, InputForm, PANEL_ROWS, Sh
 pub use error::{FormatError, Result};
 pub use golden::{Golden, GoldenRow, GoldenRun, KEPT_LOGITS, TokenizerVector, TokenizerVectors};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
+pub use hex::hex;
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use map::NsvFile;
 pub use meta::{GenerationDefaults, LicenseFile, Provenance, SourceFile};

@@ -2,9 +2,8 @@
 
 use crate::encoding::{Encoding, EncodingSet, Shape};
 use crate::error::{FormatError, Result};
-use crate::header::{
-    self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind, hex,
-};
+use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
+use crate::hex::hex;
 use crate::recipe::Recipe;
 use crate::schema::{self, Role};
 use crate::sign::Signature;

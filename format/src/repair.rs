@@ -11,7 +11,8 @@
 //! name in one step.
 
 use crate::error::{FormatError, Result};
-use crate::header::{Hash, SectionKind, hex};
+use crate::header::{Hash, SectionKind};
+use crate::hex::hex;
 use crate::map::{NsvFile, map};
 use crate::reader::{Damage, Layout, parse};
 use crate::sign::{SIGNATURE_PLACE, Signature};

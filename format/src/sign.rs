@@ -4,7 +4,8 @@
 //! but only once the bytes were held against them: who relies on a signer calls [`NsvFile::check`](crate::NsvFile::check) too.
 
 use crate::error::{FormatError, Result};
-use crate::header::{Hash, PREAMBLE_BYTES, hex};
+use crate::header::{Hash, PREAMBLE_BYTES};
+use crate::hex::hex;
 use crate::keys::{PublicKey, SecretKey};
 use crate::reader::Layout;
 use byteorder::{ByteOrder, LittleEndian as LE};

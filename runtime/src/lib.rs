@@ -32,18 +32,25 @@
 //! The order of every sum is fixed in `docs/arithmetic.md`: results do not depend on the instruction set, on the number of
 //! threads, or on how a prompt is cut into steps.
 
-pub mod backend;
-pub mod chat;
-pub mod cpu;
-pub mod cuda;
-pub mod diagnose;
-pub mod engine;
-mod error;
-pub mod generate;
-
+// The inner circle: what a program builds on. It changes with a version number.
 pub use backend::KvType;
 pub use engine::{Engine, EngineOptions, Logits, Sequence, Session, Span, Wants};
 pub use error::{DeviceError, GrammarError, Limit, PromptCacheError, Result, RuntimeError, SamplingError, StopError};
 pub use generate::sampler::SamplingOptions;
 pub use generate::{GenerateOptions, Generation, StopReason, Timings};
 pub use nanoserve_tokenizer::{TextStream, Tokenizer, TokenizerError};
+
+pub mod chat;
+pub mod engine;
+mod error;
+pub mod generate;
+
+// Open to this project's own programs and tests. They may change at any time.
+#[doc(hidden)]
+pub mod backend;
+#[doc(hidden)]
+pub mod cpu;
+#[doc(hidden)]
+pub mod cuda;
+#[doc(hidden)]
+pub mod diagnose;

@@ -31,7 +31,7 @@ fn size(bytes: u64) -> String {
 
 /// All of it.
 pub fn json(report: &Report) -> String {
-    let root = report.root.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let root = report.root.map(|hash| nanoserve_format::hex(&hash));
     let worst = report.worst_snr.as_ref().map(|w| serde_json::json!({"tensor": w.tensor, "db": w.db}));
     let warnings: Vec<String> = report.warnings.iter().map(ToString::to_string).collect();
     serde_json::json!({

@@ -65,10 +65,6 @@ fn open(path: &Path) -> Result<NsvFile> {
     NsvFile::open(path).map_err(RuntimeError::from).map_err(console::in_file(path))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// One line for each part that is damaged.
 fn damage_lines(damage: &[Damage]) -> String {
     let line = |d: &Damage| format!("DAMAGED: {} bytes {}..{}\n", d.what, d.range.start, d.range.end);

@@ -1,10 +1,10 @@
 //! Makes a damaged file whole.
 
-use super::{damage_lines, hex, print};
+use super::{damage_lines, print};
 use crate::console;
 use anyhow::Result;
 use clap::Args;
-use nanoserve_format::{RepairError, Repaired, repair};
+use nanoserve_format::{RepairError, Repaired, hex, repair};
 use nanoserve_runtime::RuntimeError;
 use serde_json::json;
 use std::path::PathBuf;

@@ -1,11 +1,11 @@
 //! What a file holds, whether its bytes are intact, and who signed it.
 
 use super::provenance::{self, Part};
-use super::{damage_lines, hex, open, print, switches};
+use super::{damage_lines, open, print, switches};
 use crate::console;
 use anyhow::{Result, bail};
 use clap::Args;
-use nanoserve_format::{Damage, NsvFile, PublicKey, SectionKind};
+use nanoserve_format::{Damage, NsvFile, PublicKey, SectionKind, hex};
 use nanoserve_runtime::RuntimeError;
 use serde_json::json;
 use std::fmt::Write;

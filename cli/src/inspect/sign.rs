@@ -1,10 +1,10 @@
 //! Signs a file, in place.
 
-use super::{damage_lines, hex, open, print};
+use super::{damage_lines, open, print};
 use crate::console;
 use anyhow::Result;
 use clap::Args;
-use nanoserve_format::{SecretKey, Signature};
+use nanoserve_format::{SecretKey, Signature, hex};
 use nanoserve_runtime::RuntimeError;
 use serde_json::json;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! text       kernels.cu with the files that it includes, one translation unit
-//! embedded   PTX made of that text beforehand (scripts/ptx.sh); its first line has the text's SHA-256
+//! embedded   PTX made of that text beforehand (scripts/ptx.sh); its first line has the text's BLAKE3
 //! image      machine code for this GPU, from the cache, or
 //!              from the embedded PTX, by the driver's own compiler: nothing else is needed
 //!              from the text, by NVRTC, where the text has changed since the PTX was made
@@ -13,7 +13,6 @@
 //! behind it; one that is damaged is made again. Without a cache folder the code is made at each start.
 
 use super::device::DeviceError;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// The kernels' files by name, the first of which includes the others.
@@ -81,8 +80,7 @@ type Compile<'a> = &'a dyn Fn(&str, (u32, u32)) -> Result<Vec<u8>, DeviceError>;
 
 /// Whether PTX was made of a text.
 fn made_of(ptx: &str, text: &str) -> bool {
-    let hash: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-    ptx.lines().next() == Some(&format!("// kernels {hash}"))
+    ptx.lines().next() == Some(&format!("// kernels {}", blake3::hash(text.as_bytes())))
 }
 
 /// Machine code of all kernels for a GPU. `link` is the driver's compiler for PTX, `driver` its version.

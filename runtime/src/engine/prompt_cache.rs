@@ -21,7 +21,7 @@ use crate::backend::rope::unstretched;
 use crate::backend::{Backend, BackendKind, KvType};
 use crate::engine::session::Session;
 use crate::error::Result;
-use nanoserve_format::{Hash, replace};
+use nanoserve_format::{Hash, hex, replace};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -48,10 +48,6 @@ fn kv_code(kv_type: KvType) -> u32 {
         KvType::F32 => 0,
         KvType::F16 => 1,
     }
-}
-
-fn hex(hash: &[u8]) -> String {
-    hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 impl PromptCache {
@@ -95,7 +91,7 @@ impl PromptCache {
             return Err(damaged("its hash is not that of its bytes".into()));
         }
         if bytes[16..48] != root[..] {
-            let (what, got, expected) = ("the model with root", hex(&bytes[16..48]), hex(root));
+            let (what, got, expected) = ("the model with root", hex(&bytes[16..24]), hex(&root[..8]));
             return Err(PromptCacheError::Mismatch { path, what, got, expected });
         }
         let kept = words(12).next().unwrap_or_default();
