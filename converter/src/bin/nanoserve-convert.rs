@@ -1,5 +1,5 @@
-//! `nanoserve-convert SOURCE OUT.nsv`: arguments, progress, report, exit codes; and the last step, for which it asks the
-//! runtime: the library does not know it.
+//! `nanoserve-convert SOURCE OUT.nsv`: arguments, progress, report, exit codes; and the last step, which runs the
+//! model: the library does not depend on the runtime.
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -146,7 +146,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tells on standard error; when nobody listens there any more, there is nobody to tell.
+/// Prints to standard error. If that is closed, the message is lost.
 fn tell(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -181,7 +181,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();
     ctrlc::set_handler(move || {
-        // The second time, whatever still runs is not worth waiting for.
+        // On the second Ctrl-C, do not wait for what still runs.
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED.into());
         }
@@ -222,7 +222,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn print(text: &str) -> std::io::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
-        // A reader that went away has read enough.
+        // A reader that closed the pipe has read enough.
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e),
         _ => Ok(()),
     }
@@ -250,7 +250,7 @@ fn last_step(
     Ok(sections)
 }
 
-/// Tells what a comparison found.
+/// Prints what a comparison found.
 fn compared(comparison: &Comparison, args: &Args) -> anyhow::Result<ExitCode> {
     let Comparison { tensors, differences } = comparison;
     let text = if args.json {
@@ -270,7 +270,7 @@ fn compared(comparison: &Comparison, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-/// The bar on stderr; hidden where that is no terminal.
+/// The bar on stderr; hidden if that is not a terminal.
 struct Bar(ProgressBar, bool);
 
 impl Bar {
@@ -316,7 +316,7 @@ fn summary(report: &Report, args: &Args) -> String {
     )
 }
 
-/// A file's size as people say it.
+/// A file's size in decimal units.
 fn size(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64, "bytes");
     for next in ["kB", "MB", "GB", "TB"] {
