@@ -1,4 +1,4 @@
-//! What a conversion is made of, in bytes of a bf16 source a second: packing panels, hashing, and the demo from folder to
+//! Measures a conversion, in bytes of a bf16 source a second: packing panels, hashing, and the demo from folder to
 //! file.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

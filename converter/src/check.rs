@@ -1,4 +1,4 @@
-//! A file held against its sources: everything is derived again, nothing is written.
+//! Compares a file with its sources: everything is converted again, nothing is written.
 
 use crate::encode::Encoder;
 use crate::error::{ConvertError, Problems, Result};
@@ -18,21 +18,21 @@ use std::sync::atomic::AtomicBool;
 pub struct Comparison {
     /// Tensors compared.
     pub tensors: usize,
-    /// What is not as the sources make it.
+    /// What differs from what the sources give.
     pub differences: Vec<Difference>,
 }
 
-/// A part of a file that is not as the sources make it.
+/// A part of a file that differs from what the sources give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The tensor or section.
     pub what: String,
-    /// In what it differs.
+    /// How it differs.
     pub how: String,
 }
 
-/// Converts again in memory, in the encoding that the file `options.output` has, and compares with that file; what a file
-/// answered when it was run is not compared.
+/// Converts again in memory, in the encodings of the file `options.output`, and compares the result with that file. The
+/// file's recorded answers are not compared.
 ///
 /// # Errors
 /// Every problem of the sources at once, a cancellation, or a file that cannot be read.
@@ -42,7 +42,7 @@ pub fn compare(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) 
     pool.install(|| run(options, &watch, |hashes| hf::open(&options.source, None, hashes, &watch)))
 }
 
-/// Compares with what is made of the input that `open` gives, which may begin with the hashes of its files.
+/// Compares with the input that `open` returns; `open` may begin to hash its files.
 pub(crate) fn run(
     options: &Options,
     watch: &Watch,
@@ -97,9 +97,9 @@ pub(crate) fn run(
     Ok(Comparison { tensors: file.layout().tensors.len(), differences })
 }
 
-/// In what a tensor differs from what the source makes of it.
+/// How a tensor differs from what its source gives; None if it does not.
 fn tensor(file: &NsvFile, entry: &TensorEntry, input: &Input, watch: &Watch) -> Result<Option<String>> {
-    // What the head of a tied model is compared with is the embedding.
+    // The head of a tied model is an alias: its bytes are compared as the embedding.
     let Some(weight) = input.weights.get(&entry.name) else { return Ok(None) };
     let encoder = Encoder::new(weight, &input.files, entry.shape, entry.encoding);
     let stored = &file.bytes()[entry.range.clone()];

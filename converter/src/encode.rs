@@ -1,8 +1,8 @@
-//! Source rows to panels, in parallel, with the error that rounding makes.
+//! Encodes source rows into panels, in parallel, and measures the error of rounding.
 //!
 //! Sixteen rows at a time are read as f32 into a small buffer, checked and packed, straight from the map: nothing
 //! larger than a panel is ever held. A value that cannot be stored does not end the work, so that one run finds them
-//! all; whoever asked sees them in [`Encoder::faults`].
+//! all; [`Encoder::faults`] returns them.
 
 use crate::error::{Result, What};
 use crate::input::{SourceFile, Weight};
@@ -14,31 +14,31 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// The bits of an infinity: every magnitude from here on is not finite.
+/// The bits of infinity: no magnitude from here on is finite.
 const INFINITE: i32 = 0x7f80_0000;
-/// Values that stay in the nearest cache.
-const NEAR: usize = 4096;
+/// Number of values that stay in the L1 cache.
+const CACHED_VALUES: usize = 4096;
 /// Pieces that one thread checks at a time when nothing is written.
 const CHECK_PIECES: usize = 8;
 
 thread_local! {
-    /// A piece's values, kept from piece to piece.
+    /// Buffer for a piece's values, reused from piece to piece.
     static VALUES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A tensor on its way from source to panels.
+/// The encoder of one tensor.
 pub(crate) struct Encoder<'m> {
     weight: &'m Weight,
-    /// The weight's.
+    /// The weight's bytes in the source.
     bytes: &'m [u8],
     shape: Shape,
     encoding: Encoding,
     found: Mutex<Found>,
 }
 
-/// What was found on the way. Kept by piece, so that no result depends on who came first.
+/// What encoding found. Squares are kept by piece, so that no result depends on the order of threads.
 struct Found {
-    /// By piece.
+    /// One for each piece.
     squares: Vec<Squares>,
     not_finite: u64,
     first_not_finite: Option<(usize, f32)>,
@@ -46,7 +46,7 @@ struct Found {
 }
 
 impl<'m> Encoder<'m> {
-    /// An encoder of a weight of these files, which has that shape.
+    /// An encoder of `weight`, which is in `files` and has `shape`.
     pub fn new(weight: &'m Weight, files: &'m [SourceFile], shape: Shape, encoding: Encoding) -> Self {
         let squares = vec![Squares::default(); shape.pieces()];
         let found = Found { squares, not_finite: 0, first_not_finite: None, first_out_of_range: None };
@@ -61,7 +61,7 @@ impl<'m> Encoder<'m> {
         }
     }
 
-    /// Encodes pieces into `out`, which is as long as they are.
+    /// Encodes pieces into `out`, which has their encoded length.
     pub fn fill(&self, pieces: Range<usize>, out: &mut [u8], watch: &Watch) -> Result<()> {
         let piece_bytes = out.len() / pieces.len();
         VALUES.with_borrow_mut(|values| {
@@ -73,7 +73,7 @@ impl<'m> Encoder<'m> {
         })
     }
 
-    /// Encodes a piece, by way of `values`; how many bytes of the source it took.
+    /// Encodes a piece, with `values` as its buffer; returns how many bytes of the source it read.
     fn fill_piece(&self, piece: usize, out: &mut [u8], values: &mut Vec<f32>) -> usize {
         let (rows, cols, per_piece) = self.geometry();
         let stored = self.weight.stored;
@@ -82,9 +82,9 @@ impl<'m> Encoder<'m> {
         values.resize(n * cols, 0.0);
         let source = &self.bytes[stored.bytes(first_row * cols)..][..stored.bytes(n * cols)];
         let (mut largest, matrix) = (0, matches!(self.shape, Shape::Matrix(..)));
-        for (values, source) in values.chunks_mut(NEAR).zip(source.chunks(stored.bytes(NEAR))) {
+        for (values, source) in values.chunks_mut(CACHED_VALUES).zip(source.chunks(stored.bytes(CACHED_VALUES))) {
             self.weight.read(source, values);
-            // Encodings that round find what is not finite themselves.
+            // Encodings that round find values that are not finite themselves.
             if !matrix || self.encoding.is_exact() {
                 largest = largest.max(largest_bits(values));
             }
@@ -103,12 +103,12 @@ impl<'m> Encoder<'m> {
         source.len()
     }
 
-    /// Does all that [`Encoder::fill`] does, and drops the panels.
+    /// As [`Encoder::fill`], but drops the panels.
     pub fn check(&self, watch: &Watch) -> Result<()> {
         self.pieces(watch, |_, _| {})
     }
 
-    /// Encodes everything and shows it to `see`, in no order: where in the tensor it belongs, and the bytes.
+    /// Encodes everything and passes it to `see`, in any order: the offset within the tensor, and the bytes.
     pub fn pieces(&self, watch: &Watch, see: impl Fn(usize, &[u8]) + Sync) -> Result<()> {
         let (pieces, bytes) = (self.shape.pieces(), self.shape.bytes(self.encoding));
         let piece_bytes = bytes.expect("the tensor's bytes are mapped, so their count fits") / pieces;
@@ -121,7 +121,7 @@ impl<'m> Encoder<'m> {
         })
     }
 
-    /// What cannot be stored.
+    /// The values that cannot be stored.
     pub fn faults(&self) -> Vec<What> {
         let (_, cols, _) = self.geometry();
         let (found, first_row) = (self.found(), self.weight.first_row);
@@ -139,7 +139,7 @@ impl<'m> Encoder<'m> {
         not_finite.into_iter().chain(out_of_range).collect()
     }
 
-    /// Signal to noise in dB, once all is encoded; None where nothing was rounded.
+    /// Signal-to-noise ratio in dB, once all is encoded; None if there is no measured error.
     pub fn snr_db(&self) -> Option<f64> {
         let Squares { signal, noise } = self.found().squares.iter().fold(Squares::default(), |sum, s| sum + *s);
         (noise > 0.0).then(|| 10.0 * (signal / noise).log10())
@@ -167,8 +167,8 @@ impl<'m> Encoder<'m> {
     }
 }
 
-/// The bits of the largest magnitude. As integers they order like the magnitudes, NaNs last; no branch, so that the
-/// compiler makes it wide.
+/// The bits of the largest magnitude. As integers they order like the magnitudes, NaNs last. There is no branch, so the
+/// compiler can vectorize this.
 fn largest_bits(values: &[f32]) -> i32 {
     values.iter().fold(0, |m, x| m.max((x.to_bits() & 0x7fff_ffff) as i32))
 }

@@ -1,11 +1,11 @@
-//! What a conversion is made of, whatever form it came in.
+//! The input of a conversion, whatever form of checkpoint it comes from.
 //!
-//! Each form of checkpoint has a folder of its own in this crate, which ends where an [`Input`] begins: it understands its
-//! own files, notes what is wrong with them, and says of each tensor where its bytes are and what has to be done to them.
-//! All that follows (encoding, sections, hashes, comparison) knows an [`Input`] alone.
+//! Each form of checkpoint has a folder of its own in this crate, which makes an [`Input`]: it reads its own files,
+//! notes what is wrong with them, and says for each tensor where its bytes are and what must be done to them.
+//! Everything after that (encoding, sections, hashes, comparison) knows only an [`Input`].
 //!
-//! To add another form: fill an [`Input`]. Where it stores values in a type of its own, that type joins [`Stored`]; where
-//! its values are not yet those that the model computes with, what is missing joins [`Transform`].
+//! To add another form, fill an [`Input`]. If it stores values in a type of its own, add the type to [`Stored`]; if its
+//! values are not yet those that the model computes with, add the missing step to [`Transform`].
 
 use crate::report::Warning;
 use crate::sidecars::Sidecars;
@@ -16,25 +16,25 @@ use nanoserve_format::{ModelSpec, Provenance};
 use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 
-/// A model to convert, with nothing wrong in it but, perhaps, values of weights.
+/// A model to convert, checked except for the values of its weights.
 #[derive(Debug)]
 pub(crate) struct Input {
     /// The model.
     pub spec: ModelSpec,
     /// Every stored tensor of the model, by its canonical name.
     pub weights: BTreeMap<String, Weight>,
-    /// What stands beside the weights.
+    /// What accompanies the weights.
     pub sidecars: Sidecars,
     /// Every file that was read, for [`Weight::bytes`] and for the record of sources.
     pub files: Vec<SourceFile>,
-    /// Where it says it comes from; the rest of the record follows from the conversion.
+    /// Where the source says it comes from; the conversion fills in the rest of the record.
     pub origin: Provenance,
-    /// What somebody may want to know.
+    /// Oddities that do not stop the conversion.
     pub warnings: Vec<Warning>,
 }
 
 impl Input {
-    /// Bytes of all weights, as they are stored.
+    /// Bytes of all weights, as the source stores them.
     pub fn weight_bytes(&self) -> usize {
         self.weights.values().map(|weight| weight.bytes(&self.files).len()).sum()
     }
@@ -52,9 +52,9 @@ pub(crate) struct SourceFile {
 /// Bytes of a file.
 #[derive(Debug)]
 pub(crate) enum Bytes {
-    /// Mapped: they come when they are needed.
+    /// Mapped: pages are read when they are needed.
     Mapped(Mmap),
-    /// Read.
+    /// Read into memory.
     Held(Vec<u8>),
 }
 
@@ -69,20 +69,20 @@ impl Deref for Bytes {
     }
 }
 
-/// Where the values of one of the model's tensors are, and how they become those that the model wants.
+/// Where the values of one of the model's tensors are, and how they become the values that the model computes with.
 #[derive(Clone, Debug)]
 pub(crate) struct Weight {
-    /// What the source calls the tensor that it is, or is a part of: for messages.
+    /// The source's name of the tensor that it is or is part of, for messages.
     pub name: String,
-    /// Which of the source's files it is in.
+    /// Index of its file in [`Input::files`].
     pub file: usize,
-    /// Where in that file: row after row.
+    /// Where its bytes are in that file, row after row.
     pub range: Range<usize>,
-    /// Rows (of a vector, elements) before its own in the source's tensor: messages count from there.
+    /// Rows (of a vector, elements) before it in the source's tensor; messages count from the start of that tensor.
     pub first_row: usize,
-    /// How its values are stored.
+    /// The type of its stored values.
     pub stored: Stored,
-    /// What is done to the values once they are f32, in this order.
+    /// The changes made to the values once they are f32, in this order.
     pub transforms: Vec<Transform>,
 }
 
@@ -92,7 +92,7 @@ impl Weight {
         &files[self.file].bytes[self.range.clone()]
     }
 
-    /// Writes the values that `bytes` of it hold to `out`, as the model wants them.
+    /// Converts `bytes`, some of its own, to the values that the model computes with, in `out`.
     pub fn read(&self, bytes: &[u8], out: &mut [f32]) {
         self.stored.widen(bytes, out);
         for transform in &self.transforms {
@@ -101,7 +101,7 @@ impl Weight {
     }
 }
 
-/// How a source stores values.
+/// The type in which a source stores values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
     F32,
@@ -110,7 +110,7 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
-    /// Bytes of so many values.
+    /// Bytes of this many values.
     pub fn bytes(self, values: usize) -> usize {
         match self {
             Stored::F32 => 4 * values,
@@ -118,7 +118,7 @@ impl Stored {
         }
     }
 
-    /// Stored values, little-endian, to f32, exactly. `out` is as long as there are values.
+    /// Converts stored values, little-endian, to f32, exactly. `out` has one element for each value.
     fn widen(self, bytes: &[u8], out: &mut [f32]) {
         match self {
             Stored::F32 => {
@@ -133,7 +133,7 @@ impl Stored {
             }
             Stored::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
                 Ok(halves) => halves.convert_to_f32_slice(out),
-                // Bytes that begin at an odd place of their file: rare, and only slower.
+                // Bytes that begin at an odd offset of their file: rare, and only slower.
                 Err(_) => {
                     for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
                         *x = f16::from_le_bytes(*b).to_f32();
@@ -144,11 +144,11 @@ impl Stored {
     }
 }
 
-/// What is done to values after they are widened to f32. It sees runs of them, at most a few thousand at a time: to put rows
-/// in another order is a matter of which bytes [`Encoder`](crate::encode::Encoder) reads for a row.
+/// A change to values after they are widened to f32. It sees at most a few thousand values at a time. To reorder rows,
+/// change instead which bytes [`Encoder`](crate::encode::Encoder) reads for a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transform {
-    /// Adds 1 to each: a norm that is stored as its distance from 1.
+    /// Adds 1 to each value, for norms that are stored as their difference from 1.
     PlusOne,
 }
 

@@ -1,10 +1,10 @@
-//! A checkpoint folder to one `.nsv` file.
+//! Converts a checkpoint folder to one `.nsv` file.
 //!
-//! [`convert`] goes six steps: look into the folder, understand what it says about the model, find every tensor, read what
-//! stands beside the weights, encode, and give the file its name. The first four are done by `hf`, which alone knows what
-//! such a folder looks like: it notes everything that is wrong before anything is written, and returns an `Input` (input.rs).
-//! The other two read that `Input` alone. The fifth finds what is wrong with the weights themselves, and then drops the
-//! file, which has no name yet. The checkpoint is mapped, never read whole.
+//! [`convert`] takes six steps: look into the folder, understand what it says about the model, find every tensor, read
+//! what accompanies the weights, encode, and give the file its name. `hf` does the first four, because it alone knows
+//! such a folder: it notes every problem before anything is written, and returns an `Input` (input.rs). The other two
+//! read only that `Input`. The fifth finds bad values in the weights; the file, which has no name yet, is then dropped.
+//! The checkpoint is mapped, never read whole.
 //!
 //! ```no_run
 //! use nanoserve_converter::{Options, convert};
@@ -25,7 +25,7 @@
 //! ```
 //!
 //! The trap: the same sources and options give the same bytes whatever the number of threads, the day or the folder.
-//! Anything new that goes into the file has to keep that.
+//! Anything new in the file must keep that.
 
 mod check;
 mod encode;
@@ -68,29 +68,29 @@ use vocab::Compilation;
 pub struct Options {
     /// The checkpoint folder.
     pub source: PathBuf,
-    /// The file to write; replaced in one step when it exists.
+    /// The file to write; it is replaced in one step if it exists.
     pub output: PathBuf,
     /// How matrices are stored, each by its role; norms and biases stay f32.
     pub recipe: Recipe,
-    /// Threads; as many as the system says when None.
+    /// Number of threads; None means as many as the system has.
     pub threads: Option<usize>,
-    /// Note the SHA-256 of the sources too: one thread, at one or two GB/s.
+    /// Record the SHA-256 of the sources too: this takes one thread, at one or two GB/s.
     pub sha256: bool,
     /// Do everything, encoding and the reservation of disk space included, but leave no file.
     pub dry_run: bool,
 }
 
-/// Converts a checkpoint. Setting `cancel` stops it within milliseconds, up to the last step, which is not interrupted.
+/// Converts a checkpoint. Setting `cancel` stops it within milliseconds, except in the last step, which always ends.
 ///
 /// # Errors
-/// Every problem of the input at once, a cancellation, or what the system said. Nothing is left behind then: what was
-/// under the output's name before is still there.
+/// Every problem of the input at once, a cancellation, or an error of the system. Then nothing is left behind, and a
+/// file that was there before stays.
 pub fn convert(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Report> {
     convert_with(options, progress, cancel, None)
 }
 
-/// Asked for the answers of a file that is whole but for them, by its temporary name: what it returns goes into the file
-/// as the sections [`SectionKind::Golden`] and [`SectionKind::Reference`]. This crate runs no model; who calls it may.
+/// Gets the temporary path of a file that is complete except for its answers, and returns these; they go into the file
+/// as the sections [`SectionKind::Golden`] and [`SectionKind::Reference`]. This crate runs no model; its caller may.
 pub type LastStep<'a> = &'a (dyn Fn(&Path) -> Result<Vec<(SectionKind, Golden)>, Box<dyn Error + Send + Sync>> + Sync);
 
 /// As [`convert`], with a last step.
@@ -108,7 +108,7 @@ pub fn convert_with(
     pool.install(|| run(options, &watch, last, |hashes| hf::open(&options.source, output, hashes, &watch)))
 }
 
-/// Converts the input that `open` gives, which may begin with the hashes of its files.
+/// Converts the input that `open` returns; `open` may begin to hash its files.
 fn run(
     options: &Options,
     watch: &Watch,
@@ -122,7 +122,7 @@ fn run(
     let source_bytes = input.weight_bytes() + hashes.left(&input.files);
     let Input { spec, weights, sidecars, files, origin, mut warnings } = input;
 
-    // 5. Every weight, encoded; at the same time the sources' hashes and the tokenizer, compiled.
+    // 5. Encode every weight; meanwhile, hash the sources and compile the tokenizer.
     let mut plan = Plan::new(spec, options.recipe)?;
     let (tensors, made_by) = (plan.tensors().to_vec(), plan.recipe());
     sidecars.add_to(&mut plan);
@@ -135,7 +135,7 @@ fn run(
             let (name, shape, encoding) = &tensors[index];
             let weight = &weights[name];
             let encoder = Encoder::new(weight, &files, *shape, *encoding);
-            // After the first problem there will be no file, and only the other problems are of interest.
+            // After the first problem no file is made; only the other problems are of interest.
             if options.dry_run || problems.len() > 0 {
                 encoder.check(watch)?;
             } else {
@@ -152,8 +152,8 @@ fn run(
     };
     let recipe = recipe(made_by, options.sha256);
     let provenance = || hashes.provenance(recipe, origin, &files, watch);
-    let beside = || rayon::join(|| sidecars.compile(), provenance);
-    let ((compiled, provenance), worst) = rayon::join(beside, encode);
+    let compile_and_hash = || rayon::join(|| sidecars.compile(), provenance);
+    let ((compiled, provenance), worst) = rayon::join(compile_and_hash, encode);
     let worst = worst?;
     let (compiled, vectors) = compiled;
     match compiled {
@@ -166,7 +166,7 @@ fn run(
     }
     writer.json(SectionKind::Provenance, &provenance?);
 
-    // 6. The file answers for itself, and gets its name.
+    // 6. Record the file's answers, and give it its name.
     watch.go_on()?;
     watch.begin(Step::Finish, 0);
     if let (Some(last), false) = (last, options.dry_run) {
@@ -194,8 +194,8 @@ fn run(
     })
 }
 
-/// The options that shape a file, as they are given on the command line. Encodings by role, which the command line does not
-/// give, stand behind the usual one: `--dtype q8,head=f16`.
+/// The options that shape a file, as on the command line. Encodings by role, which the command line cannot give, follow
+/// the usual one: `--dtype q8,head=f16`.
 fn recipe(encodings: Recipe, sha256: bool) -> String {
     format!("--dtype {encodings}{}", if sha256 { " --sha256" } else { "" })
 }

@@ -1,11 +1,11 @@
-//! The place of the file to write, looked at before anything is read.
+//! Checks the place of the output file before anything is written.
 
 use crate::error::{Problems, What};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Notes what stands in the way of the output; `sources` are the files that it is made from, names and paths.
+/// Notes what is wrong with the place of the output; `sources` are the names and paths of the files it is made from.
 pub(crate) fn check(output: &Path, sources: impl Iterator<Item = (String, PathBuf)>, problems: &Problems) {
     let place = |got: String| problems.file(output.display().to_string(), What::OutputPlace { got });
     if output.file_name().is_none() || fs::metadata(output).is_ok_and(|m| m.is_dir()) {
@@ -17,7 +17,7 @@ pub(crate) fn check(output: &Path, sources: impl Iterator<Item = (String, PathBu
         Ok(_) => return place(format!("{} is not a folder", folder.display())),
         Err(e) => return place(format!("the folder {}: {e}", folder.display())),
     }
-    // By identity, not by name: links lead to one file too.
+    // Compared by identity, not by name: two links may lead to one file.
     let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     let Some(existing) = identity(output) else { return };
     for (source_file, path) in sources {

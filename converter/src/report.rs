@@ -1,4 +1,4 @@
-//! What a conversion tells while it runs and when it is done. The library prints nothing.
+//! What a conversion reports while it runs and when it ends. The library prints nothing.
 
 use crate::error::{ConvertError, Result};
 use nanoserve_format::Hash;
@@ -7,20 +7,20 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What a conversion is busy with.
+/// A step of a conversion that takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Encoding weights and, but in a dry run, writing them; beside it the sources are hashed.
+    /// Encoding weights and, except in a dry run, writing them; meanwhile the sources are hashed.
     Encode,
     /// Getting the file safely to disk.
     Finish,
 }
 
-/// Told how far a conversion is, from any thread. `()` does not listen.
+/// Receives the progress of a conversion, from any thread. `()` ignores it.
 pub trait Progress: Sync {
-    /// A step begins, and will take `bytes` source bytes.
+    /// A step begins that will take `bytes` source bytes.
     fn begin(&self, step: Step, bytes: u64);
-    /// So many more of them are done.
+    /// `bytes` more of them are done.
     fn advance(&self, bytes: u64);
 }
 
@@ -29,9 +29,9 @@ impl Progress for () {
     fn advance(&self, _: u64) {}
 }
 
-/// Who watches a conversion, and may stop it.
+/// The observer of a conversion, who may stop it.
 pub(crate) struct Watch<'a> {
-    /// Told how far it is.
+    /// Receives the progress.
     pub progress: &'a dyn Progress,
     /// Set when it should stop.
     pub cancel: &'a AtomicBool,
@@ -43,12 +43,12 @@ impl Watch<'_> {
         self.progress.begin(step, bytes);
     }
 
-    /// So many more bytes are done.
+    /// `bytes` more source bytes are done.
     pub fn advance(&self, bytes: usize) {
         self.progress.advance(bytes as u64);
     }
 
-    /// Ok until somebody asks to stop.
+    /// An error once a stop was requested.
     pub fn go_on(&self) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) { Err(ConvertError::Cancelled) } else { Ok(()) }
     }
@@ -63,21 +63,21 @@ pub struct Report {
     pub bytes: u64,
     /// Tensors in its directory, aliases included.
     pub tensors: usize,
-    /// Weights, each stored one once.
+    /// Number of weights, aliases not counted.
     pub parameters: u64,
-    /// Bits that the tensors take for each of them, padding included.
+    /// Bits that the tensors take per weight, padding included.
     pub bits_per_weight: f64,
     /// How long it took.
     pub time: Duration,
-    /// Of a q8 file, the tensor with the lowest signal-to-noise ratio; None where no weight was rounded.
+    /// The q8 tensor with the lowest signal-to-noise ratio; None if rounding to q8 changed no weight.
     pub worst_snr: Option<TensorSnr>,
     /// Root hash of the file; None in a dry run.
     pub root: Option<Hash>,
-    /// What somebody may want to know.
+    /// Oddities that did not stop the conversion.
     pub warnings: Vec<Warning>,
 }
 
-/// How much of a tensor rounding left.
+/// The signal-to-noise ratio of a rounded tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorSnr {
     /// Its canonical name.
@@ -86,7 +86,7 @@ pub struct TensorSnr {
     pub db: f64,
 }
 
-/// Something odd that stops nothing.
+/// Something odd that does not stop a conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
     /// There is no tokenizer.
@@ -103,7 +103,7 @@ pub enum Warning {
         /// The head, by its name in the source.
         head: String,
     },
-    /// Keys that nothing needs.
+    /// Keys that are ignored, because their tensors follow from other data.
     Leftovers {
         /// What they follow from.
         from: &'static str,
@@ -135,12 +135,12 @@ pub enum Warning {
     LongLicence {
         /// Its file.
         name: String,
-        /// Bytes that it may have.
+        /// The most bytes that are kept.
         most: u64,
     },
-    /// The compiled tokenizer is not equal to tokenizer.json, and was left away.
+    /// The compiled tokenizer differs from tokenizer.json, and was omitted.
     VocabularyDiffers {
-        /// A text that shows it.
+        /// A text that shows the difference.
         text: String,
     },
 }

@@ -1,14 +1,14 @@
-//! What stands beside the weights: tokenizer, chat templates, generation defaults. All of it is optional.
+//! What accompanies the weights: tokenizer, chat templates, generation defaults. All of it is optional.
 
 use crate::vocab::{self, Compilation};
 use nanoserve_format::{GenerationDefaults, Plan, SectionKind, TokenizerVectors};
 use std::collections::BTreeMap;
 use tokenizers::Tokenizer;
 
-/// All of it, checked against the model.
+/// The sidecars of a model, checked against it.
 #[derive(Debug)]
 pub(crate) struct Sidecars {
-    /// The tokenizer in the form of a tokenizer.json, whoever wrote it, and what the tokenizers library makes of that.
+    /// The tokenizer as a tokenizer.json, read or made, and as the tokenizers library loads it.
     pub tokenizer: Option<(Vec<u8>, Tokenizer)>,
     /// The chat templates.
     pub templates: Templates,
@@ -19,14 +19,14 @@ pub(crate) struct Sidecars {
 /// The chat templates of a model.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Templates {
-    /// The one for every conversation.
+    /// The one for all conversations.
     pub default: Option<String>,
-    /// Those beside it, such as `tool_use` and `rag`.
+    /// The others, by name, such as `tool_use` and `rag`.
     pub named: BTreeMap<String, String>,
 }
 
 impl Sidecars {
-    /// Adds all that need not be worked out to a file's plan, and the room for what does.
+    /// Adds the sections that need no computation to a file's plan, and reserves space for those that do.
     pub fn add_to(&self, plan: &mut Plan) {
         if let Some((json, _)) = &self.tokenizer {
             plan.section(SectionKind::Tokenizer, json.clone());
@@ -42,7 +42,7 @@ impl Sidecars {
         plan.json(SectionKind::Generation, &self.generation);
     }
 
-    /// The tokenizer, compiled where it can be, and what it makes of some texts.
+    /// The tokenizer, compiled if possible, and the ids that it gives for some texts.
     pub fn compile(&self) -> (Compilation, Option<TokenizerVectors>) {
         match &self.tokenizer {
             Some((json, loaded)) => (vocab::compile(json, loaded), vocab::vectors(loaded)),

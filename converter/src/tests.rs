@@ -1,4 +1,5 @@
-//! An input made by hand, which comes from no folder, becomes a file; and the shared part of this crate stays shared.
+//! Converts an input made by hand, which comes from no folder; and checks that the shared part of this crate stays
+//! shared.
 
 use crate::error::{ConvertError, Result};
 use crate::hashes::Hashes;
@@ -131,7 +132,7 @@ fn an_input_made_by_hand_becomes_a_file() {
 }
 
 #[test]
-fn a_file_is_held_against_an_input() {
+fn a_file_is_compared_with_an_input() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path().join("out.nsv"), Encoding::Q8);
     convert(by_hand().0, &options).unwrap();
@@ -149,7 +150,7 @@ fn a_file_is_held_against_an_input() {
 }
 
 #[test]
-fn a_bad_value_is_told_in_the_words_of_its_source() {
+fn a_bad_value_is_reported_by_the_names_of_its_source() {
     let folder = tempfile::tempdir().unwrap();
     let mut input = by_hand().0;
     let weight = input.weights["layers.1.attn.k.weight"].clone();
@@ -165,7 +166,7 @@ fn a_bad_value_is_told_in_the_words_of_its_source() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
 }
 
-/// Every line of the shared part, with its place; what programs say is theirs.
+/// Every line of the shared part, with its place. Programs do not belong to it.
 fn shared_lines(folder: &Path, lines: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -190,7 +191,7 @@ fn the_shared_part_knows_no_form_of_checkpoint() {
         for word in ["safetensors", "config.json", "model.layers", "Hugging"] {
             assert!(!line.contains(word), "{place} says {word}: what only a Hugging Face folder has belongs to src/hf");
         }
-        // Where a conversion and a comparison begin, a form is chosen.
+        // These files choose a form: a conversion and a comparison begin there.
         let chooses = ["lib.rs:", "check.rs:"].iter().any(|file| place.contains(file));
         assert!(chooses || !line.contains("hf::"), "{place} uses src/hf: only an Input may come out of there");
     }

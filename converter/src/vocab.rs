@@ -1,8 +1,8 @@
-//! `tokenizer.json` to the form that the runtime reads in place, [`nanoserve_tokenizer::vocab`].
+//! Compiles a `tokenizer.json` to the form that the runtime reads in place, [`nanoserve_tokenizer::vocab`].
 //!
-//! What is compiled is what is known to come out equal: two families, and of the many switches of a tokenizer.json the
-//! settings that these families use. Everything else has no compiled form, and the runtime reads the tokenizer.json. And
-//! since equal ids are what a model was trained on, a compiled form is held against the tokenizers library on texts of
+//! Only what is known to give equal ids is compiled: two families and, of the many settings of a tokenizer.json, those
+//! that these families use. Everything else has no compiled form, and the runtime reads its tokenizer.json. A model
+//! needs exactly the ids it was trained on, so a compiled form is compared with the tokenizers library on texts of
 //! every kind before it is stored ([`difference`]).
 
 use nanoserve_format::{TokenizerVector, TokenizerVectors};
@@ -14,24 +14,24 @@ use std::collections::HashMap;
 use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
 
-/// What GPT-2's pre-tokenizer splits by, where it is only named in tokenizer.json.
+/// The expression of GPT-2's pre-tokenizer, for a tokenizer.json that only names it.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// Ids up to which a vocabulary is compiled: far more than there are, few enough for gaps to be stored.
+/// A vocabulary with an id from here on is not compiled. This is far more than any has, and few enough to store gaps.
 const MAX_IDS: u32 = 1 << 22;
 
-/// What became of a tokenizer.
+/// The result of compiling a tokenizer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Compilation {
     /// The section's bytes, checked.
     Section(Vec<u8>),
     /// It has no compiled form.
     Other,
-    /// Its compiled form is not equal to it: the first text that shows it.
+    /// Its compiled form differs from it: the first text that shows the difference.
     Different(String),
 }
 
-/// Compiles a tokenizer.json, which `loaded` was made of, and checks the result.
+/// Compiles a tokenizer.json, from which `loaded` was made, and checks the result.
 ///
 /// Truncation and padding are for training, and a padding may be of any length: `loaded` has neither.
 pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compilation {
@@ -45,11 +45,11 @@ pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compilation {
             Some(text) => Compilation::Different(text),
         }
     };
-    // The library panics where its engine gives up on an expression.
+    // The library panics if its engine gives up on an expression.
     catch_panic("tokenizers", compiled).unwrap_or(Compilation::Other)
 }
 
-/// Loads a tokenizer.json, without truncation and padding; what is wrong with it is told in the library's words.
+/// Loads a tokenizer.json, without truncation and padding. The error is in the library's words.
 pub(crate) fn load(json: &[u8]) -> Result<Tokenizer, String> {
     load_json(json).map_err(|error| match error {
         TokenizerError::Json { source } => source.to_string(),
@@ -57,12 +57,12 @@ pub(crate) fn load(json: &[u8]) -> Result<Tokenizer, String> {
     })
 }
 
-/// The compiled form of a tokenizer.json, checked; None where it has none.
+/// The compiled form of a tokenizer.json, checked; None if it has none.
 ///
 /// [`convert`](crate::convert) does this by itself.
 ///
 /// # Errors
-/// When the tokenizers library cannot read it, or the compiled form is not equal to it: what shows it.
+/// Why the tokenizers library cannot read it, or the first text for which the compiled form differs from it.
 pub fn compile_tokenizer(json: &[u8]) -> Result<Option<Vec<u8>>, String> {
     match compile(json, &load(json)?) {
         Compilation::Section(section) => Ok(Some(section)),
@@ -71,7 +71,7 @@ pub fn compile_tokenizer(json: &[u8]) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
-/// The tokenizer's parts; None where it is of another kind.
+/// The contents of the compiled form; None if the tokenizer is of another kind.
 fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
     let model = json.get("model")?;
     let absent = |key: &str| model.get(key).is_none_or(Value::is_null);
@@ -95,7 +95,7 @@ fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
     for (text, &id) in &vocab {
         let entry = &mut contents.pieces[id as usize];
         if entry.is_some() {
-            return None; // two pieces of one id: which one is read back is a matter of luck
+            return None; // two pieces of one id: which one is decoded would be arbitrary
         }
         *entry = Some(piece(family, text));
     }
@@ -112,7 +112,7 @@ fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
     Some(contents)
 }
 
-/// The family, whether text is composed first, and the expression it is split by.
+/// The family, whether text is composed (NFC) first, and the expression that splits it.
 fn family(json: &Value) -> Option<(Family, bool, String)> {
     let kind = |part: &Value| part.get("type").and_then(Value::as_str).map(str::to_string);
     let steps = |part: &Value, key: &str| match kind(part).as_deref() {
@@ -141,7 +141,7 @@ fn family(json: &Value) -> Option<(Family, bool, String)> {
         }
         _ => return None,
     };
-    // Alone: the runtime's streams know no other.
+    // ByteLevel alone: the runtime's streams know no other decoder with it.
     if kinds(&decoders) != ["ByteLevel"] || kind(&part("decoder")).as_deref() != Some("ByteLevel") {
         return None;
     }
@@ -177,7 +177,7 @@ fn piece(family: Family, text: &str) -> Piece {
     Piece { bytes: bytes.unwrap_or_else(|| text.as_bytes().to_vec()), special: false, literal }
 }
 
-/// Adds the added tokens; None where one has a switch that is not handled, or not the id that the file gives it.
+/// Adds the added tokens; None if one has a switch that is not handled, or another id than the file gives it.
 fn add_added(json: &Value, loaded: &Tokenizer, vocab: &HashMap<String, u32>, contents: &mut Contents) -> Option<()> {
     let listed = json.get("added_tokens").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     for token in listed {
@@ -207,14 +207,14 @@ fn add_added(json: &Value, loaded: &Tokenizer, vocab: &HashMap<String, u32>, con
     Some(())
 }
 
-/// The piece of each byte; None where the model does something else with a byte that has none.
+/// The id of each byte's piece; None if bytes without a piece are not simply dropped.
 fn byte_ids(family: Family, model: &Value, vocab: &HashMap<String, u32>) -> Option<Vec<u32>> {
     let name = |byte: u8| match family {
         Family::ByteLevel => char_of(byte).to_string(),
         Family::Text => format!("<0x{byte:02X}>"),
     };
     let ids: Vec<Option<u32>> = (0..=255).map(|byte| vocab.get(&name(byte)).copied()).collect();
-    // Without a piece and without a token for the unknown, a byte is left away.
+    // Without a piece and without a token for unknown text, a byte is dropped.
     let dropped = family == Family::ByteLevel && model["unk_token"].is_null() && !flag(model, "byte_fallback");
     if !dropped && ids.contains(&None) {
         return None;
@@ -222,7 +222,7 @@ fn byte_ids(family: Family, model: &Value, vocab: &HashMap<String, u32>) -> Opti
     Some(ids.into_iter().map(|id| id.unwrap_or(u32::MAX)).collect())
 }
 
-/// Every pair that can be merged, as the library counts them: of a pair that is there twice, the last.
+/// Every pair that can be merged, ranked as in the library: of a pair that is listed twice, the last counts.
 fn merges(model: &Value, vocab: &HashMap<String, u32>) -> Option<Vec<[u32; 4]>> {
     let pair = |merge: &Value| match merge {
         Value::String(line) => line.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string())),
@@ -240,7 +240,7 @@ fn merges(model: &Value, vocab: &HashMap<String, u32>) -> Option<Vec<[u32; 4]>> 
     Some(merges)
 }
 
-/// The first text that a section and the library translate differently, there or back.
+/// The first text that a section and the library encode or decode differently.
 fn difference(section: &[u8], loaded: &Tokenizer) -> Option<String> {
     let opened = CompiledVocabulary::open(section).and_then(|v| Ok((v, Splitter::new(&v)?)));
     let Ok((vocabulary, splitter)) = opened else { return Some(String::new()) };
@@ -248,7 +248,7 @@ fn difference(section: &[u8], loaded: &Tokenizer) -> Option<String> {
         let (Ok(ids), Ok(expected)) = (vocabulary.encode(&splitter, text), loaded.encode_fast(text, false)) else {
             return false;
         };
-        // Some decoders cannot bear an empty list.
+        // Some decoders fail on an empty list.
         let back = |skip| ids.is_empty() || loaded.decode(&ids, skip).is_ok_and(|t| t == vocabulary.decode(&ids, skip));
         ids == expected.get_ids() && back(true) && back(false)
     };
@@ -259,10 +259,10 @@ fn difference(section: &[u8], loaded: &Tokenizer) -> Option<String> {
     texts(loaded).into_iter().find(|text| !same(text))
 }
 
-/// Added tokens that a file keeps ids for, at most.
+/// The most added tokens for which a file records texts and ids.
 const SHOWN_ADDED: usize = 24;
 
-/// What the tokenizers library makes of some texts, for the runtime to be held against.
+/// The ids that the tokenizers library gives for some texts, to check the runtime against.
 pub(crate) fn vectors(loaded: &Tokenizer) -> Option<TokenizerVectors> {
     let mut added: Vec<(u32, String)> =
         loaded.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
@@ -272,7 +272,7 @@ pub(crate) fn vectors(loaded: &Tokenizer) -> Option<TokenizerVectors> {
     let texts = WHOLE.iter().chain(&PARTS).map(|text| text.to_string()).chain([PARTS.concat()]).chain(added);
     let vector = |text: String| {
         let ids = loaded.encode_fast(text.as_str(), false).ok()?.get_ids().to_vec();
-        // Some decoders cannot bear an empty list.
+        // Some decoders fail on an empty list.
         let back = if ids.is_empty() { String::new() } else { loaded.decode(&ids, false).ok()? };
         Some(TokenizerVector { text, ids, back })
     };
@@ -283,7 +283,7 @@ pub(crate) fn vectors(loaded: &Tokenizer) -> Option<TokenizerVectors> {
     catch_panic("tokenizers", all).ok().flatten()
 }
 
-/// What texts are made of: pieces of words, spaces, digits, marks, characters of several parts.
+/// The parts of texts: pieces of words, spaces, digits, marks, characters of several code points.
 const PARTS: [&str; 64] = [
     "a",
     "the",
@@ -354,8 +354,8 @@ const PARTS: [&str; 64] = [
 /// Whole texts.
 const WHOLE: [&str; 3] = ["", "Once upon a time, there were 1234 of them.", "fn main() {\n    println!(\"{x}\");\n}\n"];
 
-/// Texts of every kind: words and numbers of several scripts, spaces, code, characters of several parts, added tokens
-/// whole and broken, and mixtures of all that.
+/// Texts of every kind: words and numbers of several scripts, spaces, code, characters of several code points, added
+/// tokens whole and broken, and mixtures of all that.
 fn texts(loaded: &Tokenizer) -> Vec<String> {
     let mut added: Vec<String> = loaded.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
     added.sort();

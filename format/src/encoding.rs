@@ -1,18 +1,18 @@
 //! How the numbers of a tensor are stored, and how many bytes that takes.
 //!
-//! Everything that tells one encoding from another stands in its [`Description`], found by one `match` in
-//! [`Encoding::description`]; the rest of the program asks for properties and names no encoding. A new encoding is a variant
-//! here, its name in [`Encoding::ALL`], and a module like [`q8`](crate::q8) that describes it.
+//! Everything specific to one encoding is in its [`Description`], which one `match` in [`Encoding::description`] finds;
+//! the rest of the program asks for properties and names no encoding. A new encoding needs a variant here, a place in
+//! [`Encoding::ALL`], and a module like [`q8`](crate::q8) that describes it.
 
 use crate::float;
 use crate::panel::{OutOfRange, Squares};
 use crate::q8;
 use std::fmt;
 
-/// Rows that stand side by side in a panel: one SIMD lane each.
+/// Rows of a panel, stored side by side: one SIMD lane each.
 pub const PANEL_ROWS: usize = 16;
 
-/// Columns of an input row that are rounded to bytes with one scale: see [`InputForm::Bytes32`].
+/// Columns of an input row that share one scale when rounded to bytes: see [`InputForm::Bytes32`].
 pub const INPUT_BLOCK: usize = 32;
 
 /// How the numbers of a tensor are stored.
@@ -26,18 +26,18 @@ pub enum Encoding {
     Q8,
 }
 
-/// What the row that a matrix is multiplied with is rounded to first.
+/// What the input row of a matrix product is rounded to first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InputForm {
-    /// To nothing: f32 as it is.
+    /// Not rounded: f32.
     Float,
-    /// To signed bytes in -127..=127 with one f32 scale for each [`INPUT_BLOCK`] columns.
+    /// Signed bytes in -127..=127 with one f32 scale for each [`INPUT_BLOCK`] columns.
     Bytes32,
 }
 
 impl InputForm {
-    /// The distance of neighbouring values in a block of the row whose largest magnitude is `largest`; 0 where nothing is
-    /// rounded.
+    /// The distance between neighbouring values in a block of the row whose largest magnitude is `largest`; 0 if
+    /// nothing is rounded.
     pub fn step(self, largest: f32) -> f64 {
         match self {
             InputForm::Float => 0.0,
@@ -49,25 +49,26 @@ impl InputForm {
 /// Packs rows `[n, cols]` into one panel; see [`panel::pack`](crate::panel::pack).
 type Pack = fn(usize, &[f32], &mut [u8]) -> Result<Squares, OutOfRange>;
 
-/// What there is to know about an encoding.
+/// The properties of an encoding.
 pub(crate) struct Description {
-    /// The byte that stands for it in the tensor directory.
+    /// Its byte in the tensor directory.
     pub code: u8,
-    /// What people call it.
+    /// Its name in reports and on the command line.
     pub name: &'static str,
-    /// Whether every f32 comes back as it was.
+    /// Whether every f32 is restored exactly.
     pub exact: bool,
     /// The largest magnitude that it can store.
     pub largest: f64,
-    /// From a block's largest magnitude the distance of neighbouring values in it, at most; see [`Encoding::step`].
+    /// The largest distance between neighbouring values of a block, given its largest magnitude; see
+    /// [`Encoding::step`].
     pub step: fn(f32) -> f64,
-    /// What the input of a matrix is rounded to.
+    /// What the input row of a matrix product is rounded to.
     pub input: InputForm,
-    /// Bytes of one panel of so many columns.
+    /// Bytes of one panel, given its number of columns; None if that overflows `usize`.
     pub panel_bytes: fn(usize) -> Option<usize>,
-    /// Rows to a panel.
+    /// Packs up to 16 rows into one panel.
     pub pack: Pack,
-    /// `(panel, row, out)`: one row of a panel, `[cols]`.
+    /// `(panel, row, out)`: decodes one row of a panel into `out`, `[cols]`.
     pub unpack_row: fn(&[u8], usize, &mut [f32]),
 }
 
@@ -75,7 +76,7 @@ impl Encoding {
     /// Every encoding of this format version.
     pub const ALL: [Encoding; 3] = [Encoding::F32, Encoding::F16, Encoding::Q8];
 
-    /// The one place that tells encodings apart.
+    /// The one place that distinguishes encodings.
     pub(crate) const fn description(self) -> &'static Description {
         match self {
             Encoding::F32 => &float::F32,
@@ -84,7 +85,7 @@ impl Encoding {
         }
     }
 
-    /// The byte that stands for it in the tensor directory.
+    /// Its byte in the tensor directory.
     pub fn code(self) -> u8 {
         self.description().code
     }
@@ -99,7 +100,7 @@ impl Encoding {
         self.description().name
     }
 
-    /// Whether every f32 comes back as it was: nothing is rounded.
+    /// Whether every f32 is restored exactly: nothing is rounded.
     pub fn is_exact(self) -> bool {
         self.description().exact
     }
@@ -109,18 +110,18 @@ impl Encoding {
         self.description().largest
     }
 
-    /// The distance of neighbouring values in a block of [`INPUT_BLOCK`] columns whose largest magnitude is `largest`, at
-    /// most; 0 where nothing is rounded. A weight is off by half of it.
+    /// The largest distance between neighbouring values in a block of [`INPUT_BLOCK`] columns whose largest magnitude
+    /// is `largest`; 0 if nothing is rounded. The error of a weight is at most half of it.
     pub fn step(self, largest: f32) -> f64 {
         (self.description().step)(largest)
     }
 
-    /// What the input of a matrix is rounded to before it is multiplied.
+    /// What the input row of a matrix product is rounded to first.
     pub fn input(self) -> InputForm {
         self.description().input
     }
 
-    /// Bytes of one panel (16 rows) of a matrix with `cols` columns, or None past `usize`.
+    /// Bytes of one panel (16 rows) of a matrix with `cols` columns, or None if that overflows `usize`.
     pub fn panel_bytes(self, cols: usize) -> Option<usize> {
         (self.description().panel_bytes)(cols)
     }
@@ -132,10 +133,10 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// The encodings that some matrices have: each once, in the order of [`Encoding::ALL`].
+/// A set of encodings: each once, in the order of [`Encoding::ALL`].
 ///
-/// What asks for "the encoding of a file" asks this: [`iter`](EncodingSet::iter) for the loosest of something, or
-/// [`is_exact`](EncodingSet::is_exact). Its text is the names, as in `q8` or `f16+q8`.
+/// Code that needs "the encoding of a file" uses this: [`iter`](EncodingSet::iter) to find the loosest of several
+/// bounds, or [`is_exact`](EncodingSet::is_exact). It is displayed as the names: `q8` or `f16+q8`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodingSet(Vec<Encoding>);
 
@@ -181,7 +182,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// How many numbers it has, or None past `usize`.
+    /// Number of elements, or None if it overflows `usize`.
     pub fn elements(self) -> Option<usize> {
         match self {
             Shape::Vector(len) => Some(len),
@@ -189,7 +190,7 @@ impl Shape {
         }
     }
 
-    /// Bytes that it takes in `encoding`, padding rows and columns included, or None past `usize`.
+    /// Bytes in `encoding`, padding rows and columns included, or None if that overflows `usize`.
     pub fn bytes(self, encoding: Encoding) -> Option<usize> {
         match self {
             Shape::Vector(len) => len.checked_mul(4),
@@ -250,7 +251,7 @@ mod tests {
             assert_eq!(Encoding::from_code(e.code()), Some(e));
         }
         assert_eq!(Encoding::from_code(3), None);
-        // Sets are in this order.
+        // `EncodingSet` sorts by this order.
         assert!(Encoding::ALL.is_sorted());
     }
 
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!((set.to_string().as_str(), set.is_exact()), ("f32", true));
     }
 
-    /// What a description says of its own packing is so.
+    /// Each description agrees with what its own packing does.
     #[test]
     fn descriptions_are_true() {
         for e in Encoding::ALL {
@@ -276,7 +277,7 @@ mod tests {
             for (x, y) in rows.chunks(INPUT_BLOCK).zip(back.chunks(INPUT_BLOCK)) {
                 let step = e.step(x.iter().fold(0.0, |m, x| m.max(x.abs())));
                 assert_eq!(e.is_exact(), step == 0.0, "{e}");
-                // A little more than half a step, for q8's scales are rounded themselves.
+                // A little more than half a step, because q8's scales are themselves rounded.
                 assert!(x.iter().zip(y).all(|(x, y)| f64::from((x - y).abs()) <= 0.501 * step), "{e}");
             }
             let mut fits = |x: f64| panel::pack(e, cols, &vec![x as f32; cols], &mut panel).is_ok();

@@ -25,7 +25,7 @@ pub(crate) static F16: Description = Description {
     largest: 65504.0,
     step: |largest| match largest {
         0.0 => 2f64.powi(-24),
-        // The unit in the last of 11 bits, and of subnormals the least there is.
+        // One unit in the last of 11 significant bits; for subnormals, the smallest subnormal.
         _ => 2f64.powf((f64::from(largest).log2().floor() - 10.0).max(-24.0)),
     },
     input: InputForm::Float,
@@ -39,7 +39,7 @@ pub(crate) static F16: Description = Description {
     unpack_row: |panel, row, out| unpack_row(panel, row, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
 };
 
-/// Rows `[n, cols]` into a panel of values of `SIZE` bytes.
+/// Packs rows `[n, cols]` into a panel of values of `SIZE` bytes.
 fn pack<const SIZE: usize>(
     cols: usize,
     rows: &[f32],
@@ -56,7 +56,7 @@ fn pack<const SIZE: usize>(
     Ok(Squares::default())
 }
 
-/// One row of such a panel, `[cols]`.
+/// Decodes one row of such a panel, `[cols]`.
 fn unpack_row<const SIZE: usize>(panel: &[u8], row: usize, out: &mut [f32], decode: impl Fn([u8; SIZE]) -> f32) {
     for (x, column) in out.iter_mut().zip(panel.chunks_exact(SIZE * PANEL_ROWS)) {
         *x = decode(column.as_chunks().0[row]);

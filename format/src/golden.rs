@@ -1,20 +1,20 @@
-//! What a file is known to answer: proof that it, and the kernels that run it, are right on the machine at hand.
+//! Known answers of a model: proof that the file, and the kernels that run it, are right on this machine.
 
 use crate::header::Hash;
 use serde::{Deserialize, Serialize};
 
-/// How many of a position's logits are kept.
+/// Number of largest logits kept for each position.
 pub const KEPT_LOGITS: usize = 64;
 
-/// What a model answered to some tokens.
+/// A model's answers to a sequence of tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Golden {
-    /// What made it: the program and its kernels, or the reference's file and hash.
+    /// What computed it: the program and its kernels, or the reference's file and hash.
     pub made_by: String,
     /// The tokens.
     pub ids: Vec<u32>,
-    /// One for each way of keeping keys and values; of a reference there is one.
+    /// One run for each precision of the KV cache; a reference has one.
     pub runs: Vec<GoldenRun>,
 }
 
@@ -22,9 +22,9 @@ pub struct Golden {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenRun {
-    /// How keys and values were kept: `f32` or `f16`.
+    /// Precision of the KV cache: `f32` or `f16`.
     pub kv: String,
-    /// Some positions, ascending.
+    /// The recorded positions, ascending.
     pub rows: Vec<GoldenRow>,
 }
 
@@ -32,9 +32,9 @@ pub struct GoldenRun {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenRow {
-    /// Place of the token.
+    /// Position of the token.
     pub position: usize,
-    /// BLAKE3, hex, of the f32 bits of all logits; None where they came from other arithmetic.
+    /// BLAKE3, hex, of the f32 bits of all logits; None if they were computed with other arithmetic.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hash: Option<String>,
     /// The [`KEPT_LOGITS`] largest logits, `(id, logit)`, the largest first, equal ones by id.
@@ -42,7 +42,7 @@ pub struct GoldenRow {
 }
 
 impl GoldenRow {
-    /// What is kept of the logits after the token at `position`: `[vocab_size]`, little-endian when hashed.
+    /// The row for the logits (`[vocab_size]`) after the token at `position`; they are hashed as little-endian bytes.
     pub fn of(position: usize, logits: &[f32]) -> GoldenRow {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         let larger = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
@@ -58,15 +58,15 @@ impl GoldenRow {
     }
 }
 
-/// What the tokenizer that a file was made from made of some texts.
+/// Texts as the source's tokenizer encodes and decodes them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerVectors {
     /// What made them.
     pub made_by: String,
-    /// Tokens that are put in front of a text, where nothing else was asked for.
+    /// Tokens put in front of a text by default.
     pub front: Vec<u32>,
-    /// Texts, their ids with nothing around them, and the text that these ids are.
+    /// Texts, their ids with nothing added around them, and the text that the ids decode to.
     pub texts: Vec<TokenizerVector>,
 }
 
@@ -78,7 +78,7 @@ pub struct TokenizerVector {
     pub text: String,
     /// Its ids.
     pub ids: Vec<u32>,
-    /// What they are decoded to, special tokens included.
+    /// The text that the ids decode to, special tokens included.
     pub back: String,
 }
 

@@ -1,4 +1,4 @@
-//! Preamble, section table and tensor directory: to bytes and back, without I/O.
+//! Encodes and decodes the preamble, section table and tensor directory, without I/O.
 
 use crate::encoding::Shape;
 use crate::error::{FormatError, Result};
@@ -7,7 +7,7 @@ use crate::sign::{SIGNATURE_PLACE, Signature};
 use byteorder::{ByteOrder, LittleEndian as LE, WriteBytesExt};
 use std::fmt;
 
-/// The first eight bytes. Above 0x7f, so no text; CR LF and LF, so that text-mode damage shows; 0x1a ends a listing.
+/// The first eight bytes. 0x89 is not text; CR LF and LF reveal text-mode damage; 0x1a ends a listing on DOS.
 pub const MAGIC: [u8; 8] = *b"\x89NSV\r\n\x1a\n";
 
 /// Major and minor version of the format that this crate writes. It reads every minor version of the same major.
@@ -44,9 +44,9 @@ pub enum SectionKind {
     Spec,
     /// The tensor directory. Required.
     Directory,
-    /// `tokenizer.json` as it was.
+    /// `tokenizer.json`, unchanged.
     Tokenizer,
-    /// The chat template, Jinja text as it was.
+    /// The chat template: Jinja text, unchanged.
     ChatTemplate,
     /// [`GenerationDefaults`](crate::GenerationDefaults), JSON.
     Generation,
@@ -56,13 +56,13 @@ pub enum SectionKind {
     Vocabulary,
     /// The hashes of every tensor's chunks, see [`tree`](crate::tree).
     Chunks,
-    /// What this file answered when it was made: a [`Golden`](crate::Golden), JSON.
+    /// This file's answers when it was made: a [`Golden`](crate::Golden), JSON.
     Golden,
-    /// What a reference answered: a [`Golden`](crate::Golden), JSON.
+    /// A reference's answers: a [`Golden`](crate::Golden), JSON.
     Reference,
-    /// What the source's tokenizer made of some texts: [`TokenizerVectors`](crate::TokenizerVectors), JSON.
+    /// Texts as the source's tokenizer encodes them: [`TokenizerVectors`](crate::TokenizerVectors), JSON.
     TokenizerVectors,
-    /// Chat templates beside the usual one, by name: JSON.
+    /// Chat templates besides the default one, by name: JSON.
     NamedTemplates,
 }
 
@@ -83,7 +83,7 @@ impl SectionKind {
         SectionKind::NamedTemplates,
     ];
 
-    /// The number that stands for it in the section table.
+    /// Its number in the section table.
     pub fn code(self) -> u32 {
         match self {
             SectionKind::Spec => 1,
@@ -149,7 +149,7 @@ pub(crate) struct Header {
     pub end: u64,
 }
 
-/// The root: it covers the preamble's fields and the section table, whose hashes cover the rest.
+/// The root hash: covers the preamble's fields and the section table, whose hashes cover the rest.
 fn root(preamble: &[u8], table: &[u8]) -> Hash {
     blake3::Hasher::new().update(&preamble[..HASHED_PREAMBLE]).update(table).finalize().into()
 }
@@ -182,7 +182,7 @@ pub(crate) fn encode(sections: &[RawSection], file_len: u64) -> (Vec<u8>, Hash) 
     (out, root)
 }
 
-/// What a file that is no .nsv looks like.
+/// A guess at what a file is that is not a .nsv file.
 fn hint(got: &[u8]) -> &'static str {
     match got {
         [b'G', b'G', b'U', b'F', ..] => " (a GGUF file; convert the Hugging Face checkpoint instead)",
@@ -195,7 +195,7 @@ fn hint(got: &[u8]) -> &'static str {
     }
 }
 
-/// Reads and checks preamble and section table.
+/// Decodes and checks preamble and section table.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Header> {
     let mut magic = [0; 8];
     let n = bytes.len().min(8);
@@ -289,7 +289,7 @@ impl RawTensor {
     }
 }
 
-/// The directory's bytes; their number does not depend on offsets and hashes.
+/// Encodes the directory; its length does not depend on offsets and hashes.
 pub(crate) fn encode_directory(tensors: &[RawTensor]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut write = || -> std::io::Result<()> {
@@ -318,7 +318,7 @@ pub(crate) fn encode_directory(tensors: &[RawTensor]) -> Vec<u8> {
     out
 }
 
-/// Splits bytes off the front of the directory.
+/// Takes bytes off the front of the directory.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -337,14 +337,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Reads the directory. `expected` is the number of tensors that the model has: no other is read.
+/// Decodes the directory. It must have `expected` tensors, the number that the model has.
 pub(crate) fn decode_directory(bytes: &[u8], expected: usize) -> Result<Vec<RawTensor>> {
     let mut cursor = Cursor { bytes, at: 0 };
     let got = LE::read_u32(cursor.take(4, "the count")?) as usize;
     if got != expected {
         return Err(FormatError::TensorCount { got, expected });
     }
-    // The shortest entry takes 9 bytes: no allocation beyond what the bytes at hand can fill.
+    // The shortest entry has 9 bytes: never allocate more entries than the bytes can hold.
     let mut tensors = Vec::with_capacity(got.min(bytes.len() / 9));
     for _ in 0..got {
         let len = LE::read_u16(cursor.take(2, "a name's length")?) as usize;

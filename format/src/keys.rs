@@ -1,7 +1,7 @@
-//! Keys of Ed25519 (RFC 8032): what signs a file, what it is verified with, and the files that keys are kept in.
+//! Ed25519 keys (RFC 8032) that sign and verify files, and the files that hold the keys.
 //!
-//! A key file is what `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` write, PEM around 32 bytes behind
-//! a fixed prefix (RFC 8410), or the 32 bytes as 64 hex digits.
+//! A key file is PEM as `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` write it (a fixed prefix and 32
+//! bytes, RFC 8410), or the 32 bytes as 64 hex digits.
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use std::fmt;
@@ -10,14 +10,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// What stands before the seed in a private key's file: PKCS #8 of an Ed25519 key.
+/// The bytes before the seed in a private key file: PKCS #8 of an Ed25519 key.
 const SECRET_PREFIX: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 const SECRET_LABEL: &str = "PRIVATE KEY";
-/// What stands before the key in a public key's file: SubjectPublicKeyInfo of an Ed25519 key.
+/// The bytes before the key in a public key file: SubjectPublicKeyInfo of an Ed25519 key.
 const PUBLIC_PREFIX: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
-/// No key file is longer.
-const LONGEST: u64 = 1 << 16;
+/// Bytes that are read of a key file at most; no key file is longer.
+const MAX_FILE_BYTES: u64 = 1 << 16;
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum KeyError {
     Random(getrandom::Error),
 }
 
-/// A public key, as it is in a file's preamble: any 32 bytes. One that was read by [`PublicKey::read`] is a good one.
+/// A public key, as it is in a file's preamble: any 32 bytes. [`PublicKey::read`] returns only valid ones.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey(pub [u8; 32]);
 
@@ -70,10 +70,10 @@ impl fmt::Debug for PublicKey {
 }
 
 impl PublicKey {
-    /// The key in a file, or the one that 64 hex digits in place of the file's name are.
+    /// Reads the key in the file `path`, or the key that `path` itself spells in 64 hex digits.
     ///
     /// # Errors
-    /// When it cannot be read, is no public key of Ed25519, or one that anybody could sign for.
+    /// When it cannot be read, is not an Ed25519 public key, or is of small order, so that anybody could sign for it.
     pub fn read(path: &Path) -> Result<PublicKey, KeyError> {
         const EXPECTED: &str = "an Ed25519 public key: PEM as openssl pkey -pubout writes it, or 64 hex digits";
         let form = |got| KeyError::Form { name: path.display().to_string(), got, expected: EXPECTED };
@@ -86,13 +86,13 @@ impl PublicKey {
         }
     }
 
-    /// The key as a file.
+    /// The key as the text of a PEM file.
     pub fn to_pem(&self) -> String {
         pem(PUBLIC_LABEL, &[&PUBLIC_PREFIX[..], &self.0].concat())
     }
 
-    /// Whether a signature of `message` is this key's: by the strict rules, under which nobody can change a signature
-    /// into another good one, and no key is good for two messages at once.
+    /// Whether `signature` is this key's signature of `message`, by the strict rules: nobody can change a signature
+    /// into another valid one, and no key has a signature that is valid for two messages.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
@@ -109,12 +109,12 @@ impl fmt::Debug for SecretKey {
 }
 
 impl SecretKey {
-    /// The key of a seed.
+    /// The key derived from a seed.
     pub fn from_seed(seed: &[u8; 32]) -> SecretKey {
         SecretKey(SigningKey::from_bytes(seed))
     }
 
-    /// A new key.
+    /// Generates a new key.
     ///
     /// # Errors
     /// When the system has no random numbers.
@@ -124,10 +124,10 @@ impl SecretKey {
         Ok(Self::from_seed(&seed))
     }
 
-    /// The key in a file.
+    /// Reads the key in a file.
     ///
     /// # Errors
-    /// When it cannot be read or is no private key of Ed25519.
+    /// When it cannot be read or is not an Ed25519 private key.
     pub fn read(path: &Path) -> Result<SecretKey, KeyError> {
         let expected = "an Ed25519 private key: PEM as openssl genpkey writes it, or a file of 64 hex digits";
         let seed = parse(&text(path)?, SECRET_LABEL, &SECRET_PREFIX);
@@ -140,10 +140,11 @@ impl SecretKey {
         PublicKey(self.0.verifying_key().to_bytes())
     }
 
-    /// Writes the key, for its owner's eyes alone, and beside it as `NAME.pub.pem` the public key, whose path it gives.
+    /// Writes the key, readable by its owner alone, and beside it the public key as `NAME.pub.pem`, whose path it
+    /// returns.
     ///
     /// # Errors
-    /// When either file is there already, or cannot be written; neither is left then.
+    /// When either file exists already or cannot be written; then neither is created.
     pub fn write_new(&self, path: &Path) -> Result<PathBuf, KeyError> {
         let public = path.with_extension("pub.pem");
         let secret = pem(SECRET_LABEL, &[&SECRET_PREFIX[..], self.0.as_bytes()].concat());
@@ -163,7 +164,7 @@ impl SecretKey {
 
 fn text(path: &Path) -> Result<String, KeyError> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|f| f.take(LONGEST).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|f| f.take(MAX_FILE_BYTES).read_to_end(&mut bytes));
     read.map_err(|source| KeyError::Read { path: path.to_path_buf(), source })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -172,7 +173,7 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     blake3::Hash::from_hex(text).ok().map(Into::into)
 }
 
-/// The 32 bytes of a key; what the text is instead where it is none.
+/// The 32 bytes of a key; Err says what the text is instead.
 fn parse(text: &str, label: &str, prefix: &[u8]) -> Result<[u8; 32], String> {
     if let Some(key) = unhex(text.trim()) {
         return Ok(key);
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(second.write_new(&path), Err(KeyError::Write { .. })));
         assert_eq!(SecretKey::read(&path).unwrap().public(), first.public());
-        // Nor a public key alone; no private key is left then.
+        // It does not replace a public key either, and then leaves no private key.
         fs::remove_file(&path).unwrap();
         assert!(matches!(second.write_new(&path), Err(KeyError::Write { .. })));
         assert!(!path.exists() && PublicKey::read(&public).unwrap() == first.public());
@@ -273,7 +274,7 @@ mod tests {
             let error = SecretKey::read(&path).expect_err(text).to_string();
             assert!(error.contains(word) && error.contains("expected"), "no {word} in {error}");
         }
-        // The eight points of small order are good for no signature, other bytes for no point.
+        // Points of small order are valid for no signature; other bytes are no point at all.
         for (digits, word) in [
             (format!("01{}", "00".repeat(31)), "small order"),
             ("00".repeat(32), "small order"),

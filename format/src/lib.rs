@@ -1,15 +1,15 @@
 //! The `.nsv` model file: what its bytes mean, how they are checked, mapped and written.
 //!
 //! One file holds everything a model needs to run: the numbers that describe it ([`ModelSpec`]), its weights in
-//! the very layout the kernels read ([`panel`]), its tokenizer, chat template and generation defaults. Opening maps
-//! the file and checks its header; no weight is read, converted or copied. The bytes are written down for other
-//! readers in `docs/nsv.md`; this crate is that document in executable form. It knows no Hugging Face word, no
-//! kernel and no regular expression.
+//! the layout that the kernels read ([`panel`]), its tokenizer, chat template and generation defaults. Opening maps
+//! the file and checks its header; no weight is read, converted or copied. `docs/nsv.md` specifies the bytes for
+//! other readers; this crate is that document in executable form. It knows nothing of Hugging Face, kernels or
+//! regular expressions.
 //!
 //! ```
 //! use nanoserve_format::{Encoding, ModelSpec, Plan, SectionKind, Shape, Writer, panel, parse, schema};
 //!
-//! // The smallest model there is: every number named, every tensor found by its schema.
+//! // A tiny model: its numbers decide which tensors it has.
 //! let spec = ModelSpec { hidden_size: 8, intermediate_size: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, head_dim: 4,
 //!     vocab_size: 32, tied_lm_head: true, ..ModelSpec::default() };
 //! let plan = Plan::new(spec, Encoding::F32)?;
@@ -27,7 +27,7 @@
 //! # Ok::<(), nanoserve_format::FormatError>(())
 //! ```
 //!
-//! The trap: the parser checks structure, not weights. A flipped bit in a weight is found by [`NsvFile::check`] alone.
+//! The trap: opening checks structure, not weights. Only [`NsvFile::check`] finds a flipped bit in a weight.
 
 #[cfg(target_endian = "big")]
 compile_error!("a .nsv file is little-endian and mapped as it is: a big-endian machine cannot run it");

@@ -1,4 +1,4 @@
-//! A `.nsv` file on disk, mapped, or copied where that is asked for. Its one unsafe is the map itself.
+//! An open `.nsv` file, mapped, or copied on request. The only unsafe code is the mapping itself.
 
 use crate::error::{FormatError, Result};
 use crate::golden::{Golden, TokenizerVectors};
@@ -15,13 +15,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Bytes that a thread of [`NsvFile::open_copy`] reads at a time: some huge pages.
+/// Bytes that a thread of [`NsvFile::open_copy`] reads at a time: several huge pages.
 const COPY_BYTES: usize = 8 << 20;
 
 /// An open `.nsv` file: its bytes, mapped read-only, and its checked layout.
 ///
-/// Pages are read when they are touched and shared between processes. Opening touches the header alone. Where that is
-/// not what is wanted: [`NsvFile::read_ahead`], [`NsvFile::lock`], [`NsvFile::open_copy`].
+/// Pages are read when they are touched and are shared between processes. Opening touches only the header. Other ways:
+/// [`NsvFile::read_ahead`], [`NsvFile::lock`], [`NsvFile::open_copy`].
 #[derive(Debug)]
 pub struct NsvFile {
     path: PathBuf,
@@ -33,18 +33,18 @@ impl NsvFile {
     /// Maps a file and checks its structure.
     ///
     /// # Errors
-    /// When it cannot be opened or mapped, or is no good `.nsv` file.
+    /// When it cannot be opened or mapped, or is not a valid `.nsv` file.
     pub fn open(path: impl AsRef<Path>) -> Result<NsvFile> {
         Self::with(path.as_ref(), "map", map)
     }
 
-    /// Copies a file into memory of its own, in huge pages where the system has them, and checks its structure.
+    /// Copies a file into memory of its own, in huge pages if the system has them, and checks its structure.
     ///
-    /// A map of a file may be made of small pages, which a processor takes time to look up: see [`NsvFile::read_ahead`]. A
-    /// copy is not shared between processes, and costs the time to make it.
+    /// A mapped file may consist of small pages, whose lookup costs processor time: see [`NsvFile::read_ahead`]. A copy
+    /// is not shared between processes, and takes time to make.
     ///
     /// # Errors
-    /// When it cannot be opened or read, there is no memory for it, or it is no good `.nsv` file.
+    /// When it cannot be opened or read, there is no memory for it, or it is not a valid `.nsv` file.
     pub fn open_copy(path: impl AsRef<Path>) -> Result<NsvFile> {
         Self::with(path.as_ref(), "copy", copy)
     }
@@ -52,7 +52,7 @@ impl NsvFile {
     /// Copies a file that is in memory already, and checks its structure. Its path is empty.
     ///
     /// # Errors
-    /// When there is no memory for it, or it is no good `.nsv` file.
+    /// When there is no memory for it, or it is not a valid `.nsv` file.
     pub fn from_bytes(bytes: &[u8]) -> Result<NsvFile> {
         let layout = parse(bytes)?;
         let copy = || {
@@ -85,18 +85,19 @@ impl NsvFile {
         &self.path
     }
 
-    /// Reads some bytes from the disk, if they are not in the system's cache: waits for them, or where the system has no
-    /// such call, asks for them and returns at once. A hint: where there is no such thing either, nothing is done.
+    /// Reads a range of bytes from the disk, if they are not in the system's cache, and waits for them. A system
+    /// without such a call gets a hint, and this returns at once; a system without hints does nothing.
     ///
-    /// Waiting is what makes pages large: of bytes that are asked for Linux keeps small ones, of those that are touched in a
-    /// map advised to be huge, as this one is, huge ones, where the file's system can (ext4 since Linux 6.16, XFS since 5.18).
+    /// Waiting gives large pages. Linux caches hinted bytes in small pages. It caches bytes that are touched in a map
+    /// advised to use huge pages, as this one is, in huge pages, if the file system can (ext4 since Linux 6.16, XFS
+    /// since 5.18).
     pub fn read_ahead(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
         if self.map.advise_range(memmap2::Advice::PopulateRead, range.start, range.len()).is_ok() {
             return;
         }
         #[cfg(unix)]
-        // Pages are read when they are touched, whatever becomes of the hint.
+        // If the hint fails, pages are still read when they are touched.
         let _ = self.map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
         #[cfg(not(unix))]
         let _ = range;
@@ -137,12 +138,12 @@ impl NsvFile {
     /// The bytes of a section; None when the file has no such section.
     ///
     /// # Errors
-    /// When the bytes are not the ones that were written.
+    /// When the bytes do not match their hash.
     pub fn section(&self, kind: SectionKind) -> Result<Option<&[u8]>> {
         self.layout.section(&self.map, kind)
     }
 
-    /// How its makers meant the model to be sampled.
+    /// The sampling settings that the model's makers recommend.
     ///
     /// # Errors
     /// When the section is damaged.
@@ -150,15 +151,15 @@ impl NsvFile {
         Ok(self.layout.json(&self.map, SectionKind::Generation)?.unwrap_or_default())
     }
 
-    /// The chat template, and those beside it by name: `tool_use`, for one, is meant for conversations with tools.
+    /// The default chat template, and the others by name; `tool_use`, for one, is meant for conversations with tools.
     ///
     /// # Errors
     /// When a section is damaged, or the template is no text.
     pub fn chat_templates(&self) -> Result<(Option<&str>, BTreeMap<String, String>)> {
         let kind = SectionKind::ChatTemplate;
         let damaged = |e: std::str::Utf8Error| FormatError::SectionText { kind, cause: e.to_string() };
-        let usual = self.section(kind)?.map(std::str::from_utf8).transpose().map_err(damaged)?;
-        Ok((usual, self.layout.json(&self.map, SectionKind::NamedTemplates)?.unwrap_or_default()))
+        let default = self.section(kind)?.map(std::str::from_utf8).transpose().map_err(damaged)?;
+        Ok((default, self.layout.json(&self.map, SectionKind::NamedTemplates)?.unwrap_or_default()))
     }
 
     /// Where the file came from.
@@ -169,7 +170,7 @@ impl NsvFile {
         Ok(self.layout.json(&self.map, SectionKind::Provenance)?.unwrap_or_default())
     }
 
-    /// What the file answered when it was made; None when nobody asked it.
+    /// The file's answers when it was made; None if none were recorded.
     ///
     /// # Errors
     /// When the section is damaged.
@@ -177,7 +178,7 @@ impl NsvFile {
         self.layout.json(&self.map, SectionKind::Golden)
     }
 
-    /// What a reference answered; None when none was given.
+    /// A reference's answers; None if none were given.
     ///
     /// # Errors
     /// When the section is damaged.
@@ -185,7 +186,7 @@ impl NsvFile {
         self.layout.json(&self.map, SectionKind::Reference)
     }
 
-    /// What the tokenizer that the file was made from made of some texts; None where there was no tokenizer.
+    /// Texts as the source's tokenizer encodes them; None if there was no tokenizer.
     ///
     /// # Errors
     /// When the section is damaged.
@@ -193,8 +194,8 @@ impl NsvFile {
         self.layout.json(&self.map, SectionKind::TokenizerVectors)
     }
 
-    /// Reads every byte and returns what is damaged; see [`Layout::damage`]. A signature, which no hash covers, is
-    /// verified.
+    /// Reads every byte and returns what is damaged; see [`Layout::damage`]. Also verifies the signature, which no hash
+    /// covers.
     pub fn check(&self) -> Vec<Damage> {
         let wrong = self.layout.signature.is_some_and(|s| s.verify(&self.layout.root).is_err());
         let signature = wrong.then(|| Damage { what: "signature".into(), range: SIGNATURE_PLACE });
@@ -204,26 +205,26 @@ impl NsvFile {
 
 /// Maps a whole file read-only.
 pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the map is read-only and is only ever lent out as `&[u8]`, every bit pattern of which is valid. What
-    // remains is another process changing or truncating the file while it is mapped. No program can rule that out
-    // for a file it does not own; a writer of this crate never does it, because it replaces a file by renaming and
-    // leaves the mapped inode alone, but for a signature's place, which is copied once when a file is opened; lost bytes
-    // raise a signal, for which see `signal`. No check made at open is relied on for memory safety later: views are
-    // slices within the map's length, whatever their bytes say.
+    // SAFETY: the map is read-only and lent out only as `&[u8]`, for which every bit pattern is valid. The remaining
+    // risk is another process that changes or truncates the mapped file. No program can rule that out for a file it
+    // does not own. This crate's writers never do it: they replace a file by renaming and leave the mapped inode alone,
+    // except for the signature's place, which is copied once when a file is opened. Lost bytes raise a signal, see
+    // `signal`. Memory safety does not rely on any check made at open: views are slices within the map's length,
+    // whatever its bytes are.
     let map = unsafe { Mmap::map(file) }?;
     #[cfg(target_os = "linux")]
-    // Small pages serve as well, only slower.
+    // Small pages also work, only slower.
     let _ = map.advise(memmap2::Advice::HugePage);
     Ok(map)
 }
 
-/// A whole file in anonymous memory, in huge pages if there are any.
+/// Copies a whole file into anonymous memory, in huge pages if there are any.
 fn copy(file: &File) -> io::Result<Mmap> {
     let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    // No map is empty; an empty file's one byte is no good file either.
+    // A map cannot be empty; the single byte mapped for an empty file is not a valid file either.
     let mut memory = MmapMut::map_anon(len.max(1))?;
     #[cfg(target_os = "linux")]
-    // Small pages serve as well, only slower.
+    // Small pages also work, only slower.
     let _ = memory.advise(memmap2::Advice::HugePage);
     let chunks = Mutex::new(memory[..len].chunks_mut(COPY_BYTES).enumerate());
     let next = || chunks.lock().expect("no thread panics between chunks").next();

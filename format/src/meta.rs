@@ -1,17 +1,17 @@
-//! What a file holds beside the model: how to generate from it, and where it came from.
+//! What a file holds besides the model: how to generate from it, and where it came from.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How its makers meant the model to be sampled, and the tokens that begin and end a text. Absent values are the
-/// runtime's to choose.
+/// The sampling settings that the model's makers recommend, and the tokens that begin and end a text. The runtime
+/// chooses absent values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GenerationDefaults {
     /// Token that begins a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bos_id: Option<u32>,
-    /// Whether a prompt gets `bos_id` put before it, where the tokenizer leaves that open.
+    /// Whether `bos_id` is put before a prompt, if the tokenizer leaves that open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub add_bos: Option<bool>,
     /// Tokens that end a text; any of them stops generation.
@@ -19,7 +19,7 @@ pub struct GenerationDefaults {
     /// Divides the logits; 0 is greedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Tokens kept by rank.
+    /// How many of the likeliest tokens are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
     /// Probability mass kept.
@@ -31,7 +31,7 @@ pub struct GenerationDefaults {
     /// Divides positive and multiplies negative logits of tokens seen before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeat_penalty: Option<f64>,
-    /// Texts of special tokens, by the names that chat templates have for them: `bos_token` and its likes.
+    /// Texts of special tokens, by their names in chat templates: `bos_token` and so on.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub special_tokens: BTreeMap<String, String>,
 }
@@ -44,17 +44,16 @@ pub struct Provenance {
     pub converter: String,
     /// The options that shaped the file, as they are given on the command line.
     pub recipe: String,
-    /// Where the sources are published, `org/name`, as they say themselves; a model that was trained further may name the
-    /// one it began with.
+    /// Where the sources say they are published, `org/name`; a fine-tuned model may name its base model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
-    /// The revision of it that was downloaded, where that is known of every source.
+    /// The revision that was downloaded; None unless it is known for every source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// The licence's name, as the model's card gives it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
-    /// Licences and their likes, whole.
+    /// Licence files and similar ones, whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub license_files: Vec<LicenseFile>,
     /// Every file that was read, by name.
@@ -70,7 +69,7 @@ pub struct SourceFile {
     pub bytes: u64,
     /// BLAKE3 of its bytes, hex, as `b3sum` prints it.
     pub blake3: String,
-    /// SHA-256 of them, hex, as `sha256sum` prints it and model hubs list it; where it was asked for.
+    /// SHA-256 of them, hex, as `sha256sum` prints it and model hubs list it; None unless it was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }

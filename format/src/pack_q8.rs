@@ -1,23 +1,23 @@
-//! Rows to q8 panels: one plain loop, compiled once more for machines with wider vectors.
+//! Packs rows into q8 panels: one plain loop, compiled again for machines with wider vectors.
 //!
-//! Every step rounds each value by itself and sums run in fixed lanes, so that the instruction set does not show in the
-//! result; the only unsafe is the call into code that was compiled for features this machine was asked for.
+//! Each value is rounded by itself and sums run in fixed lanes, so the result does not depend on the instruction set.
+//! The only unsafe code calls functions that are compiled for features which were just detected.
 
 use crate::encoding::PANEL_ROWS;
 use crate::panel::{OutOfRange, Squares};
 use crate::q8::{self, Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
 
-/// Lanes that the squares of a row are summed in.
+/// Number of partial sums for the squares of a row.
 const LANES: usize = 16;
 
 /// As [`panel::pack`](crate::panel::pack), for q8.
 pub fn pack(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("f16c") {
-        // SAFETY: the features that the function is compiled with are there.
+        // SAFETY: the features that the function is compiled for were just detected.
         return unsafe { pack_avx512(cols, rows, out) };
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
-        // SAFETY: the features that the function is compiled with are there.
+        // SAFETY: the features that the function is compiled for were just detected.
         return unsafe { pack_avx2(cols, rows, out) };
     }
     plain(cols, rows, out)
@@ -40,7 +40,7 @@ fn plain(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRang
     if rows.len() < PANEL_ROWS * cols || !cols.is_multiple_of(Q8_SUPERBLOCK) {
         out.fill(0);
     }
-    // A superblock of all rows before the next one: its bytes, written four at a time, stay in the nearest cache.
+    // All rows fill a superblock before the next one: rows write it four bytes at a time, and it stays in the L1 cache.
     let mut sums = [[[0f32; LANES]; 2]; PANEL_ROWS];
     for (index, superblock) in out.as_chunks_mut::<Q8_SUPERBLOCK_BYTES>().0.iter_mut().enumerate() {
         let first = index * Q8_SUPERBLOCK;
@@ -68,8 +68,8 @@ fn plain(cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRang
     Ok(total)
 }
 
-/// One row's 32 columns into their place of a superblock, and the squares of values and errors to their sums; the
-/// error is the magnitude that has no scale.
+/// Packs 32 columns of one row into their place in a superblock and adds the squares of values and errors to the sums.
+/// Err is the magnitude that is too large for a scale.
 #[inline(always)]
 fn pack_block(
     block: &[f32; Q8_BLOCK],
@@ -78,7 +78,7 @@ fn pack_block(
     row: usize,
     [signal, noise]: &mut [[f32; LANES]; 2],
 ) -> Result<(), f32> {
-    // As integers, magnitudes order as they do as numbers; no comparison of floats stands in the way of wide code.
+    // Magnitudes order the same as integers, and integer comparisons vectorize.
     let mut absmax = 0;
     for x in block {
         absmax = absmax.max(x.to_bits() & 0x7fff_ffff);
@@ -91,7 +91,7 @@ fn pack_block(
 
     let scale = scale.to_f32();
     let mut quantized = [0i8; Q8_BLOCK];
-    // Loops and not `map`: a closure may be left outside the code that has the wider features.
+    // A loop, not `map`: a closure may be compiled without the wider features.
     for (byte, x) in quantized.iter_mut().zip(block) {
         *byte = q8::quantize(*x, scale);
     }

@@ -1,11 +1,11 @@
-//! Rows of a matrix to panels and back.
+//! Packs the rows of a matrix into panels, and unpacks them.
 //!
-//! A matrix `[rows, cols]` is stored as panels of 16 rows, the last one padded with zero rows. Inside a panel columns
-//! go in order and the 16 rows stand side by side, so that a SIMD lane is a row: no kernel ever sums across lanes.
+//! A matrix `[rows, cols]` is stored as panels of 16 rows, the last one padded with zero rows. Inside a panel the
+//! columns follow in order, each with its 16 rows side by side. A SIMD lane is a row: no kernel sums across lanes.
 //!
 //! - f32, f16: for each column, 16 values.
-//! - q8: for each 64 columns (padded with zeros) the f16 scales of the 16 rows of its first 32 columns, then those of
-//!   its second 32; then for each 4 columns, 16 rows x 4 bytes.
+//! - q8: for each 64 columns (padded with zeros), the 16 rows' f16 scales for the first 32 columns, then those for
+//!   the second 32; then, for each 4 columns, 16 rows x 4 bytes.
 
 use crate::encoding::{Encoding, PANEL_ROWS};
 
@@ -20,12 +20,12 @@ pub struct OutOfRange {
     pub value: f32,
 }
 
-/// What rounding to blocks with a scale did to some values.
+/// Signal and noise of values that were rounded to blocks with a scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Squares {
-    /// Sum of the squares of the values.
+    /// Sum of the squared values.
     pub signal: f64,
-    /// Sum of the squares of what each is off by.
+    /// Sum of the squared errors.
     pub noise: f64,
 }
 
@@ -39,8 +39,8 @@ impl std::ops::Add for Squares {
 
 /// Encodes `rows` (`[n, cols]` row after row, `n` in 1..=16; missing rows are zero) into one panel.
 ///
-/// `out` is [`Encoding::panel_bytes`] long and is written whole. All values must be finite. For q8 the squares of values
-/// and errors are returned, the same on every machine; for f32 and f16 zeros.
+/// `out` is [`Encoding::panel_bytes`] long, and all of it is written. All values must be finite. Returns the squares of
+/// values and errors, the same on every machine, for q8; zeros for f32 and f16.
 ///
 /// # Errors
 /// A value beyond [`Encoding::largest`].

@@ -1,9 +1,9 @@
 //! The q8 block: 32 weights as signed bytes and one f16 scale; a weight is `byte * scale`.
 //!
-//! The scale is the smallest f16 that is not below `absmax / 127`, so that no weight is clipped and each comes back
-//! within half a scale of its source; bytes are `weight / scale` rounded to nearest, ties to even, in -127..=127
-//! (-128 is never written: kernels rely on it). A block of zeros has scale 0 and bytes 0. Where `absmax / 127` is
-//! below the smallest f16 subnormal, 2^-24, the scale is 2^-24. Beyond 65504, f16's largest, there is no scale.
+//! The scale is the smallest f16 that is not below `absmax / 127`: no weight is clipped, and each is restored to
+//! within half a scale. Bytes are `weight / scale` rounded to nearest, ties to even, in -127..=127
+//! (-128 is never written: kernels rely on it). A block of zeros has scale 0 and bytes 0. If `absmax / 127` is
+//! below the smallest f16 subnormal, 2^-24, the scale is 2^-24; above 65504, the largest f16, there is no scale.
 
 use crate::encoding::{Description, InputForm, PANEL_ROWS};
 use crate::pack_q8;
@@ -18,7 +18,7 @@ pub const Q8_SUPERBLOCK: usize = 64;
 /// Bytes of one superblock of a panel: 2 x 16 f16 scales, then 64 x 16 signed bytes. 17 cache lines.
 pub const Q8_SUPERBLOCK_BYTES: usize = 2 * PANEL_ROWS * 2 + Q8_SUPERBLOCK * PANEL_ROWS;
 
-/// Signed bytes with an f16 scale for each block.
+/// Signed bytes with one f16 scale for each block.
 pub(crate) static Q8: Description = Description {
     code: 2,
     name: "q8",
@@ -46,8 +46,8 @@ pub fn scale(absmax: f32) -> Option<f16> {
 /// The byte of `weight` at a block's `scale`.
 #[inline(always)]
 pub fn quantize(weight: f32, scale: f32) -> i8 {
-    // Adding 1.5 * 2^23 leaves no room for a fraction: the sum is rounded to a whole number, ties to even, and its low
-    // byte is that number's. A compiler makes this wide on any machine, where it would call a function to round.
+    // Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded to a whole number, ties to even, and its low
+    // byte is the result. Compilers vectorize this on any machine; for a rounding function they would emit calls.
     const SHIFT: f32 = 12_582_912.0;
     if scale == 0.0 { 0 } else { (weight / scale + SHIFT).to_bits() as i8 }
 }
@@ -58,7 +58,7 @@ pub fn dequantize(byte: i8, scale: f16) -> f32 {
     f32::from(byte) * scale.to_f32()
 }
 
-/// One row of a panel, `[cols]`.
+/// Decodes one row of a panel, `[cols]`.
 fn unpack_row(panel: &[u8], row: usize, out: &mut [f32]) {
     let superblocks = panel.chunks_exact(Q8_SUPERBLOCK_BYTES);
     for (values, superblock) in out.chunks_mut(Q8_SUPERBLOCK).zip(superblocks) {
@@ -102,12 +102,12 @@ mod tests {
 
     #[test]
     fn subnormal_scales() {
-        // 2^-24: powi promises no exact power.
+        // 2^-24. `powi` does not guarantee an exact power.
         let least = f16::from_bits(1).to_f32();
         assert_eq!(scale(f32::from_bits(1)), Some(f16::from_bits(1)));
         assert_eq!(scale(127.0 * least), Some(f16::from_bits(1)));
         assert_eq!(scale(127.5 * least), Some(f16::from_bits(2)));
-        // A value of half the smallest scale is a tie: to even, which is zero.
+        // Half the smallest scale is a tie and rounds to even, zero.
         assert_eq!(quantize(least / 2.0, least), 0);
     }
 

@@ -1,4 +1,4 @@
-//! From bytes to checked views. No I/O: this is the door that fuzzing knocks on.
+//! Turns bytes into checked views, without I/O: the entry point for fuzzing.
 
 use crate::encoding::{Encoding, EncodingSet, Shape};
 use crate::error::{FormatError, Result};
@@ -21,9 +21,9 @@ pub struct Layout {
     pub tensors: Vec<TensorEntry>,
     /// Every section, those of unknown kind included.
     pub sections: Vec<SectionEntry>,
-    /// The hash that covers every byte of the file, by way of the hashes it covers.
+    /// The root hash: through the hashes it covers, it covers every byte of the file.
     pub root: Hash,
-    /// Who claims to have signed the root; opening does not verify it.
+    /// The signature of the root, if there is one; opening does not verify it.
     pub signature: Option<Signature>,
     /// Bytes of the file.
     pub file_len: u64,
@@ -59,7 +59,7 @@ pub struct SectionEntry {
     pub hash: Hash,
 }
 
-/// A tensor's bytes with what they mean.
+/// A tensor's bytes, with its shape and encoding.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'f> {
     /// Its shape, without padding.
@@ -70,7 +70,7 @@ pub struct TensorView<'f> {
     pub bytes: &'f [u8],
 }
 
-/// A part of a file whose bytes are not the ones that were written.
+/// A part of a file whose bytes do not match their hash, or are not zero in padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The tensor, section or padding.
@@ -81,8 +81,8 @@ pub struct Damage {
 
 /// Checks a file's structure and returns what it holds.
 ///
-/// Every length, bound, order, name and shape is checked before this returns; time and memory follow from the size of
-/// the header, not from the file's. Weights and the larger sections are not read: see [`Layout::damage`].
+/// Every length, bound, order, name and shape is checked before this returns; time and memory depend on the size of
+/// the header, not of the file. Weights and the larger sections are not read: see [`Layout::damage`].
 ///
 /// # Errors
 /// The first thing that is wrong; see [`FormatError`].
@@ -94,7 +94,7 @@ pub fn parse(bytes: &[u8]) -> Result<Layout> {
     let raw = header::decode_directory(directory, schema::count(&spec))?;
     let tensors = check_tensors(&spec, raw, header.end, bytes.len() as u64)?;
 
-    // Tensors stand together; sections before or after them, in order among themselves.
+    // Tensors form one region; sections lie before or after it, in order.
     let region = tensors[0].range.start as u64..tensors.iter().map(|t| t.range.end).max().unwrap_or(0) as u64;
     for s in &header.sections {
         let end = s.offset + s.len;
@@ -120,7 +120,7 @@ pub fn parse(bytes: &[u8]) -> Result<Layout> {
     })
 }
 
-/// The bytes of a section that must be there, their hash checked.
+/// The bytes of a required section, checked against their hash.
 fn required<'f>(bytes: &'f [u8], sections: &[RawSection], kind: SectionKind) -> Result<&'f [u8]> {
     let section = sections.iter().find(|s| s.kind == kind.code()).ok_or(FormatError::SectionMissing { kind })?;
     let range = section.offset as usize..(section.offset + section.len) as usize;
@@ -140,7 +140,7 @@ fn json<T: serde::de::DeserializeOwned>(kind: SectionKind, bytes: &[u8]) -> Resu
     serde_json::from_slice(bytes).map_err(|e| FormatError::SectionText { kind, cause: e.to_string() })
 }
 
-/// Holds the directory against the schema; every stored tensor after the one before it.
+/// Checks the directory against the schema, and that each stored tensor lies after the one before it.
 fn check_tensors(spec: &ModelSpec, raw: Vec<RawTensor>, header_end: u64, max: u64) -> Result<Vec<TensorEntry>> {
     let mut tensors: Vec<TensorEntry> = Vec::with_capacity(raw.len());
     let mut min = header_end;
@@ -210,11 +210,11 @@ impl Layout {
         self.tensors.iter().filter(|t| matches!(t.shape, Shape::Matrix(..))).map(|t| t.encoding).collect()
     }
 
-    /// The encoding of each role, read off the first layer: what [`Plan`](crate::Plan) makes the same directory of, unless
-    /// other layers have others.
+    /// The encoding of each role in the first layer. A [`Plan`](crate::Plan) with this recipe has the same directory,
+    /// unless other layers have other encodings.
     pub fn recipe(&self) -> Recipe {
         let mut recipe = Recipe::uniform(self.tensors[0].encoding);
-        // Backwards, so that the first layer is the last to be heard.
+        // Backwards, so that the first layer's encodings win.
         for tensor in self.tensors.iter().rev() {
             if let Some(role) = Role::of(&tensor.name) {
                 recipe = recipe.with(role, tensor.encoding);
@@ -234,7 +234,7 @@ impl Layout {
     /// The bytes of a section in `bytes`, the file that was parsed; None when the file has no such section.
     ///
     /// # Errors
-    /// When the bytes are not the ones that were written.
+    /// When the bytes do not match their hash.
     pub fn section<'f>(&self, bytes: &'f [u8], kind: SectionKind) -> Result<Option<&'f [u8]>> {
         let section = self.sections.iter().find(|s| s.code == kind.code());
         section.map(|s| checked(&bytes[s.range.clone()], kind, &s.hash)).transpose()
@@ -256,8 +256,8 @@ impl Layout {
         stored.map(|t| t.shape.elements().unwrap_or(0) as u64).sum()
     }
 
-    /// Reads every byte of the file and returns what is damaged: of tensors the chunks, else whole sections, and the zeros
-    /// between them.
+    /// Reads every byte of the file and returns what is damaged: chunks of tensors, whole sections, and padding that is
+    /// not zero.
     ///
     /// Runs in the current rayon pool.
     pub fn damage(&self, bytes: &[u8]) -> Vec<Damage> {
@@ -302,7 +302,7 @@ impl Layout {
         self.header_end as usize
     }
 
-    /// The hashes of every tensor's chunks, in order; None where the file does not have them, or not these.
+    /// The chunk hashes of all tensors, in order; None if the section is missing, damaged, or of the wrong length.
     pub(crate) fn chunk_hashes<'f>(&self, bytes: &'f [u8]) -> Option<&'f [Hash]> {
         let hashes = self.section(bytes, SectionKind::Chunks).ok()??.as_chunks::<HASH_BYTES>().0;
         let stored = self.tensors.iter().filter(|t| t.alias_of.is_none());
@@ -311,7 +311,7 @@ impl Layout {
     }
 }
 
-/// The runs of chunks that are not as `expected`; everything where that is not known.
+/// The runs of chunks that differ from `expected`; the whole tensor if no difference is known.
 fn damaged_chunks(chunks: &[Hash], expected: &[&Hash], len: usize) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for (i, _) in chunks.iter().zip(expected).enumerate().filter(|(_, (got, expected))| got != *expected) {

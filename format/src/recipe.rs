@@ -41,12 +41,12 @@ impl From<Encoding> for Recipe {
     }
 }
 
-/// The encoding that most roles have, of equals the first of [`Encoding::ALL`]; then the roles that have another one.
+/// The most frequent encoding (on a tie, the first of [`Encoding::ALL`]), then the roles that have another one.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let roles = |encoding| self.0.iter().filter(|e| **e == encoding).count();
+        let count = |encoding| self.0.iter().filter(|e| **e == encoding).count();
         let [first, rest @ ..] = Encoding::ALL;
-        let most = rest.into_iter().fold(first, |most, e| if roles(e) > roles(most) { e } else { most });
+        let most = rest.into_iter().fold(first, |most, e| if count(e) > count(most) { e } else { most });
         f.write_str(most.name())?;
         for role in Role::ALL.into_iter().filter(|role| self.encoding(*role) != most) {
             write!(f, ",{}={}", role.name(), self.encoding(role))?;

@@ -1,14 +1,14 @@
-//! A damaged file made whole from a good copy of it, or from one that is damaged elsewhere.
+//! Repairs a damaged file from a copy that is good, or damaged only elsewhere.
 //!
 //! ```text
 //! for each part of the file             a chunk of 1 MiB of a tensor, a section, the zeros between them
-//!     keep it                           where its hash is the one it should have
-//!     or take the copy's                where the copy's is
-//!     or say that nobody has it
+//!     keep it                           if its bytes match the expected hash
+//!     or take the copy's                if those do
+//!     or report that neither has it
 //! ```
 //!
-//! What the hashes should be, the copy's header says, which its root covers. The result goes beside the file and takes its
-//! name in one step.
+//! The expected hashes come from the copy's header, which its root covers. The result is written beside the file and
+//! renamed over it.
 
 use crate::error::{FormatError, Result};
 use crate::header::{Hash, SectionKind};
@@ -64,15 +64,15 @@ fn list(damage: &[Damage]) -> String {
 /// What a repair did.
 #[derive(Clone, Debug)]
 pub struct Repaired {
-    /// What was taken from the copy.
+    /// The parts that were taken from the copy.
     pub taken: Vec<Damage>,
-    /// Parts that the file is made of.
+    /// Number of parts of the file.
     pub parts: usize,
     /// Root of the file.
     pub root: Hash,
 }
 
-/// A part of a file, and what its bytes should be.
+/// A part of a file, and what its bytes must be.
 struct Part {
     what: String,
     range: Range<usize>,
@@ -86,7 +86,7 @@ enum Expected {
 }
 
 impl Part {
-    /// Whether a file has it as it should be.
+    /// Whether the file has the expected bytes here.
     fn holds(&self, file: &[u8]) -> bool {
         let Some(bytes) = file.get(self.range.clone()) else { return false };
         match self.expected {
@@ -97,7 +97,7 @@ impl Part {
     }
 }
 
-/// Everything behind the header, in order; tensors in chunks where their hashes are known.
+/// All parts after the header, in order; tensors in chunks if their chunk hashes are known.
 fn parts(layout: &Layout, chunks: Option<&[Hash]>) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for s in &layout.sections {
@@ -131,17 +131,17 @@ fn parts(layout: &Layout, chunks: Option<&[Hash]>) -> Vec<Part> {
     parts
 }
 
-/// Makes `bad` what it was, with what `good` has. A signature that `bad` has and that is right is kept. Runs in the
-/// current rayon pool.
+/// Restores `bad` with the help of `good`. A valid signature in `bad` is kept. Runs in the current rayon pool.
 ///
 /// # Errors
-/// When they are not copies of one file, both are damaged in the same place, or the system fails; `bad` is then as it was.
+/// When they are not copies of one file, both are damaged in the same place, or the system fails; `bad` is then
+/// unchanged.
 pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
     let failed = |action| move |source| FormatError::Io { path: bad.to_path_buf(), action, source };
     let copy = NsvFile::open(good)?;
     let layout = copy.layout();
     let file = File::open(bad).map_err(failed("open"))?;
-    // No file of no bytes can be mapped.
+    // An empty file cannot be mapped.
     let empty = file.metadata().map_err(failed("read"))?.len() == 0;
     let mapped = if empty { None } else { Some(map(&file).map_err(failed("map"))?) };
     let bytes: &[u8] = mapped.as_deref().unwrap_or_default();
@@ -150,9 +150,9 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
         let (bad, good) = (bad.to_path_buf(), good.to_path_buf());
         return Err(RepairError::Another { bad, good, got: hex(&other.root), expected: hex(&layout.root) });
     }
-    let theirs = layout.chunk_hashes(copy.bytes());
-    let parts = parts(layout, theirs.or_else(|| sound.as_ref().and_then(|_| layout.chunk_hashes(bytes))));
-    // Of each part: is it kept, and does the copy have it?
+    let copy_chunks = layout.chunk_hashes(copy.bytes());
+    let parts = parts(layout, copy_chunks.or_else(|| sound.as_ref().and_then(|_| layout.chunk_hashes(bytes))));
+    // For each part: whether `bad` holds it, and if not, whether the copy does.
     let found: Vec<(bool, bool)> = parts
         .par_iter()
         .map(|part| if part.holds(bytes) { (true, false) } else { (false, part.holds(copy.bytes())) })
@@ -166,8 +166,8 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
     if !nowhere.is_empty() {
         return Err(RepairError::Nowhere(nowhere));
     }
-    let alike = |(part, _): (&Part, &(bool, bool))| !matches!(part.expected, Expected::Zeros);
-    if sound.is_none() && !chosen((true, false)).any(alike) {
+    let is_content = |(part, _): (&Part, &(bool, bool))| !matches!(part.expected, Expected::Zeros);
+    if sound.is_none() && !chosen((true, false)).any(is_content) {
         return Err(RepairError::Unlike { bad: bad.to_path_buf(), good: good.to_path_buf() });
     }
     let header = header(bytes, &copy);
@@ -183,20 +183,20 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
     Ok(Repaired { taken, parts: parts.len() + 1, root: layout.root })
 }
 
-/// The copy's header, with the first good signature of the two.
+/// The copy's header, with the first valid signature of the two files.
 fn header(bytes: &[u8], copy: &NsvFile) -> Vec<u8> {
     let mut header = copy.bytes()[..copy.layout().header_end()].to_vec();
-    let kept = bytes.get(SIGNATURE_PLACE).filter(|place| {
+    let own_signature = bytes.get(SIGNATURE_PLACE).filter(|place| {
         let signature = Signature::decode(place).ok().flatten();
         signature.is_some_and(|s| s.verify(&copy.layout().root).is_ok())
     });
-    if let Some(kept) = kept {
-        header[SIGNATURE_PLACE].copy_from_slice(kept);
+    if let Some(own_signature) = own_signature {
+        header[SIGNATURE_PLACE].copy_from_slice(own_signature);
     }
     header
 }
 
-/// Copies `bad` beside itself, puts the copy's parts in, and gives it its name.
+/// Copies `bad` to a new file beside it, puts the copy's parts in, and renames it over `bad`.
 fn write(bad: &Path, header: &[u8], taken: &[Damage], copy: &NsvFile) -> Result<()> {
     let (path, temp) = temporary_sibling(bad)?;
     let failed = |action| {
@@ -209,7 +209,7 @@ fn write(bad: &Path, header: &[u8], taken: &[Damage], copy: &NsvFile) -> Result<
     file.set_len(copy.layout().file_len).map_err(failed("write"))?;
     file.write_all_at(header, 0).map_err(failed("write"))?;
     for part in taken.iter().filter(|part| part.range.start >= header.len()) {
-        // Zeros that neither has are known all the same.
+        // Padding is known to be zero even if neither file has it so.
         let zeros = vec![0; if part.what == "padding" { part.range.len() } else { 0 }];
         let bytes = if zeros.is_empty() { &copy.bytes()[part.range.clone()] } else { &zeros };
         file.write_all_at(bytes, part.range.start as u64).map_err(failed("write"))?;

@@ -1,11 +1,11 @@
-//! Small files in one step, as a [`Writer`](crate::Writer) puts a model there.
+//! Replaces small files atomically, as a [`Writer`](crate::Writer) does with a model.
 
 use crate::error::{FormatError, Result};
 use crate::writer::temporary_sibling;
 use std::io::Write;
 use std::path::Path;
 
-/// Puts `bytes` under the name `path`: all of them, or what was there before stays.
+/// Replaces the file `path` with `bytes`, all of them; on failure the old file stays.
 ///
 /// # Errors
 /// When the system fails.

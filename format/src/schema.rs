@@ -1,4 +1,4 @@
-//! From a model's numbers, the name and shape of each of its tensors. Names are spelled here alone.
+//! The name and shape of each tensor of a model, derived from its numbers. Only this module spells tensor names.
 //!
 //! The order is the order in a file: embedding, layers, final norm, head.
 
@@ -33,13 +33,13 @@ pub enum Part {
     Up,
     /// Down projection, `[hidden_size, intermediate_size]`.
     Down,
-    /// Norm of the queries before their rotation: `[head_dim]` or `[n_heads * head_dim]`.
+    /// Norm of the queries before RoPE: `[head_dim]` or `[n_heads * head_dim]`.
     QNorm,
-    /// Norm of the keys before their rotation: `[head_dim]` or `[n_kv_heads * head_dim]`.
+    /// Norm of the keys before RoPE: `[head_dim]` or `[n_kv_heads * head_dim]`.
     KNorm,
-    /// Norm behind attention, `[hidden_size]`.
+    /// Norm after attention, `[hidden_size]`.
     AttnPostNorm,
-    /// Norm behind the feed-forward block, `[hidden_size]`.
+    /// Norm after the feed-forward block, `[hidden_size]`.
     MlpPostNorm,
 }
 
@@ -63,7 +63,7 @@ impl Part {
         mixer.iter().chain(feed_forward).copied().filter(|part| part.is_there(spec))
     }
 
-    /// Whether the model has it, in the layers that can have it.
+    /// Whether the model has this part, in the layers that can have it.
     fn is_there(self, spec: &ModelSpec) -> bool {
         match self {
             Part::AttnNorm | Part::MlpNorm => spec.pre_norm,
@@ -118,7 +118,7 @@ impl Part {
         }
     }
 
-    /// What this part's weight is for; None where it is a norm.
+    /// The role of this part's weight; None for norms.
     pub fn role(self) -> Option<Role> {
         match self {
             Part::Q => Some(Role::Q),
@@ -144,10 +144,10 @@ impl Part {
     }
 }
 
-/// What a matrix is for: what decides its encoding when a file is made. Norms and biases have none, and are f32.
+/// What a matrix is for, which decides its encoding when a file is made. Norms and biases have no role and are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// The embedding; of a tied model the head too.
+    /// The embedding; in a tied model, also the head.
     Embedding,
     /// Query projections.
     Q,
@@ -163,7 +163,7 @@ pub enum Role {
     Up,
     /// Down projections.
     Down,
-    /// The head of a model that is not tied.
+    /// The head of an untied model.
     Head,
 }
 
@@ -172,7 +172,7 @@ impl Role {
     pub const ALL: [Role; 9] =
         [Role::Embedding, Role::Q, Role::K, Role::V, Role::O, Role::Gate, Role::Up, Role::Down, Role::Head];
 
-    /// The role of the tensor of this name; None for norms, biases, and what is no tensor's name.
+    /// The role of the tensor named `tensor`; None for norms, biases, and names of no tensor.
     pub fn of(tensor: &str) -> Option<Role> {
         match tensor {
             EMBED => return Some(Role::Embedding),
@@ -183,7 +183,7 @@ impl Role {
         Part::ATTENTION.into_iter().chain(Part::GATED).find(|part| part.stem() == stem)?.role()
     }
 
-    /// What recipes call it.
+    /// Its name in recipes.
     pub fn name(self) -> &'static str {
         match self {
             Role::Embedding => "embedding",

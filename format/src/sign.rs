@@ -1,7 +1,8 @@
-//! Who vouches for a file: an Ed25519 signature of its root, in a place of the preamble that the root does not cover.
+//! An Ed25519 signature of a file's root, in a place of the preamble that the root does not cover.
 //!
-//! Signing changes 128 bytes and no hash. A good signature proves the header, and through the hashes in it every byte,
-//! but only once the bytes were held against them: who relies on a signer calls [`NsvFile::check`](crate::NsvFile::check) too.
+//! Signing changes 128 bytes and no hash. A valid signature proves the header and, through the hashes in it, every
+//! byte, but only once the bytes are checked against the hashes: to rely on a signer, call
+//! [`NsvFile::check`](crate::NsvFile::check) too.
 
 use crate::error::{FormatError, Result};
 use crate::header::{Hash, PREAMBLE_BYTES};
@@ -15,7 +16,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The bytes of a file that signing changes, and no others.
+/// The only bytes of a file that signing changes.
 pub const SIGNATURE_PLACE: Range<usize> = 64..PREAMBLE_BYTES;
 
 /// Scheme of a place that holds no signature.
@@ -23,7 +24,7 @@ const NONE: u32 = 0;
 /// Scheme of a place that holds a public key and its signature of the root.
 const ED25519: u32 = 1;
 
-/// Where in the place a signature's parts are; what is in no part is zero.
+/// Where the key and the signature lie in the place; all other bytes, except the scheme's, are zero.
 const KEY: Range<usize> = 8..40;
 const BYTES: Range<usize> = 40..104;
 
@@ -57,19 +58,19 @@ pub enum SignatureError {
 /// A signature, as it is in a file: not yet verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// Who signed.
+    /// The signer's public key.
     pub key: PublicKey,
-    /// What the key makes of the root.
+    /// The key's signature of the root.
     pub bytes: [u8; 64],
 }
 
 impl Signature {
-    /// A key's signature of a root.
+    /// Signs a root.
     pub fn new(key: &SecretKey, root: &Hash) -> Signature {
         Signature { key: key.public(), bytes: key.sign(root) }
     }
 
-    /// Whether it is the key's, of this root.
+    /// Verifies that this is the key's signature of `root`.
     ///
     /// # Errors
     /// When it is not.
@@ -78,7 +79,7 @@ impl Signature {
         if good { Ok(()) } else { Err(SignatureError::Wrong { key: self.key, root: hex(root) }) }
     }
 
-    /// Reads the place of a signature. Nothing is computed: see [`Signature::verify`].
+    /// Decodes the place of a signature, without verifying it: see [`Signature::verify`].
     pub(crate) fn decode(place: &[u8]) -> Result<Option<Signature>> {
         let reserved = |place| Err(FormatError::Reserved { place });
         let zero = |range: Range<usize>| place[range].iter().all(|&b| b == 0);
@@ -106,11 +107,11 @@ impl Signature {
         place
     }
 
-    /// Puts the signature into the file whose root was signed, in the place of the one it has, and waits until it is on
-    /// the disk. One write within one sector: the file has the old signature or the new one.
+    /// Writes the signature into the file whose root was signed, over the one it has, and waits until it is on the
+    /// disk. It is one write within one sector: the file has the old signature or the new one.
     ///
     /// # Errors
-    /// When the file cannot be written, or has another root by now.
+    /// When the file cannot be written, or its root is not `root` any more.
     pub fn write(&self, path: &Path, root: &Hash) -> Result<()> {
         let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
         let opened = OpenOptions::new().read(true).write(true).open(path);
@@ -126,7 +127,7 @@ impl Signature {
 }
 
 impl Layout {
-    /// Whether this key, and no other, signed the root.
+    /// Verifies that this key signed the root.
     ///
     /// # Errors
     /// When the file is not signed, signed by another key, or the signature is wrong.

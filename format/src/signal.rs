@@ -1,17 +1,18 @@
-//! Two signals that would end a program without a word, turned into errors: for programs, by their own choice.
+//! Turns two signals that end a program without a message into errors. A program opts in.
 //!
-//! A mapped file that loses its bytes (truncated or written anew in place, on a disk that fails) raises SIGBUS in whatever
-//! thread reads them next. There is nothing to read and nobody to return to: after [`install`] the program takes away the
-//! unfinished file of a [`Writer`](crate::Writer), says what happened and exits with 1, instead of dumping core. A write
-//! beyond the limit on a file's size raises SIGXFSZ; ignored, it fails with an error like any other write.
+//! A mapped file that loses its bytes (truncated or rewritten in place, or on a failing disk) raises SIGBUS in the
+//! thread that reads them next. That read cannot complete, so its thread cannot go on: after [`install`] the program
+//! removes the unfinished file of a [`Writer`](crate::Writer), prints a message and exits with 1, instead of dumping
+//! core. A write beyond the file size limit raises SIGXFSZ; with the signal ignored, the write returns an error.
 //!
-//! The trap: signals belong to the whole process. A library must not take them, so nothing here happens by itself, and
-//! a program that embeds this crate may handle SIGBUS in its own way. Linux alone has it; elsewhere [`install`] does nothing.
+//! The trap: signals belong to the whole process, and a library must not take them. So nothing here happens by itself,
+//! and a program that embeds this crate may handle SIGBUS its own way. On systems other than Linux [`install`] does
+//! nothing.
 
 use std::path::Path;
 
-/// Makes a mapped file that loses its bytes end the program with `message`, one line, on standard error and exit code 1,
-/// and a file that grows beyond the limit on its size an ordinary error. The first call counts.
+/// Installs both. If a mapped file loses its bytes, the program prints `message`, one line, on standard error and exits
+/// with 1; a write beyond the file size limit is an ordinary error. Only the first call has an effect.
 pub fn install(message: &str) {
     #[cfg(target_os = "linux")]
     linux::install(message);
@@ -19,7 +20,7 @@ pub fn install(message: &str) {
     let _ = message;
 }
 
-/// Names the file that is to go when the program ends so. Without [`install`] that is nobody's business.
+/// Names the file to remove when the handler ends the program. Does nothing without [`install`].
 pub(crate) fn unfinished(path: &Path) {
     #[cfg(target_os = "linux")]
     linux::unfinished(path);
@@ -38,13 +39,13 @@ mod linux {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-    /// What the handler says, newline included; made beforehand, because a handler must not allocate.
+    /// What the handler prints, newline included; prepared here, because a handler must not allocate.
     static MESSAGE: OnceLock<String> = OnceLock::new();
 
     /// Path of the unfinished file; null when there is none. What it points at is never freed.
     static UNFINISHED: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
 
-    /// Some thread is ending the program already.
+    /// Set once a thread has begun to end the program.
     static ENDING: AtomicBool = AtomicBool::new(false);
 
     pub fn install(message: &str) {
@@ -55,9 +56,9 @@ mod linux {
         let mut action: sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
         action.sa_flags = libc::SA_SIGINFO;
         action.sa_sigaction = lost_bytes as *const () as usize;
-        // SAFETY: `action` is initialised and outlives the call; nobody asks for the old one. The handler has the
-        // signature that SA_SIGINFO calls for, and does only what a handler may, see there. The handler that Rust's
-        // runtime had for SIGBUS tells of stack overflows, which on Linux raise SIGSEGV: none is missed.
+        // SAFETY: `action` is initialised and outlives the call; the old action is not requested. The handler has the
+        // signature that SA_SIGINFO requires and does only what a handler may, as argued there. It replaces the SIGBUS
+        // handler by which Rust's runtime reports stack overflows; on Linux those raise SIGSEGV, so no report is lost.
         unsafe { libc::sigaction(libc::SIGBUS, &raw const action, null_mut()) };
         // SAFETY: ignoring a signal runs no code; writes then return EFBIG, which every caller handles as an error.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
@@ -67,18 +68,18 @@ mod linux {
         if MESSAGE.get().is_some()
             && let Ok(path) = CString::new(path.as_os_str().as_bytes())
         {
-            // The path of before stays in memory: the handler may just be reading it.
+            // The previous path is never freed: the handler may be reading it.
             UNFINISHED.store(path.into_raw(), Ordering::Release);
         }
     }
 
-    /// Runs on whichever thread touched the lost bytes, in the midst of anything: it takes no lock, allocates nothing, and
-    /// calls only what POSIX lists as safe in a handler. It does not return to the read that raised the signal.
+    /// Runs on the thread that touched the lost bytes, at any point of its code: it takes no lock, allocates nothing,
+    /// and calls only what POSIX lists as safe in a handler. It does not return to the read that raised the signal.
     extern "C" fn lost_bytes(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
         // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo.
         let code = unsafe { (*info).si_code };
         if code != libc::BUS_ADRERR {
-            // A misaligned access, a fault of the machine's memory, or somebody's kill: not ours to explain.
+            // A misaligned access, faulty memory, or a signal sent by a process: take the default action.
             // SAFETY: both are async-signal-safe; the signal is blocked here, and ends the process on return.
             unsafe {
                 libc::signal(signal, libc::SIG_DFL);
@@ -94,13 +95,13 @@ mod linux {
         }
         let file = UNFINISHED.load(Ordering::Acquire);
         if !file.is_null() {
-            // SAFETY: `unlink` is async-signal-safe and `file` a C string that is never freed. A file that got its
-            // name meanwhile is no longer under this one, so that a finished file cannot be lost.
+            // SAFETY: `unlink` is async-signal-safe and `file` a C string that is never freed. A finished file cannot
+            // be removed: once renamed, it no longer has this path.
             unsafe { libc::unlink(file) };
         }
         if let Some(message) = MESSAGE.get() {
-            // SAFETY: `write` is async-signal-safe; the bytes are initialised and live as long as the program. `get` on a
-            // OnceLock that was set is one atomic load. There is nobody to tell when it fails.
+            // SAFETY: `write` is async-signal-safe; the bytes are initialised and live as long as the program. `get` on
+            // a OnceLock that was set is one atomic load. If the write fails, nothing can be done.
             unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
         }
         // SAFETY: async-signal-safe, unlike `exit`: no other handler or destructor runs.

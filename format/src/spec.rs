@@ -1,4 +1,4 @@
-//! The model as data: numbers and switches. No family has a name here.
+//! The model as data: numbers and switches. No model family is named here.
 
 mod check;
 mod rope;
@@ -7,11 +7,11 @@ pub use rope::{Rope, RopeScaling};
 
 use serde::{Deserialize, Serialize};
 
-/// Everything about a model but its weights. A runtime implements the switches; it never asks which family it runs.
+/// Everything about a model except its weights. A runtime implements the switches; it never asks which family it runs.
 ///
-/// In a file it is one JSON object with these fields, written in this order; those from `pre_norm` on are left out where
-/// they have their default, which is Llama's. A reader refuses a field that it does not know: a switch it cannot honour
-/// would change the model's answers.
+/// In a file it is one JSON object with these fields, in this order; those from `pre_norm` on are omitted at their
+/// default, which is Llama's. A reader refuses unknown fields: a switch it cannot honour would change the model's
+/// answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
@@ -35,7 +35,7 @@ pub struct ModelSpec {
     pub norm_eps: f64,
     /// Rotary position embedding.
     pub rope: Rope,
-    /// What stands between gate and up.
+    /// The gate's activation function.
     pub activation: Activation,
     /// q, k and v have biases.
     pub qkv_bias: bool,
@@ -48,22 +48,22 @@ pub struct ModelSpec {
     /// There is a norm before each block.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub pre_norm: bool,
-    /// There is a norm behind each block, before its output joins the residual stream.
+    /// There is a norm after each block, before its output is added to the residual stream.
     #[serde(default, skip_serializing_if = "is_default")]
     pub post_norm: bool,
-    /// Norms of queries and keys, before their rotation.
+    /// Norms of queries and keys, before RoPE.
     #[serde(default, skip_serializing_if = "is_default")]
     pub qk_norm: QkNorm,
-    /// Layers whose attention sees a window of positions; None where all see everything.
+    /// Layers whose attention sees a window of positions; None if every layer sees all positions.
     #[serde(default, skip_serializing_if = "is_default")]
     pub window: Option<Window>,
     /// Layers without rotary embedding, ascending.
     #[serde(default, skip_serializing_if = "is_default")]
     pub no_rope_layers: Vec<usize>,
-    /// Multiplies the products of queries and keys; None is `1 / sqrt(head_dim)`.
+    /// Multiplies the dot products of queries and keys; None means `1 / sqrt(head_dim)`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub attn_scale: Option<f64>,
-    /// Attention scores, scaled, become `cap * tanh(score / cap)`.
+    /// Scaled attention scores become `cap * tanh(score / cap)`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub attn_softcap: Option<f64>,
     /// Logits become `cap * tanh(logit / cap)`.
@@ -104,7 +104,7 @@ fn is_default<T: Default + PartialEq>(x: &T) -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QkNorm {
-    /// There is none.
+    /// No norms.
     #[default]
     None,
     /// Each head by itself; the weight is `[head_dim]`, the same for all heads.
@@ -113,23 +113,23 @@ pub enum QkNorm {
     Projection,
 }
 
-/// What a layer is: two blocks, each of which adds to the residual stream.
+/// The kind of a layer: two blocks, each of which adds to the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerKind {
-    /// What lets a token see others.
+    /// The block by which a token sees other tokens.
     pub mixer: MixerKind,
-    /// What each token goes through by itself.
+    /// The block that each token passes by itself.
     pub feed_forward: FeedForwardKind,
 }
 
-/// What lets a token see others.
+/// The block by which a token sees other tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MixerKind {
     /// Softmax attention over keys and values.
     Attention,
 }
 
-/// What each token goes through by itself.
+/// The block that each token passes by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedForwardKind {
     /// `down(activation(gate x) * up x)`.
@@ -147,7 +147,7 @@ pub struct Window {
     pub size: usize,
     /// The layers that have it, ascending.
     pub layers: Vec<usize>,
-    /// Their rotary embedding where it is another than the other layers'.
+    /// Their rotary embedding, if it differs from the other layers'.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rope: Option<Rope>,
 }
@@ -207,13 +207,13 @@ impl ModelSpec {
         self.n_kv_heads * self.head_dim
     }
 
-    /// What layer `layer` is. Who goes through the layers asks this, and not the numbers above.
+    /// The kind of layer `layer`. Code that goes through the layers asks this, not the fields above.
     pub fn layer(&self, _layer: usize) -> LayerKind {
         let feed_forward = FeedForwardKind::Gated { intermediate_size: self.intermediate_size };
         LayerKind { mixer: MixerKind::Attention, feed_forward }
     }
 
-    /// The most values that a token has inside a feed-forward block.
+    /// The largest intermediate size of any layer.
     pub fn widest_feed_forward(&self) -> usize {
         let widths = (0..self.n_layers).map(|layer| match self.layer(layer).feed_forward {
             FeedForwardKind::Gated { intermediate_size } => intermediate_size,
@@ -221,12 +221,12 @@ impl ModelSpec {
         widths.max().unwrap_or_default()
     }
 
-    /// The window of layer `layer`, where it has one.
+    /// The window of layer `layer`, if it has one.
     pub fn window_of(&self, layer: usize) -> Option<&Window> {
         self.window.as_ref().filter(|w| w.layers.binary_search(&layer).is_ok())
     }
 
-    /// The rotary embedding of layer `layer`, where it has one.
+    /// The rotary embedding of layer `layer`, if it has one.
     pub fn rope_of(&self, layer: usize) -> Option<&Rope> {
         let local = self.window_of(layer).and_then(|w| w.rope.as_ref());
         self.no_rope_layers.binary_search(&layer).is_err().then(|| local.unwrap_or(&self.rope))

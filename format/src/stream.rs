@@ -1,14 +1,14 @@
-//! The tensors' bytes on their way into the file: filled by several threads, hashed while they are in a cache, written by
-//! one more in the order of the file.
+//! Writes the tensors' bytes into the file: several threads fill them, chunks are hashed while they are in a cache,
+//! and one more thread writes them in the order of the file.
 //!
 //! ```text
-//! window     pieces of tensors, filled in parallel     chunks that are complete: hashed in parallel
-//!              all but what is of no whole chunk, or of no whole block  ->  written meanwhile
-//!              the rest  ->  the next window's beginning
+//! window     pieces of tensors, filled in parallel; complete chunks are hashed in parallel
+//!              whole chunks, as far as they fill whole blocks  ->  written in the background
+//!              the rest                                        ->  begins the next window
 //! ```
 //!
-//! A large file goes past the system's cache: pages for it would have to be found, filled by copying and given up again, which took
-//! two thirds of a conversion's time on a machine with two processors.
+//! A large file bypasses the page cache: to find its pages, fill them by copying and give them up again took two thirds
+//! of a conversion's time on a machine with two processors.
 
 use crate::header::Hash;
 use crate::tree::{self, CHUNK_BYTES};
@@ -25,21 +25,21 @@ use std::thread::{self, JoinHandle};
 
 /// Bytes that are filled before some are written.
 const WINDOW: usize = 4 << 20;
-/// Windows that wait to be written before threads wait too.
+/// Filled windows that may wait to be written; beyond that the filling threads wait too.
 const QUEUE: usize = 1;
 /// Bytes that one thread fills at a time.
 const JOB: usize = 256 << 10;
-/// What offsets, lengths and memory are multiples of where the system's cache is passed by.
+/// Alignment of offsets, lengths and memory for writes that bypass the page cache.
 const BLOCK: usize = 4096;
-/// Bytes written to the cache between two syncs, so that the last one finds little to do.
+/// Bytes written to the page cache between two syncs, so that the last sync has little to do.
 const SYNC_BYTES: usize = 128 << 20;
 
-/// A block of memory.
+/// An aligned block of memory.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(4096))]
 struct Block([u8; BLOCK]);
 
-/// Bytes that begin a block.
+/// A buffer of bytes that begins at a block's start.
 #[derive(Default)]
 struct Window {
     blocks: Vec<Block>,
@@ -55,7 +55,7 @@ impl Window {
         &mut bytemuck::cast_slice_mut(&mut self.blocks)[..self.len]
     }
 
-    /// Adds `more` bytes, whatever they then are.
+    /// Adds `more` bytes of unspecified value and returns them.
     fn grow(&mut self, more: usize) -> &mut [u8] {
         let first = self.len;
         self.len += more;
@@ -66,14 +66,14 @@ impl Window {
     }
 }
 
-/// The tensors' bytes on their way. Dropped early, what is under way is still written.
+/// The tensors' bytes on their way into the file. If it is dropped early, queued windows are still written.
 pub struct Stream {
     /// Where in the file the window begins.
     start: u64,
     window: Window,
     full: SyncSender<(u64, Window)>,
     empty: Receiver<Window>,
-    /// Until it has ended.
+    /// Some until the thread has ended.
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -84,10 +84,11 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// Into `file` from `start` on, a multiple of 4096. With `direct`, the file's path, past the system's cache if it can be.
+    /// A stream into `file` from `start` on, a multiple of 4096. With `direct`, the file's path, it bypasses the page
+    /// cache if that is possible.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When no thread can be started.
     pub fn new(file: File, direct: Option<&Path>, start: u64) -> io::Result<Stream> {
         assert!(start.is_multiple_of(BLOCK as u64), "{start} begins no block");
         let direct = direct.and_then(open_direct);
@@ -98,12 +99,12 @@ impl Stream {
         Ok(Stream { start, window: Window::default(), full, empty, thread: Some(thread) })
     }
 
-    /// A tensor of `pieces` pieces of `piece_bytes` at `offset`, which lies behind all before it. `fill` gets a range of pieces
-    /// and the bytes to put them in; it runs in the current rayon pool, pieces in no order. Returns the tensor's hash and its
-    /// chunks'.
+    /// Writes a tensor of `pieces` pieces of `piece_bytes` at `offset`, which lies after all earlier tensors. `fill`
+    /// gets a range of pieces and the bytes to fill; it runs in the current rayon pool, pieces in any order. Returns
+    /// the tensor's hash and its chunk hashes.
     ///
     /// # Errors
-    /// The first error of `fill`; what the file refuses, by `failed`.
+    /// The first error of `fill`, or an error of the file, converted by `failed`.
     pub fn tensor<E: Send>(
         &mut self,
         (offset, pieces, piece_bytes): (u64, usize, usize),
@@ -113,33 +114,33 @@ impl Stream {
         let len = pieces * piece_bytes;
         let pad = (offset - self.start) as usize - self.window.len;
         self.window.grow(pad).fill(0);
-        let several = tree::chunk_count(len) > 0;
+        let has_chunks = tree::chunk_count(len) > 0;
         let mut chunks = Vec::with_capacity(tree::chunk_count(len));
-        let mut done = 0;
-        while done < pieces {
-            let more = (WINDOW.saturating_sub(self.window.len) / piece_bytes).clamp(1, pieces - done);
+        let mut filled = 0;
+        while filled < pieces {
+            let more = (WINDOW.saturating_sub(self.window.len) / piece_bytes).clamp(1, pieces - filled);
             let per_job = (JOB / piece_bytes).max(1);
             let jobs = self.window.grow(more * piece_bytes).par_chunks_mut(per_job * piece_bytes).enumerate();
             jobs.try_for_each(|(job, bytes)| {
-                let first = done + job * per_job;
+                let first = filled + job * per_job;
                 fill(first..first + bytes.len() / piece_bytes, bytes)
             })?;
-            done += more;
-            // Bytes of the tensor that are of whole chunks; all of them at its end.
-            let whole = if done == pieces { len } else { done * piece_bytes / CHUNK_BYTES * CHUNK_BYTES };
+            filled += more;
+            // Filled bytes of the tensor in whole chunks; at its end, all of them.
+            let whole = if filled == pieces { len } else { filled * piece_bytes / CHUNK_BYTES * CHUNK_BYTES };
             let start = self.start;
             let at = |byte: usize| (offset + byte as u64 - start) as usize;
-            if several && whole > chunks.len() * CHUNK_BYTES {
+            if has_chunks && whole > chunks.len() * CHUNK_BYTES {
                 let first = chunks.len();
                 let bytes = &self.window.bytes()[at(first * CHUNK_BYTES)..at(whole)];
                 let hashes = bytes.par_chunks(CHUNK_BYTES).enumerate();
                 chunks.par_extend(hashes.map(|(i, chunk)| tree::chunk_hash(first + i, chunk)));
             }
-            if self.window.len >= WINDOW && done < pieces {
-                self.send(at(if several { whole } else { 0 })).map_err(&failed)?;
+            if self.window.len >= WINDOW && filled < pieces {
+                self.send(at(if has_chunks { whole } else { 0 })).map_err(&failed)?;
             }
         }
-        let bytes = if several { &[] } else { &self.window.bytes()[self.window.len - len..] };
+        let bytes = if has_chunks { &[] } else { &self.window.bytes()[self.window.len - len..] };
         let hash = tree::root(&chunks, bytes);
         if self.window.len >= WINDOW {
             self.send(self.window.len).map_err(failed)?;
@@ -147,7 +148,8 @@ impl Stream {
         Ok((hash, chunks))
     }
 
-    /// Sends the window's first `len` bytes to be written, whole blocks of them; the rest begins the next window.
+    /// Sends the window's first `len` bytes, rounded down to whole blocks, to be written; the rest begins the next
+    /// window.
     fn send(&mut self, len: usize) -> io::Result<()> {
         let len = len / BLOCK * BLOCK;
         let mut next = self.empty.try_recv().unwrap_or_default();
@@ -157,7 +159,7 @@ impl Stream {
         let window = mem::replace(&mut self.window, next);
         let start = self.start;
         self.start += len as u64;
-        // The thread ends before this does where it met an error, and there alone.
+        // The thread ends early only on an error, which `join` returns.
         if self.full.send((start, window)).is_err() { self.join() } else { Ok(()) }
     }
 
@@ -165,20 +167,20 @@ impl Stream {
         self.thread.take().map_or(Ok(()), |thread| thread.join().expect("writing does not panic"))
     }
 
-    /// Waits until all is written but the last bytes, which are of no whole block: returns these, and where they belong.
+    /// Waits until all whole blocks are written; returns the offset of the remaining bytes, and these bytes.
     ///
     /// # Errors
-    /// When the file was refused something.
+    /// When a write or sync failed.
     pub fn finish(mut self) -> io::Result<(u64, Vec<u8>)> {
         self.send(self.window.len)?;
-        // With nothing to come the thread ends.
+        // Dropping the sender ends the thread.
         self.full = sync_channel(0).0;
         self.join()?;
         Ok((self.start, self.window.bytes().to_vec()))
     }
 }
 
-/// The file again, to be written past the system's cache; None where that is not known or not possible.
+/// Opens the file again for writes that bypass the page cache; None if that is not possible.
 #[cfg(target_os = "linux")]
 fn open_direct(path: &Path) -> Option<File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -190,7 +192,7 @@ fn open_direct(_: &Path) -> Option<File> {
     None
 }
 
-/// Writes windows, whole blocks all, as they come.
+/// Writes windows, all of whole blocks, as they come.
 fn write_windows(
     file: &File,
     mut direct: Option<File>,
@@ -200,7 +202,7 @@ fn write_windows(
     let mut unsynced = 0;
     for (at, window) in windows {
         let past_cache = direct.as_ref().map(|direct| direct.write_all_at(window.bytes(), at));
-        // Some systems open a file so and then refuse to write to it: what one of them did write is written again.
+        // Some systems open a file this way but refuse to write to it: the window is written again through the cache.
         if !matches!(past_cache, Some(Ok(()))) {
             direct = None;
             file.write_all_at(window.bytes(), at)?;
@@ -210,7 +212,7 @@ fn write_windows(
                 unsynced = 0;
             }
         }
-        // Whoever fills may have gone.
+        // The filling side may be gone.
         let _ = written.send(window);
     }
     Ok(())
@@ -220,8 +222,8 @@ fn write_windows(
 mod tests {
     use super::*;
 
-    /// Tensors of `(pieces, piece_bytes)`, one after the other with gaps as in a file, written both ways: the bytes are there, and
-    /// the hashes are BLAKE3's.
+    /// Writes tensors of `(pieces, piece_bytes)`, with gaps as in a file, through the page cache and past it: the bytes
+    /// are there, and the hashes are BLAKE3's.
     #[test]
     fn what_comes_in_pieces_is_written_and_hashed() {
         let sizes =
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_file_is_told() {
+    fn an_error_of_the_file_is_returned() {
         let path = tempfile::NamedTempFile::new().unwrap();
         let file = File::open(path.path()).unwrap();
         let mut stream = Stream::new(file, None, 0).unwrap();

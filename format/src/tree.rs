@@ -1,8 +1,8 @@
 //! The hash tree of a tensor: BLAKE3's own, cut where a subtree covers a chunk of 1 MiB.
 //!
-//! A tensor's hash says that something in it is damaged; its chunks' hashes say where. They are the chaining values that
-//! BLAKE3 computes on its way anyway, so that the one follows from the others, and a reader that wants no chunks needs
-//! nothing but BLAKE3. Who verifies a chunk alone trusts the list of chunks, which has a hash like every section.
+//! A tensor's hash shows that something in it is damaged; its chunk hashes show where. They are chaining values that
+//! BLAKE3 computes anyway: the tensor's hash follows from them, and a reader that ignores chunks needs only plain
+//! BLAKE3. A chunk checked alone relies on the list of chunk hashes, which has a hash like every section.
 
 use crate::header::Hash;
 use blake3::Hasher;
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 /// Bytes of a chunk; the last one of a tensor may have fewer.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
-/// Chunk hashes that a tensor of `len` bytes has. One of a single chunk has none: its own hash says as much.
+/// Number of chunk hashes of a tensor of `len` bytes. A tensor of a single chunk has none: its own hash suffices.
 pub fn chunk_count(len: usize) -> usize {
     if len <= CHUNK_BYTES { 0 } else { len.div_ceil(CHUNK_BYTES) }
 }
@@ -20,14 +20,14 @@ pub fn chunk_count(len: usize) -> usize {
 /// The hash of chunk `index` of a tensor that has several.
 ///
 /// # Panics
-/// When `bytes` are more than a chunk or none.
+/// When `bytes` is empty or longer than a chunk.
 pub fn chunk_hash(index: usize, bytes: &[u8]) -> Hash {
     assert!((1..=CHUNK_BYTES).contains(&bytes.len()), "{} bytes are no chunk", bytes.len());
     let mut hasher = Hasher::new();
     hasher.set_input_offset((index * CHUNK_BYTES) as u64).update(bytes).finalize_non_root()
 }
 
-/// The hashes of all chunks of a tensor; none where it has a single one. Runs in the current rayon pool.
+/// The hashes of all chunks of a tensor; empty if it has a single one. Runs in the current rayon pool.
 pub fn chunks(bytes: &[u8]) -> Vec<Hash> {
     match chunk_count(bytes.len()) {
         0 => Vec::new(),
@@ -35,10 +35,10 @@ pub fn chunks(bytes: &[u8]) -> Vec<Hash> {
     }
 }
 
-/// The hash of a whole tensor, from its chunks' in order; of a tensor of a single chunk, from its bytes.
+/// The hash of a whole tensor: from its chunk hashes in order, or from its bytes if it has a single chunk.
 ///
 /// # Panics
-/// When there are chunk hashes but only one.
+/// When `chunks` has exactly one hash.
 pub fn root(chunks: &[Hash], bytes: &[u8]) -> Hash {
     match chunks {
         [] => blake3::hash(bytes).into(),
@@ -49,7 +49,7 @@ pub fn root(chunks: &[Hash], bytes: &[u8]) -> Hash {
     }
 }
 
-/// BLAKE3's left subtree is the largest power of two that leaves something to the right.
+/// BLAKE3's left subtree has the largest power of two of chunks that leaves at least one to the right.
 fn split(chunks: &[Hash]) -> (&[Hash], &[Hash]) {
     assert!(chunks.len() > 1, "a tree has two sides");
     chunks.split_at(chunks.len().next_power_of_two() / 2)

@@ -1,11 +1,11 @@
-//! Writing a file: tensors planned first and encoded in parallel in small pieces, sections around them, then named in one
-//! step.
+//! Writes a file: the layout is planned first, tensors are encoded in parallel in small pieces, sections go around
+//! them, and a rename puts the file in place.
 //!
 //! ```text
 //! preamble, section table     written last
-//! description, directory      their sizes follow from the plan
+//! spec, directory             their sizes follow from the plan
 //! tensors
-//! all other sections          may come while tensors are written: nothing waits for their sizes
+//! all other sections          may be added while tensors are written: nothing depends on their sizes
 //! ```
 
 use crate::encoding::{Encoding, Shape};
@@ -24,10 +24,10 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// A file of more bytes than this is written past the system's cache; a smaller one is likely read again at once.
+/// A file larger than this bypasses the page cache; a smaller one is likely to be read again at once.
 const DIRECT_BYTES: u64 = 256 << 20;
 
-/// What a file is to hold, all but the weights' values.
+/// The contents of a file, except the weights' values.
 #[derive(Clone, Debug)]
 pub struct Plan {
     spec: ModelSpec,
@@ -38,8 +38,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A file for a model: every matrix in the encoding of its role, or all in one; vectors in f32. The head of a tied model
-    /// is an alias of the embedding, and has its encoding.
+    /// Plans a file for a model: every matrix in the encoding of its role, or all in one; vectors in f32. The head of a
+    /// tied model is an alias of the embedding and has its encoding.
     ///
     /// # Errors
     /// When the model's numbers are out of range.
@@ -80,7 +80,7 @@ impl Plan {
         &self.sections
     }
 
-    /// Reserves room for sections that come later, see [`Writer::section`].
+    /// Reserves space for `later` bytes of sections that are added later, see [`Writer::section`].
     pub fn expect_bytes(&mut self, later: u64) {
         self.later += later;
     }
@@ -96,12 +96,12 @@ impl Plan {
     }
 }
 
-/// The kinds that the writer makes.
+/// Whether the writer itself makes sections of this kind.
 fn made_here(kind: SectionKind) -> bool {
     kind.required() || kind == SectionKind::Chunks
 }
 
-/// A file being written, under a temporary name beside its own. Dropped before [`Writer::finish`], it is gone.
+/// A file being written, under a temporary name beside its own. Dropped before [`Writer::finish`], it is removed.
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
@@ -112,10 +112,10 @@ pub struct Writer {
     sections: BTreeMap<SectionKind, Vec<u8>>,
     /// Where the last tensor ends.
     tensors_end: u64,
-    /// How many of the stored tensors were written, in the file's order.
+    /// Number of stored tensors written so far, in the file's order.
     written: usize,
     chunks: Vec<Hash>,
-    /// Until all tensors are written.
+    /// Some until all tensors are written.
     stream: Option<Stream>,
 }
 
@@ -129,13 +129,13 @@ pub struct Summary {
 }
 
 impl Writer {
-    /// Lays the file out and reserves its space beside `path`; `path` itself is untouched.
+    /// Lays out the file and reserves its disk space beside `path`; `path` itself is untouched.
     ///
     /// # Errors
     /// When the folder cannot be written, or has too little space.
     pub fn create(path: &Path, plan: Plan) -> Result<Writer> {
         let Plan { spec, recipe: _, tensors, mut sections, later } = plan;
-        // Offsets and hashes follow; the directory's length is known before them.
+        // Offsets and hashes are filled in later; the directory's length does not depend on them.
         let mut raw: Vec<RawTensor> = Vec::with_capacity(tensors.len());
         let mut chunks = 0;
         for (name, shape, encoding) in &tensors {
@@ -156,7 +156,7 @@ impl Writer {
         if chunks > 0 {
             sections.insert(SectionKind::Chunks, vec![0; chunks * HASH_BYTES]);
         }
-        let data = places(&sections, true, head_end()).1.next_multiple_of(DATA_ALIGNMENT);
+        let data = section_offsets(&sections, true, head_end()).1.next_multiple_of(DATA_ALIGNMENT);
         let mut at = data;
         for tensor in &mut raw {
             if let RawPlace::Stored { offset, len, .. } = &mut tensor.place {
@@ -190,9 +190,9 @@ impl Writer {
         &self.spec
     }
 
-    /// Bytes that the file has with the sections known so far.
+    /// Bytes of the file with the sections known so far.
     pub fn file_len(&self) -> u64 {
-        places(&self.sections, false, self.tensors_end).1
+        section_offsets(&self.sections, false, self.tensors_end).1
     }
 
     /// Adds or replaces a section that holds `bytes` as they are.
@@ -209,19 +209,19 @@ impl Writer {
         self.section(kind, serde_json::to_vec(value).expect("sections are plain data"));
     }
 
-    /// Places in the directory of all tensors that have bytes of their own, in the file's order.
+    /// Directory indices of all tensors that have bytes of their own, in the file's order.
     pub fn stored(&self) -> Vec<usize> {
         let stored = |i: &usize| matches!(self.tensors[*i].place, RawPlace::Stored { .. });
         (0..self.tensors.len()).filter(stored).collect()
     }
 
-    /// Takes the room the file will need, so that a full disk is found before the work is done.
+    /// Reserves the space the file will need, so that a full disk is found before the work is done.
     fn reserve(&self, bytes: u64) -> Result<()> {
         let file = self.temp.as_file();
         #[cfg(target_os = "linux")]
         match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
             Ok(()) => return Ok(()),
-            // Not every file system can: there a full disk shows at the write.
+            // Not every file system can reserve space: there a full disk shows at the write.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
             Err(e) => return Err(self.failed("reserve space for")(e.into())),
         }
@@ -233,11 +233,12 @@ impl Writer {
         move |source| FormatError::Io { path: path.clone(), action, source }
     }
 
-    /// Encodes and writes tensor `index`, the next of [`Writer::stored`]. `fill` gets a range of the tensor's pieces (panels of a
-    /// matrix, the whole of a vector) and the bytes to put them in; it runs in the current rayon pool, pieces in no order.
+    /// Encodes and writes tensor `index`, the next of [`Writer::stored`]. `fill` gets a range of the tensor's pieces
+    /// (panels of a matrix, the whole of a vector) and the bytes to fill; it runs in the current rayon pool, pieces in
+    /// any order.
     ///
     /// # Errors
-    /// The first error of `fill` or of the file; either way the writer is to be dropped.
+    /// The first error of `fill` or of the file; after either, drop the writer.
     pub fn write<E: From<FormatError> + Send>(
         &mut self,
         index: usize,
@@ -260,11 +261,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes everything else: what lies under the temporary name is then a whole file. It may be opened, closed, and given
+    /// Writes everything else, which makes the temporary file a complete one. It may be opened, closed, and given
     /// further sections; [`Writer::finish`] seals it again.
     ///
     /// # Errors
-    /// When a tensor was left out or the system fails.
+    /// When a tensor was not written or the system fails.
     pub fn seal(&mut self) -> Result<(&Path, Summary)> {
         if let Some(&next) = self.stored().get(self.written) {
             return Err(FormatError::Unwritten { tensor: self.tensors[next].name.clone(), what: "not written" });
@@ -277,13 +278,13 @@ impl Writer {
             }
             self.sections.insert(SectionKind::Directory, header::encode_directory(&self.tensors));
         }
-        let (head, _) = places(&self.sections, true, head_end());
-        let (tail, file_len) = places(&self.sections, false, self.tensors_end);
-        let places = head.into_iter().chain(tail);
+        let (head, _) = section_offsets(&self.sections, true, head_end());
+        let (tail, file_len) = section_offsets(&self.sections, false, self.tensors_end);
+        let offsets = head.into_iter().chain(tail);
         let (file, failed) = (self.temp.as_file(), self.failed("write"));
         let mut table = Vec::with_capacity(self.sections.len());
         file.set_len(file_len).map_err(&failed)?;
-        for ((kind, bytes), offset) in self.sections.iter().zip(places) {
+        for ((kind, bytes), offset) in self.sections.iter().zip(offsets) {
             let (len, hash) = (bytes.len() as u64, blake3::hash(bytes).into());
             table.push(RawSection { kind: kind.code(), required: kind.required(), offset, len, hash });
             file.write_all_at(bytes, offset).map_err(&failed)?;
@@ -296,13 +297,13 @@ impl Writer {
     /// Seals the file, syncs, and gives it its name.
     ///
     /// # Errors
-    /// When a tensor was left out or the system fails; nothing is left under the file's name but what was there.
+    /// When a tensor was not written or the system fails; a file that was there before stays.
     pub fn finish(mut self) -> Result<Summary> {
         let (_, summary) = self.seal()?;
         self.temp.as_file().sync_all().map_err(self.failed("sync"))?;
         let failed = self.failed("rename to");
         self.temp.persist(&self.path).map_err(|e| failed(e.error))?;
-        // The name is in the folder; make the folder's new entry last too. Some file systems cannot: no harm.
+        // Sync the folder too, so that the new name lasts. Some file systems cannot, which does no harm.
         if let Some(Ok(folder)) = self.path.parent().map(File::open) {
             let _ = folder.sync_all();
         }
@@ -310,13 +311,13 @@ impl Writer {
     }
 }
 
-/// Where the sections in front of the tensors may begin, whatever sections there will be.
+/// Where the sections before the tensors begin: after a section table with every kind of section.
 fn head_end() -> u64 {
     header::encoded_bytes(SectionKind::ALL.len())
 }
 
-/// Offsets of the sections before the tensors, or after them, from `at` on; and where the last one ends.
-fn places(sections: &BTreeMap<SectionKind, Vec<u8>>, before: bool, mut at: u64) -> (Vec<u64>, u64) {
+/// Offsets of the sections before the tensors, or of those after them, from `at` on; and the end of the last one.
+fn section_offsets(sections: &BTreeMap<SectionKind, Vec<u8>>, before: bool, mut at: u64) -> (Vec<u64>, u64) {
     let mut offsets = Vec::new();
     for bytes in sections.iter().filter(|(kind, _)| kind.required() == before).map(|(_, bytes)| bytes) {
         at = at.next_multiple_of(ALIGNMENT);
@@ -326,9 +327,9 @@ fn places(sections: &BTreeMap<SectionKind, Vec<u8>>, before: bool, mut at: u64) 
     (offsets, at)
 }
 
-/// A new file beside `path`, with the mode that a new file gets, removed when dropped. Also where `path` really is.
+/// A new file beside `path`, with the mode that a new file gets, removed when dropped; and `path` with links resolved.
 ///
-/// A program that was killed leaves its file behind; the lock it held tells it from one still at work.
+/// Removes files that killed programs left behind; files still being written are locked.
 pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)> {
     let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
@@ -355,7 +356,7 @@ pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)>
         .suffix(suffix)
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)
-        // The error's own text repeats the temporary name, which means nothing to a person.
+        // The error's own text repeats the temporary name, which means nothing to the user.
         .map_err(|e| failed("create")(e.kind().into()))?;
     let _ = temp.as_file().try_lock();
     Ok((path, temp))

@@ -1,4 +1,4 @@
-//! What is asked of a tokenizer.json that the `tokenizers` crate reads: the crate was made for good ones.
+//! Reads a tokenizer.json with the `tokenizers` crate, and checks it: the crate expects good files.
 
 use crate::error::{Result, TokenizerError};
 use crate::panic::catch_panic;
@@ -17,7 +17,7 @@ pub(crate) fn call_library<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> t
 /// padding may be of any length: both are switched off.
 ///
 /// # Errors
-/// When a step is not run here, or the `tokenizers` crate does not understand the bytes, or panics at them.
+/// When a step is refused, or the `tokenizers` crate does not understand the bytes or panics.
 pub fn load_json(bytes: &[u8]) -> Result<Tokenizer> {
     let unreadable = |source| TokenizerError::Json { source };
     check_steps(bytes)?;
@@ -38,8 +38,8 @@ pub(crate) fn switch_dropout_off(loaded: &mut Tokenizer) {
     }
 }
 
-/// The `tokenizers` crate numbers added tokens that the model lacks in a row, whatever ids the file gives them. Where
-/// that leads to other ids, the model would be fed the wrong rows.
+/// Checks the ids of added tokens. The `tokenizers` crate numbers those that the model lacks consecutively, whatever
+/// ids the file gives them; with other ids, the model would be fed the wrong rows.
 pub(crate) fn check_added_ids(bytes: &[u8], loaded: &Tokenizer) -> Result<()> {
     #[derive(Deserialize)]
     struct File {
@@ -61,7 +61,7 @@ pub(crate) fn check_added_ids(bytes: &[u8], loaded: &Tokenizer) -> Result<()> {
     Ok(())
 }
 
-/// What the post-processor puts in front of a text: it is shown a text of one token, and marks what it adds.
+/// The ids that the post-processor puts in front of a text: it is given a text of one token, and marks what it adds.
 ///
 /// # Errors
 /// When the post-processor fails, or panics.

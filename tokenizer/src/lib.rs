@@ -1,16 +1,16 @@
-//! Text to token ids and back.
+//! Turns text into token ids and back.
 //!
-//! **Two forms.** A file that has its tokenizer compiled is read in place, in a millisecond or two
-//! ([`Tokenizer::from_file`]); else its tokenizer.json is parsed by the `tokenizers` crate ([`Tokenizer::from_json`]).
+//! **Two forms.** A tokenizer that a file holds compiled is read in place, in a millisecond or two
+//! ([`Tokenizer::from_file`]); otherwise the `tokenizers` crate parses tokenizer.json ([`Tokenizer::from_json`]).
 //! The ids are the same.
 //!
-//! **Prompts.** The beginning-of-text token (BOS) is there once, whoever wants to add it, and nothing follows the text:
-//! see [`Tokenizer::encode`]. A tokenizer.json may carry truncation, padding and merge dropout from training; all three
+//! **Prompts.** A prompt has the beginning-of-text token (BOS) once, whatever adds it, and nothing after its text: see
+//! [`Tokenizer::encode`]. A tokenizer.json may carry truncation, padding and merge dropout from training; all three
 //! are switched off, so that every text has one encoding and keeps its whole length.
 //!
-//! **Streams.** [`TextStream`] takes ids one at a time and gives whole characters.
+//! **Streams.** [`TextStream`] takes ids one at a time and returns whole characters.
 //!
-//! **Compiled vocabularies.** [`vocab`] has the layout of the section, for whoever reads or writes one.
+//! **Compiled vocabularies.** [`vocab`] has the layout of the section, for readers and writers.
 //!
 //! ```
 //! use nanoserve_tokenizer::vocab::{Contents, Family, Piece};
@@ -29,7 +29,7 @@
 //! # Ok::<(), nanoserve_tokenizer::TokenizerError>(())
 //! ```
 //!
-//! The trap: [`TextStream::new`] is for the beginning of a text. What continues a prompt is [`TextStream::after`].
+//! The trap: [`TextStream::new`] is for the beginning of a text. To continue a prompt, use [`TextStream::after`].
 
 mod error;
 mod json;

@@ -1,4 +1,4 @@
-//! Libraries that were made for good input panic at other input here and there.
+//! Turns a library's panic into an error: some libraries panic on bad input.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the {library} library panicked")]
 pub struct LibraryPanicked {
-    /// What the library is called.
+    /// The library's name.
     pub library: &'static str,
 }
 
-/// Calls a library. What `work` changes must not be used after a panic.
+/// Calls a library and catches its panic. What `work` changes must not be used after a panic.
 ///
 /// # Errors
 /// When it panics.

@@ -1,18 +1,18 @@
-//! How pieces of a vocabulary become bytes of a text.
+//! How the pieces of a vocabulary become the bytes of a text.
 
 use crate::vocab::byte_of;
 
-/// How the decoder makes bytes of vocabulary pieces.
+/// How the decoder turns vocabulary pieces into bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pieces {
-    /// GPT-2's way: each character of a piece stands for one byte, and the text is all bytes in a row.
+    /// As GPT-2: each character of a piece stands for one byte, and the text is all bytes in a row.
     ByteLevel,
-    /// A piece is text, marks for spaces aside. With `byte_fallback`, pieces like `<0xE6>` are single bytes.
+    /// A piece is text, except for marks for spaces. With `byte_fallback`, pieces like `<0xE6>` are single bytes.
     Text { byte_fallback: bool },
 }
 
-/// The bytes that a byte-level piece stands for; a piece with a character outside GPT-2's table, as added tokens may
-/// have, is plain text.
+/// Appends the bytes that a byte-level piece stands for; a piece with a character outside GPT-2's table, as added
+/// tokens may have, is plain text.
 pub(crate) fn push_piece_bytes(piece: &str, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     for c in piece.chars() {
@@ -27,7 +27,7 @@ pub(crate) fn push_piece_bytes(piece: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// How many bytes two texts share at the beginning, in whole characters.
+/// Length in bytes of the common prefix of two texts, in whole characters.
 pub(crate) fn common_prefix(a: &str, b: &str) -> usize {
     a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum()
 }

@@ -1,4 +1,4 @@
-//! A tokenizer that the file holds compiled: nothing is parsed, and its tables stay where they are.
+//! A compiled tokenizer in a file: nothing is parsed, and its tables are read in place.
 
 use crate::error::{Result, TokenizerError};
 use crate::vocab::{CompiledVocabulary, Splitter, VocabularyError};
@@ -6,21 +6,21 @@ use nanoserve_format::{NsvFile, SectionKind};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-/// A section and what was made of it.
+/// A section, and the splitter built from it.
 pub(crate) struct VocabularySection {
     bytes: Bytes,
-    /// Compiling the expression takes longer than all the rest: the first text pays.
+    /// Built for the first text: compiling the expression takes longer than everything else.
     splitter: OnceLock<Splitter>,
 }
 
-/// Where the section is.
+/// Where the section's bytes are.
 enum Bytes {
     File(Arc<NsvFile>, Range<usize>),
     Memory(Vec<u8>),
 }
 
 impl VocabularySection {
-    /// The section of a file, its hash checked; None where it has none that this program knows.
+    /// The section of a file, its hash checked; None if it has none, or one of an unknown layout.
     pub fn from_file(file: &Arc<NsvFile>) -> Result<Option<Self>> {
         let damaged = |source: nanoserve_format::FormatError| TokenizerError::Json { source: source.into() };
         if file.section(SectionKind::Vocabulary).map_err(damaged)?.is_none() {
@@ -29,13 +29,13 @@ impl VocabularySection {
         let code = SectionKind::Vocabulary.code();
         let range = file.layout().sections.iter().find(|s| s.code == code).map(|s| s.range.clone());
         match range.map(|range| Self::checked(Bytes::File(file.clone(), range))).transpose() {
-            // Of a layout that is not known yet: tokenizer.json is there too.
+            // The layout is unknown to this version: the file has tokenizer.json too.
             Err(TokenizerError::Vocabulary(VocabularyError::Version { .. })) => Ok(None),
             compiled => compiled,
         }
     }
 
-    /// The bytes of a section.
+    /// A section from its bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
         Self::checked(Bytes::Memory(bytes))
     }
@@ -46,7 +46,7 @@ impl VocabularySection {
         Ok(compiled)
     }
 
-    /// The tables: sixteen numbers are read.
+    /// The tables. This reads only the header's sixteen numbers.
     pub fn vocabulary(&self) -> Result<CompiledVocabulary<'_>> {
         let bytes = match &self.bytes {
             Bytes::File(file, range) => file.bytes().get(range.clone()).unwrap_or_default(),
@@ -55,7 +55,7 @@ impl VocabularySection {
         Ok(CompiledVocabulary::open(bytes)?)
     }
 
-    /// The ids of a text, and nothing in front of it.
+    /// The ids of a text, with nothing added in front.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let vocabulary = self.vocabulary()?;
         let splitter = match self.splitter.get() {

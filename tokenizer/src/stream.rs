@@ -1,10 +1,10 @@
-//! Ids to text, one at a time.
+//! Decodes ids to text, one at a time.
 //!
 //! The text of a token depends on its neighbours: a character can be spread over tokens, and decoders of the
 //! SentencePiece kind drop the space at the very beginning of a text, so that " there" decoded alone is "there". The
-//! obvious ways fail: decoding each id alone loses that space and breaks characters, decoding everything again for each
-//! token costs more with each token. [`TextStream`] decodes a token behind the one before it, which is context enough,
-//! and gathers the bytes of unfinished characters itself.
+//! obvious ways fail: decoding each id alone loses that space and breaks characters; decoding everything again for each
+//! token gets slower with each token. [`TextStream`] decodes a token together with the one before it, which is context
+//! enough, and collects the bytes of unfinished characters itself.
 //!
 //! ```no_run
 //! use nanoserve_tokenizer::{TextStream, Tokenizer};
@@ -20,7 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The trap: a stream that continues a prompt must be told the prompt's ids ([`TextStream::after`]), or it takes the
+//! The trap: a stream that continues a prompt must be given the prompt's ids ([`TextStream::after`]), or it takes the
 //! first new token for the beginning of a text and drops its space.
 
 use crate::error::Result;
@@ -28,32 +28,32 @@ use crate::pieces::{Pieces, common_prefix, push_piece_bytes};
 use crate::tokenizer::Tokenizer;
 use crate::vocab::fallback_byte;
 
-/// How many shown tokens of a prompt a stream looks at: more than a character has bytes.
+/// Number of shown tokens at the end of a prompt that a stream looks at: more than a character has bytes.
 const LOOK_BACK: usize = 16;
 
-/// How many tokens without any text a stream keeps as context.
+/// Number of tokens without any text that a stream keeps as context.
 const MAX_CONTEXT: usize = 8;
 
 /// Ids in, whole characters out, at a cost per token that does not grow.
 ///
-/// All that is given out, [`Self::finish`] included, is [`Tokenizer::decode`] of all ids, with one exception. Where
+/// All text returned, that of [`Self::finish`] included, is [`Tokenizer::decode`] of all ids, with one exception. If
 /// byte-fallback tokens (`<0xE6>`) in a row are not UTF-8 as a whole, the decoder turns *every* byte of the row into
-/// U+FFFD, whole characters as well, however far back. A stream has printed those by then: it gives U+FFFD for the bad
+/// U+FFFD, even whole characters, however far back. A stream has returned those already: it returns U+FFFD for the bad
 /// bytes only.
 ///
 /// ```text
-/// a byte of a character   gather it; give out what is whole
-/// any other token t       give out decode(context t) minus decode(context), where context is the token before t
+/// a byte of a character   collect it; return the characters that are whole
+/// any other token t       return decode(context t) minus decode(context), where context is the token before t
 /// ```
 #[derive(Debug)]
 pub struct TextStream {
     tokenizer: Tokenizer,
     skip_special: bool,
-    /// The tokens of the latest text given out; empty only at the beginning of a text.
+    /// The tokens of the latest text returned; empty only at the beginning of a text.
     context: Vec<u32>,
-    /// The beginning of a character that is not whole yet: at most three bytes.
+    /// The beginning of an unfinished character: at most three bytes.
     bytes: Vec<u8>,
-    /// The byte-fallback tokens that `bytes`, or what was last given out of them, came from.
+    /// The byte-fallback tokens since text was last returned.
     run: Vec<u32>,
 }
 
@@ -63,8 +63,8 @@ impl TextStream {
         Self { tokenizer: tokenizer.clone(), skip_special, context: Vec::new(), bytes: Vec::new(), run: Vec::new() }
     }
 
-    /// A stream that goes on where `prompt` ends: what it gives out follows the text of the prompt. A character that
-    /// the prompt begins and does not finish is given out when it is whole.
+    /// A stream that continues `prompt`: the text it returns follows the prompt's text. A character that the prompt
+    /// begins and does not finish is returned once it is whole.
     pub fn after(tokenizer: &Tokenizer, prompt: &[u32], skip_special: bool) -> Result<Self> {
         let shown = |&i: &usize| tokenizer.shown(prompt[i], skip_special).is_some();
         let start = (0..prompt.len()).rev().filter(shown).take(LOOK_BACK).last().unwrap_or(prompt.len());
@@ -75,7 +75,7 @@ impl TextStream {
         Ok(stream)
     }
 
-    /// Takes the next id; gives the text that is certain now: whole characters, often none.
+    /// Takes the next id and returns the text that is certain now: whole characters, often none.
     pub fn push(&mut self, id: u32) -> Result<String> {
         let Some(piece) = self.tokenizer.shown(id, self.skip_special) else {
             return Ok(String::new());
@@ -92,7 +92,7 @@ impl TextStream {
         }
     }
 
-    /// Ends the text: U+FFFD for what is left of an unfinished character, as many as `decode` gives.
+    /// Ends the text: returns U+FFFD for the rest of an unfinished character, as many as `decode` does.
     pub fn finish(&mut self) -> String {
         self.run.clear();
         let left = std::mem::take(&mut self.bytes);
@@ -148,7 +148,7 @@ enum Replace {
     Sequence,
 }
 
-/// Takes all from `bytes` but a character at the end that more bytes could make whole.
+/// Takes everything from `bytes` except an unfinished character at the end, which more bytes could complete.
 fn take_whole(bytes: &mut Vec<u8>, replace: Replace) -> String {
     let mut text = String::new();
     let mut rest = bytes.as_slice();
@@ -162,7 +162,7 @@ fn take_whole(bytes: &mut Vec<u8>, replace: Replace) -> String {
             Err(bad) => bad,
         };
         let (good, after) = rest.split_at(bad.valid_up_to());
-        text += &String::from_utf8_lossy(good); // valid, says the line above: nothing is replaced
+        text += &String::from_utf8_lossy(good); // valid up to here: nothing is replaced
         rest = after;
         let Some(length) = bad.error_len() else { break };
         text += &REPLACEMENT.repeat(if replace == Replace::Byte { length } else { 1 });

@@ -14,7 +14,7 @@ pub(crate) fn added(id: u32, content: &str, special: bool) -> Value {
                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false})
 }
 
-/// A post-processor that puts the given tokens before and behind a text.
+/// A post-processor that puts the given tokens before and after a text.
 pub(crate) fn template(before: &[(&str, u32)], behind: &[(&str, u32)]) -> Value {
     let token = |(name, _): &(&str, u32)| json!({"SpecialToken": {"id": name, "type_id": 0}});
     let mut single: Vec<Value> = before.iter().map(token).collect();
@@ -111,7 +111,7 @@ pub(crate) fn stream_all(tokenizer: &Tokenizer, ids: &[u32], skip: bool) -> Stri
     text
 }
 
-/// The stream gives what decode gives: from the beginning, and behind each beginning taken as a prompt.
+/// Checks that a stream returns what decode does: from the beginning, and after each prefix taken as a prompt.
 pub(crate) fn check_stream(tokenizer: &Tokenizer, ids: &[u32]) {
     for skip in [true, false] {
         let whole = tokenizer.decode(ids, skip).expect("decodes");

@@ -1,4 +1,4 @@
-//! Text to token ids and back, with what a prompt needs beside it.
+//! Turns text into token ids and back, and adds what a prompt needs.
 
 use crate::error::{Result, TokenizerError};
 use crate::json;
@@ -8,17 +8,17 @@ use crate::vocab::{Family, fallback_byte};
 use nanoserve_format::NsvFile;
 use std::sync::Arc;
 
-/// A tokenizer, and the ids that begin a prompt. A clone shares the tables, and costs next to nothing.
+/// A tokenizer, and the ids that begin a prompt. Clones share the tables and are cheap.
 #[derive(Clone)]
 pub struct Tokenizer {
     form: Form,
     pieces: Pieces,
-    /// What every prompt begins with.
+    /// The ids that begin every prompt.
     lead: Arc<[u32]>,
     bos_id: Option<u32>,
 }
 
-/// Who translates.
+/// What translates between text and ids.
 #[derive(Clone)]
 enum Form {
     /// The `tokenizers` crate.
@@ -28,7 +28,7 @@ enum Form {
 }
 
 impl Tokenizer {
-    /// Opens the compiled tokenizer of a file; None where it has none, and [`Self::from_json`] is the way. `bos_id` and
+    /// Opens the compiled tokenizer of a file; None if it has none: use [`Self::from_json`] then. `bos_id` and
     /// `add_bos` are as there.
     pub fn from_file(file: &Arc<NsvFile>, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Option<Self>> {
         VocabularySection::from_file(file)?.map(|section| Self::new(section, bos_id, add_bos)).transpose()
@@ -49,13 +49,13 @@ impl Tokenizer {
         Ok(Self { form: Form::Compiled(Arc::new(section)), pieces, lead, bos_id })
     }
 
-    /// Whether the file's own tables are used.
+    /// Whether compiled tables are used.
     pub fn is_compiled(&self) -> bool {
         matches!(self.form, Form::Compiled(_))
     }
 
-    /// Reads a tokenizer.json. `bos_id` and `add_bos` are what the model's makers say about the token that begins a
-    /// text; [`Self::encode`] has the rules.
+    /// Reads a tokenizer.json. `bos_id` and `add_bos` are the model's settings for the token that begins a text;
+    /// [`Self::encode`] has the rules.
     pub fn from_json(bytes: &[u8], bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
         let unreadable = |source| TokenizerError::Json { source };
         serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| unreadable(e.into()))?;
@@ -71,13 +71,13 @@ impl Tokenizer {
     ///
     /// A prompt begins with what the tokenizer's post-processor puts in front of a text: BOS, for most. Beyond that:
     ///
-    /// - `add_bos` true, and the post-processor puts nothing in front: BOS is.
-    /// - `add_bos` false: BOS is not put in front, whatever the post-processor says.
-    /// - The text itself begins with BOS, written out (as chat templates do): it is not put there a second time.
-    /// - What the post-processor puts *behind* a text (EOS, with some) is left away: a prompt is there to be continued.
+    /// - If `add_bos` is true and the post-processor puts nothing in front, BOS is put there.
+    /// - If `add_bos` is false, BOS is not put in front, whatever the post-processor says.
+    /// - If the text itself begins with BOS, written out (as chat templates do), BOS is not added a second time.
+    /// - What the post-processor puts *after* a text (EOS, for some) is omitted: a prompt is to be continued.
     ///
-    /// So the prompt of an empty text is BOS alone. Without `special` there is the text and nothing else. Special
-    /// tokens written out in the text become their ids either way.
+    /// So the prompt of an empty text is BOS alone. Without `special`, nothing is added to the text. Special tokens
+    /// written out in the text become their ids either way.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let ids = match &self.form {
             Form::Compiled(compiled) => compiled.encode(text)?,
@@ -93,13 +93,13 @@ impl Tokenizer {
         Ok([&self.lead, &ids[usize::from(twice)..]].concat())
     }
 
-    /// The text of ids, as the tokenizer's own decoder makes it: U+FFFD stands for bytes that are no UTF-8. With
-    /// `skip_special` special tokens have no text. An id without an entry has none either: models often have more rows
+    /// The text of ids, as the tokenizer's own decoder makes it: U+FFFD replaces bytes that are not UTF-8. With
+    /// `skip_special`, special tokens have no text. An id without an entry has none either: models often have more rows
     /// than their tokenizer has entries.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         match &self.form {
             Form::Compiled(compiled) => Ok(compiled.vocabulary()?.decode(ids, skip_special)),
-            // Some decoders cannot bear an empty list.
+            // Some decoders fail on an empty list.
             Form::Parsed(_) if !ids.iter().any(|&id| self.shown(id, skip_special).is_some()) => Ok(String::new()),
             Form::Parsed(parsed) => {
                 let failed = |source| TokenizerError::Decode { count: ids.len(), source };
@@ -108,7 +108,7 @@ impl Tokenizer {
         }
     }
 
-    /// How many entries there are, added tokens included.
+    /// Number of entries, added tokens included.
     pub fn token_count(&self) -> usize {
         match &self.form {
             Form::Compiled(compiled) => compiled.vocabulary().map_or(0, |v| v.token_count()),
@@ -116,7 +116,7 @@ impl Tokenizer {
         }
     }
 
-    /// The largest id of an entry; it may exceed the count where ids have gaps. May look at every entry: ask once.
+    /// The largest id of an entry; it may exceed the count if ids have gaps. May scan every entry: call it once.
     pub fn max_id(&self) -> Option<u32> {
         match &self.form {
             Form::Compiled(compiled) => compiled.vocabulary().ok()?.max_id(),
@@ -132,10 +132,10 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes that each of the ids below `count` adds to a text that goes on; none for those without text, special
-    /// tokens among them. A byte-fallback token is its byte, whatever stands around it.
+    /// For each id below `count`, the bytes that it adds in the middle of a text; empty for ids without text, such as
+    /// special tokens. A byte-fallback token is its byte, whatever its neighbours.
     pub fn token_bytes(&self, count: usize) -> Result<Vec<Vec<u8>>> {
-        // Decoded behind a token that certainly is text: some decoders drop what begins a text.
+        // Each id is decoded after a token that is surely text: some decoders drop a space that begins a text.
         let is_word = |text: String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
         let (mut lead, mut before) = (Vec::new(), String::new());
         if self.pieces != Pieces::ByteLevel {
@@ -164,7 +164,7 @@ impl Tokenizer {
         (0..count as u32).map(bytes_of).collect()
     }
 
-    /// Whether an id is a special token, one that belongs to the format and not to the text.
+    /// Whether an id is a special token, which belongs to the format and not to the text.
     pub fn is_special(&self, id: u32) -> bool {
         match &self.form {
             Form::Compiled(compiled) => compiled.vocabulary().is_ok_and(|v| v.is_special(id)),
@@ -174,19 +174,19 @@ impl Tokenizer {
         }
     }
 
-    /// How the decoder makes bytes of pieces.
+    /// How the decoder turns pieces into bytes.
     pub(crate) fn pieces(&self) -> Pieces {
         self.pieces
     }
 
-    /// The entry of an id, if it has one and its text is wanted.
+    /// The entry of an id; None if it has none, or is a special token to be skipped.
     pub(crate) fn shown(&self, id: u32, skip_special: bool) -> Option<String> {
         if skip_special && self.is_special(id) { None } else { self.id_to_piece(id) }
     }
 }
 
 impl std::fmt::Debug for Tokenizer {
-    /// Leaves the vocabulary away.
+    /// Omits the vocabulary.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer")
             .field("token_count", &self.token_count())
@@ -197,7 +197,7 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// What every prompt begins with: what the tokenizer puts there, and what the model's makers say of BOS.
+/// The ids that begin every prompt: those that the tokenizer puts there, and the model's settings for BOS.
 fn prompt_lead(mut lead: Vec<u32>, bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Arc<[u32]>> {
     match (add_bos, bos_id) {
         (Some(true), Some(bos)) if lead.is_empty() => lead.push(bos),

@@ -1,12 +1,12 @@
-//! A tokenizer held against what the one it was made from did.
+//! Checks a tokenizer against the recorded results of the one it was made from.
 
 use crate::error::{Result, TokenizerError};
 use crate::tokenizer::Tokenizer;
 use nanoserve_format::{TokenizerVector, TokenizerVectors};
 
 impl Tokenizer {
-    /// Encodes and decodes the texts that a file keeps for this. `add_bos` is what the model's makers say of BOS, as in
-    /// [`Self::from_json`].
+    /// Encodes and decodes the texts that a file records for this check. `add_bos` is the model's setting for BOS, as
+    /// in [`Self::from_json`].
     ///
     /// # Errors
     /// The first difference, as [`TokenizerError::Vectors`].
@@ -24,7 +24,7 @@ impl Tokenizer {
                 differs(format!("{got:?}"), format!("{ids:?}"))?;
             }
             differs(self.decode(ids, false)?, back.clone())?;
-            // The makers may have said something else about BOS than the tokenizer does.
+            // The model's setting for BOS may differ from the tokenizer's.
             if add_bos.is_none() && !ids.is_empty() && !vectors.front.contains(&ids[0]) {
                 let (got, expected) = (self.encode(text, true)?, [&vectors.front[..], ids].concat());
                 differs(format!("{got:?}"), format!("{expected:?}"))?;
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(found(vectors(BOS, &other_back), None), ("hello".into(), "hallo".into()));
         let front = found(vectors(7, &hello), None);
         assert_eq!(front, ("[262, 256, 257, 111]".into(), "[7, 256, 257, 111]".into()));
-        // Where the makers speak of BOS, what the tokenizer puts in front is not compared.
+        // If the model has a setting for BOS, the ids in front are not compared.
         tokenizer.check_against(&vectors(7, &hello), Some(true)).unwrap();
     }
 }

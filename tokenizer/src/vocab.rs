@@ -1,13 +1,13 @@
-//! The tokenizer, compiled: text to ids and back, read in place from the bytes of a [`SectionKind::Vocabulary`] section.
+//! The compiled tokenizer, read in place from the bytes of a [`SectionKind::Vocabulary`] section.
 //!
 //! A `tokenizer.json` of 17 MB takes half a second to parse. Nearly all of that goes into building hash tables, which
-//! are the same on every start: here they are stored as they are used. [`CompiledVocabulary::open`] looks at sixteen
-//! numbers and cuts the section into tables; nothing is copied, and an entry's bounds are checked when it is used. So a
-//! damaged or hostile section gives wrong ids, but never a panic, a loop without end or a byte from elsewhere.
+//! are the same on every start: here they are stored ready for use. [`CompiledVocabulary::open`] reads sixteen
+//! numbers and splits the section into tables; nothing is copied, and an entry's bounds are checked when it is used. So
+//! a damaged or hostile section gives wrong ids, but never a panic, an endless loop or a byte from outside the section.
 //!
-//! Two families of tokenizers can be compiled, [`Family`]. What a section holds is [`Contents`], whoever makes it. The
-//! ids are those of the library that made `tokenizer.json` famous because the steps are the same ones: the same engine
-//! splits the text by the same expression, and merges happen in the same order.
+//! Two families of tokenizers can be compiled, see [`Family`]. [`Contents`] is what a section holds. The ids are those
+//! of the `tokenizers` library because the steps are the same: the same engine splits the text by the same expression,
+//! and merges happen in the same order.
 //!
 //! ```
 //! use nanoserve_tokenizer::vocab::{CompiledVocabulary, Contents, Family, Piece, Splitter, char_of};
@@ -26,7 +26,7 @@
 //! # Ok::<(), nanoserve_tokenizer::vocab::VocabularyError>(())
 //! ```
 //!
-//! The trap: a [`Splitter`] belongs to one section; with another's the ids are wrong.
+//! The trap: a [`Splitter`] belongs to one section; used with another, it gives wrong ids.
 //!
 //! [`SectionKind::Vocabulary`]: nanoserve_format::SectionKind::Vocabulary
 
@@ -52,25 +52,25 @@ pub use steps::check_steps;
 use bytemuck::Pod;
 use hash::{hash_bytes, hash_pair, home};
 
-/// The layout of the section that this crate writes and reads.
+/// Version of the section's layout that this crate writes and reads.
 pub const VOCABULARY_VERSION: u32 = 1;
 
-/// Numbers before the tables, of four bytes each.
+/// Numbers in the header, of four bytes each.
 const HEAD: usize = 16;
 
-/// No id: an empty place of a table, a byte without a piece.
+/// No id: an empty slot of a table, or a byte without a piece.
 const NONE: u32 = u32::MAX;
 
-/// How far from its home an entry of a hash table may be.
+/// Number of slots, from its home slot on, in which an entry of a hash table may be.
 const PROBES: usize = 128;
 
-/// Bytes that the splitting expression may have.
+/// The most bytes of the splitting expression.
 pub const MAX_PATTERN: usize = 4096;
 
-/// Bytes that a piece may have; a longer one is as good as absent. Ids of a few bytes each cannot ask for a text of gigabytes.
+/// The most bytes of a piece; a longer one counts as absent. So a few bytes of ids cannot ask for gigabytes of text.
 pub const MAX_PIECE: usize = 4096;
 
-/// Bytes that the text of an added token may have; a longer one is never found.
+/// The most bytes of an added token's text; a longer one is never found.
 pub const MAX_ADDED: usize = 256;
 
 /// Bits of the header's options.
@@ -82,22 +82,22 @@ const PRESENT: u8 = 1;
 const SPECIAL: u8 = 2;
 const LITERAL: u8 = 4;
 
-/// Bits of an added token: it takes the spaces on its left, or on its right.
+/// Bits of an added token: it includes the spaces on its left, or on its right.
 const LEFT: u32 = 1;
 const RIGHT: u32 = 2;
 
-/// How text and pieces belong together.
+/// How text becomes pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// GPT-2's: text is split by an expression, each split is bytes, and bytes are merged.
+    /// GPT-2's: an expression splits the text, each split is bytes, and bytes are merged.
     ByteLevel,
-    /// Llama 2's: spaces become `▁`, one more stands in front, and characters are merged, the whole text at once. A
+    /// Llama 2's: spaces become `▁`, one more is put in front, and characters are merged, the whole text at once. A
     /// character without a piece becomes its bytes, which have pieces like `<0xE6>`.
     Text,
 }
 
 impl Family {
-    /// The number that stands for it.
+    /// Its number in the header.
     pub fn code(self) -> u32 {
         match self {
             Family::ByteLevel => 1,
@@ -119,8 +119,8 @@ pub struct CompiledVocabulary<'a> {
     offsets: &'a [u32],
     /// Hash table of ids, by the bytes of their pieces.
     table: &'a [u32],
-    /// Start and length in `added_text`, id, which spaces it takes; in the order of their texts. Those looked for before
-    /// normalization, then those looked for after.
+    /// For each added token: start and length in `added_text`, id, bits of the spaces it includes; sorted by text.
+    /// First the tokens that are searched for before normalization, then those searched for after it.
     added: [&'a [[u32; 4]]; 2],
     lead: &'a [u32],
     flags: &'a [u8],
@@ -129,7 +129,7 @@ pub struct CompiledVocabulary<'a> {
     text: &'a [u8],
 }
 
-/// The rest of a section, while it is cut up.
+/// The part of a section that is not yet split into tables.
 struct Cut<'a>(&'a [u8]);
 
 impl<'a> Cut<'a> {
@@ -143,10 +143,10 @@ impl<'a> Cut<'a> {
 }
 
 impl<'a> CompiledVocabulary<'a> {
-    /// Cuts a section into its tables, in a time that does not depend on their size.
+    /// Splits a section into its tables, in a time that does not depend on their size.
     ///
     /// # Errors
-    /// When the section's numbers are out of range or do not go with its length.
+    /// When the section's numbers are out of range or do not match its length.
     pub fn open(bytes: &'a [u8]) -> Result<Self, VocabularyError> {
         let wrong = |field, got: u32, expected| Err(VocabularyError::Header { field, got: got.into(), expected });
         let mut cut = Cut(bytes);
@@ -198,17 +198,17 @@ impl<'a> CompiledVocabulary<'a> {
         }
     }
 
-    /// How text and pieces belong together.
+    /// How text becomes pieces.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// How many entries there are, added tokens included.
+    /// Number of entries, added tokens included.
     pub fn token_count(&self) -> usize {
         self.token_count as usize
     }
 
-    /// The largest id there is.
+    /// The largest id.
     pub fn max_id(&self) -> Option<u32> {
         (self.flags.len() as u32).checked_sub(1)
     }
@@ -242,7 +242,7 @@ impl<'a> CompiledVocabulary<'a> {
         self.text.get(start as usize..end as usize).filter(|bytes| bytes.len() <= MAX_PIECE)
     }
 
-    /// The id of the piece with these bytes, among those of the table.
+    /// The id of the piece with these bytes, if it is in the table.
     fn id_of(&self, bytes: &[u8]) -> Option<u32> {
         let mut at = home(hash_bytes(bytes), self.table.len());
         for _ in 0..PROBES {
@@ -258,7 +258,7 @@ impl<'a> CompiledVocabulary<'a> {
         None
     }
 
-    /// Rank and new id of two ids that stand side by side, if they can be merged.
+    /// Rank and new id of two neighbouring ids, if they can be merged.
     fn merge_of(&self, left: u32, right: u32) -> Option<(u32, u32)> {
         let mut at = home(hash_pair(left, right), self.merges.len());
         for _ in 0..PROBES {

@@ -32,7 +32,7 @@ fn foreign(name: &str) -> Option<&'static str> {
     FOREIGN.iter().find(|(end, _)| name.ends_with(end)).map(|(_, what)| *what)
 }
 
-/// A path as messages show it: the last part, or all of it where there is none.
+/// A path as messages show it: the last part, or all of it if it has none.
 fn shown(path: &Path) -> String {
     PathBuf::from(path.file_name().unwrap_or(path.as_os_str())).display().to_string()
 }
@@ -63,7 +63,7 @@ impl Folder {
         None
     }
 
-    /// The bytes of a small file; None when it is not there or, noted, cannot be read.
+    /// The bytes of a small file; None if it is not there, or cannot be read, which is noted.
     pub fn read(&self, name: &str, problems: &Problems) -> Option<Vec<u8>> {
         match fs::read(self.path.join(name)) {
             Ok(bytes) => {
@@ -98,7 +98,7 @@ impl Folder {
         self.path.join(name).exists()
     }
 
-    /// Notes that there are no weights, and what is there in their place.
+    /// Notes that there are no weights, and what is there instead.
     fn no_weights(&self, problems: &Problems) {
         let names = fs::read_dir(&self.path).into_iter().flatten().flatten().map(|e| shown(&e.path()));
         let mut names: Vec<String> = names.collect();
@@ -116,7 +116,7 @@ impl Folder {
 /// A tensor of the checkpoint: which shard, and where in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
-    /// Which of the checkpoint's files it is in.
+    /// Index of its file in [`Checkpoint::files`].
     pub file: usize,
     /// Type, shape and place.
     pub info: TensorInfo,
@@ -129,9 +129,9 @@ pub(crate) struct Checkpoint {
     pub files: Vec<SourceFile>,
     /// Every tensor.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The file that a missing tensor is missing from.
+    /// The file that messages name for a missing tensor.
     pub listing: &'static str,
-    /// Every shard is there and could be read: a tensor that is not here is in no file.
+    /// Whether every shard was there and could be read: then a tensor that is not here is in no file.
     pub whole: bool,
 }
 
@@ -181,7 +181,7 @@ impl Checkpoint {
                 let shard = Shard::open(&folder.path, name, problems);
                 let sound = problems.len() == before;
                 if let Some(shard) = shard {
-                    // A tensor that a broken header hides is not one that the shard lacks.
+                    // A broken header may hide tensors: these do not count as missing from the shard.
                     compare(&shard, &listed, &keys, sound, problems);
                     shards.push(shard);
                 }
@@ -218,7 +218,7 @@ impl Checkpoint {
     }
 }
 
-/// Notes where a shard and the index do not agree; `sound` when every tensor of the shard is known.
+/// Notes where a shard and the index disagree. `sound`: every tensor of the shard is known.
 fn compare(shard: &Shard, listed: &[(String, String)], keys: &HashSet<&str>, sound: bool, problems: &Problems) {
     let have: HashSet<&str> = shard.tensors.iter().map(|(name, _)| name.as_str()).collect();
     let absent = |(key, file): &&(String, String)| *file == shard.name && !have.contains(key.as_str());

@@ -1,7 +1,7 @@
-//! `config.json`, with everything that may be absent, to a [`ModelSpec`], with nothing that may.
+//! Resolves `config.json`, in which much may be absent, to a [`ModelSpec`], in which nothing may.
 //!
-//! Absent fields have the defaults that transformers has for the family, but for the sizes: a model without them is
-//! refused. What is the same for all families is here, what is not in families.rs.
+//! Absent fields get the defaults that transformers has for the family, except for the sizes: a model without them is
+//! refused. What all families share is here, what differs is in families.rs.
 
 use crate::error::{Problems, What};
 use crate::hf::families::{self, FAMILIES, Family};
@@ -17,7 +17,7 @@ const ABOVE_0: &str = "a whole number above 0";
 /// More than any model has: a few bytes must not ask for long lists of layers.
 const MAX_LAYERS: usize = 1024;
 
-/// Names of activations, as `hidden_act` has them. Some are two names of one function.
+/// Names of activations, as `hidden_act` has them. Some functions have two names.
 pub(crate) const ACTIVATIONS: [(&str, Activation); 4] = [
     ("silu", Activation::Silu),
     ("swish", Activation::Silu),
@@ -25,8 +25,8 @@ pub(crate) const ACTIVATIONS: [(&str, Activation); 4] = [
     ("gelu_new", Activation::GeluTanh),
 ];
 
-/// Fields that change what a model computes and are honoured nowhere, or only in the families that read them: elsewhere
-/// they must be off.
+/// Fields that change what a model computes, and that no family supports, or only the families that read them:
+/// elsewhere they must be off.
 const OFF: [&str; 15] = [
     "num_local_experts",
     "num_experts",
@@ -44,7 +44,7 @@ const OFF: [&str; 15] = [
     "attn_logit_softcapping",
     "final_logit_softcapping",
 ];
-/// As [`OFF`], for those that are off at 1.
+/// As [`OFF`], for fields that are off at 1.
 const ONE: [&str; 6] = [
     "embedding_multiplier",
     "residual_multiplier",
@@ -54,7 +54,7 @@ const ONE: [&str; 6] = [
     "scale_emb",
 ];
 
-/// What config.json says.
+/// A parsed config.json.
 pub(crate) struct Config {
     map: Map<String, Value>,
 }
@@ -78,7 +78,7 @@ impl Config {
         Fields::new(CONFIG, &self.map, problems)
     }
 
-    /// The model as numbers and switches; None when anything about it was noted as a problem.
+    /// The model as numbers and switches; None if any problem was noted.
     pub fn resolve(&self, problems: &Problems) -> Option<Model> {
         let before = problems.len();
         let outer = self.fields(problems);
@@ -99,13 +99,13 @@ impl Config {
         if problems.len() == before
             && let Err(FormatError::Spec { field, got, expected }) = spec.check()
         {
-            problems.file(CONFIG, What::Field { field: theirs(field).to_string(), got, expected });
+            problems.file(CONFIG, What::Field { field: config_field(field).to_string(), got, expected });
         }
         (problems.len() == before).then_some(Model { spec, family })
     }
 }
 
-/// The family of the model, if this program knows it; what else is wrong with another says little.
+/// The family of the model; None if it is unknown, and then nothing else is checked.
 fn family(fields: Fields) -> Option<&'static Family> {
     let kind = fields.text("model_type");
     let unknown = |got: String| -> Option<&'static Family> {
@@ -115,7 +115,7 @@ fn family(fields: Fields) -> Option<&'static Family> {
     let found = match fields.get("architectures") {
         Some(value) => {
             let Some(classes) = fields.texts("architectures") else {
-                // A list of something else was noted.
+                // The wrong type is noted already.
                 return None;
             };
             let family_of = |class: &&str| FAMILIES.iter().find(|family| family.classes.contains(class));
@@ -148,7 +148,7 @@ fn quantization(fields: Fields) {
     }
 }
 
-/// Notes every field that asks for arithmetic which this family does not have here.
+/// Notes every field that asks for arithmetic which this family does not support.
 fn off(fields: Fields, family: &Family) {
     let neutral = |value: &Value, one: bool| match value {
         Value::Bool(on) => !on,
@@ -171,7 +171,7 @@ fn off(fields: Fields, family: &Family) {
     }
 }
 
-/// The model. What is missing is noted, and stands here as 0: every field is looked at, whatever is wrong with others.
+/// The model. Missing sizes are noted and become 0, so that every field is checked, whatever is wrong with others.
 fn spec(outer: Fields, fields: Fields, family: &Family) -> ModelSpec {
     let defaults = &family.defaults;
     let size = |field, default: Option<usize>| {
@@ -230,12 +230,12 @@ fn spec(outer: Fields, fields: Fields, family: &Family) -> ModelSpec {
         window.rope = rope::Source { inner, theta: "rope_local_base_freq", default_theta: 1e4, ..source }.read();
     }
     layers::simplify(&mut spec);
-    // As without it: every way to say the same is the same.
+    // The default scale becomes None: equal models have equal specs, however they are written.
     spec.attn_scale = spec.attn_scale.filter(|&scale| scale != 1.0 / (head_dim as f64).sqrt());
     spec
 }
 
-/// `hidden_size / n_heads`; 0 where either is missing.
+/// `hidden_size / n_heads`; 0 if either is missing.
 fn derived_head_dim(fields: Fields, hidden_size: usize, n_heads: usize) -> usize {
     if n_heads == 0 {
         return 0;
@@ -249,15 +249,15 @@ fn derived_head_dim(fields: Fields, hidden_size: usize, n_heads: usize) -> usize
 
 fn activation(fields: Fields, (field, default): (&str, &str)) -> Activation {
     let name = fields.text(field).unwrap_or(default);
-    let known = ACTIVATIONS.iter().find(|(known, _)| *known == name);
-    known.map(|(_, activation)| *activation).unwrap_or_else(|| {
+    let entry = ACTIVATIONS.iter().find(|(known, _)| *known == name);
+    entry.map(|(_, activation)| *activation).unwrap_or_else(|| {
         fields.unsupported(field, name, ACTIVATIONS.map(|(name, _)| name).join(", "));
         Activation::Silu
     })
 }
 
-/// The field of config.json behind a number of the spec.
-fn theirs(field: &str) -> &str {
+/// The field of config.json that a number of the spec comes from.
+fn config_field(field: &str) -> &str {
     match field {
         "n_layers" => "num_hidden_layers",
         "n_heads" => "num_attention_heads",

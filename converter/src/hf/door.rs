@@ -1,4 +1,4 @@
-//! The readers of foreign bytes, for tests that have bytes and no folder. No part of the library's promise.
+//! The parsers of untrusted bytes, for tests that have bytes and no folder. Not part of the public API.
 
 use crate::encode::Encoder;
 use crate::error::{Problems, Result};
@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 /// The model that a config.json describes.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All its problems at once.
 pub fn config(bytes: &[u8]) -> Result<ModelSpec> {
     let problems = Problems::new(hint);
     let model = Config::parse(bytes, &problems).and_then(|config| config.resolve(&problems));
@@ -23,11 +23,11 @@ pub fn config(bytes: &[u8]) -> Result<ModelSpec> {
     Ok(model.expect("where there is no problem, there is a model").spec)
 }
 
-/// Reads a safetensors file, holds it against a model, whose fused tensors are those of the first family that has the
-/// `class`, and encodes every tensor; returns how many there are.
+/// Reads a safetensors file, binds it to a model with the tensor layout of the first family that has the `class`, and
+/// encodes every tensor; returns how many there are.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All its problems at once.
 ///
 /// # Panics
 /// When the system has no memory for a copy of it.

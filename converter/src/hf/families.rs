@@ -1,6 +1,5 @@
-//! The families of models that are converted, as one table: what each is called, how its checkpoint is laid out, and
-//! which fields of config.json become which switches. Whatever is not in an entry is the same for all of them.
-//!
+//! The families of models that can be converted, as one table: the names of each, how its checkpoint is laid out, and
+//! which fields of config.json become which switches. What an entry does not say is the same for all of them.
 //! docs/adding-a-model.md shows how one is added.
 
 use crate::hf::config::ACTIVATIONS;
@@ -12,40 +11,40 @@ use nanoserve_format::{ModelSpec, QkNorm};
 use serde::Serialize;
 use std::fmt;
 
-/// The parts that a module of a layer holds, one after the other by rows, and its name.
+/// A module of a layer: the parts it holds, one after the other by rows, and its name.
 pub(crate) type Module = (&'static [Part], &'static str);
 
 /// A family of models.
 pub(crate) struct Family {
-    /// What people call it.
+    /// Its usual name.
     pub name: &'static str,
     /// Some of its models.
     pub models: &'static str,
-    /// Its classes: with its head and without, which its checkpoint may still hold.
+    /// Its classes: with a head and without one, though the checkpoint of the latter may still hold it.
     pub classes: &'static [&'static str],
-    /// What `model_type` says.
+    /// Its `model_type`.
     pub model_type: &'static str,
-    /// The object of config.json that holds the text model; None where that is config.json itself.
+    /// The object of config.json that holds the text model; None if that is config.json itself.
     pub within: Option<&'static str>,
-    /// What stands before a key, and the key of the head: the first that any key begins with.
+    /// Prefixes of the keys, each with the key of the head; the first prefix that any key has is used.
     pub prefixes: &'static [(&'static str, &'static str)],
     /// Beginnings of keys that are left out on purpose.
     pub left_out: &'static [&'static str],
     /// The modules of a layer.
     pub modules: &'static [&'static [Module]],
-    /// Norms multiply by one more than the weight that is stored.
+    /// Norms multiply by 1 plus the stored weight.
     pub norm_plus_one: bool,
     /// The form of its rotary embedding.
     pub rope: Form,
-    /// What fields have that are not there.
+    /// The values of absent fields.
     pub defaults: Defaults,
-    /// Fields that it reads, of those that are refused in families that do not.
+    /// Fields that it reads and that families which do not read them refuse.
     pub reads: &'static [&'static str],
-    /// Sets what else config.json says.
+    /// Sets the remaining switches from config.json.
     pub switches: fn(Fields, &mut ModelSpec),
 }
 
-/// What transformers takes where a field is not there. Sizes that have no value here must be there.
+/// The values that transformers takes for absent fields. Sizes without a value here must be given.
 pub(crate) struct Defaults {
     pub n_heads: Option<usize>,
     /// None: as many as heads.
@@ -77,7 +76,7 @@ const MLP: &[Module] =
 const FUSED_MLP: &[Module] = &[(&[Part::Gate, Part::Up], "mlp.gate_up_proj"), (&[Part::Down], "mlp.down_proj")];
 const NORMS_BEFORE: &[Module] =
     &[(&[Part::AttnNorm], "input_layernorm"), (&[Part::MlpNorm], "post_attention_layernorm")];
-const NORMS_BEHIND: &[Module] =
+const NORMS_AFTER: &[Module] =
     &[(&[Part::AttnPostNorm], "post_attention_layernorm"), (&[Part::MlpPostNorm], "post_feedforward_layernorm")];
 const NORMS_AROUND: &[Module] = &[
     (&[Part::AttnNorm], "input_layernorm"),
@@ -209,7 +208,7 @@ pub(crate) const FAMILIES: &[Family] = &[
             ("model.language_model.", "lm_head.weight"),
         ],
         left_out: &["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."],
-        // The published files leave these out.
+        // The published files omit these.
         defaults: Defaults { n_heads: Some(8), vocab_size: Some(262_208), ..GEMMA3.defaults },
         ..GEMMA3
     },
@@ -237,7 +236,7 @@ pub(crate) const FAMILIES: &[Family] = &[
         models: "OLMo 2 1B, 7B, 13B, 32B",
         classes: &["Olmo2ForCausalLM", "Olmo2Model"],
         model_type: "olmo2",
-        modules: &[ATTENTION, QK_NORMS, MLP, NORMS_BEHIND],
+        modules: &[ATTENTION, QK_NORMS, MLP, NORMS_AFTER],
         defaults: Defaults { norm_eps: 1e-5, ..LLAMA.defaults },
         switches: |fields, spec| {
             attention_bias(fields, spec);
@@ -257,12 +256,12 @@ pub(crate) const FAMILIES: &[Family] = &[
     },
 ];
 
-/// The classes that are converted, with a head of their own.
+/// The classes with a head that can be converted, one for each family.
 pub(crate) fn classes() -> Vec<&'static str> {
     FAMILIES.iter().map(|family| family.classes[0]).collect()
 }
 
-/// What can be converted, for people and programs. Its text is a table.
+/// What can be converted, for people and programs. It is displayed as a table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Supported {
     /// The families.
@@ -278,11 +277,11 @@ pub struct Supported {
 /// A family that can be converted.
 #[derive(Clone, Debug, Serialize)]
 pub struct SupportedFamily {
-    /// What people call it.
+    /// Its usual name.
     pub name: &'static str,
     /// The classes that `architectures` may name.
     pub classes: Vec<&'static str>,
-    /// What `model_type` says.
+    /// Its `model_type`.
     pub model_type: &'static str,
     /// Some of its models.
     pub models: &'static str,
@@ -333,7 +332,7 @@ fn gemma(fields: Fields, spec: &mut ModelSpec) {
     spec.attn_scale = Some(1.0 / fields.number("query_pre_attn_scalar").unwrap_or(256.0).sqrt());
 }
 
-/// A cap: `default` where the field is not there, none where it is null.
+/// A softcap: `default` if the field is absent, None if it is null.
 fn cap(fields: Fields, field: &str, default: Option<f64>) -> Option<f64> {
     fields.number(field).or(if fields.is_null(field) { None } else { default })
 }

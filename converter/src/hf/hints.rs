@@ -1,8 +1,8 @@
-//! What somebody who has a checkpoint folder can do about what is wrong with it.
+//! What the owner of a checkpoint folder can do about its problems.
 
 use crate::error::What;
 
-/// What to do about a problem of a folder, where there is something to say.
+/// What to do about a problem of a folder; None if there is no advice.
 pub(crate) fn hint(what: &What) -> Option<&'static str> {
     let hint = match what {
         What::NotAFolder { .. } => "give the folder that holds config.json and the safetensors files",

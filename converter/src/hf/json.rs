@@ -12,11 +12,11 @@ pub(crate) fn object(file: &str, bytes: &[u8], problems: &Problems) -> Option<Ma
     parsed.map_err(|e| problems.file(file, What::Json { cause: e.to_string() })).ok()
 }
 
-/// The fields of an object in a file. `null` is as good as absent.
+/// The fields of an object in a file. `null` counts as absent.
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'a> {
     file: &'a str,
-    /// The objects it is in, outermost first; empty names are none.
+    /// The names of the objects around it, outermost first; empty names are unused.
     within: [&'a str; 3],
     map: &'a Map<String, Value>,
     problems: &'a Problems,
@@ -33,12 +33,12 @@ impl<'a> Fields<'a> {
         self.map.get(field).filter(|v| !v.is_null())
     }
 
-    /// Whether a field is there and null: for some that says more than to leave it out.
+    /// Whether a field is present and null, which for some fields differs from absent.
     pub fn is_null(&self, field: &str) -> bool {
         self.map.get(field).is_some_and(Value::is_null)
     }
 
-    /// All of them.
+    /// All fields.
     pub fn entries(&self) -> &'a Map<String, Value> {
         self.map
     }
@@ -100,7 +100,7 @@ impl<'a> Fields<'a> {
         Some(Fields { within, map, ..*self })
     }
 
-    /// What `found` gives, or a problem when that is nothing and the field is not there at all.
+    /// Returns `found`. Notes a problem if that is None and the field is absent.
     pub fn required<T>(&self, field: &str, expected: &str, found: Option<T>) -> Option<T> {
         if found.is_none() && self.get(field).is_none() {
             self.wrong(field, "missing", expected);
@@ -108,7 +108,7 @@ impl<'a> Fields<'a> {
         found
     }
 
-    /// Notes that a field's value cannot be.
+    /// Notes that a field's value is invalid.
     pub fn wrong(&self, field: &str, got: impl ToString, expected: impl ToString) {
         let (got, expected) = (got.to_string(), expected.to_string());
         self.problems.file(self.file, What::Field { field: self.full(field), got, expected });
@@ -140,7 +140,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// An object's entries in their order, doubles kept: JSON allows them, and every map hides them.
+/// An object's entries in their order, with duplicate keys: JSON allows them, and a map would hide them.
 pub(crate) struct Entries<T>(pub Vec<(String, T)>);
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Entries<T> {

@@ -1,16 +1,16 @@
-//! Which layers have a window, and which have no rotary embedding, in every form that config.json has had for it.
+//! Reads which layers have a window, and which have no rotary embedding, in every form that config.json has had for it.
 
 use crate::hf::json::Fields;
 use nanoserve_format::{ModelSpec, Window};
 
-/// What `layer_types` calls a layer that sees everything.
+/// What `layer_types` calls a layer that sees all positions.
 pub(crate) const FULL: &str = "full_attention";
 /// What `layer_types` calls a layer with a window.
 pub(crate) const SLIDING: &str = "sliding_attention";
 const TYPES: &str = "layer_types";
 const SIZE: &str = "sliding_window";
 
-/// The layers that `layer_types` gives a window, where it is there.
+/// The layers with a window according to `layer_types`; None if the field is absent.
 pub(crate) fn listed(fields: Fields, n_layers: usize) -> Option<Vec<usize>> {
     let names = fields.texts(TYPES)?;
     if let Some(other) = names.iter().find(|name| ![FULL, "attention", SLIDING].contains(name)) {
@@ -21,7 +21,7 @@ pub(crate) fn listed(fields: Fields, n_layers: usize) -> Option<Vec<usize>> {
     Some((0..names.len()).filter(|&i| names[i] == SLIDING).collect())
 }
 
-/// The window's size: `default` where the field is not there, none where it is null.
+/// The window's size: `default` if the field is absent, None if it is null.
 pub(crate) fn size(fields: Fields, default: Option<usize>) -> Option<usize> {
     fields.size(SIZE).or(if fields.is_null(SIZE) { None } else { default })
 }
@@ -37,7 +37,7 @@ pub(crate) fn window(fields: Fields, spec: &mut ModelSpec, size: Option<usize>, 
     }
 }
 
-/// Gives every layer a window, or none: `layer_types` is not read by such a model, and must not say otherwise.
+/// Gives every layer a window, or none. Such a model does not read `layer_types`, which must not say otherwise.
 pub(crate) fn all_or_none(fields: Fields, spec: &mut ModelSpec, size: Option<usize>) {
     let layers: Vec<usize> = (0..spec.n_layers).filter(|_| size.is_some()).collect();
     if listed(fields, spec.n_layers).is_some_and(|listed| listed != layers) {
@@ -47,7 +47,7 @@ pub(crate) fn all_or_none(fields: Fields, spec: &mut ModelSpec, size: Option<usi
     window(fields, spec, size, layers);
 }
 
-/// A window where `use_sliding_window` asks for one, in the layers from `max_window_layers` on or those listed.
+/// Gives a window, if `use_sliding_window` asks for one, to the layers from `max_window_layers` on or those listed.
 pub(crate) fn upper(fields: Fields, spec: &mut ModelSpec) {
     let on = fields.flag("use_sliding_window").unwrap_or(false);
     let size = size(fields, Some(4096)).filter(|_| on);
@@ -57,7 +57,7 @@ pub(crate) fn upper(fields: Fields, spec: &mut ModelSpec) {
     window(fields, spec, size, layers);
 }
 
-/// A window in all layers but each `every`th, or in those listed.
+/// Gives a window to all layers but each `every`th, or to those listed.
 pub(crate) fn alternating(fields: Fields, spec: &mut ModelSpec, every: usize) {
     if every == 0 {
         fields.wrong("sliding_window_pattern", 0, "1 or more");
@@ -68,8 +68,8 @@ pub(crate) fn alternating(fields: Fields, spec: &mut ModelSpec, every: usize) {
     window(fields, spec, size, layers);
 }
 
-/// Layers without rotary embedding, those with a 0 in `no_rope_layers` or each `no_rope_layer_interval`th; and a window for
-/// them alone where `use_sliding_window` asks for one.
+/// Finds the layers without rotary embedding: those with a 0 in `no_rope_layers`, or each `no_rope_layer_interval`th.
+/// They alone, or those listed, get a window if `use_sliding_window` asks for one.
 pub(crate) fn without_rope(fields: Fields, spec: &mut ModelSpec) {
     const LIST: &str = "no_rope_layers";
     const INTERVAL: &str = "no_rope_layer_interval";
@@ -95,7 +95,7 @@ pub(crate) fn without_rope(fields: Fields, spec: &mut ModelSpec) {
     window(fields, spec, size, layers);
 }
 
-/// Drops a window that no session can outgrow. One with its own rotary embedding still tells layers apart.
+/// Drops a window that no session can outgrow, unless its own rotary embedding still tells its layers apart.
 pub(crate) fn simplify(spec: &mut ModelSpec) {
     if let Some(window) = &mut spec.window {
         if window.rope.as_ref() == Some(&spec.rope) {

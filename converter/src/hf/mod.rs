@@ -1,9 +1,9 @@
-//! A Hugging Face checkpoint folder, as an [`Input`].
+//! Reads a Hugging Face checkpoint folder into an [`Input`].
 //!
-//! config.json says which model it is (config.rs, with one entry for each family in families.rs), safetensors files hold
-//! the weights (shard.rs, checkpoint.rs) under names that the family gives them (names.rs), and further files stand
-//! beside them (sidecars.rs, templates.rs, origin.rs). Whatever is particular to such a folder is in here; the rest of
-//! the crate knows an [`Input`] alone.
+//! config.json says which model it is (config.rs, with one entry for each family in families.rs), safetensors files
+//! hold the weights (shard.rs, checkpoint.rs) under names that the family gives them (names.rs), and further files
+//! accompany them (sidecars.rs, templates.rs, origin.rs). Everything specific to such a folder is in here; the rest of
+//! the crate knows only an [`Input`].
 
 mod checkpoint;
 mod config;
@@ -36,11 +36,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Looks at a folder, and at the place of the output where there is to be one. Threads that have nothing else to do
-/// begin with the sources' hashes.
+/// Reads a folder, and checks the place of the output if there is to be one. Idle threads begin to hash the sources.
 ///
 /// # Errors
-/// Every problem there is, at once; or a cancellation.
+/// Every problem at once, or a cancellation.
 pub(crate) fn open(path: &Path, output: Option<&Path>, hashes: &mut Hashes, watch: &Watch) -> Result<Input> {
     let (problems, mut warnings) = (Problems::new(hints::hint), Vec::new());
 
@@ -58,7 +57,7 @@ pub(crate) fn open(path: &Path, output: Option<&Path>, hashes: &mut Hashes, watc
         _ => BTreeMap::new(),
     };
 
-    // 4. What stands beside the weights?
+    // 4. What accompanies the weights?
     let spec = model.map(|model| model.spec);
     let (shards, sound, read) = (checkpoint.as_ref(), problems.len() == 0, AtomicBool::new(false));
     let ((sidecars, problems), hashed) = rayon::join(
@@ -69,7 +68,7 @@ pub(crate) fn open(path: &Path, output: Option<&Path>, hashes: &mut Hashes, watc
             (sidecars, problems)
         },
         || {
-            // For a checkpoint with problems nobody wants them.
+            // A checkpoint with problems needs no hashes.
             let Some(checkpoint) = shards.filter(|_| sound) else { return Ok(()) };
             hashes.files(&checkpoint.files, |_| {
                 watch.go_on()?;

@@ -1,5 +1,5 @@
-//! From the keys of a checkpoint to the model's tensors: the family's modules, layer after layer, every key accounted
-//! for. A fused tensor is split by rows.
+//! Binds the keys of a checkpoint to the model's tensors: the family's modules, layer after layer. Every key is
+//! accounted for. A fused tensor is split by rows.
 
 use crate::error::{Problems, What};
 use crate::hf::checkpoint::{Checkpoint, Tensor};
@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, HashSet};
 
 const EMBED: &str = "embed_tokens.weight";
 const NORM: &str = "norm.weight";
-/// Where a model without a head says that it has one.
+/// Where a checkpoint without a head claims to have one.
 const NOT_TIED: &str = "tie_word_embeddings of config.json is false";
 
-/// Layers whose missing tensors are listed, however few tensors there are.
+/// Number of layers up to which missing tensors are listed, however few tensors there are.
 const MAX_LISTED_LAYERS: usize = 256;
 
-/// Ends of keys that old versions saved and none reads: they follow from config.json.
+/// Ends of keys that old versions saved and no version reads: their values follow from config.json.
 const LEFTOVERS: [&str; 1] = ["rotary_emb.inv_freq"];
 
 /// Ends of keys that quantized checkpoints have, and who writes them.
@@ -48,7 +48,7 @@ pub(crate) fn bind(
     if quantized(checkpoint, problems) {
         return BTreeMap::new();
     }
-    // A few bytes can claim a great many layers: what is missing is then not worth a list.
+    // A few bytes can claim a great many layers: their missing tensors are then not listed.
     if spec.n_layers > checkpoint.tensors.len().max(MAX_LISTED_LAYERS) {
         let (field, got) = ("num_hidden_layers".to_string(), spec.n_layers.to_string());
         let expected = format!("at most {}, the number of tensors that there are", checkpoint.tensors.len());
@@ -90,16 +90,16 @@ pub(crate) fn bind(
         }
     }
     let on_purpose = |key: &&str| family.left_out.iter().any(|start| key.starts_with(start));
-    let (apart, left): (HashSet<&str>, HashSet<&str>) = left.iter().partition(|key| on_purpose(key));
-    if let Some(first) = apart.iter().min() {
-        warnings.push(Warning::LeftOut { count: apart.len(), first: first.to_string() });
+    let (left_out, left): (HashSet<&str>, HashSet<&str>) = left.iter().partition(|key| on_purpose(key));
+    if let Some(first) = left_out.iter().min() {
+        warnings.push(Warning::LeftOut { count: left_out.len(), first: first.to_string() });
     }
-    let (known, unknown): (HashSet<&str>, HashSet<&str>) =
+    let (leftovers, unknown): (HashSet<&str>, HashSet<&str>) =
         left.iter().partition(|k| LEFTOVERS.iter().any(|l| k.ends_with(l)));
-    if let Some(first) = known.iter().min() {
-        warnings.push(Warning::Leftovers { from: CONFIG, count: known.len(), first: first.to_string() });
+    if let Some(first) = leftovers.iter().min() {
+        warnings.push(Warning::Leftovers { from: CONFIG, count: leftovers.len(), first: first.to_string() });
     }
-    // In the order of the map: that of the set is another one each time.
+    // In the map's order: the set's order changes from run to run.
     for (key, tensor) in checkpoint.tensors.iter().filter(|(key, _)| unknown.contains(key.as_str())) {
         problems.tensor(checkpoint.file(tensor), key, What::TensorUnknown);
     }
@@ -127,19 +127,19 @@ fn same(checkpoint: &Checkpoint, a: &Tensor, b: &Tensor) -> bool {
 #[derive(Clone)]
 struct Dim {
     size: usize,
-    /// How it comes about, in the words of config.json.
+    /// How the size follows from config.json, in its words.
     words: String,
     /// The fields it follows from.
     fields: &'static [&'static str],
-    /// It is a multiple of this.
+    /// The size is a multiple of this.
     unit: usize,
 }
 
-/// A tensor of the checkpoint.
+/// A tensor that the checkpoint must have.
 struct Wanted {
     key: String,
     dims: Vec<Dim>,
-    /// The model's tensors that it is, one after the other, and how many rows each has.
+    /// The model's tensors in it, one after the other, each with its number of rows.
     names: Vec<(String, usize)>,
 }
 
@@ -199,7 +199,7 @@ const HEADS: &[&str] = &["num_attention_heads", "head_dim"];
 const KV_HEADS: &[&str] = &["num_key_value_heads", "head_dim"];
 const ALL_HEADS: &[&str] = &["num_attention_heads", "num_key_value_heads", "head_dim"];
 
-/// What a part of a fused module is called.
+/// The name of a part of a fused module, for messages.
 fn short(part: Part) -> &'static str {
     match part {
         Part::Q => "q",
@@ -237,7 +237,7 @@ fn dims(part: Part, spec: &ModelSpec) -> Vec<Dim> {
     }
 }
 
-/// Notes a tensor of the wrong type or shape; how it is stored, where nothing is wrong.
+/// Notes a tensor of the wrong type or shape; otherwise returns how it is stored.
 fn check(checkpoint: &Checkpoint, key: &str, tensor: &Tensor, dims: &[Dim], problems: &Problems) -> Option<Stored> {
     let file = checkpoint.file(tensor);
     let stored = stored(tensor.info.dtype);
@@ -254,7 +254,7 @@ fn check(checkpoint: &Checkpoint, key: &str, tensor: &Tensor, dims: &[Dim], prob
     stored
 }
 
-/// The types that are read.
+/// The stored type of a checkpoint's type; None if it is not supported.
 fn stored(dtype: Dtype) -> Option<Stored> {
     match dtype {
         Dtype::F32 => Some(Stored::F32),
@@ -264,7 +264,7 @@ fn stored(dtype: Dtype) -> Option<Stored> {
     }
 }
 
-/// What could be wrong with config.json, when one dimension alone is.
+/// A guess at what is wrong with config.json, if a single dimension is wrong.
 fn guess(got: &[usize], dims: &[Dim]) -> String {
     if got.len() != dims.len() {
         return String::new();
@@ -275,7 +275,7 @@ fn guess(got: &[usize], dims: &[Dim]) -> String {
     let off: Vec<_> = got.iter().zip(dims).filter(|(got, dim)| **got != dim.size).collect();
     let [(got, Dim { fields, unit, .. })] = off.as_slice() else { return String::new() };
     let see = format!("see {} in config.json", fields.join(" and "));
-    // Of one kind of head it can be said how many there are.
+    // If the dimension has one kind of heads, their number is known.
     let [_, "head_dim"] = fields else { return see };
     if got.is_multiple_of(*unit) { format!("the checkpoint has {} heads of {unit}: {see}", *got / unit) } else { see }
 }

@@ -1,5 +1,5 @@
-//! Where a checkpoint says it comes from, and under which licence. Only what is inside the folder counts, never its path:
-//! the same files in another folder give the same answer.
+//! Where a checkpoint says it comes from, and under which licence. Only what is inside the folder counts, never its
+//! path: the same files in another folder give the same answer.
 
 use crate::error::Problems;
 use crate::hf::checkpoint::Folder;
@@ -12,17 +12,18 @@ use std::io::Read;
 /// What a download leaves beside each file of the folder: a revision, a hash and a time, a line each.
 const DOWNLOADS: &str = ".cache/huggingface/download";
 const CARD: &str = "README.md";
-/// Bytes of a model card in which its description must end.
+/// The most bytes of a model card up to the end of its description.
 const LONGEST_HEAD: u64 = 64 << 10;
-/// Bytes of a licence, which is kept whole or not at all.
+/// The most bytes of a licence, which is kept whole or not at all.
 const LONGEST_LICENCE: u64 = 256 << 10;
-/// Characters of a name.
+/// The most bytes of a name.
 const LONGEST_NAME: usize = 200;
-/// What the names of licences begin with, and end with where they have an ending.
+/// The beginnings of licences' file names, and their endings if they have one.
 const LICENCES: [&str; 5] = ["license", "licence", "copying", "notice", "use_policy"];
 const ENDINGS: [&str; 2] = ["txt", "md"];
 
-/// The part of the record that is not about this conversion. `sources` are the names of the files it is made from.
+/// The part of the record that does not depend on this conversion. `sources` are the names of the files it is made
+/// from.
 pub(crate) fn read<'a>(
     folder: &Folder,
     config: Option<&Config>,
@@ -40,14 +41,14 @@ pub(crate) fn read<'a>(
     }
 }
 
-/// The beginning of a file that is no source of weights.
+/// The beginning of a file that is not recorded as a source.
 fn peek(folder: &Folder, name: &str, longest: u64) -> Option<String> {
     let mut bytes = Vec::new();
     File::open(folder.path.join(name)).ok()?.take(longest).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether a name is one of a hub, `org/name`, and not a path of somebody's disk.
+/// Whether a name is `org/name` on a hub, and not a path on somebody's disk.
 fn is_repository(name: &str) -> bool {
     let part = |p: &str| {
         p.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -56,7 +57,7 @@ fn is_repository(name: &str) -> bool {
     name.len() <= LONGEST_NAME && name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
 }
 
-/// The one revision that every source was downloaded at.
+/// The revision at which every source was downloaded; None if it is not known to be the same.
 fn revision<'a>(folder: &Folder, sources: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut only = None;
     for name in sources {

@@ -1,8 +1,8 @@
-//! Rotary embeddings in every form that config.json has had for them.
+//! Reads rotary embeddings in every form that config.json has had for them.
 //!
-//! Old: `rope_theta` and, beside it, `rope_scaling`; new: both in `rope_parameters`. Where a file has both forms,
-//! transformers takes `rope_scaling`. The kind is `rope_type`, or `type` in the oldest files. What a kind leaves out
-//! follows from its formula (`modeling_rope_utils.py` of transformers).
+//! Old: `rope_theta` and, beside it, `rope_scaling`; new: both in `rope_parameters`. If a file has both forms,
+//! transformers takes `rope_scaling`. The kind is `rope_type`, or `type` in the oldest files. Fields that a kind omits
+//! follow from its formula (`modeling_rope_utils.py` of transformers).
 
 use crate::hf::json::Fields;
 use crate::hf::layers::FULL;
@@ -12,29 +12,29 @@ use nanoserve_format::{Rope, RopeScaling};
 pub(crate) const KINDS: [&str; 6] = ["default", "linear", "dynamic", "yarn", "longrope", "llama3"];
 const ORIGINAL: &str = "original_max_position_embeddings";
 
-/// What a family's rotary embedding is, beyond the forms that all share.
+/// The form of a family's rotary embedding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Form {
-    /// One for all layers and all of a head.
+    /// One for all layers; it rotates the whole head.
     Whole,
-    /// One for all layers, of a part of a head where `partial_rotary_factor` says so; its only scaling is longrope, which
-    /// goes by the names `su` and `yarn` too.
+    /// One for all layers; it rotates a part of the head if `partial_rotary_factor` says so. Its only scaling is
+    /// longrope, which is also named `su` or `yarn`.
     Partial,
     /// One for layers without a window, one for those with one.
     ByLayer,
 }
 
-/// Where a rotary embedding is read from, and what it has where nothing is said.
+/// Where a rotary embedding is read from, and its defaults.
 pub(crate) struct Source<'a> {
     /// config.json, or the object of the text model in it.
     pub outer: Fields<'a>,
-    /// The objects that may hold its fields, the first that has one wins.
+    /// The objects that may hold its fields; the first that has a field wins.
     pub inner: Vec<Fields<'a>>,
-    /// The field beside them that holds the base.
+    /// The field of `outer` that holds the base.
     pub theta: &'static str,
-    /// The base where no field holds it.
+    /// The base if no field holds it.
     pub default_theta: f64,
-    /// Positions of the first training, where no field says it; else those the model was made for.
+    /// Positions of the first training if no field gives them; None means the positions the model was made for.
     pub default_original: Option<usize>,
     /// Which form it has.
     pub form: Form,
@@ -44,13 +44,13 @@ pub(crate) struct Source<'a> {
     pub head_dim: usize,
 }
 
-/// The object of the flat forms, if it is there and holds anything.
+/// The object of the flat forms, if it is there and not empty.
 pub(crate) fn flat(outer: Fields) -> Vec<Fields> {
     let object = |field| outer.object(field).filter(|inner| !inner.is_empty());
     object("rope_scaling").or_else(|| object("rope_parameters")).into_iter().collect()
 }
 
-/// The objects of one type of layer: its own, and for the layers without a window before that the old `rope_scaling`.
+/// The objects of one type of layer: its own; before it, for layers without a window, the old `rope_scaling`.
 pub(crate) fn of_layers<'a>(outer: Fields<'a>, layers: &'static str) -> Vec<Fields<'a>> {
     let object = |fields: Fields<'a>, field| fields.object(field).filter(|inner| !inner.is_empty());
     let own = object(outer, "rope_parameters").and_then(|all| {
@@ -64,7 +64,7 @@ pub(crate) fn of_layers<'a>(outer: Fields<'a>, layers: &'static str) -> Vec<Fiel
 }
 
 impl Source<'_> {
-    /// The rotary embedding; None when anything about it was noted as a problem.
+    /// The rotary embedding; None if a problem was noted that leaves it unknown.
     pub fn read(&self) -> Option<Rope> {
         let theta = self.number("rope_theta").or_else(|| self.outer.number(self.theta)).unwrap_or(self.default_theta);
         let rotary_dim = self.rotary_dim();
@@ -79,14 +79,14 @@ impl Source<'_> {
         self.find(field)?.number(field)
     }
 
-    /// The elements of a head that turn, where those are not all.
+    /// Number of rotated elements of a head; None if all are rotated.
     fn rotary_dim(&self) -> Option<usize> {
         const PART: &str = "partial_rotary_factor";
         let (fields, part) = match self.find(PART) {
             Some(inner) => (inner, inner.number(PART)?),
             None => (&self.outer, self.outer.number(PART)?),
         };
-        // A head without width is noted elsewhere.
+        // A head_dim of 0 is noted elsewhere.
         if part == 1.0 || self.head_dim == 0 {
             return None;
         }
@@ -122,7 +122,7 @@ impl Source<'_> {
                 None
             }
             "linear" => Some(RopeScaling::Linear { factor: self.required(own, "factor")? }),
-            // Its own field for the first training is not read by transformers: the model's context is it.
+            // transformers does not read the field for the first training here: it takes the model's context.
             "dynamic" => Some(RopeScaling::Dynamic {
                 factor: self.required(own, "factor")?,
                 original_context: self.context_length,
@@ -149,7 +149,7 @@ impl Source<'_> {
         own.required(field, "a number above 0", self.number(field))
     }
 
-    /// Positions of the first training. The field beside the object wins over that in it, as in transformers.
+    /// Positions of the first training. The field beside the object wins over the one in it, as in transformers.
     fn original(&self) -> usize {
         let inner = || self.find(ORIGINAL).and_then(|inner| inner.size(ORIGINAL));
         self.outer.size(ORIGINAL).or(self.default_original).or_else(inner).unwrap_or(self.context_length)
@@ -162,7 +162,8 @@ impl Source<'_> {
         } else {
             self.required(own, "factor")?
         };
-        // 0.1 m ln(factor) + 1, as the paper has it; models that scale attention themselves give two m for a quotient.
+        // 0.1 m ln(factor) + 1, as in the paper; models that scale attention themselves give two m, and the quotient is
+        // used.
         let stretch = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * libm::log(factor) + 1.0 };
         let set = |field| self.number(field).filter(|&x| x != 0.0);
         let attention_factor =
@@ -200,8 +201,8 @@ impl Source<'_> {
     }
 }
 
-/// Positions that a model can run, where its rotary embedding is stretched as far as its factor goes: what the field of
-/// the context says is, with these two kinds, the first training's.
+/// Positions that a model can run, with its rotary embedding stretched by its whole factor: with these two kinds, the
+/// context field gives the positions of the first training.
 pub(crate) fn stretched(rope: &Rope, context_length: usize) -> usize {
     match rope.scaling {
         RopeScaling::Dynamic { factor, original_context } | RopeScaling::Yarn { factor, original_context, .. } => {

@@ -1,7 +1,7 @@
 //! One safetensors file: mapped, its header checked byte for byte.
 //!
-//! The `safetensors` crate has the last word on the header. Before it is asked, what it cannot say is said here: which
-//! tensor is at fault and how, doubles (a map keeps the last of them), and more than the first problem.
+//! The `safetensors` crate decides last whether the header is valid. Before that, this module reports what the crate
+//! does not: which tensor is at fault and how, duplicate keys (a map keeps the last), and more than the first problem.
 
 use crate::error::{Problems, What};
 use crate::hf::json::Entries;
@@ -20,7 +20,7 @@ use std::path::Path;
 const LENGTH_BYTES: usize = 8;
 /// What a Git LFS pointer begins with.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
-/// The one key of the header that is no tensor.
+/// The one key of the header that is not a tensor.
 const METADATA: &str = "__metadata__";
 
 /// A tensor of a shard.
@@ -53,14 +53,14 @@ struct RawInfo {
 }
 
 impl Shard {
-    /// Maps and checks a shard; None when its tensors cannot be told.
+    /// Maps and checks a shard; None if its tensors cannot be determined.
     pub fn open(folder: &Path, name: &str, problems: &Problems) -> Option<Shard> {
         let mapped = File::open(folder.join(name)).and_then(|f| map(&f));
         let map = mapped.map_err(|e| problems.file(name, What::Read(e))).ok()?;
         Self::of_map(name, map, problems)
     }
 
-    /// Checks a shard; None when its tensors cannot be told.
+    /// Checks a shard; None if its tensors cannot be determined.
     pub fn of_map(name: &str, map: Mmap, problems: &Problems) -> Option<Shard> {
         let before = problems.len();
         let tensors = header(name, &map, problems)?;
@@ -74,7 +74,7 @@ impl Shard {
     }
 }
 
-/// The tensors that a shard's header names. One whose place or type is wrong is left out, and noted.
+/// The tensors in a shard's header. One whose place or type is wrong is noted, and omitted.
 fn header(file: &str, bytes: &[u8], problems: &Problems) -> Option<Vec<(String, TensorInfo)>> {
     if bytes.starts_with(LFS_POINTER) {
         problems.file(file, What::LfsPointer);
@@ -109,18 +109,18 @@ fn header(file: &str, bytes: &[u8], problems: &Problems) -> Option<Vec<(String, 
             problems.tensor(file, &name, What::Offsets { got: from as u64, expected: end as u64 });
         }
         end = to.max(end);
-        let Some(known) = known(&dtype) else {
+        let Some(parsed) = parse_dtype(&dtype) else {
             problems.tensor(file, name, What::Dtype { got: dtype });
             continue;
         };
         let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        let expected = elements.and_then(|n| n.checked_mul(known.bitsize())).map(|bits| bits.div_ceil(8));
+        let expected = elements.and_then(|n| n.checked_mul(parsed.bitsize())).map(|bits| bits.div_ceil(8));
         if expected != to.checked_sub(from) {
             let expected = expected.map_or("more than fit".to_string(), |n| n.to_string());
             let got = to.saturating_sub(from) as u64;
             problems.tensor(file, name, What::TensorBytes { got, shape, dtype, expected });
         } else if to <= data.len() {
-            tensors.push((name, TensorInfo { dtype: known, shape, range: data_at + from..data_at + to }));
+            tensors.push((name, TensorInfo { dtype: parsed, shape, range: data_at + from..data_at + to }));
         }
     }
     if end != data.len() {
@@ -133,7 +133,7 @@ fn header(file: &str, bytes: &[u8], problems: &Problems) -> Option<Vec<(String, 
 
 /// The header's tensors in the order of their bytes.
 fn entries(header: &[u8]) -> Result<Vec<(String, RawInfo)>, String> {
-    // Each entry as its own text first: values of JSON take a hundred times the memory of theirs.
+    // Each entry as raw text first: parsed JSON values take a hundred times the memory of their text.
     let Entries(all) = serde_json::from_slice::<Entries<Box<RawValue>>>(header).map_err(|e| e.to_string())?;
     let mut tensors = Vec::with_capacity(all.len());
     for (name, value) in all.into_iter().filter(|(name, _)| name != METADATA) {
@@ -144,7 +144,7 @@ fn entries(header: &[u8]) -> Result<Vec<(String, RawInfo)>, String> {
     Ok(tensors)
 }
 
-fn known(dtype: &str) -> Option<Dtype> {
+fn parse_dtype(dtype: &str) -> Option<Dtype> {
     let text: serde::de::value::StrDeserializer<serde::de::value::Error> = dtype.into_deserializer();
     Dtype::deserialize(text).ok()
 }

@@ -1,4 +1,4 @@
-//! What stands beside the weights in a checkpoint folder: tokenizer, chat template, generation defaults.
+//! Reads what accompanies the weights in a checkpoint folder: tokenizer, chat template, generation defaults.
 
 use crate::error::{Problems, What};
 use crate::hf::checkpoint::Folder;
@@ -15,7 +15,7 @@ use tokenizers::Tokenizer;
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
-/// What to do where there is a tokenizer of another form.
+/// The advice for a tokenizer of another form.
 const SENTENCEPIECE: &str = "tokenizer.model is not read; load and save it with transformers to get tokenizer.json";
 
 /// Reads and checks every file that is there.
@@ -40,8 +40,8 @@ pub(crate) fn read(
     Sidecars { tokenizer, templates, generation }
 }
 
-/// The tokenizer, once it loads and none of its ids is beyond the vocabulary. It may well have fewer ids than the model:
-/// many vocabularies are padded.
+/// Reads the tokenizer; checks that it loads and that no id is beyond the vocabulary. It may have fewer ids than the
+/// model: many vocabularies are padded.
 fn tokenizer(
     folder: &Folder,
     vocab_size: Option<usize>,
@@ -71,8 +71,8 @@ fn tokenizer(
     Some((bytes, loaded))
 }
 
-/// Generation defaults: generation_config.json first, for the token ids config.json where it is silent, and the text model in
-/// it where that is too.
+/// Generation defaults, from generation_config.json. Token ids that it lacks come from config.json, or else from the
+/// text model in config.json.
 fn defaults(
     generation: Fields,
     config: Option<Fields>,
@@ -104,7 +104,7 @@ fn defaults(
         Some(value)
     };
     let temperature = ranged("temperature", "0 or more", |x| x >= 0.0);
-    // Said out loud, greedy is what the makers mean, whatever temperature stands beside it.
+    // An explicit `do_sample: false` means greedy, whatever the temperature.
     let greedy = generation.flag("do_sample") == Some(false);
     GenerationDefaults {
         bos_id: ids("bos_token_id").and_then(|ids| ids.first().copied()),

@@ -1,4 +1,4 @@
-//! Chat templates, and the special tokens that they know by name.
+//! Reads chat templates, and the special tokens that they know by name.
 
 use crate::error::{Problems, What};
 use crate::hf::checkpoint::Folder;
@@ -14,10 +14,10 @@ const MORE: &str = "additional_chat_templates";
 const FIELD: &str = "chat_template";
 const DEFAULT: &str = "default";
 const TOKENS: &str = "special_tokens_map.json";
-/// Tokens that have a name for some models only.
+/// Tokens that only some models name.
 const EXTRA: &str = "extra_special_tokens";
 
-/// The files, where there is one; else the field of tokenizer_config.json: a text, or a list of named ones.
+/// Reads the files if there are any, else the field of tokenizer_config.json: a text, or a list of named ones.
 pub(crate) fn read(folder: &Folder, tokens: Fields, problems: &Problems, warnings: &mut Vec<Warning>) -> Templates {
     let mut named = files(folder, problems);
     if named.is_empty() {
@@ -40,14 +40,14 @@ pub(crate) fn read(folder: &Folder, tokens: Fields, problems: &Problems, warning
     Templates { default, named }
 }
 
-/// chat_template.jinja, and every file of the folder for more of them, by name.
+/// chat_template.jinja, and every file of the folder for additional templates, by name.
 fn files(folder: &Folder, problems: &Problems) -> BTreeMap<String, String> {
     let more = fs::read_dir(folder.path.join(MORE)).into_iter().flatten().flatten();
     let more = more.filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         Some((name.strip_suffix(".jinja")?.to_string(), format!("{MORE}/{name}")))
     });
-    // One of the folder that is named default comes last, and is the one.
+    // A file named default in that folder comes last, and wins.
     let all = [(DEFAULT.to_string(), FILE.to_string())].into_iter().chain(more);
     let read = all.filter_map(|(name, path)| {
         let bytes = folder.read(&path, problems)?;
@@ -63,8 +63,8 @@ fn files(folder: &Folder, problems: &Problems) -> BTreeMap<String, String> {
     read.collect()
 }
 
-/// The texts of the tokens that templates know by name. A tokenizer_config.json of before `added_tokens_decoder` leaves
-/// the last word to special_tokens_map.json.
+/// The texts of the tokens that templates know by name. If tokenizer_config.json is older than `added_tokens_decoder`,
+/// special_tokens_map.json overrides it.
 pub(crate) fn special_tokens(folder: &Folder, tokens: Fields, problems: &Problems) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     add(&mut all, tokens.entries());
@@ -76,7 +76,7 @@ pub(crate) fn special_tokens(folder: &Folder, tokens: Fields, problems: &Problem
     all
 }
 
-/// Puts in what a file has, and takes out what it has none of: null.
+/// Adds the tokens that a file has, and removes those that are null in it.
 fn add(all: &mut BTreeMap<String, String>, fields: &Map<String, Value>) {
     let extra = fields.get(EXTRA).and_then(Value::as_object).into_iter().flatten();
     for (name, token) in fields.iter().filter(|(name, _)| name.ends_with("_token")).chain(extra) {
@@ -88,7 +88,7 @@ fn add(all: &mut BTreeMap<String, String>, fields: &Map<String, Value>) {
     }
 }
 
-/// A token as it is written: a text, or an object with its text.
+/// The text of a token, which is written as a text or as an object with its text.
 fn text(token: &Value) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_string)
 }

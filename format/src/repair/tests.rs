@@ -2,7 +2,7 @@ use super::*;
 use crate::{Encoding, ModelSpec, Plan, Writer};
 use tempfile::TempDir;
 
-/// A file whose embedding has several chunks, and a place for others beside it.
+/// A file whose embedding has several chunks, in a folder with room for others.
 fn good() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("good.nsv");
@@ -85,7 +85,7 @@ fn two_damaged_copies_make_a_good_one() {
     fs::write(&other, damaged(embed.end - 1)).unwrap();
     repair(&bad, &other).unwrap();
     assert!(fs::read(&bad).unwrap() == bytes);
-    // In the same chunk nobody is right.
+    // If both are damaged in the same chunk, neither helps.
     fs::write(&bad, damaged(embed.end - 2)).unwrap();
     let error = repair(&bad, &other).unwrap_err();
     assert!(matches!(&error, RepairError::Nowhere(parts) if parts.len() == 1), "{error}");
@@ -112,7 +112,7 @@ fn another_file_is_left_alone() {
     }
     writer.finish().unwrap();
     assert!(matches!(repair(&bad, &good), Err(RepairError::Another { .. })));
-    // A damaged header is no copy's.
+    // A copy whose header is damaged is refused.
     fs::write(folder.path().join("headless.nsv"), b"\x89NSV").unwrap();
     let headless = repair(&bad, &folder.path().join("headless.nsv"));
     assert!(matches!(headless, Err(RepairError::Format(_))));

@@ -40,7 +40,7 @@ fn the_vectors_of_rfc_8032() {
     }
 }
 
-/// Adds the group's order to the second half of a signature: the same number to a reader that does not look closely.
+/// Adds the group's order to the second half of a signature: the same number to a lax reader.
 fn not_canonical(mut signature: [u8; 64]) -> [u8; 64] {
     let order = unhex("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
     let mut carry = 0;
@@ -61,7 +61,7 @@ fn a_signature_has_one_form_and_a_key_of_small_order_signs_nothing() {
     assert!(matches!(signature.verify(&[4; 32]), Err(SignatureError::Wrong { .. })));
     signature.bytes = not_canonical(signature.bytes);
     assert!(matches!(signature.verify(&root), Err(SignatureError::Wrong { .. })));
-    // With the neutral element as key and as R, and S = 0, a lax reader would take any message.
+    // With the neutral element as key and as R, and S = 0, a lax reader would accept any message.
     let neutral = PublicKey(std::array::from_fn(|i| u8::from(i == 0)));
     let bytes = std::array::from_fn(|i| u8::from(i == 0));
     assert!(matches!(Signature { key: neutral, bytes }.verify(&root), Err(SignatureError::Wrong { .. })));
@@ -90,7 +90,7 @@ fn the_place_is_read_as_it_is_written_and_nothing_else() {
         }
         Signature::decode(&stripped).expect_err("one bit where there is no signature");
     }
-    // The second half of a signature, or its key, cut off.
+    // A signature without its second half, or without its key.
     let mut short = place;
     short[72..].fill(0);
     assert!(Signature::decode(&short).unwrap().unwrap().verify(&[2; 32]).is_err());

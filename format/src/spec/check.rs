@@ -1,9 +1,9 @@
-//! Checks of a spec's numbers, each by itself and beside the others.
+//! Checks a spec's numbers, each alone and against the others.
 
 use super::{ModelSpec, Rope, RopeScaling};
 use crate::error::{FormatError, Result};
 
-/// Far above any model, and low enough that products of two sizes and eight bytes fit 64 bits.
+/// Far above any model, and low enough that the product of two sizes and 8 fits in 64 bits.
 const MAX: usize = 1 << 28;
 
 fn bad(field: &'static str, got: &dyn ToString, expected: &str) -> Result<()> {
@@ -19,7 +19,7 @@ fn size(field: &'static str, value: usize, max: usize) -> Result<()> {
 }
 
 impl ModelSpec {
-    /// Checks every number and what they must be to each other.
+    /// Checks every number and the relations between them.
     ///
     /// # Errors
     /// [`FormatError::Spec`] for the first that is out of range. After Ok no product of two sizes overflows.
@@ -71,12 +71,12 @@ impl ModelSpec {
     }
 }
 
-/// Numbers that kernels take as f32 must be ones there.
+/// Whether `x` is a normal number as f32, which is how kernels take it.
 fn f32_normal(x: f64) -> bool {
     (x as f32).is_normal()
 }
 
-/// Layers of a list: ascending, each once, each there.
+/// Checks a list of layers: ascending, each once, each below `n_layers`.
 fn layers(field: &'static str, list: &[usize], n_layers: usize) -> Result<()> {
     if let Some(pair) = list.windows(2).find(|pair| pair[0] >= pair[1]) {
         return bad(field, &format!("{} before {}", pair[0], pair[1]), "ascending layers");
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(field(rope(Some(4), long(&[1.0, 2.0], &[1.0, 0.0]))), "rope.scaling.long_factor");
     }
 
-    /// A description from before the switches is read as it was, and written as it was.
+    /// A spec from before the switches is read and written unchanged.
     #[test]
     fn defaults_are_left_out() {
         let json = serde_json::to_string(&ModelSpec::default()).unwrap();

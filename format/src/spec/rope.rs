@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Rotary position embedding: pair `j` of a head (elements `j` and `j + rotary_dim/2`) turns by
-/// `position * theta^(-2j/rotary_dim)`, after scaling; elements from `rotary_dim` on stay as they are.
+/// Rotary position embedding: pair `j` of a head (elements `j` and `j + rotary_dim/2`) is rotated by
+/// `position * theta^(-2j/rotary_dim)`, after scaling; elements from `rotary_dim` on are unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,
-    /// Elements of a head that turn, even; None is all of them.
+    /// Number of rotated elements of a head, even; None means all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotary_dim: Option<usize>,
     /// How frequencies are stretched for longer contexts.
@@ -17,7 +17,7 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// Elements of a head of `head_dim` that turn.
+    /// Number of rotated elements of a head of `head_dim` elements.
     pub fn rotary_dim(&self, head_dim: usize) -> usize {
         self.rotary_dim.unwrap_or(head_dim)
     }
@@ -46,8 +46,8 @@ pub enum RopeScaling {
         /// Positions the model was first trained on.
         original_context: usize,
     },
-    /// YaRN (Peng et al. 2023): pairs that turn often in `original_context` positions kept, those that turn seldom divided
-    /// by `factor`, those between blended; cosines and sines multiplied by `attention_factor`.
+    /// YaRN (Peng et al. 2023): pairs that turn often in `original_context` positions kept, those that turn seldom
+    /// divided by `factor`, those between blended; cosines and sines multiplied by `attention_factor`.
     Yarn {
         /// The divisor of slow pairs.
         factor: f64,
@@ -65,13 +65,14 @@ pub enum RopeScaling {
     /// NTK by length: for a session of `n > original_context` positions theta is multiplied by
     /// `(factor * n / original_context - (factor - 1))^(rotary_dim / (rotary_dim - 2))`.
     Dynamic {
-        /// How far it stretches.
+        /// The stretch factor.
         factor: f64,
         /// Positions up to which nothing is stretched.
         original_context: usize,
     },
-    /// LongRoPE (Ding et al. 2024): each pair's frequency divided by its own factor, `short_factor` in sessions of up to
-    /// `original_context` positions and `long_factor` in longer ones; cosines and sines multiplied by `attention_factor`.
+    /// LongRoPE (Ding et al. 2024): each pair's frequency divided by its own factor, `short_factor` in sessions of up
+    /// to `original_context` positions and `long_factor` in longer ones; cosines and sines multiplied by
+    /// `attention_factor`.
     #[serde(rename = "longrope")]
     LongRope {
         /// `[rotary_dim / 2]`

@@ -77,9 +77,9 @@ fn byte_fallback_streams_whole_characters() {
     let texts: Vec<String> =
         [bytes("日é"), vec![269]].concat().into_iter().map(|id| stream.push(id).expect("decodes")).collect();
     assert_eq!(texts, ["", "", "日", "", "é", " there"]);
-    // A special token in the middle is not there when it is skipped, and ends the row of bytes when it is not.
+    // A special token inside a row of bytes has no effect if it is skipped, and ends the row if it is not.
     check_stream(&tokenizer, &[1, byte(0xe6), 2, byte(0x97), byte(0xa5)]);
-    // Spaces as bytes, where the first is dropped.
+    // Spaces as bytes; the first is dropped.
     check_stream(&tokenizer, &[1, byte(b' '), byte(b' '), 269, byte(b' '), 269]);
     check_stream(&tokenizer, &[byte(b' '), 2, 269]);
     // Unfinished, at the end and in the middle.

@@ -43,12 +43,12 @@ fn bos_comes_once() {
         let start = usize::from(!expected);
         assert_eq!(tokenizer.encode("hello", true).expect("encodes"), hello[start..], "{case}");
         assert_eq!(tokenizer.encode("", true).expect("encodes"), hello[start..1], "{case}");
-        // Written out it is there once, wanted or not.
+        // Written out in the text, BOS comes once, wanted or not.
         assert_eq!(tokenizer.encode("<bos>hello", true).expect("encodes"), hello, "{case}");
         assert_eq!(tokenizer.encode("<bos>hello", false).expect("encodes"), hello, "{case}");
         assert_eq!(tokenizer.encode("hello", false).expect("encodes"), hello[1..], "{case}");
         assert!(tokenizer.encode("", false).expect("encodes").is_empty(), "{case}");
-        // An end that the text itself has stays.
+        // An EOS in the text itself stays.
         assert_eq!(tokenizer.encode("<eos>", false).expect("encodes"), [EOS], "{case}");
     }
 }
@@ -86,7 +86,7 @@ fn bad_files_are_refused() {
     gap["added_tokens"][3]["id"] = json!(300);
     let error = Tokenizer::from_json(gap.to_string().as_bytes(), None, None).expect_err("ids with a gap");
     assert!(matches!(error, TokenizerError::AddedId { got: 265, expected: 300, .. }), "{error}");
-    // In a sequence of its own it is the plain one.
+    // ByteLevel alone in a sequence is allowed.
     json["decoder"]["decoders"].as_array_mut().expect("a list").pop();
     check_stream(&open(&json, None, None), &[256, 257, 258, 0xa5]);
 }

@@ -1,4 +1,4 @@
-//! What a section holds, before it is bytes.
+//! The contents of a section, before they become bytes.
 
 use super::hash::{hash_bytes, hash_pair, home};
 use super::{
@@ -8,30 +8,30 @@ use super::{
 /// A vocabulary in parts; [`Contents::to_bytes`] puts them together.
 #[derive(Clone, Debug)]
 pub struct Contents {
-    /// How text and pieces belong together.
+    /// How text becomes pieces.
     pub family: Family,
-    /// A split that is a piece as a whole is that piece, whatever merges say.
+    /// A split that equals a whole piece becomes that piece, whatever the merges are.
     pub ignore_merges: bool,
-    /// Text is brought into Unicode's composed form first.
+    /// Text is brought into Unicode's composed form (NFC) first.
     pub nfc: bool,
-    /// How many entries there are.
+    /// Number of entries.
     pub token_count: u32,
-    /// For each byte the id of its piece; `u32::MAX` where it has none and is left away.
+    /// For each byte the id of its piece; `u32::MAX` if it has none and is dropped.
     pub byte_ids: Vec<u32>,
     /// The entry of each id.
     pub pieces: Vec<Option<Piece>>,
-    /// Ids that are looked up by the bytes of their pieces: with `ignore_merges` all of the model, else in the text
-    /// family those of one character.
+    /// Ids that are looked up by the bytes of their pieces: with `ignore_merges` all of the model, otherwise in the
+    /// text family those of one character.
     pub keys: Vec<u32>,
     /// Left id, right id, rank, new id; each pair once.
     pub merges: Vec<[u32; 4]>,
-    /// Added tokens that are looked for in the text as it is.
+    /// Added tokens that are searched for in the unchanged text.
     pub added: Vec<Added>,
-    /// Added tokens that are looked for in the normalized text.
+    /// Added tokens that are searched for in the normalized text.
     pub added_normalized: Vec<Added>,
-    /// What the tokenizer itself puts in front of a text.
+    /// Ids that the tokenizer itself puts in front of a text.
     pub lead: Vec<u32>,
-    /// The splitting expression; empty where text is not split.
+    /// The splitting expression; empty if text is not split.
     pub pattern: String,
 }
 
@@ -40,27 +40,27 @@ pub struct Contents {
 pub struct Piece {
     /// The bytes it stands for; in the text family, its text with `▁` for spaces.
     pub bytes: Vec<u8>,
-    /// It belongs to the format, not to the text.
+    /// It is a special token: it belongs to the format, not to the text.
     pub special: bool,
-    /// In the byte-level family: it is written as it is, not in the characters that stand for bytes.
+    /// In the byte-level family: it is written as plain text, not in the characters that stand for bytes.
     pub literal: bool,
 }
 
-/// A token that is found in a text before anything else is done with it.
+/// A token that is searched for before a text is split.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Added {
     /// Its text.
     pub text: String,
     /// Its id.
     pub id: u32,
-    /// It takes the spaces on its left with it.
+    /// It includes the spaces on its left.
     pub left: bool,
-    /// It takes the spaces on its right with it.
+    /// It includes the spaces on its right.
     pub right: bool,
 }
 
 impl Contents {
-    /// Nothing yet.
+    /// Empty contents.
     pub fn new(family: Family) -> Self {
         Self {
             family,
@@ -81,7 +81,7 @@ impl Contents {
     /// The section's bytes: the same for the same contents.
     ///
     /// # Panics
-    /// When there are not 256 ids of bytes, an id has no entry, or a part has 4 GiB.
+    /// When `byte_ids` has not 256 ids, a key has no entry, or a part has 4 GiB.
     pub fn to_bytes(&self) -> Vec<u8> {
         assert_eq!(self.byte_ids.len(), 256, "a byte has one id");
         let merges = table(&self.merges, |m| hash_pair(m[0], m[1]), [NONE; 4]);
@@ -152,19 +152,19 @@ fn as_u32(n: usize) -> u32 {
     u32::try_from(n).expect("a vocabulary's parts are far below 4 GiB")
 }
 
-/// A hash table in which every entry is within [`PROBES`] places of its home, in about 1.4 places an entry.
+/// Builds a hash table with every entry within [`PROBES`] slots of its home slot, and about 1.4 slots for each entry.
 fn table<T: Copy>(entries: &[T], hash: impl Fn(&T) -> u64, empty: T) -> Vec<T> {
-    let mut places = entries.len() * 10 / 7 + entries.len().min(1);
+    let mut slots = entries.len() * 10 / 7 + entries.len().min(1);
     loop {
-        let mut table: Vec<Option<T>> = vec![None; places];
+        let mut table: Vec<Option<T>> = vec![None; slots];
         let fits = entries.iter().all(|entry| {
-            let first = home(hash(entry), places);
-            let free = (0..PROBES.min(places)).map(|i| (first + i) % places).find(|&at| table[at].is_none());
+            let first = home(hash(entry), slots);
+            let free = (0..PROBES.min(slots)).map(|i| (first + i) % slots).find(|&at| table[at].is_none());
             free.map(|at| table[at] = Some(*entry)).is_some()
         });
         if fits {
             return table.into_iter().map(|entry| entry.unwrap_or(empty)).collect();
         }
-        places += places / 8 + 1;
+        slots += slots / 8 + 1;
     }
 }

@@ -1,4 +1,4 @@
-//! Ids to text, and how a vocabulary writes its pieces.
+//! Decodes ids to text, and converts between pieces and the way a vocabulary writes them.
 
 use super::{CompiledVocabulary, Family, LITERAL};
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ impl CompiledVocabulary<'_> {
         }
     }
 
-    /// The text of ids: U+FFFD stands for bytes that are no UTF-8, and an id without an entry has no text.
+    /// The text of ids: U+FFFD replaces bytes that are not UTF-8, and an id without an entry has no text.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let shown =
             ids.iter().filter(|&&id| !(skip_special && self.is_special(id))).filter_map(|&id| self.bytes_of(id));
@@ -29,11 +29,11 @@ impl CompiledVocabulary<'_> {
     }
 }
 
-/// Pieces in a row to text: `▁` is a space, bytes in a row are characters or, each of them, U+FFFD; and a space at the
-/// very beginning is the one that encoding put there.
+/// Joins pieces to text: `▁` is a space; bytes in a row are characters or else one U+FFFD each; a space at the very
+/// beginning is dropped, because encoding put it there.
 fn join_text_pieces<'a>(pieces: impl Iterator<Item = Cow<'a, str>>) -> String {
     let (mut text, mut run) = (String::new(), Vec::new());
-    let end = |run: &mut Vec<u8>, text: &mut String| {
+    let flush = |run: &mut Vec<u8>, text: &mut String| {
         match std::str::from_utf8(run) {
             Ok(good) => *text += good,
             Err(_) => *text += &REPLACEMENT.repeat(run.len()),
@@ -45,12 +45,12 @@ fn join_text_pieces<'a>(pieces: impl Iterator<Item = Cow<'a, str>>) -> String {
         match fallback_byte(&piece) {
             Some(byte) => run.push(byte),
             None => {
-                end(&mut run, &mut text);
+                flush(&mut run, &mut text);
                 text += &piece;
             }
         }
     }
-    end(&mut run, &mut text);
+    flush(&mut run, &mut text);
     if text.starts_with(' ') {
         text.remove(0);
     }
@@ -68,7 +68,7 @@ pub fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// The character that stands for a byte in GPT-2's table: [`byte_of`], turned round.
+/// The character that stands for a byte in GPT-2's table: the inverse of [`byte_of`].
 pub fn char_of(byte: u8) -> char {
     let code = match byte {
         0x00..=0x20 => 0x100 + u32::from(byte),
@@ -79,7 +79,7 @@ pub fn char_of(byte: u8) -> char {
     char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// The byte of a piece like `<0xE6>`, by the byte-fallback decoder's own test.
+/// The byte of a piece like `<0xE6>`, by the same test as the byte-fallback decoder's.
 pub fn fallback_byte(piece: &str) -> Option<u8> {
     let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }

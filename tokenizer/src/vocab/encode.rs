@@ -1,8 +1,8 @@
-//! Text to ids.
+//! Encodes text to ids.
 //!
 //! ```text
 //! added tokens        the longest at each place, from left to right
-//! between them        normalized, then added tokens that are looked for in normalized text
+//! between them        normalized, then added tokens that are searched for in normalized text
 //! between those       split by the expression: each match, and what lies between matches
 //! each split          its bytes or characters, merged
 //! ```
@@ -16,8 +16,8 @@ use unicode_normalization_alignments::UnicodeNormalization;
 
 type Result<T> = std::result::Result<T, VocabularyError>;
 
-/// What is made of a section once, for the first text: the splitting expression, compiled, and the bytes that added
-/// tokens begin with.
+/// Built from a section once, for the first text: the compiled splitting expression, and the bytes that added tokens
+/// begin with.
 #[derive(Debug)]
 pub struct Splitter {
     regex: Option<Regex>,
@@ -25,10 +25,10 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// Makes it.
+    /// Builds it.
     ///
     /// # Errors
-    /// When the expression is none, or of a form that is not used: see [`check_expression`].
+    /// When the expression is invalid, or of a form that is refused: see [`check_expression`].
     pub fn new(vocabulary: &CompiledVocabulary) -> Result<Self> {
         let compile = |pattern: &str| {
             check_expression(pattern)?;
@@ -48,7 +48,7 @@ impl Splitter {
     }
 }
 
-/// One run through a text.
+/// The encoding of one text.
 struct Run<'r, 'a> {
     vocabulary: &'r CompiledVocabulary<'a>,
     splitter: &'r Splitter,
@@ -58,10 +58,10 @@ struct Run<'r, 'a> {
 }
 
 impl CompiledVocabulary<'_> {
-    /// The ids of a text, and nothing in front of it.
+    /// The ids of a text, with nothing added in front.
     ///
     /// # Errors
-    /// When the expression needs too many steps, or too long, to split the text.
+    /// When the expression needs too many steps, or too much time, to split the text.
     pub fn encode(&self, splitter: &Splitter, text: &str) -> Result<Vec<u32>> {
         let (scratch, symbols) = (Scratch::default(), Vec::new());
         let mut run = Run { vocabulary: self, splitter, scratch, symbols, out: Vec::with_capacity(text.len() / 3 + 1) };
@@ -92,9 +92,9 @@ impl CompiledVocabulary<'_> {
 
     /// Length and entry of the longest added token that `text` begins with.
     ///
-    /// In the order of texts, everything between a beginning of `text` and `text` itself begins with that beginning. So
-    /// what stands last before `text` either is a beginning of it, and the longest, or shares with it all that there
-    /// can be.
+    /// In sorted order, everything between a prefix of `text` and `text` itself starts with that prefix. So the last
+    /// token up to `text` is either the longest prefix of it, or shares with it the longest part that any token can
+    /// share, and the search goes on with that part.
     fn longest_added(&self, set: usize, mut text: &[u8]) -> Option<(usize, [u32; 4])> {
         let tokens = self.added[set];
         loop {
@@ -114,29 +114,29 @@ impl CompiledVocabulary<'_> {
 }
 
 impl Run<'_, '_> {
-    /// The added tokens of a set, and the texts between them, in order.
+    /// Encodes the added tokens of a set and, with `between`, the texts between them, in order.
     fn around_added(&mut self, set: usize, text: &str, between: fn(&mut Self, &str) -> Result<()>) -> Result<()> {
-        // Where to look next, and up to where all is encoded: a token may take the spaces around it.
-        let (mut from, mut done) = (0, 0);
-        // Up to where the spaces go that were looked at last: none is looked at twice.
-        let mut blank = 0;
+        // Where to search next, and the end of the encoded text: they differ where a token includes spaces around it.
+        let (mut from, mut encoded) = (0, 0);
+        // The end of the spaces that were scanned last, so that none is scanned twice.
+        let mut spaces_end = 0;
         let starts = &self.splitter.starts[set];
         while let Some((start, end, [_, _, id, sides])) = self.vocabulary.next_added(set, starts, text, from) {
-            let begin = match text.get(done..start) {
-                Some(open) if sides & LEFT != 0 => done + open.trim_end().len(),
+            let begin = match text.get(encoded..start) {
+                Some(open) if sides & LEFT != 0 => encoded + open.trim_end().len(),
                 _ => start,
             };
-            if done < begin {
-                between(self, &text[done..begin])?;
+            if encoded < begin {
+                between(self, &text[encoded..begin])?;
             }
             self.out.push(id);
             from = end;
-            if sides & RIGHT != 0 && blank < end {
-                blank = text.len() - text[end..].trim_start().len();
+            if sides & RIGHT != 0 && spaces_end < end {
+                spaces_end = text.len() - text[end..].trim_start().len();
             }
-            done = if sides & RIGHT != 0 { blank } else { end };
+            encoded = if sides & RIGHT != 0 { spaces_end } else { end };
         }
-        between(self, &text[done..])
+        between(self, &text[encoded..])
     }
 
     fn plain(&mut self, text: &str) -> Result<()> {
@@ -167,35 +167,35 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Each match of the expression, and what lies between matches.
+    /// Encodes each match of the expression, and the text between matches.
     fn split(&mut self, regex: &Regex, text: &str) -> Result<()> {
         let mut matches = Matches::new(regex, text);
-        // Where to look next, where the match before ended, and up to where all is encoded.
-        let (mut from, mut last, mut done) = (0, None, 0);
+        // Where to search next, the end of the last match, and the end of the encoded text.
+        let (mut from, mut last, mut encoded) = (0, None, 0);
         while from <= text.len() {
             let Some((start, end)) = matches.next(from)? else { break };
-            // A match of nothing right behind a match is none.
+            // An empty match right after a match does not count.
             if last == Some(end) {
                 from += text.get(from..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8);
                 continue;
             }
             (from, last) = (end, Some(end));
-            for range in [done..start, start..end] {
+            for range in [encoded..start, start..end] {
                 if let Some(split) = text.as_bytes().get(range).filter(|split| !split.is_empty()) {
                     self.bytes(split);
                 }
             }
-            done = end;
+            encoded = end;
         }
-        self.bytes(text.as_bytes().get(done..).unwrap_or_default());
+        self.bytes(text.as_bytes().get(encoded..).unwrap_or_default());
         Ok(())
     }
 
-    /// A split, byte by byte.
+    /// Encodes a split, starting from its bytes.
     fn bytes(&mut self, split: &[u8]) {
         let v = self.vocabulary;
         if let &[byte] = split {
-            // The piece of one byte is the piece of that byte.
+            // A split of one byte is that byte's piece.
             self.out.extend(v.byte_ids.get(usize::from(byte)).filter(|&&id| id != NONE));
             return;
         }
@@ -210,7 +210,7 @@ impl Run<'_, '_> {
         v.merge(&mut self.symbols, &mut self.scratch, &mut self.out);
     }
 
-    /// A text, character by character, `▁` for spaces and one in front.
+    /// Encodes a text, starting from its characters, with `▁` for spaces and one more in front.
     fn characters(&mut self, text: &str) {
         let v = self.vocabulary;
         if v.options & IGNORE_MERGES != 0

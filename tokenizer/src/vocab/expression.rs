@@ -1,24 +1,24 @@
-//! Which splitting expressions may be used.
+//! Checks splitting expressions before they are compiled.
 //!
-//! Oniguruma tries one path after the other, and an expression can be written so that there are more of them than
-//! anybody can wait for. So what repeats may not repeat inside, looks around may not run on, and nothing may refer back:
-//! the steps between two failures then grow with the text, and no faster. What published tokenizers split by passes.
+//! Oniguruma tries one path after another, and an expression can be written so that trying all of them never ends. So
+//! quantifiers may not be nested, lookarounds must be bounded, and back references are refused: the steps between two
+//! failures then grow no faster than the text. The expressions of published tokenizers pass.
 
 use super::{MAX_PATTERN, VocabularyError};
 
-/// Quantifiers that an expression may have: some four times those of the longest in use.
+/// The most quantifiers of an expression: about four times those of the longest in use.
 const MAX_QUANTIFIERS: usize = 64;
 
 /// The largest count of `{n,m}`.
 const MAX_COUNT: u32 = 256;
 
-/// Groups within groups.
+/// The most groups within groups.
 const MAX_DEPTH: usize = 32;
 
 /// Checks that an expression is of a form that cannot keep the engine busy without end.
 ///
 /// # Errors
-/// What is in the way, and where.
+/// What is refused, and where.
 pub fn check_expression(pattern: &str) -> Result<(), VocabularyError> {
     let refused = |at: usize, what: &str| VocabularyError::Pattern { cause: format!("at byte {at}: {what}") };
     if pattern.len() > MAX_PATTERN {
@@ -32,14 +32,14 @@ pub fn check_expression(pattern: &str) -> Result<(), VocabularyError> {
         .map_err(|(rest, what)| refused(pattern.len() - rest.len(), what))
 }
 
-/// An expression while it is looked through.
+/// The part of an expression that is not yet read.
 #[derive(Clone, Copy)]
 struct Form<'p> {
     rest: &'p str,
     quantifiers: usize,
 }
 
-/// Where it is not what it may be, and why.
+/// The rest of the expression where it is refused, and why.
 type Refused<'p> = (&'p str, &'static str);
 
 impl<'p> Form<'p> {
@@ -55,7 +55,8 @@ impl<'p> Form<'p> {
         rest.is_some()
     }
 
-    /// Up to the end of the group or of the expression; whether anything in it repeats. `around` is within a look around.
+    /// Reads to the end of the group or expression; returns whether anything in it repeats. `around`: within a
+    /// lookaround.
     fn alternatives(mut self, depth: usize, around: bool) -> Result<(bool, Self), Refused<'p>> {
         let mut repeats = false;
         loop {
@@ -100,10 +101,10 @@ impl<'p> Form<'p> {
         if form.skip(")") { Ok((repeats, form)) } else { Err((at, "a group without an end")) }
     }
 
-    /// The rest of a character class.
+    /// Reads the rest of a character class.
     fn class(mut self, at: &'p str, depth: usize) -> Result<Self, Refused<'p>> {
         self.skip("^");
-        // Engines do not agree what these are.
+        // Engines disagree about what these mean.
         if depth == MAX_DEPTH || self.rest.starts_with([']', ':']) {
             return Err((at, "a class that begins with ] or :"));
         }
@@ -119,7 +120,7 @@ impl<'p> Form<'p> {
         }
     }
 
-    /// What follows a backslash: a kind of character, a position, or a character that would mean something without it.
+    /// Reads what follows a backslash: a character class, a position, or a character that is special without it.
     fn escape(&mut self, at: &'p str) -> Result<(), Refused<'p>> {
         match self.next() {
             Some('p' | 'P') => {
@@ -152,7 +153,7 @@ impl<'p> Form<'p> {
         }
     }
 
-    /// How often what stands before may be there, at least and at most; None without a quantifier.
+    /// Reads a quantifier: the least and the most repetitions; None if there is none.
     fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>)>, Refused<'p>> {
         let at = self.rest;
         let bounds = if self.skip("*") || self.skip("+") {
@@ -174,7 +175,7 @@ impl<'p> Form<'p> {
         } else {
             return Ok(None);
         };
-        // Lazy, or without a way back.
+        // Lazy or possessive.
         let _ = self.skip("?") || (!at.starts_with('{') && self.skip("+"));
         if self.rest.starts_with(['*', '+', '?', '{']) {
             return Err((self.rest, "a quantifier of a quantifier"));
@@ -188,7 +189,7 @@ pub(super) mod tests {
     use super::*;
     use onig::Regex;
 
-    /// Of Llama 3, Qwen 2, GPT-2 (see above), GPT-4o, Bloom and Mistral's Tekken.
+    /// Of Llama 3, Qwen 2, GPT-2, GPT-4o and Bloom.
     pub const PUBLISHED: [&str; 5] = [
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -209,7 +210,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_could_run_without_end_does_not() {
+    fn what_could_run_without_end_is_refused() {
         for (pattern, what) in [
             (r"(?:a+)+", "around a quantifier"),
             (r"(?:a{2}|b){3}", "around a quantifier"),

@@ -1,8 +1,8 @@
-//! The hashes by which a section's tables are searched: part of the layout, so they never change.
+//! The hashes of a section's tables: they are part of the layout, so they never change.
 
-/// The first place of a hash table of `places` to look at.
-pub(super) fn home(hash: u64, places: usize) -> usize {
-    (((hash >> 32) * places as u64) >> 32) as usize
+/// The home slot of a hash in a table of `slots`: the first one to look at.
+pub(super) fn home(hash: u64, slots: usize) -> usize {
+    (((hash >> 32) * slots as u64) >> 32) as usize
 }
 
 /// Hash of a pair of ids.

@@ -1,24 +1,24 @@
-//! Symbols merged by rank.
+//! Merges symbols by rank.
 //!
 //! ```text
 //! while some neighbours can be merged
 //!     merge the two of lowest rank; of several such pairs, the first
 //! ```
 //!
-//! A few symbols are searched again each time. Many are kept in a list with a heap of pairs beside it, so that the time
-//! for n symbols grows as n log n: in the text family a whole text is one row of symbols.
+//! A few symbols are searched again each time. Many are kept in a linked list with a heap of pairs, so that the time
+//! for n symbols grows as n log n: in the text family a whole text is one sequence of symbols.
 
 use super::CompiledVocabulary;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Symbols up to which searching beats a heap.
+/// Number of symbols up to which searching is faster than a heap.
 const FEW: usize = 40;
 
 /// The end of the list.
 const END: usize = usize::MAX;
 
-/// What merging needs beside the symbols, kept from one row to the next.
+/// Buffers for merging, kept from one sequence to the next.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Rank and new id of each symbol with the next.
@@ -88,7 +88,7 @@ impl CompiledVocabulary<'_> {
                 continue;
             }
             let right = list[left.next];
-            // The pair may have been another when it was noted.
+            // The pair may have changed since it was put on the heap.
             if self.merge_of(left.id, right.id).is_none_or(|(_, id)| id != new) {
                 continue;
             }

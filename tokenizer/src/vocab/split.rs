@@ -1,31 +1,31 @@
-//! The matches of a splitting expression, and how a search is kept from running without end.
+//! Finds the matches of a splitting expression, within limits that keep a search from running without end.
 //!
-//! A section may come from anywhere, so three things stand between an expression and a search without end:
+//! A section may come from anywhere, so there are three limits:
 //!
 //! ```text
-//! its form      is checked before it is compiled: see `check_expression`
-//! its attempts  each place of the text by itself, with few failures allowed at first, and eight times more each time
-//! the clock     is looked at between them
+//! form          is checked before the expression is compiled: see `check_expression`
+//! attempts      start at each place by itself; few failures are allowed at first, then eight times more each time
+//! time          is checked between attempts
 //! ```
 //!
-//! What published tokenizers split by passes the first and never comes near the others.
+//! The expressions of published tokenizers have an allowed form and never come near the other limits.
 
 use super::VocabularyError;
 use onig::{MatchParam, Regex, Region, SearchOptions};
 use std::time::{Duration, Instant};
 
-/// Failures that an attempt may have, at first and at last.
+/// Failures that an attempt may have, at first and at most.
 const FAILURES: u32 = 256;
 const MAX_FAILURES: u32 = 10_000_000;
 
 /// The engine's code for an attempt with more failures (ONIGERR_RETRY_LIMIT_IN_MATCH_OVER).
 const TOO_MANY_FAILURES: i32 = -17;
 
-/// Attempts between two looks at the clock, while none has many failures.
+/// Attempts between two checks of the time, while none has many failures.
 const ATTEMPTS: u32 = 16;
 
-/// How long a text may take to be split: thousands of times longer than it does.
-fn patience(bytes: usize) -> Duration {
+/// The time limit to split a text: thousands of times what it takes.
+fn time_limit(bytes: usize) -> Duration {
     Duration::from_secs(10) + Duration::from_micros(10 * bytes as u64)
 }
 
@@ -40,11 +40,11 @@ pub(super) struct Matches<'r, 't> {
 
 impl<'r, 't> Matches<'r, 't> {
     pub fn new(regex: &'r Regex, text: &'t str) -> Self {
-        Self::within(regex, text, patience(text.len()))
+        Self::within(regex, text, time_limit(text.len()))
     }
 
-    pub fn within(regex: &'r Regex, text: &'t str, patience: Duration) -> Self {
-        Self { regex, text, region: Region::new(), end: Instant::now() + patience, attempts: 0 }
+    pub fn within(regex: &'r Regex, text: &'t str, time_limit: Duration) -> Self {
+        Self { regex, text, region: Region::new(), end: Instant::now() + time_limit, attempts: 0 }
     }
 
     /// Where the first match at or after `from` begins and ends.
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn many_failures_are_granted_and_time_is_not() {
-        // Cubic: no line end is found from any place.
+        // Cubic: no digit or line end is found from any place.
         let regex = Regex::new(r"[a-z]*[a-y]*[0-9\n]").unwrap();
         let good = "a".repeat(200) + "7";
         assert_eq!(Matches::new(&regex, &good).next(0).unwrap(), Some((0, 201)));

@@ -1,11 +1,10 @@
-//! What a tokenizer.json may ask of a program that runs it: its steps come from anywhere, and are run by a library that
-//! was made for good ones.
+//! Checks the steps of a tokenizer.json: they may come from anywhere, and the library that runs them expects good ones.
 
 use super::{VocabularyError, check_expression};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// How many times longer all steps of a kind together may make a text.
+/// The factor by which all steps of a kind together may lengthen a text.
 const MAX_GROWTH: usize = 4096;
 
 /// The steps that a tokenizer.json names, in the order in which a text passes through them.
@@ -21,11 +20,11 @@ struct Steps {
     decoder: Value,
 }
 
-/// Checks a tokenizer.json before it is loaded: its expressions are of a form that ends ([`check_expression`]), and its
-/// steps do not blow a text up without measure. Loading alone runs some of them, over added tokens.
+/// Checks a tokenizer.json before it is loaded: its expressions have a form that terminates ([`check_expression`]), and
+/// its steps do not lengthen a text without limit. Loading alone runs some of them, on added tokens.
 ///
 /// # Errors
-/// When it is no JSON, or one of its steps is not of that kind.
+/// When it is not JSON, or one of its steps fails these checks.
 pub fn check_steps(json: &[u8]) -> Result<(), VocabularyError> {
     let no_json = |e: serde_json::Error| VocabularyError::Steps { part: "text", cause: e.to_string() };
     let Steps { normalizer, pre_tokenizer, post_processor, decoder } = serde_json::from_slice(json).map_err(no_json)?;
@@ -43,9 +42,9 @@ pub fn check_steps(json: &[u8]) -> Result<(), VocabularyError> {
     Ok(())
 }
 
-/// How many times longer the steps may make a text, once their expressions are checked.
+/// The factor by which the steps may lengthen a text. Checks their expressions on the way.
 fn growth(steps: &Value) -> Result<usize, VocabularyError> {
-    // A list, a step, or a list under a name within one.
+    // A list, a step, or a step with a list in it.
     let (own, within): (usize, Vec<&Value>) = match steps {
         Value::Array(all) => (1, all.iter().collect()),
         Value::Object(map) => (growth_of_one(map)?, map.values().collect()),
@@ -62,10 +61,10 @@ fn growth_of_one(step: &Map<String, Value>) -> Result<usize, VocabularyError> {
         Some("Replace") => {
             let bytes = |value: Option<&Value>| value.and_then(Value::as_str).map_or(0, str::len);
             let pattern = step.get("pattern").and_then(|pattern| pattern.get("String"));
-            // An expression may match nothing, between any two characters.
+            // An expression may match the empty text between any two characters.
             1 + bytes(step.get("content")).div_ceil(bytes(pattern).max(1))
         }
-        // A byte becomes a character of one byte or two; spaces become one of three.
+        // A byte becomes a character of one or two bytes; a space becomes one of three.
         Some("ByteLevel" | "Prepend") => 2,
         Some("Metaspace") => 3,
         _ => 1,

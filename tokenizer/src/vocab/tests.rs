@@ -1,4 +1,4 @@
-//! Merging against its own definition, and sections that nobody should have written.
+//! Tests merging against its definition, and damaged or hostile sections.
 
 use super::*;
 use proptest::prelude::*;
@@ -102,7 +102,7 @@ fn characters_without_a_piece_become_bytes() {
 }
 
 #[test]
-fn composed_where_asked() {
+fn text_is_composed_if_asked() {
     let composed = Contents { nfc: true, ..byte_level_contents() }.to_bytes();
     assert_eq!(encode(&composed, "e\u{301}"), [0xc3, 0xa9]);
     assert_eq!(encode(&byte_level_contents().to_bytes(), "e\u{301}"), [101, 0xcc, 0x81]);
@@ -142,7 +142,7 @@ fn a_header_that_lies_is_refused() {
 
 #[test]
 fn a_crowded_table_still_holds_everything() {
-    // Every pair of 0..100 and 0..100, and half of them again the other way round.
+    // Every pair of 0..100 and 0..100; no pair whose left id is larger.
     let merges: Vec<[u32; 4]> = (0..10_000).map(|i| [i / 100, i % 100, i, 10_000 + i]).collect();
     let section = Contents { merges, ..byte_level_contents() }.to_bytes();
     let vocabulary = CompiledVocabulary::open(&section).unwrap();
@@ -152,7 +152,7 @@ fn a_crowded_table_still_holds_everything() {
     }
 }
 
-/// Merging by its definition: search all, merge one, again.
+/// Merges by the definition: search all pairs, merge one, repeat.
 fn merge_by_definition(vocabulary: &CompiledVocabulary, mut symbols: Vec<u32>) -> Vec<u32> {
     loop {
         let pairs = symbols.windows(2).enumerate();
@@ -222,7 +222,7 @@ fn what_is_too_long_is_not_there() {
     assert_eq!(encode(&contents.to_bytes(), &text), vec![u32::from(b'y'); text.len()]);
 }
 
-/// Each token takes the spaces behind it, and is itself a space: who looks at them again for each takes minutes.
+/// Each token is a space and takes the spaces after it: scanning these again for each token would take minutes.
 #[test]
 fn spaces_are_looked_at_once() {
     let mut contents = byte_level_contents();

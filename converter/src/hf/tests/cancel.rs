@@ -1,4 +1,4 @@
-//! Stopping half-way leaves what was there.
+//! A conversion that is stopped half-way leaves the old output.
 
 use super::*;
 use crate::{Progress, Step};

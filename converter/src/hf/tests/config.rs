@@ -10,7 +10,7 @@ fn base() -> Value {
         "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 32})
 }
 
-/// The model that a config.json describes, or all that is wrong with it.
+/// The model that a config.json describes, or all its problems.
 pub(super) fn resolve(config: Value) -> Result<ModelSpec, Vec<What>> {
     let problems = Problems::default();
     let model = Config::parse(config.to_string().as_bytes(), &problems).unwrap().resolve(&problems);
@@ -24,7 +24,7 @@ pub(super) fn resolve(config: Value) -> Result<ModelSpec, Vec<What>> {
     }
 }
 
-/// The fields that are noted, of whatever kind.
+/// The fields that are noted as problems, of any kind.
 pub(super) fn fields(config: Value) -> Vec<String> {
     let field = |what: &What| match what {
         What::Field { field, .. } | What::Unsupported { field, .. } => field.clone(),

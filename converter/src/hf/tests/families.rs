@@ -146,7 +146,7 @@ fn windows_that_cannot_be() {
     assert_eq!(qwen(json!({"layer_types": vec!["chunked_attention"; 4]})), ["layer_types"]);
     assert_eq!(wrong("Gemma2ForCausalLM", json!({"sliding_window": null})), ["sliding_window"]);
     assert_eq!(wrong("Gemma3ForCausalLM", json!({"sliding_window_pattern": 0})), ["sliding_window_pattern"]);
-    // These read no layer_types, and must not have any that say otherwise.
+    // These families do not read layer_types, which must not contradict them.
     let types = ["sliding_attention", "full_attention", "full_attention", "full_attention"];
     let mistral = json!({"num_key_value_heads": 4, "layer_types": types});
     assert_eq!(wrong("MistralForCausalLM", mistral), ["layer_types"]);
@@ -307,7 +307,7 @@ fn phi() -> Fixture {
     fused(&mut fixture, "mlp.gate_up_proj", &["mlp.gate_proj", "mlp.up_proj"]);
     fixture.config["architectures"] = json!(["Phi3ForCausalLM"]);
     fixture.config["model_type"] = json!("phi3");
-    // As the Llama it is held against.
+    // Like the Llama it is compared with.
     fixture.config["rms_norm_eps"] = json!(1e-6);
     fixture.config["max_position_embeddings"] = json!(2048);
     fixture
@@ -431,7 +431,7 @@ fn a_vision_tower_is_left_out_and_said_so() {
         let said: Vec<String> = report.warnings.iter().map(ToString::to_string).collect();
         let said = said.join("\n");
         assert!(said.contains("2 tensors of the parts for images left out") && said.contains(tower), "{said}");
-        // Nothing else is.
+        // No other tensor is left out.
         fixture.tensors.push(raw("audio_tower.weight", "BF16", &[5]));
         assert!(matches!(fixture.write().problem().1, What::TensorUnknown));
     }

@@ -1,4 +1,4 @@
-//! A small checkpoint, written by hand so that any part of it can be wrong, and what conversions make of it.
+//! Tests conversions of a small checkpoint, made by hand so that any part of it can be wrong.
 
 mod cancel;
 mod config;
@@ -74,7 +74,8 @@ fn safetensors(tensors: &[Raw]) -> Vec<u8> {
 }
 
 impl Fixture {
-    /// Sizes that are no multiple of anything: 2 layers, hidden 72, 3 heads of 10 over 1, vocabulary 37. Not tied.
+    /// Sizes that are no multiple of blocks or panels: 2 layers, hidden 72, 3 heads of 10 over 1, vocabulary 37. Not
+    /// tied.
     fn new(dtype: &'static str, biases: bool) -> Fixture {
         let (hidden, ff, vocab, q, kv) = (72, 44, 37, 30, 10);
         let mut tensors = vec![raw("model.embed_tokens.weight", dtype, &[vocab, hidden])];
@@ -120,7 +121,7 @@ impl Fixture {
         self
     }
 
-    /// Writes config.json and the whole of the weights.
+    /// Writes config.json, and the weights in one file.
     fn write(&self) -> &Self {
         self.put("config.json", self.config.to_string()).put("model.safetensors", safetensors(&self.tensors))
     }

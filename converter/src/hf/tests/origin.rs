@@ -1,4 +1,4 @@
-//! What a conversion notes of where its sources came from.
+//! Tests what a conversion records about where its sources came from.
 
 use super::Fixture;
 use crate::{Options, Warning, convert};
@@ -34,7 +34,7 @@ fn where_the_sources_came_from() {
         assert_eq!(provenance(&fixture).repository, None);
     }
 
-    // Known when it is known of every source.
+    // The revision is known only if it is known for every source.
     downloaded(&fixture, "config.json", REVISION);
     assert_eq!(provenance(&fixture).revision, None);
     downloaded(&fixture, "model.safetensors", REVISION);
@@ -54,7 +54,7 @@ fn licences_are_kept_whole() {
     assert_eq!(p.license.as_deref(), Some("llama3.2"));
     let files: Vec<_> = p.license_files.iter().map(|f| (f.name.as_str(), f.text.as_str())).collect();
     assert_eq!(files, [("LICENSE.txt", "Do what you want.\n"), ("USE_POLICY.md", "Be good.")]);
-    // They are no sources of weights.
+    // Licences are not recorded as sources.
     assert_eq!(p.sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["config.json", "model.safetensors"]);
 
     fixture.put("LICENSE.txt", "x".repeat((256 << 10) + 1));

@@ -1,4 +1,4 @@
-//! One bad folder for each way an input is wrong.
+//! One bad folder for each kind of problem.
 
 use super::*;
 
@@ -106,7 +106,7 @@ fn shards_that_lie() {
     assert_problem!(weights("version https://git-lfs.github.com/spec/v1\n"), file, What::LfsPointer);
     assert_problem!(weights(container("{\"a\": 1}", b"")), file, What::Header { .. });
     assert_problem!(weights(container("not json", b"")), file, What::Header { .. });
-    // What the crate alone refuses.
+    // Only the safetensors crate refuses these.
     let header = r#"{"__metadata__":{"a":1},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
     assert_problem!(weights(container(header, &[0; 4])), file, What::Header { .. });
 }
@@ -117,7 +117,7 @@ fn headers_that_lie_about_a_tensor() {
     let tensor = |key: &str, dtype: &str, shape: &str, from: usize, to: usize| {
         format!(r#""{key}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
     };
-    // What is not wrong with such a header is that it lacks nearly all tensors: a broken shard says nothing of that.
+    // Such a header lacks nearly all tensors, but a broken shard does not report any as missing.
     let unknown = |all: Vec<(String, What)>| -> Vec<(String, What)> {
         all.into_iter().filter(|(_, what)| !matches!(what, What::TensorUnknown)).collect()
     };
@@ -270,7 +270,7 @@ fn tokenizers_and_token_ids() {
     let tokenizer = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0,"b":37},"unk_token":"a"}}"#;
     fixture.put("tokenizer.json", tokenizer);
     assert_problem!(fixture, "tokenizer.json", What::TokenId { got: 37, vocab_size: 37, .. });
-    // An added token has the id behind the vocabulary's.
+    // An added token may have the first id beyond the model's.
     let vocab: serde_json::Map<String, Value> = (0..37).map(|i| (format!("t{i}"), json!(i))).collect();
     let special = |special: bool| {
         json!({"version": "1.0", "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},

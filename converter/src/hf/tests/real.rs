@@ -168,7 +168,7 @@ fn gemma_3_1b_and_4b() {
         "rope_scaling": null, "rope_theta": 1000000, "sliding_window": 512, "sliding_window_pattern": 6,
         "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 262144});
     is(config, gemma3(512, theta(1e6), [1152, 6912, 26, 4, 1, 256, 262144, 32768]));
-    // The text model of 4B leaves out all that its class has anyway.
+    // The text model of 4B omits every field that equals its class's default.
     let config = json!({"architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255999,
         "eoi_token_index": 256000, "eos_token_id": [1, 106], "image_token_index": 262144, "initializer_range": 0.02,
         "mm_tokens_per_image": 256, "model_type": "gemma3",

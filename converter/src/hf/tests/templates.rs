@@ -41,7 +41,7 @@ fn named_templates() {
             &[("rag", "list rag"), ("tool_use", "list tool_use")],
         ),
         (&[list(&["tool_use"])], None, &[("tool_use", "list tool_use")]),
-        // A file of either kind takes the place of all that tokenizer_config.json has.
+        // A file of either kind replaces everything in tokenizer_config.json.
         (&[list(&["default", "tool_use"]), single.clone()], Some(&single.1), &[]),
         (&[field.clone(), tools.clone()], None, &[("tool_use", &tools.1)]),
         (
@@ -96,14 +96,14 @@ fn special_tokens() {
             Some(json!({"bos_token": token("<s>"), "eos_token": "</s>"})),
             json!({"bos_token": "<s>", "eos_token": "</s>"}),
         ),
-        // The map has the last word, and null is one.
+        // The map overrides the configuration, also with null.
         (
             json!({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}),
             Some(json!({"bos_token": "<pad>", "eos_token": token("<e>")})),
             json!({"bos_token": "<pad>", "eos_token": "<e>", "unk_token": "<unk>"}),
         ),
         (json!({"bos_token": "<s>"}), Some(json!({"bos_token": null})), json!({})),
-        // Not where the configuration lists the added tokens, be it none.
+        // It does not if the configuration lists the added tokens, even none.
         (
             json!({"bos_token": "<s>", "added_tokens_decoder": decoder}),
             Some(json!({"bos_token": "<pad>", "eos_token": "</s>"})),
@@ -114,7 +114,7 @@ fn special_tokens() {
             Some(json!({"bos_token": "<pad>"})),
             json!({"bos_token": "<s>"}),
         ),
-        // Names of one model's own; a list has none.
+        // Tokens that only this model names; a list gives no names.
         (
             json!({"image_token": "<i>", "extra_special_tokens": {"audio_token": token("<a>"), "boi": "<b>"}}),
             None,

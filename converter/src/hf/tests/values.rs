@@ -5,7 +5,7 @@ use crate::Warning;
 use nanoserve_format::{NsvFile, Recipe, Role, SectionKind, Shape, panel, q8};
 use safetensors::SafeTensors;
 
-/// The key of a canonical name, spelled out a second time: the table under test is not asked.
+/// The key of a canonical name, spelled out again: independent of the table under test.
 fn key(name: &str) -> String {
     let name = match name {
         "embed.weight" => return "model.embed_tokens.weight".into(),
@@ -140,7 +140,7 @@ fn each_role_gets_its_encoding_and_the_file_says_so() {
         let expected = Role::of(&entry.name).map_or(Encoding::F32, |role| recipe.encoding(role));
         assert_eq!(entry.encoding, expected, "{}", entry.name);
     }
-    // What it is compared with is read off the file, not taken from these options.
+    // The encodings to compare with are read from the file, not from these options.
     let comparison = crate::compare(&fixture.options(Encoding::F32), &(), &AtomicBool::new(false)).unwrap();
     assert!(comparison.differences.is_empty(), "{comparison:?}");
 }
@@ -165,7 +165,7 @@ fn shards_and_a_missing_prefix_change_no_weight() {
     for tensor in &mut fixture.tensors {
         tensor.key = tensor.key.trim_start_matches("model.").to_string();
     }
-    // The whole file is read, the index beside it is not.
+    // The whole file is read, the index beside it is ignored.
     assert_eq!(check(fixture.write()), ["config.json", "model.safetensors"]);
     assert!(
         fixture.convert(Encoding::Q8).unwrap().warnings.contains(&Warning::IndexIgnored { read: "model.safetensors" })
