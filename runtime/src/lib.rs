@@ -24,7 +24,7 @@
 //! cpu        the CPU backend: kernels for each instruction set; knows no model
 //! cuda       the GPU backend, and the CPU and a GPU together
 //! engine     an open file bound to a backend; one step, written once for every device; sequences
-//! generate   rows of logits to text: sampler, grammar, stops
+//! generate   rows of logits to text: an answer as a state machine, sampler, grammar, stops
 //! chat       messages to prompts
 //! diagnose   whether a file and a machine compute what they should, and how fast they could
 //! ```
@@ -37,7 +37,7 @@ pub use backend::KvType;
 pub use engine::{Engine, EngineOptions, Logits, Sequence, Session, Span, Wants};
 pub use error::{DeviceError, GrammarError, Limit, PromptCacheError, Result, RuntimeError, SamplingError, StopError};
 pub use generate::sampler::SamplingOptions;
-pub use generate::{GenerateOptions, Generation, StopReason, Timings};
+pub use generate::{Answer, GenerateOptions, Generation, StopReason, Timings};
 pub use nanoserve_tokenizer::{TextStream, Tokenizer, TokenizerError};
 
 pub mod chat;

@@ -10,7 +10,7 @@ use nanoserve_runtime::cuda::split::Split;
 use nanoserve_runtime::diagnose::roofline::Limits;
 use nanoserve_runtime::diagnose::verify::trace;
 use nanoserve_runtime::engine::Logits;
-use nanoserve_runtime::{Engine, KvType, RuntimeError, Wants};
+use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError, SamplingOptions, Wants};
 use nanoserve_tests::recorder::{Event, Recorder};
 use nanoserve_tests::{random_tensors, write_tensors};
 use std::path::{Path, PathBuf};
@@ -451,6 +451,25 @@ fn the_next_step_is_queued_before_a_token_comes_back() {
     device.take();
     session.feed_ahead(0, false).unwrap();
     assert!(events(&device).contains(&("replay", 12)));
+}
+
+/// The loop over an answer leaves what was begun alone: no step runs twice, and no token goes there.
+#[test]
+fn a_greedy_answer_runs_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Recorder::new(ENOUGH);
+    let mut engine = open(&write(folder.path(), &base(), Encoding::F16), &device);
+    let mut session = engine.session(64, KvType::F16).unwrap();
+    let sampling = SamplingOptions { temperature: 0.0, ..SamplingOptions::default() };
+    let options = GenerateOptions { max_tokens: Some(6), sampling, hash: false, ..GenerateOptions::default() };
+    let ran = session.prompt(&[1; 5], 5, &mut || true).unwrap();
+    device.take();
+    let made = session.generate_after(&ran, &options, None, &mut |_| true).unwrap();
+    assert_eq!(made.ids, [0; 6]);
+    let events = device.take();
+    // Five steps, the second of which is begun with the first; the last begins none.
+    let count = |name: &str| events.iter().filter(|e| what(e).0 == name).count();
+    assert_eq!([count("begin"), count("end"), count("to")], [5, 5, 1], "{events:?}");
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use crate::{console, machine};
 use anyhow::Result;
-use nanoserve_runtime::generate::Prompt;
+use nanoserve_runtime::generate::Prefilled;
 use nanoserve_runtime::{Generation, KvType, RuntimeError, Session, Tokenizer};
 use serde_json::{Value, json};
 
 /// Statistics, on standard error.
 pub fn tell(
-    prompt: &Prompt,
+    prompt: &Prefilled,
     g: &Generation,
     load_s: f64,
     seed: u64,
@@ -34,7 +34,7 @@ pub fn tell(
 
 /// All of it.
 pub fn json(
-    prompt: &Prompt,
+    prompt: &Prefilled,
     g: Generation,
     seed: u64,
     load_s: f64,

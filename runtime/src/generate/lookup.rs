@@ -40,9 +40,19 @@ impl Lookup {
         Lookup { most, size: most.min(4), step: Instant::now(), total_s: 0.0, plain_s: None, debt_s: 0.0, guessed }
     }
 
+    /// Whether anything is ever guessed.
+    pub fn is_on(&self) -> bool {
+        self.most > 0
+    }
+
     /// Tokens that were guessed, and how many of them were right.
     pub fn guessed(&self) -> [usize; 2] {
         self.guessed
+    }
+
+    /// Counts on from these.
+    pub fn set_guessed(&mut self, guessed: [usize; 2]) {
+        self.guessed = guessed;
     }
 
     /// Takes how many of the proposed tokens were right: at the end of the step that [`Lookup::propose`] began.

@@ -187,12 +187,12 @@ fn largest(part: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::SplitMix64;
+    use super::super::random::tests::OneByOne;
     use super::*;
 
     #[test]
     fn the_top_alone_equals_the_top_of_all() {
-        let mut random = SplitMix64::new(3);
+        let mut random = OneByOne(3);
         for n in [1usize, 500, 5000, 40_000] {
             // Few values, so that ties cross every edge; some never.
             let logits: Vec<f32> = (0..n)

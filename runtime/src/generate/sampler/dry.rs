@@ -127,12 +127,12 @@ pub fn breakers<'t, E>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::SplitMix64;
+    use super::super::random::tests::OneByOne;
     use super::*;
 
     #[test]
     fn common_beginnings_are_those_of_the_definition() {
-        let mut random = SplitMix64::new(5);
+        let mut random = OneByOne(5);
         for length in 0..60 {
             let text: Vec<u32> = (0..length).map(|_| (random.next() % 2) as u32).collect();
             let plain = |i: usize| text.iter().zip(&text[i..]).take_while(|(a, b)| a == b).count();

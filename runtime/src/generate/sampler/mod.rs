@@ -24,9 +24,11 @@
 //!
 //! The same seed, options, logits and histories give the same ids on every machine. That is why the platform's own
 //! `exp` and a generator of a library are not used: arithmetic is f64 with [`libm`]'s pure-Rust functions, sums go in one
-//! order, the order of the candidates is total, and the generator is SplitMix64, spelled out below. Every draw takes
-//! exactly one number of it, also when a single candidate is left, so that the n-th token always sees the n-th number;
-//! XTC, where it is on, takes one more in its turn. A greedy choice takes none.
+//! order, the order of the candidates is total, and the generator is SplitMix64, spelled out below.
+//!
+//! The numbers of a token depend on the seed and on the token's place alone. Each token takes as many: XTC one where it is
+//! on, then the draw one, also when a single candidate is left; a greedy choice takes none for the draw. Of a seed's
+//! sequence the token at place i, counted from 0, sees those from i * (numbers of a token) on.
 //!
 //! ```
 //! use nanoserve_runtime::generate::sampler::{Sampler, SamplingOptions};
@@ -54,13 +56,15 @@ pub use crate::error::SamplingError;
 pub use dry::breakers;
 pub use options::{Mirostat, SamplingOptions, Step};
 
-/// Chooses tokens. Holds the options, the state of the generator and the space the candidates live in.
+/// Chooses tokens. Holds the options, the place of the next token and the space the candidates live in.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplingOptions,
     /// The steps that do anything, in order.
     chain: Vec<Step>,
     random: SplitMix64,
+    /// Tokens chosen so far.
+    place: u64,
     candidates: Candidates,
     /// Mirostat's bound on the surprise, in bits.
     mu: f64,
@@ -79,12 +83,22 @@ impl Sampler {
         };
         let random = SplitMix64::new(options.seed);
         let mu = 2.0 * options.mirostat.map_or(0.0, |m| f64::from(m.tau));
-        Ok(Self { chain, random, candidates: Candidates::default(), mu, options })
+        Ok(Self { chain, random, place: 0, candidates: Candidates::default(), mu, options })
     }
 
     /// The options it was made with.
     pub fn options(&self) -> &SamplingOptions {
         &self.options
+    }
+
+    /// Mirostat's bound on the surprise, in bits: what a sampler remembers beside the number of tokens.
+    pub fn mu(&self) -> f64 {
+        self.mu
+    }
+
+    /// Goes on as after so many tokens, with [`Sampler::mu`] as it was then.
+    pub fn resume(&mut self, tokens: u64, mu: f64) {
+        (self.place, self.mu) = (tokens, mu);
     }
 
     /// The id of the next token. `logits[id]` is that of token `id`; `history` is every token so far, prompt included,
@@ -101,10 +115,12 @@ impl Sampler {
     /// One of the candidates that are left of so many.
     fn choose(&mut self, got: usize) -> Result<u32, SamplingError> {
         let first = self.candidates.first().ok_or(SamplingError::NoCandidate { got })?;
+        let [_, number] = self.numbers();
+        self.place = self.place.wrapping_add(1);
         if self.is_greedy() {
             return Ok(first.id);
         }
-        let unit = self.random.next_unit();
+        let unit = self.random.unit(number);
         let (id, share) = draw(&self.candidates, unit);
         if let Some(m) = self.options.mirostat {
             self.mu -= f64::from(m.eta) * (-libm::log2(share) - f64::from(m.tau));
@@ -145,8 +161,7 @@ impl Sampler {
         self.choose(top.len())
     }
 
-    /// What the next token would be drawn from: ids in order with their probabilities. Takes what chance the steps
-    /// before the draw take, and not the draw's.
+    /// What the next token would be drawn from: ids in order with their probabilities. The token after it is still the next.
     ///
     /// # Errors
     /// As [`Sampler::sample`].
@@ -160,6 +175,14 @@ impl Sampler {
     /// Whether the likeliest candidate is the one that is chosen.
     fn is_greedy(&self) -> bool {
         self.options.temperature == 0.0 && self.chain.contains(&Step::Temperature)
+    }
+
+    /// The places of the next token's random numbers, the first and the last: XTC's, then the draw's.
+    fn numbers(&self) -> [u64; 2] {
+        let xtc = self.chain.iter().filter(|step| **step == Step::Xtc).count() as u64;
+        let count = xtc + u64::from(!self.is_greedy());
+        let first = self.place.wrapping_mul(count);
+        [first, first.wrapping_add(count).wrapping_sub(1)]
     }
 
     /// Leaves the candidates that may be chosen, ranked where anything is drawn.
@@ -211,6 +234,7 @@ impl Sampler {
 
     /// The steps of the chain from one on, on the candidates that there are.
     fn take(&mut self, from: usize, window: &[u32], dry: &BTreeMap<u32, f64>) {
+        let [mut number, _] = self.numbers();
         let candidates = &mut self.candidates;
         for step in &self.chain[from..] {
             match step {
@@ -221,8 +245,9 @@ impl Sampler {
                 Step::TopP => filters::top_p(candidates, self.options.top_p.into()),
                 Step::MinP => filters::min_p(candidates, self.options.min_p.into()),
                 Step::Xtc => {
-                    // One number each time, so that the next token's does not depend on this one's candidates.
-                    if self.random.next_unit() <= f64::from(self.options.xtc_probability) {
+                    let unit = self.random.unit(number);
+                    number = number.wrapping_add(1);
+                    if unit <= f64::from(self.options.xtc_probability) {
                         filters::xtc(candidates, self.options.xtc_threshold.into());
                     }
                 }

@@ -1,4 +1,5 @@
 use super::filters::{min_p, top_p};
+use super::random::tests::OneByOne;
 use super::*;
 
 /// Nothing but the draw.
@@ -195,8 +196,8 @@ fn a_seed_names_one_sequence() {
 
 #[test]
 fn the_likeliest_alone_give_the_same_choices() {
-    let mut random = SplitMix64::new(5);
-    let logits: Vec<f32> = (0..2000).map(|_| (random.next() % 4000) as f32 / 400.0).collect();
+    let random = SplitMix64::new(5);
+    let logits: Vec<f32> = (0..2000).map(|i| (random.number(i) % 4000) as f32 / 400.0).collect();
     let base = SamplingOptions { top_k: 40, temperature: 0.8, ..SamplingOptions::default() };
     let all = [
         (SamplingOptions { temperature: 0.0, ..base.clone() }, Some(1)),
@@ -224,4 +225,59 @@ fn the_likeliest_alone_give_the_same_choices() {
     let mut greedy = Sampler::new(SamplingOptions { temperature: 0.0, ..SamplingOptions::default() }).unwrap();
     assert!(matches!(greedy.sample_top(&[(7, f32::NAN)]), Err(SamplingError::Logit { id: 7, .. })));
     assert!(matches!(greedy.sample_top(&[(7, f32::NEG_INFINITY)]), Err(SamplingError::NoCandidate { .. })));
+}
+
+/// The chains by the numbers that a token takes: none, the draw's, XTC's, both.
+fn chains_by_numbers() -> Vec<(usize, SamplingOptions)> {
+    let xtc = SamplingOptions { xtc_probability: 0.5, xtc_threshold: 0.05, ..plain() };
+    vec![
+        (0, SamplingOptions { temperature: 0.0, ..plain() }),
+        (1, plain()),
+        (1, SamplingOptions { mirostat: Some(Mirostat { tau: 3.0, eta: 0.2 }), ..plain() }),
+        (1, SamplingOptions { temperature: 0.0, ..xtc.clone() }),
+        (2, SamplingOptions { top_k: 8, ..xtc }),
+    ]
+}
+
+#[test]
+fn tokens_see_the_numbers_that_they_saw_one_by_one() {
+    let logits = logits(&[0.3, 0.25, 0.2, 0.15, 0.1]);
+    for (count, options) in chains_by_numbers() {
+        let mut sequence = OneByOne(options.seed);
+        let mut sampler = sampler(options.clone());
+        for token in 0..200 {
+            let numbers: Vec<f64> = (0..count).map(|_| sequence.next_unit()).collect();
+            let [first, last] = sampler.numbers();
+            let seen: Vec<f64> = (0..count as u64).map(|i| sampler.random.unit(first + i)).collect();
+            assert_eq!(seen, numbers, "token {token} of {options:?}");
+            sampler.distribution(&logits, &[]).expect("candidates");
+            let drawn = draw(&sampler.candidates, numbers.last().copied().unwrap_or_default()).0;
+            let chosen = sampler.sample(&logits, &[]).expect("a token");
+            // XTC has the first number, and leaves the last token alone; the draw has the last number.
+            match (options.xtc_probability > 0.0, options.temperature > 0.0) {
+                (true, _) if numbers[0] <= 0.5 => assert_eq!(chosen, 4, "{token}"),
+                (_, false) => assert_eq!(chosen, 0, "{token}"),
+                (_, true) => {
+                    assert_eq!((chosen, sampler.random.unit(last)), (drawn, numbers[count - 1]), "{token}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_depends_on_its_place_and_not_on_who_chose_those_before() {
+    let logits: Vec<f32> = (0..64u32).map(|i| (i * 37 % 64) as f32 / 16.0 - 2.0).collect();
+    for (_, options) in chains_by_numbers() {
+        let mut whole = sampler(options.clone());
+        for place in 0..50 {
+            let mut other = sampler(options.clone());
+            other.resume(place, whole.mu());
+            // To look at the candidates takes nothing away.
+            other.distribution(&logits, &[]).expect("candidates");
+            let id = whole.sample(&logits, &[]);
+            assert_eq!(other.sample(&logits, &[]), id, "place {place} of {options:?}");
+            assert_eq!(other.mu(), whole.mu());
+        }
+    }
 }

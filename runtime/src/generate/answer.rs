@@ -1,0 +1,271 @@
+//! An answer on its way, as a state machine: it says which tokens must run, takes their logits and chooses the next.
+//!
+//! It has the sampler, the grammar, the stop texts, the streamed text and the statistics, and no model: whoever has one
+//! steps it. So many answers can go on side by side, in any order, on sequences of one engine.
+//!
+//! ```text
+//! sequence   prompt, answer so far, guesses     made and certain but for the guesses (see lookup); none as a rule
+//! next_step  Feed: run the last certain token and the guesses behind it, and all before them that has not run
+//! take       a row of logits for each of those: choose a token of each row, as long as it is the guess that follows
+//! ```
+//!
+//! A guess costs time alone: what is chosen at a row depends on nothing but the tokens before it.
+//!
+//! The trap: the token that was chosen last has not run, and guesses that were wrong have. A sequence must drop what it
+//! holds behind [`Feed::keep`] before it is fed.
+
+use super::GenerateOptions;
+use super::chooser::Chooser;
+use super::clock::{Clock, Spent};
+use super::lookup::Lookup;
+use super::next::{Bounds, Feed, Next};
+use super::outcome::{Generation, StopReason};
+use super::prefilled::Prefilled;
+use super::stops::StopMatcher;
+use crate::engine::{Logits, Wants};
+use crate::error::{Result, RuntimeError};
+use nanoserve_tokenizer::{TextStream, Tokenizer};
+
+/// An answer on its way.
+pub struct Answer {
+    pub(super) chooser: Chooser,
+    stops: StopMatcher,
+    stream: Option<TextStream>,
+    pub(super) lookup: Lookup,
+    bounds: Bounds,
+    max_tokens: usize,
+    eos_ids: Vec<u32>,
+    /// Prompt, answer, and guesses of what comes behind it.
+    tokens: Vec<u32>,
+    prompt_len: usize,
+    /// How many of the tokens are no guesses.
+    certain: usize,
+    /// Whether the step is under way that [`Answer::next_step`] asked for.
+    stepping: bool,
+    /// Steps taken here: the first runs the prompt, and says nothing of a token's time.
+    steps: usize,
+    text: String,
+    pub(super) reused: usize,
+    pub(super) clock: Clock,
+    done: Option<StopReason>,
+}
+
+impl Answer {
+    /// The answer to a prompt that has not run. Without a tokenizer it has no text.
+    ///
+    /// # Errors
+    /// When the prompt is empty or an option is out of range.
+    pub fn new(
+        prompt: &[u32],
+        options: &GenerateOptions,
+        tokenizer: Option<&Tokenizer>,
+        bounds: Bounds,
+    ) -> Result<Self> {
+        if prompt.is_empty() {
+            return Err(RuntimeError::EmptyPrompt);
+        }
+        let clock = Clock::new(Spent { prompt_tokens: prompt.len(), ..Spent::default() });
+        Ok(Answer {
+            chooser: Chooser::new(options, bounds.vocab_size)?,
+            stops: StopMatcher::new(options.stops.clone())?,
+            stream: tokenizer.map(|t| TextStream::after(t, prompt, true)).transpose()?,
+            lookup: Lookup::new(options.lookup),
+            bounds,
+            max_tokens: options.max_tokens.unwrap_or(usize::MAX),
+            eos_ids: options.eos_ids.clone(),
+            tokens: prompt.to_vec(),
+            prompt_len: prompt.len(),
+            certain: prompt.len(),
+            stepping: false,
+            steps: 0,
+            text: String::new(),
+            reused: 0,
+            clock,
+            done: None,
+        })
+    }
+
+    /// The answer to a prompt that has run; its time is part of the statistics. The prompt's logits are still to be taken.
+    pub(super) fn after(
+        prompt: &Prefilled,
+        options: &GenerateOptions,
+        tokenizer: Option<&Tokenizer>,
+        bounds: Bounds,
+    ) -> Result<Self> {
+        let seconds = prompt.seconds;
+        let prompt_tokens = prompt.ids.len() - prompt.reused;
+        let clock = Clock::new(Spent { seconds, prompt_s: Some(seconds), prompt_tokens, first_token_s: None });
+        let answer = Answer::new(&prompt.ids, options, tokenizer, bounds)?;
+        Ok(Answer { clock, reused: prompt.reused, ..answer })
+    }
+
+    /// What it needs next; the same until [`Answer::take`].
+    pub fn next_step(&mut self) -> Next<'_> {
+        if let Some(reason) = self.done {
+            return Next::Done { reason, keep: (self.certain - 1).max(self.prompt_len) };
+        }
+        if !self.stepping {
+            self.begin_step();
+        }
+        let wants = if self.tokens.len() > self.certain { Wants::All } else { self.chooser.wants() };
+        // A guess might run instead of the likeliest token's step.
+        let ahead = wants == Wants::Top(1) && !self.lookup.is_on() && self.ids().len() + 1 < self.max_tokens;
+        Next::Feed(Feed { tokens: &self.tokens, keep: self.certain - 1, wants, ahead })
+    }
+
+    /// Guesses what may come. Before the first token nothing is: the prompt may not have run.
+    fn begin_step(&mut self) {
+        self.stepping = true;
+        self.clock.prompt_begins();
+        let made = self.ids().len();
+        if made > 0 {
+            let room = (self.bounds.capacity - self.certain).min(self.max_tokens - made - 1);
+            let guesses = self.lookup.propose(&self.tokens, room);
+            self.tokens.extend(guesses);
+        }
+    }
+
+    /// Takes the logits that [`Answer::next_step`] asked for, or whole rows in their place; of more rows the last ones count.
+    /// `on_text` gets the text of each token that is chosen, whole characters only and often none, and answers whether to go
+    /// on.
+    ///
+    /// # Errors
+    /// When the logits are not numbers, or the grammar cannot be followed: the answer is then of no more use.
+    ///
+    /// # Panics
+    /// When there are fewer rows than it asked for.
+    pub fn take(&mut self, logits: Logits, on_text: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+        self.clock.prompt_ended();
+        let guesses = self.tokens.len() - self.certain;
+        let mut right = 0;
+        if self.done.is_none() && self.ids().len() >= self.max_tokens {
+            self.done = Some(StopReason::Length);
+        }
+        match logits {
+            _ if self.done.is_some() => {}
+            Logits::Top(top) => {
+                assert!(guesses == 0 && matches!(self.chooser.wants(), Wants::Top(_)), "whole rows were asked for");
+                let id = self.chooser.choose_top(&top)?;
+                self.done = self.accept(id, on_text)?;
+            }
+            Logits::Rows(mut rows) => right = self.take_rows(&mut rows, on_text)?,
+        }
+        self.tokens.truncate(self.certain);
+        if self.done.is_none() && self.steps > 0 {
+            self.lookup.learn(guesses, right);
+        }
+        self.steps += 1;
+        self.stepping = false;
+        Ok(())
+    }
+
+    /// Chooses a token of each row, `[1 + guesses, vocab_size]`, as long as the guesses are right; how many were.
+    fn take_rows(&mut self, rows: &mut [f32], on_text: &mut dyn FnMut(&str) -> bool) -> Result<usize> {
+        let row_len = self.bounds.vocab_size;
+        let wanted = (1 + self.tokens.len() - self.certain) * row_len;
+        assert!(rows.len() >= wanted, "{} logits, {wanted} were asked for", rows.len());
+        let first = rows.len() - wanted;
+        let mut right = 0;
+        for row in rows[first..].chunks_exact_mut(row_len) {
+            let Some(id) = self.chooser.choose(row, &self.tokens[..self.certain])? else {
+                self.done = Some(StopReason::Grammar);
+                break;
+            };
+            let guessed = self.tokens.get(self.certain) == Some(&id);
+            self.done = self.accept(id, on_text)?;
+            if self.done.is_some() || !guessed {
+                break;
+            }
+            right += 1;
+        }
+        Ok(right)
+    }
+
+    /// Takes a token that was chosen; whether the answer ends with it.
+    pub(super) fn accept(&mut self, id: u32, on_text: &mut dyn FnMut(&str) -> bool) -> Result<Option<StopReason>> {
+        if self.tokens.get(self.certain) != Some(&id) {
+            self.tokens.truncate(self.certain);
+            self.tokens.push(id);
+        }
+        self.certain += 1;
+        self.clock.first_token();
+        if self.eos_ids.contains(&id) {
+            return Ok(Some(StopReason::Eos));
+        }
+        let new = self.stream.as_mut().map_or(Ok(String::new()), |stream| stream.push(id))?;
+        let (text, stopped) = self.stops.push(&new);
+        self.text.push_str(&text);
+        let go_on = on_text(&text);
+        if stopped.is_some() {
+            return Ok(Some(StopReason::Stop));
+        }
+        if !go_on {
+            return Ok(Some(StopReason::Cancelled));
+        }
+        if self.chooser.advance_grammar(id)? {
+            return Ok(Some(StopReason::Grammar));
+        }
+        Ok(if self.ids().len() >= self.max_tokens {
+            Some(StopReason::Length)
+        } else if self.certain > self.bounds.capacity {
+            Some(StopReason::Context)
+        } else {
+            None
+        })
+    }
+
+    /// Goes through tokens that were chosen elsewhere, up to one that ends the answer.
+    pub(super) fn replay(&mut self, ids: &[u32]) -> Result<()> {
+        for &id in ids {
+            self.done = self.accept(id, &mut |_| true)?;
+            if self.done.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends it: the caller wants no more. One that has ended stays as it is.
+    pub fn cancel(&mut self) {
+        self.done.get_or_insert(StopReason::Cancelled);
+    }
+
+    /// Says that its sequence held so many tokens of the prompt before: they are not counted as run.
+    pub fn reused(&mut self, tokens: usize) {
+        self.reused = tokens;
+        self.clock.reused(tokens);
+    }
+
+    /// Tokens that were chosen so far, the one that ended it included.
+    pub fn ids(&self) -> &[u32] {
+        &self.tokens[self.prompt_len..self.certain]
+    }
+
+    /// The text so far, as far as it is certain: what `on_text` got, one after the other.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The answer, and its statistics. `on_text` gets the text that was still held back; one that has not ended is as if
+    /// [cancelled](Answer::cancel).
+    pub fn finish(mut self, on_text: &mut dyn FnMut(&str) -> bool) -> Generation {
+        let stop_reason = self.done.unwrap_or(StopReason::Cancelled);
+        if stop_reason != StopReason::Stop {
+            let end = self.stream.as_mut().map_or(String::new(), TextStream::finish);
+            let (mut rest, stopped) = self.stops.push(&end);
+            if stopped.is_none() {
+                rest.push_str(&self.stops.flush());
+            }
+            self.text.push_str(&rest);
+            on_text(&rest);
+        }
+        let ids = self.ids().to_vec();
+        let timings = self.clock.timings(ids.len());
+        let (logits_hash, logprobs) = self.chooser.finish();
+        let (reused, text, guessed) = (self.reused, self.text, self.lookup.guessed());
+        Generation { reused, ids, text, stop_reason, logits_hash, logprobs, guessed, timings }
+    }
+}
+
+#[cfg(test)]
+mod tests;

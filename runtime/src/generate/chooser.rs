@@ -1,0 +1,104 @@
+//! A row of logits to a token, and what is kept of the row: its hash, and how likely its tokens were.
+
+use super::GenerateOptions;
+use super::grammar::Grammar;
+use super::logprobs::TokenLogprobs;
+use super::sampler::Sampler;
+use crate::backend::MOST_CANDIDATES;
+use crate::engine::Wants;
+use crate::error::Result;
+
+/// The sampler and the grammar of an answer.
+pub(super) struct Chooser {
+    sampler: Sampler,
+    grammar: Option<Grammar>,
+    /// Of every row so far; None where it was not asked for.
+    hash: Option<blake3::Hasher>,
+    /// How many of the likeliest tokens to note for each token; None where nothing is noted.
+    noted: Option<usize>,
+    logprobs: Vec<TokenLogprobs>,
+}
+
+impl Chooser {
+    /// At the beginning of an answer.
+    pub fn new(options: &GenerateOptions, vocab_size: usize) -> Result<Self> {
+        let mut sampling = options.sampling.clone();
+        if options.ignore_eos {
+            let known = options.eos_ids.iter().filter(|id| (**id as usize) < vocab_size);
+            sampling.logit_bias.extend(known.map(|id| (*id, f32::NEG_INFINITY)));
+        }
+        Ok(Chooser {
+            sampler: Sampler::new(sampling)?,
+            grammar: options.grammar.as_ref().map(Grammar::restarted),
+            hash: options.hash.then(blake3::Hasher::new),
+            noted: options.logprobs,
+            logprobs: Vec::new(),
+        })
+    }
+
+    /// What must be seen of a row to choose from it.
+    pub fn wants(&self) -> Wants {
+        let whole = self.hash.is_some() || self.grammar.is_some() || self.noted.is_some();
+        match self.sampler.reach(MOST_CANDIDATES) {
+            Some(k) if !whole => Wants::Top(k),
+            _ => Wants::Last,
+        }
+    }
+
+    /// The token after `history`, of its row of logits, `[vocab_size]`; None where the grammar lets none follow.
+    pub fn choose(&mut self, row: &mut [f32], history: &[u32]) -> Result<Option<u32>> {
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytemuck::cast_slice(row));
+        }
+        let logprobs = self.noted.map(|top| TokenLogprobs::of(row, top));
+        if let Some(grammar) = &mut self.grammar {
+            grammar.mask(row)?;
+            let never = &self.sampler.options().logit_bias;
+            let possible =
+                |(id, logit): (u32, &f32)| *logit > f32::NEG_INFINITY && !never.contains(&(id, f32::NEG_INFINITY));
+            if !(0u32..).zip(row.iter()).any(possible) {
+                return Ok(None);
+            }
+        }
+        let id = self.sampler.sample(row, history)?;
+        self.logprobs.extend(logprobs.map(|all| all.chosen(id)));
+        Ok(Some(id))
+    }
+
+    /// The next token, of the likeliest alone: where [`Chooser::wants`] asked for those.
+    pub fn choose_top(&mut self, top: &[(u32, f32)]) -> Result<u32> {
+        Ok(self.sampler.sample_top(top)?)
+    }
+
+    /// Moves the grammar past a token that was chosen; whether nothing may follow it.
+    pub fn advance_grammar(&mut self, id: u32) -> Result<bool> {
+        Ok(match &mut self.grammar {
+            Some(grammar) => grammar.push(id)?,
+            None => false,
+        })
+    }
+
+    /// Mirostat's bound on the surprise.
+    pub fn mu(&self) -> f64 {
+        self.sampler.mu()
+    }
+
+    /// What was noted of the tokens so far.
+    pub fn logprobs(&self) -> &[TokenLogprobs] {
+        &self.logprobs
+    }
+
+    /// As after so many tokens. Of their rows there is no hash, so from one token on there is none at all.
+    pub fn resume(&mut self, tokens: usize, mu: f64, logprobs: &[TokenLogprobs]) {
+        self.sampler.resume(tokens as u64, mu);
+        self.logprobs = logprobs.to_vec();
+        if tokens > 0 {
+            self.hash = None;
+        }
+    }
+
+    /// The rows' hash in hex, empty where there is none, and what was noted.
+    pub fn finish(self) -> (String, Vec<TokenLogprobs>) {
+        (self.hash.map_or(String::new(), |hash| hash.finalize().to_hex().to_string()), self.logprobs)
+    }
+}

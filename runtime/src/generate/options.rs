@@ -1,0 +1,76 @@
+//! How a prompt is to be continued.
+
+use super::grammar::Grammar;
+use super::sampler::{Sampler, SamplingOptions};
+use super::stops::StopMatcher;
+use crate::backend::DEFAULT_CHUNK;
+use crate::error::Result;
+use nanoserve_format::GenerationDefaults;
+
+/// How to continue a prompt.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// Tokens to make at most; None is until the context's end.
+    pub max_tokens: Option<usize>,
+    /// How a token is chosen.
+    pub sampling: SamplingOptions,
+    /// Texts that end generation; not part of the result.
+    pub stops: Vec<String>,
+    /// Tokens that end generation.
+    pub eos_ids: Vec<u32>,
+    /// Never choose an end token.
+    pub ignore_eos: bool,
+    /// Tokens of the prompt in one step.
+    pub chunk: usize,
+    /// What the answer must be; None is any text.
+    pub grammar: Option<Grammar>,
+    /// For each token, so many of the likeliest with their log-probabilities; None is not even its own.
+    pub logprobs: Option<usize>,
+    /// Tokens to guess at once, at most, from what is in the text already; 0 is none.
+    pub lookup: usize,
+    /// Hash the logits. Without it, a backend that can find the likeliest tokens by itself gives those alone.
+    pub hash: bool,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        GenerateOptions {
+            max_tokens: Some(128),
+            sampling: SamplingOptions::default(),
+            stops: Vec::new(),
+            eos_ids: Vec::new(),
+            ignore_eos: false,
+            chunk: DEFAULT_CHUNK,
+            grammar: None,
+            logprobs: None,
+            lookup: 0,
+            hash: true,
+        }
+    }
+}
+
+impl GenerateOptions {
+    /// What a file's makers meant, over our own defaults.
+    pub fn from_defaults(file: &GenerationDefaults) -> Self {
+        let ours = SamplingOptions::default();
+        let sampling = SamplingOptions {
+            temperature: file.temperature.map_or(ours.temperature, |x| x as f32),
+            top_k: file.top_k.map_or(ours.top_k, |x| x as usize),
+            top_p: file.top_p.map_or(ours.top_p, |x| x as f32),
+            min_p: file.min_p.map_or(ours.min_p, |x| x as f32),
+            repeat_penalty: file.repeat_penalty.map_or(ours.repeat_penalty, |x| x as f32),
+            ..ours
+        };
+        GenerateOptions { sampling, eos_ids: file.eos_ids.clone(), ..Self::default() }
+    }
+
+    /// Ok where an answer can be made with them: to ask takes no time, a prompt takes some.
+    ///
+    /// # Errors
+    /// When a sampling option is out of its range, or a stop text is empty.
+    pub fn check(&self) -> Result<()> {
+        Sampler::new(self.sampling.clone())?;
+        StopMatcher::new(self.stops.clone())?;
+        Ok(())
+    }
+}

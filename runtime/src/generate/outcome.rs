@@ -1,0 +1,68 @@
+//! What comes of a prompt: the answer, why it ended, how long it took.
+
+use super::logprobs::TokenLogprobs;
+use std::fmt;
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// An end token was chosen.
+    Eos,
+    /// A stop text appeared.
+    Stop,
+    /// The grammar lets nothing follow: the answer is complete.
+    Grammar,
+    /// As many tokens as were asked for.
+    Length,
+    /// The context is full.
+    Context,
+    /// The caller wanted no more.
+    Cancelled,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            StopReason::Eos => "eos",
+            StopReason::Stop => "stop",
+            StopReason::Grammar => "grammar",
+            StopReason::Length => "length",
+            StopReason::Context => "context",
+            StopReason::Cancelled => "cancelled",
+        })
+    }
+}
+
+/// How long things took, in seconds and tokens a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timings {
+    /// From the call to the first token.
+    pub first_token_s: f64,
+    /// Tokens of the prompt that had to run over the time they took.
+    pub prompt_tok_s: f64,
+    /// Tokens after the first over the time they took; 0 when there is none.
+    pub generate_tok_s: f64,
+}
+
+/// What came of a prompt.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// Tokens of the prompt that the cache already held.
+    pub reused: usize,
+    /// Every token that was chosen, the one that ended it included.
+    pub ids: Vec<u32>,
+    /// Their text, up to a stop text; empty without a tokenizer.
+    pub text: String,
+    /// Why it ended.
+    pub stop_reason: StopReason,
+    /// BLAKE3, hex, of the f32 bits of every row of logits that a token was chosen from, in order; empty where it was not asked
+    /// for, and of an answer that was [resumed](super::Answer::resume).
+    pub logits_hash: String,
+    /// For each token, where they were asked for.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// Tokens that were guessed, and how many of them were right.
+    pub guessed: [usize; 2],
+    /// How long it took.
+    pub timings: Timings,
+}
