@@ -4,135 +4,19 @@
 //! an undefined value where there is neither: it is false, empty and prints nothing, but whoever asks it for more is told
 //! what was missing. That is why it is an object here ([`Missing`]): it remembers its name.
 
-use crate::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
+use crate::error::{Outcome, raise, type_error, value_error};
 use crate::limits::{pay, pay_items};
 use crate::methods;
+use crate::objects::{Bound, Missing};
 use crate::value::{Kind, compare, equal, index, int, kind, repr, same_markup, type_name};
-use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple};
+use minijinja::value::Tuple;
 use minijinja::{Error, State, Value};
-use std::sync::{Arc, Mutex};
-
-/// A value that is not there.
-#[derive(Clone, Debug)]
-pub(crate) struct Missing {
-    /// The error that using it raises.
-    raise: Raise,
-}
-
-impl Missing {
-    fn value(kind: &'static str, message: String) -> Value {
-        Value::from_object(Missing { raise: Raise(TemplateError::Failed { kind, message }) })
-    }
-
-    /// A variable without a value.
-    pub fn variable(name: &str) -> Value {
-        Self::value("UndefinedError", format!("'{name}' is undefined"))
-    }
-
-    /// What there is none of, in these words.
-    pub fn nothing(message: &str) -> Value {
-        Self::value("UndefinedError", message.to_string())
-    }
-
-    fn attribute(of: &Value, name: &str) -> Value {
-        let of = match kind(of) {
-            Kind::None => "None".to_string(),
-            _ => format!("{} object", type_name(of)),
-        };
-        Self::value("UndefinedError", format!("'{of}' has no attribute '{name}'"))
-    }
-
-    fn unsafe_attribute(of: &Value, name: &str) -> Value {
-        let message = format!("access to attribute '{name}' of '{}' object is unsafe.", type_name(of));
-        Self::value("SecurityError", message)
-    }
-}
-
-impl Object for Missing {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Empty
-    }
-
-    fn is_true(self: &Arc<Self>) -> bool {
-        false
-    }
-
-    fn call(self: &Arc<Self>, _: &mut State, _: &[Value]) -> Result<Value, Error> {
-        Err(self.raise.clone().into())
-    }
-}
 
 /// The error that an undefined value raises when something is asked of it.
 pub(crate) fn undefined<T>(value: &Value) -> Outcome<T> {
     match value.downcast_object_ref::<Missing>() {
         Some(missing) => Err(missing.raise.clone()),
         None => raise("UndefinedError", "the value is undefined"),
-    }
-}
-
-/// A method that was looked up and not called yet.
-#[derive(Debug)]
-pub(crate) struct Bound {
-    pub value: Value,
-    pub name: String,
-}
-
-impl Object for Bound {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn call(self: &Arc<Self>, state: &mut State, args: &[Value]) -> Result<Value, Error> {
-        call_method(state, &self.value, &self.name, args)
-    }
-}
-
-/// Values in a row that are no list: what Python makes lazily.
-#[derive(Debug)]
-pub(crate) struct Run {
-    /// Its type's name in Python.
-    pub name: &'static str,
-    /// How it prints, for ranges.
-    pub shown: String,
-    items: Mutex<Vec<Value>>,
-}
-
-impl Run {
-    pub fn value(name: &'static str, items: Vec<Value>) -> Value {
-        Self::range(name, String::new(), items)
-    }
-
-    pub fn range(name: &'static str, shown: String, items: Vec<Value>) -> Value {
-        Value::from_object(Run { name, shown, items: Mutex::new(items) })
-    }
-
-    /// Whether it can be gone over once only.
-    fn is_once(&self) -> bool {
-        self.name == "generator" || self.name.ends_with("iterator")
-    }
-
-    /// What is in it; a generator is empty afterwards.
-    pub fn all(&self) -> Vec<Value> {
-        let mut items = self.items.lock().unwrap_or_else(|e| e.into_inner());
-        if self.is_once() { std::mem::take(&mut items) } else { items.clone() }
-    }
-}
-
-impl Object for Run {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.all())
-    }
-
-    fn is_true(self: &Arc<Self>) -> bool {
-        self.is_once() || !self.all().is_empty()
     }
 }
 

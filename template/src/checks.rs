@@ -1,9 +1,10 @@
 //! Jinja's tests: what may stand behind `is`.
 
-use crate::access::{self, Bound};
+use crate::access;
 use crate::arithmetic::binary;
 use crate::calls::Args;
 use crate::error::{Outcome, raise};
+use crate::objects::Bound;
 use crate::value::{Kind, compare, contains, equal, kind, text};
 use minijinja::Value;
 use std::cmp::Ordering;

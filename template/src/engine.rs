@@ -4,7 +4,7 @@
 use crate::calls::Args;
 use crate::clock::Clock;
 use crate::error::{Raise, Resource, TemplateError, raise};
-use crate::{access, arithmetic, checks, filters, globals, limits, rewrite, value};
+use crate::{access, arithmetic, checks, filters, globals, limits, objects, rewrite, value};
 use minijinja::machinery::{CodeGenerator, Instructions, eval, make_string_output};
 use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
@@ -108,7 +108,7 @@ fn add_accesses(env: &mut Environment) {
     env.add_filter(
         "$name",
         |value: Value, name: String| {
-            if value.is_undefined() { access::Missing::variable(&name) } else { value }
+            if value.is_undefined() { objects::Missing::variable(&name) } else { value }
         },
     );
     env.add_filter("$attr", |value: Value, name: String| -> Result<Value, Error> {
@@ -127,10 +127,10 @@ fn add_accesses(env: &mut Environment) {
     env.add_filter("$else", |line: u32| {
         let what =
             format!("the inline if-expression on line {line} evaluated to false and no else section was defined.");
-        access::Missing::nothing(&what)
+        objects::Missing::nothing(&what)
     });
     env.add_filter("$private", |name: String| -> Result<Value, Error> { Ok(globals::private(&name)?) });
-    env.add_filter("$lonely", |_: Value| -> Result<Value, Error> {
+    env.add_filter("$other_template", |_: Value| -> Result<Value, Error> {
         Ok(raise("TypeError", "no loader for this environment specified")?)
     });
 }

@@ -1,11 +1,12 @@
 //! What a template finds by name beside the conversation: `range`, `dict`, `namespace`, `cycler`, `joiner`,
 //! `raise_exception`, `strftime_now`.
 
-use crate::access::{self, Run};
+use crate::access;
 use crate::calls::Args;
 use crate::clock::Clock;
 use crate::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
 use crate::limits::{pay_items, shallow};
+use crate::objects::Run;
 use crate::value::{Kind, dict, int, kind, text};
 use minijinja::value::{Object, ObjectRepr, Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};

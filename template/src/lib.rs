@@ -36,6 +36,7 @@ mod globals;
 mod json;
 mod limits;
 mod methods;
+mod objects;
 mod rewrite;
 mod spelling;
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The methods of Python's texts, lists and dicts that templates call.
 
-use crate::access::{self, Run};
+use crate::access;
 use crate::calls::Args;
 use crate::error::{Outcome, type_error, value_error};
 use crate::limits::{pay, pay_items, shallow};
+use crate::objects::Run;
 use crate::value::{Kind, equal, escaped, index, int, kind, same_markup, text, type_name};
 use minijinja::Value;
 use minijinja::value::Tuple;

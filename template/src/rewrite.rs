@@ -52,9 +52,9 @@ pub(crate) fn read<'t>(source: &'t str) -> Result<Stmt<'t>, TemplateError> {
 
 type Read<T> = Result<T, TemplateError>;
 
-fn filter<'t>(name: &'t str, of: Expr<'t>, args: Vec<Expr<'t>>, span: Span) -> Expr<'t> {
+fn filter<'t>(name: &'t str, operand: Expr<'t>, args: Vec<Expr<'t>>, span: Span) -> Expr<'t> {
     let args = args.into_iter().map(CallArg::Pos).collect();
-    Expr::Filter(Spanned::new(ast::Filter { name, expr: Some(of), args }, span))
+    Expr::Filter(Spanned::new(ast::Filter { name, expr: Some(operand), args }, span))
 }
 
 fn constant<'t>(value: impl Into<Value>, span: Span) -> Expr<'t> {
@@ -69,8 +69,8 @@ fn refuse<T>(span: Span, cause: &str) -> Read<T> {
     Err(TemplateError::Syntax { line: span.start_line.into(), cause: cause.to_string() })
 }
 
-fn stmt<'t>(of: &Stmt<'t>) -> Read<Stmt<'t>> {
-    Ok(match of {
+fn stmt<'t>(node: &Stmt<'t>) -> Read<Stmt<'t>> {
+    Ok(match node {
         Stmt::Template(s) => Stmt::Template(Spanned::new(ast::Template { children: stmts(&s.children)? }, s.span())),
         Stmt::EmitExpr(s) => Stmt::EmitExpr(Spanned::new(ast::EmitExpr { expr: expr(&s.expr)? }, s.span())),
         Stmt::EmitRaw(s) => Stmt::EmitExpr(Spanned::new(ast::EmitExpr { expr: constant(s.raw, s.span()) }, s.span())),
@@ -133,38 +133,38 @@ fn stmt<'t>(of: &Stmt<'t>) -> Read<Stmt<'t>> {
             let node = ast::Block { name: s.name, required: s.required, body: stmts(&s.body)? };
             Stmt::Block(Spanned::new(node, s.span()))
         }
-        Stmt::Macro(s) => Stmt::Macro(macro_of(s)?),
+        Stmt::Macro(s) => Stmt::Macro(macro_block(s)?),
         Stmt::CallBlock(s) => {
             let call =
                 Spanned::new(ast::Call { expr: callee(&s.call.expr)?, args: args(&s.call.args)? }, s.call.span());
-            let node = ast::CallBlock { call, macro_decl: macro_of(&s.macro_decl)? };
+            let node = ast::CallBlock { call, macro_decl: macro_block(&s.macro_decl)? };
             Stmt::CallBlock(Spanned::new(node, s.span()))
         }
         Stmt::Continue(s) => Stmt::Continue(Spanned::new(ast::Continue, s.span())),
         Stmt::Break(s) => Stmt::Break(Spanned::new(ast::Break, s.span())),
         Stmt::Do(s) => return refuse(s.span(), "Encountered unknown tag 'do'."),
-        Stmt::Import(s) => lonely(s.span()),
-        Stmt::FromImport(s) => lonely(s.span()),
-        Stmt::Extends(s) => lonely(s.span()),
-        Stmt::Include(s) => lonely(s.span()),
+        Stmt::Import(s) => other_template(s.span()),
+        Stmt::FromImport(s) => other_template(s.span()),
+        Stmt::Extends(s) => other_template(s.span()),
+        Stmt::Include(s) => other_template(s.span()),
     })
 }
 
 /// A template that asks for another one: there is none.
-fn lonely<'t>(span: Span) -> Stmt<'t> {
-    let expr = filter("$lonely", constant((), span), vec![], span);
+fn other_template<'t>(span: Span) -> Stmt<'t> {
+    let expr = filter("$other_template", constant((), span), vec![], span);
     Stmt::EmitExpr(Spanned::new(ast::EmitExpr { expr }, span))
 }
 
-fn macro_of<'t>(of: &Spanned<ast::Macro<'t>>) -> Read<Spanned<ast::Macro<'t>>> {
-    let args = of.args.iter().map(target).collect::<Read<_>>()?;
-    let defaults = of.defaults.iter().map(expr).collect::<Read<_>>()?;
-    Ok(Spanned::new(ast::Macro { name: of.name, args, defaults, body: stmts(&of.body)? }, of.span()))
+fn macro_block<'t>(node: &Spanned<ast::Macro<'t>>) -> Read<Spanned<ast::Macro<'t>>> {
+    let args = node.args.iter().map(target).collect::<Read<_>>()?;
+    let defaults = node.defaults.iter().map(expr).collect::<Read<_>>()?;
+    Ok(Spanned::new(ast::Macro { name: node.name, args, defaults, body: stmts(&node.body)? }, node.span()))
 }
 
 /// What is assigned to: names stay as they are.
-fn target<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
-    Ok(match of {
+fn target<'t>(node: &Expr<'t>) -> Read<Expr<'t>> {
+    Ok(match node {
         Expr::Var(e) => Expr::Var(Spanned::new(ast::Var { id: e.id }, e.span())),
         Expr::List(e) => {
             let items = e.items.iter().map(target).collect::<Read<_>>()?;
@@ -178,9 +178,9 @@ fn target<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
 }
 
 /// What is called: a plain name is looked up by the engine, which knows `loop` and `caller`.
-fn callee<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
-    match of {
-        Expr::Var(_) => target(of),
+fn callee<'t>(node: &Expr<'t>) -> Read<Expr<'t>> {
+    match node {
+        Expr::Var(_) => target(node),
         Expr::GetAttr(e) => {
             Ok(Expr::GetAttr(Spanned::new(ast::GetAttr { expr: expr(&e.expr)?, name: e.name }, e.span())))
         }
@@ -188,8 +188,9 @@ fn callee<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
     }
 }
 
-fn args<'t>(of: &[CallArg<'t>]) -> Read<Vec<CallArg<'t>>> {
-    of.iter()
+fn args<'t>(given: &[CallArg<'t>]) -> Read<Vec<CallArg<'t>>> {
+    given
+        .iter()
         .map(|arg| {
             Ok(match arg {
                 CallArg::Pos(e) => CallArg::Pos(expr(e)?),
@@ -201,11 +202,11 @@ fn args<'t>(of: &[CallArg<'t>]) -> Read<Vec<CallArg<'t>>> {
         .collect()
 }
 
-fn expr<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
-    let span = of.span();
-    Ok(match of {
-        Expr::Var(e) if matches!(e.id, "self" | "super") => target(of)?,
-        Expr::Var(e) => filter("$name", target(of)?, vec![constant(e.id, span)], span),
+fn expr<'t>(node: &Expr<'t>) -> Read<Expr<'t>> {
+    let span = node.span();
+    Ok(match node {
+        Expr::Var(e) if matches!(e.id, "self" | "super") => target(node)?,
+        Expr::Var(e) => filter("$name", target(node)?, vec![constant(e.id, span)], span),
         Expr::Const(e) => constant(e.value.clone(), span),
         // Of a constant Jinja works it out before there is anybody to raise an error.
         Expr::Slice(e)
@@ -250,8 +251,8 @@ fn expr<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
             Expr::IfExpr(Spanned::new(node, span))
         }
         Expr::Filter(e) => {
-            let of = e.expr.as_ref().map(expr).transpose()?;
-            Expr::Filter(Spanned::new(ast::Filter { name: e.name, expr: of, args: args(&e.args)? }, span))
+            let operand = e.expr.as_ref().map(expr).transpose()?;
+            Expr::Filter(Spanned::new(ast::Filter { name: e.name, expr: operand, args: args(&e.args)? }, span))
         }
         Expr::Test(e) => {
             Expr::Test(Spanned::new(ast::Test { name: e.name, expr: expr(&e.expr)?, args: args(&e.args)? }, span))
@@ -268,8 +269,8 @@ fn expr<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
             filter("$new", Expr::Tuple(Spanned::new(ast::Tuple { items }, span)), vec![], span)
         }
         Expr::Map(e) => {
-            let list = |of: &[Expr<'t>]| {
-                let items = of.iter().map(expr).collect::<Read<_>>()?;
+            let list = |nodes: &[Expr<'t>]| {
+                let items = nodes.iter().map(expr).collect::<Read<_>>()?;
                 Ok(Expr::List(Spanned::new(ast::List { items }, span)))
             };
             filter("$dict", list(&e.keys)?, vec![list(&e.values)?], span)
@@ -277,25 +278,25 @@ fn expr<'t>(of: &Expr<'t>) -> Read<Expr<'t>> {
     })
 }
 
-fn call<'t>(of: &Spanned<ast::Call<'t>>) -> Read<Expr<'t>> {
-    let mut args = args(&of.args)?;
-    if let Expr::GetAttr(e) = &of.expr
+fn call<'t>(node: &Spanned<ast::Call<'t>>) -> Read<Expr<'t>> {
+    let mut args = args(&node.args)?;
+    if let Expr::GetAttr(e) = &node.expr
         && !matches!(&e.expr, Expr::Var(v) if v.id == "self")
     {
-        args.insert(0, CallArg::Pos(constant(e.name, of.span())));
-        let node = ast::Filter { name: "$call", expr: Some(expr(&e.expr)?), args };
-        return Ok(Expr::Filter(Spanned::new(node, of.span())));
+        args.insert(0, CallArg::Pos(constant(e.name, node.span())));
+        let filter = ast::Filter { name: "$call", expr: Some(expr(&e.expr)?), args };
+        return Ok(Expr::Filter(Spanned::new(filter, node.span())));
     }
-    if matches!(&of.expr, Expr::Var(v) if v.id == "loop") {
+    if matches!(&node.expr, Expr::Var(v) if v.id == "loop") {
         args = args
             .into_iter()
             .map(|arg| match arg {
-                CallArg::Pos(e) => CallArg::Pos(filter("$iter", e, vec![], of.span())),
+                CallArg::Pos(e) => CallArg::Pos(filter("$iter", e, vec![], node.span())),
                 other => other,
             })
             .collect();
     }
-    Ok(Expr::Call(Spanned::new(ast::Call { expr: callee(&of.expr)?, args }, of.span())))
+    Ok(Expr::Call(Spanned::new(ast::Call { expr: callee(&node.expr)?, args }, node.span())))
 }
 
 /// The name of an operator's filter; None for `and` and `or`, which need not look at both sides.

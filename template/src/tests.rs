@@ -70,6 +70,9 @@ fn deep_templates_are_refused_or_fit_the_stack() {
         nested("{% for a in [1] %}", "x", "{% endfor %}", 20_000),
         format!("{{% if a %}}{}{{% endif %}}", "{% elif b %}".repeat(2_001)),
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_string(),
+        "{% macro m() %}{{ caller is defined }}{% call m() %}x{% endcall %}{% endmacro %}{{ m() }}".to_string(),
+        "{% set ns = namespace() %}{% macro m() %}{{ ns.m()|upper }}{% endmacro %}{% set ns.m = m %}{{ ns.m() }}"
+            .to_string(),
         "{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_string(),
         "{% set ns = namespace(x=[]) %}{% for i in range(300) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}"
             .to_string(),
@@ -115,6 +118,8 @@ fn numbers_are_written_as_in_python() {
         ("'%05d|%-05d|%+.2e|%5s|%.3d|%x' % (-42, 42, 12345.678, 'ü', 5, 255)", "-0042|42   |+1.23e+04|    ü|005|ff"),
         ("'{:05}|{}|{:F}'.format('inf'|float, 'nan'|float, 'inf'|float)", "00inf|nan|INF"),
         ("'{:{}.{}f}'.format(3.14159, 8, 2)", "    3.14"),
+        ("'{:#.1g}|{:#.1g}|{:.1e}|{:#.0e}'.format(1.0, 1e10, 0.0, 2.0)", "1.|1.e+10|0.0e+00|2.e+00"),
+        ("('%.66000e' % 12345.678)[-9:] ~ ('{:.70000f}'.format(0.1)|length)", "00000e+0470002"),
     ] {
         assert_eq!(render(&format!("{{{{ {expression} }}}}")).as_deref(), Ok(text), "{expression}");
     }

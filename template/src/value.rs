@@ -2,9 +2,10 @@
 //!
 //! Chat templates are written for Jinja in Python, where `{{ None }}` is "None" and `1 == true`.
 
-use crate::access::{self, Bound, Missing, Run};
+use crate::access;
 use crate::error::{Outcome, Resource, type_error, value_error};
 use crate::limits::{DEPTH, ITEM, exceeded, pay, shallow};
+use crate::objects::{Bound, Missing, Run};
 use minijinja::Value;
 use minijinja::value::ValueKind;
 use std::cmp::Ordering;

@@ -1,13 +1,14 @@
 //! Filters of what has items: choosing, ordering and grouping them.
 
 use super::need;
-use crate::access::{self, Missing, Run};
+use crate::access;
 use crate::arithmetic;
 use crate::calls::Args;
 use crate::checks;
 use crate::error::{Outcome, raise, type_error};
 use crate::limits::{pay, pay_items, shallow};
 use crate::methods::list;
+use crate::objects::{Missing, Run};
 use crate::value::{self, Kind, compare, equal, int, kind, same_markup, text, type_name};
 use minijinja::Value;
 use minijinja::value::Tuple;
@@ -73,7 +74,7 @@ pub(super) fn last(v: &Value, _: &Args) -> Outcome<Value> {
 }
 
 /// What is in a value; nothing in any that is false, such as none: so tools that are not there can be gone over.
-fn some(v: &Value) -> Outcome<Vec<Value>> {
+fn items_if_true(v: &Value) -> Outcome<Vec<Value>> {
     if v.is_true() { access::items(v) } else { Ok(Vec::new()) }
 }
 
@@ -94,7 +95,7 @@ pub(super) fn items(v: &Value, _: &Args) -> Outcome<Value> {
 }
 
 pub(super) fn map(v: &Value, a: &Args) -> Outcome<Value> {
-    let items = some(v)?;
+    let items = items_if_true(v)?;
     if a.places.is_empty()
         && let Some(attribute) = a.named("attribute")
     {
@@ -126,7 +127,7 @@ pub(super) fn select(v: &Value, a: &Args, attribute: bool, wanted: bool) -> Outc
     let check = places.next().map(|name| checks::need(&text(name)?)).transpose()?;
     let args = Args { places: places.cloned().collect(), names: a.names.clone() };
     let mut kept = Vec::new();
-    for item in some(v)? {
+    for item in items_if_true(v)? {
         let part = by_attribute(&item, path)?;
         let holds = check.map_or_else(|| Ok(part.is_true()), |check| check(&part, &args))?;
         if holds == wanted {

@@ -2,7 +2,7 @@
 
 use crate::error::{Outcome, type_error, value_error};
 use crate::limits::pay;
-use crate::value::{Kind, kind, text, type_name};
+use crate::value::{Kind, float_text, kind, text, type_name};
 use minijinja::Value;
 use minijinja::formatting::{FormatStyle, format as engine_format};
 
@@ -118,26 +118,27 @@ pub(super) fn write_int(i: i128, spec: &Spec) -> Outcome<String> {
         return value_error(format!("Cannot specify ',' with '{code}'."));
     }
     let head = sign(i < 0, spec).to_string() + prefix;
-    let digits = digits(Value::from(i.unsigned_abs()), spec, &head, "", kind.unwrap_or('d'))?;
+    let digits = digits(Value::from(i.unsigned_abs()), spec, head.len(), None, kind.unwrap_or('d'))?;
     let zeros = "0".repeat(spec.precision.unwrap_or(0).saturating_sub(digits.len()));
     Ok(aligned(&head, &(zeros + &digits), spec, '>'))
 }
 
 /// A float. It has six digits behind the point, or as many as the precision says.
 pub(super) fn write_float(x: f64, spec: &Spec) -> Outcome<String> {
-    let (magnitude, precision) = (x.abs(), spec.precision.unwrap_or(6));
-    let head = sign(x.is_sign_negative() && !x.is_nan(), spec);
-    let fraction = format!(".{precision}");
     let code = spec.kind.filter(|&code| code != 'n').unwrap_or('g');
+    let (percent, precision) = (code == '%', spec.precision.unwrap_or(6));
+    let magnitude = if percent { x.abs() * 100.0 } else { x.abs() };
+    let head = sign(x.is_sign_negative() && !x.is_nan(), spec);
+    let taken = head.len() + usize::from(percent);
     let shown = match code.to_ascii_lowercase() {
-        'f' | 'e' => digits(Value::from(magnitude), spec, head, &fraction, code)?,
-        '%' => digits(Value::from(magnitude * 100.0), spec, &format!("{head}%"), &fraction, 'f')? + "%",
-        _ if !x.is_finite() => digits(Value::from(magnitude), spec, head, "", code)?,
-        _ if spec.kind.is_none() && spec.precision.is_none() => engine_digits("{}", Value::from(magnitude))?,
+        _ if !magnitude.is_finite() => digits(Value::from(magnitude), spec, taken, None, 'f')?,
+        'f' | '%' => float_digits(magnitude, spec, taken, precision, 'f')?,
+        'e' => float_digits(magnitude, spec, taken, precision, 'e')?,
+        _ if spec.kind.is_none() && spec.precision.is_none() => float_text(magnitude),
         _ => general(magnitude, precision.max(1), spec)?,
     };
     let shown = if code.is_ascii_uppercase() { shown.to_uppercase() } else { shown };
-    Ok(aligned(head, &shown, spec, '>'))
+    Ok(aligned(head, &(shown + if percent { "%" } else { "" }), spec, '>'))
 }
 
 /// `%g`: significant digits, no zeros behind the point. Without a type a float stays one to the eye, `10.0`; the engine
@@ -147,7 +148,8 @@ fn general(x: f64, precision: usize, spec: &Spec) -> Outcome<String> {
         true => digits.trim_end_matches('0').trim_end_matches('.').to_string(),
         false => digits.to_string(),
     };
-    let scientific = engine_digits(&format!("{{:.{}e}}", precision - 1), Value::from(x))?;
+    let plain = Spec { group: spec.group, alternate: spec.alternate, ..Spec::default() };
+    let scientific = float_digits(x, &plain, 0, precision - 1, 'e')?;
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let power: i32 = exponent.parse().unwrap_or(0);
     let last = if spec.kind.is_none() { precision as i32 - 1 } else { precision as i32 };
@@ -155,20 +157,35 @@ fn general(x: f64, precision: usize, spec: &Spec) -> Outcome<String> {
         return Ok(format!("{}e{exponent}", trim(digits)));
     }
     let fraction = usize::try_from(precision as i32 - 1 - power).unwrap_or(0);
-    let group = spec.group.map(String::from).unwrap_or_default();
-    let plain = trim(&engine_digits(&format!("{{:{group}.{fraction}f}}"), Value::from(x))?);
-    Ok(if spec.kind.is_none() && !plain.contains('.') { plain + ".0" } else { plain })
+    let fixed = trim(&float_digits(x, &plain, 0, fraction, 'f')?);
+    Ok(if spec.kind.is_none() && !fixed.contains('.') { fixed + ".0" } else { fixed })
 }
 
-/// The digits of a number that is not negative. Zeros that fill the width, behind a head of its own, are part of them:
+/// The most digits that a double has behind its point, exactly written: those of the smallest one. The engine panics
+/// over more than 65534 in front of an exponent; what follows are zeros.
+const EXACT: usize = 1074;
+
+/// The digits of a finite float, `precision` of them behind the point, for the types `f` and `e`.
+fn float_digits(x: f64, spec: &Spec, taken: usize, precision: usize, kind: char) -> Outcome<String> {
+    let zeros = precision.saturating_sub(EXACT);
+    let mut shown = digits(Value::from(x), spec, taken.saturating_add(zeros), Some(precision.min(EXACT)), kind)?;
+    let end = shown.find('e').unwrap_or(shown.len());
+    shown.insert_str(end, &"0".repeat(zeros));
+    Ok(shown)
+}
+
+/// The digits of a number that is not negative. Zeros that fill the width, of which so much is taken, are part of them:
 /// they are grouped too.
-fn digits(value: Value, spec: &Spec, head: &str, fraction: &str, kind: char) -> Outcome<String> {
+fn digits(value: Value, spec: &Spec, taken: usize, precision: Option<usize>, kind: char) -> Outcome<String> {
     let zeros = match spec.zero && spec.align.is_none() {
-        true => format!("0{}", spec.width.saturating_sub(head.len())),
+        true => format!("0{}", spec.width.saturating_sub(taken)),
         false => String::new(),
     };
     let group = spec.group.map(String::from).unwrap_or_default();
-    let alternate = if spec.alternate && !fraction.is_empty() { "#" } else { "" };
+    let (alternate, fraction) = match precision {
+        Some(precision) => (if spec.alternate { "#" } else { "" }, format!(".{precision}")),
+        None => ("", String::new()),
+    };
     engine_digits(&format!("{{:{alternate}{zeros}{group}{fraction}{kind}}}"), value)
 }
 
