@@ -120,7 +120,10 @@ impl TextStream {
     fn push_text(&mut self, id: u32) -> Result<String> {
         let mut text = String::new();
         if !self.bytes.is_empty() {
-            self.context = std::mem::take(&mut self.run);
+            // Where text was returned for bytes before the unfinished ones, all of them are the context already.
+            if !self.run.is_empty() {
+                self.context = std::mem::take(&mut self.run);
+            }
             text = self.finish();
         }
         let before = self.tokenizer.decode(&self.context, self.skip_special)?;

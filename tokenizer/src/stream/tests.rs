@@ -85,6 +85,9 @@ fn byte_fallback_streams_whole_characters() {
     // Unfinished, at the end and in the middle.
     check_stream(&tokenizer, &[269, byte(0xe6), byte(0x97)]);
     check_stream(&tokenizer, &[byte(0xe6), byte(0x97), 269, byte(0xff), 269, byte(0x80), byte(0x80)]);
+    // A byte that makes those before it bad and is itself unfinished.
+    check_stream(&tokenizer, &[byte(0xe6), byte(0xe6), 269]);
+    check_stream(&tokenizer, &[269, byte(0xf0), byte(0x9f), byte(0xe6), 269, byte(0xe6), byte(0xe6), byte(0x97), 269]);
 }
 
 #[test]
