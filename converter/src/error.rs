@@ -1,7 +1,7 @@
 //! What can go wrong, all of it at once: a [`Problem`] says where, what was found, what was expected and what to do.
 
 use crate::families;
-use nanoserve_format::{Encoding, FormatError};
+use nanoserve_format::{Encoding, ErrorKind, FormatError};
 use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ pub type Result<T, E = ConvertError> = std::result::Result<T, E>;
 
 /// Why there is no new file. Whatever was under its name before is still there.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConvertError {
     /// The input is wrong: everything that is, in one report.
     #[error("{}", list(.0))]
@@ -37,6 +38,18 @@ pub enum ConvertError {
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
+impl ConvertError {
+    /// Whether the input, or the machine, is at fault, or nothing: somebody asked to stop.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ConvertError::Problems(_) | ConvertError::Compared { .. } => ErrorKind::Input,
+            ConvertError::Cancelled => ErrorKind::Cancelled,
+            // The input was checked before: what fails now is the place to write to, or the machine's arithmetic.
+            ConvertError::Write(_) | ConvertError::LastStep(_) | ConvertError::Threads(_) => ErrorKind::Machine,
+        }
+    }
+}
+
 fn list(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     lines.join("\n")
@@ -44,6 +57,7 @@ fn list(problems: &[Problem]) -> String {
 
 /// One thing that is wrong with the input.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Problem {
     /// The file it is in, by its name in the folder.
     pub file: String,
@@ -66,6 +80,7 @@ impl fmt::Display for Problem {
 
 /// The ways an input is wrong.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum What {
     /// SOURCE is not a folder.
     #[error("is {got}, expected a checkpoint folder")]
@@ -280,10 +295,7 @@ impl What {
             What::FileMissing { .. } => "download the whole checkpoint: config.json, *.safetensors, tokenizer.json",
             What::Foreign { .. } => "most models on the Hub also come as safetensors; or save it so with transformers",
             What::OutputIsSource { .. } => "give the output another name",
-            What::Architecture { .. } => {
-                "nanoserve-convert --list shows what is supported, with some models of each class"
-            }
-            What::Quantized { .. } => "convert the original checkpoint; --dtype q8 quantizes it",
+            What::Quantized { .. } => "convert the original checkpoint",
             What::LfsPointer => "run `git lfs pull` in the folder",
             What::ShardLength { got, expected } if got < expected => "the download broke off: fetch the file again",
             What::HeaderLength { .. } | What::ShardMissing => "the download broke off: fetch the file again",
@@ -291,7 +303,6 @@ impl What {
             What::HeadMissing => "if the model's head is its embedding, set tie_word_embeddings to true",
             What::TensorUnknown => "config.json is of another model, or the model has parts that are not supported",
             What::NotFinite { .. } => "the checkpoint is damaged, or its training diverged",
-            What::OutOfRange { .. } => "--dtype f32 keeps every value",
             What::TokenId { .. } => "the file is of another model than config.json",
             What::Shape { guess, .. } if !guess.is_empty() => guess,
             _ => return None,

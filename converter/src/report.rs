@@ -88,6 +88,7 @@ pub struct TensorSnr {
 
 /// Something odd that stops nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Warning {
     /// There is no tokenizer.json.
     NoTokenizer {
@@ -137,7 +138,7 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Warning::NoTokenizer { has_model } => {
-                f.write_str("no tokenizer.json: the file will run on --ids only")?;
+                f.write_str("no tokenizer.json: the file will run on token ids only")?;
                 let hint = " (tokenizer.model is not read; load and save it with transformers to get tokenizer.json)";
                 if *has_model { f.write_str(hint) } else { Ok(()) }
             }
@@ -159,7 +160,7 @@ impl fmt::Display for Warning {
             Warning::IndexIgnored => f.write_str("model.safetensors is read, the index beside it is not"),
             Warning::NoEos => f.write_str("no eos_token_id: generation will not end by itself"),
             Warning::NoDefaultTemplate { names } => {
-                write!(f, "chat templates {}, but none is named default: chat needs --chat-template", names.join(", "))
+                write!(f, "chat templates {}, but none is named default: chat needs to be told which", names.join(", "))
             }
             Warning::LongLicence { name, most } => write!(f, "{name} has more than {most} bytes and is not kept"),
             Warning::VocabularyDiffers { text } => {

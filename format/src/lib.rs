@@ -57,7 +57,7 @@ pub mod vocab;
 mod writer;
 
 pub use encoding::{Encoding, PANEL_ROWS, Shape, padded_rows};
-pub use error::{FormatError, Result};
+pub use error::{ErrorKind, FileAction, FormatError, Result};
 pub use golden::{Golden, GoldenRow, GoldenRun, TOP, TokenizerVector, TokenizerVectors};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use keys::{KeyError, PublicKey, SecretKey};

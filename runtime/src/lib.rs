@@ -45,7 +45,9 @@ pub mod tokenizer;
 
 pub use backend::KvType;
 pub use engine::session::{Engine, EngineOptions, Session};
-pub use error::{DeviceError, GrammarError, Limit, PromptCacheError, Result, RuntimeError, SamplingError, StopError};
+pub use error::{
+    DeviceError, GrammarError, Limit, MemoryUse, PromptCacheError, Result, RuntimeError, SamplingError, StopError,
+};
 pub use generate::sampler::SamplingOptions;
 pub use generate::{GenerateOptions, Generation, StopReason, Timings};
 pub use tokenizer::Tokenizer;

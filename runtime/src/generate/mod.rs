@@ -91,6 +91,7 @@ impl GenerateOptions {
 
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopReason {
     /// An end token was chosen.
     Eos,
