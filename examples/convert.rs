@@ -10,8 +10,7 @@ use std::sync::atomic::AtomicBool;
 /// Converts with 8 bits a weight, and 16 for the embedding and the head; how many tensors the file has.
 pub fn run(source: &str, output: &str) -> Result<usize, Box<dyn Error>> {
     let recipe = Recipe::uniform(Encoding::Q8).with(Role::Embedding, Encoding::F16).with(Role::Head, Encoding::F16);
-    let (source, output) = (source.into(), output.into());
-    let options = Options { source, output, recipe, threads: None, sha256: false, dry_run: false };
+    let options = Options::new(source, output, recipe);
     // The second argument sees the progress, setting the third stops the conversion.
     let report = convert(&options, &(), &AtomicBool::new(false))?;
     println!("{} tensors, {:.2} bits a weight, {} bytes", report.tensors, report.bits_per_weight, report.bytes);

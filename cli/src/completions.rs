@@ -67,7 +67,7 @@ mod tests {
             for program in ["nanoserve", "nanoserve-convert", "nanoserve-run", "nanoserve-inspect", "nanoserve-bench"] {
                 let line = format!("{how}{program}");
                 assert!(
-                    text.lines().any(|l| l.trim_end() == line || l.contains(&format!("{line} "))),
+                    text.lines().any(|l| l.trim_end().ends_with(&line) || l.contains(&format!("{line} "))),
                     "{shell} {program}"
                 );
             }

@@ -1,14 +1,14 @@
 //! What every program says and how it ends: standard error, standard output, exit codes.
 
+use crate::hints;
 use crate::trust::Damaged;
 use anyhow::Result;
 use nanoserve_converter::ConvertError;
-use nanoserve_format::{FormatError, KeyError};
-use nanoserve_runtime::DeviceError;
+use nanoserve_format::{ErrorKind, FormatError, KeyError, RepairError};
 use nanoserve_runtime::RuntimeError;
 use nanoserve_template::TemplateError;
 use std::fmt::Display;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -61,61 +61,55 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
 }
 
 fn say(error: &anyhow::Error) {
-    match error.downcast_ref() {
-        Some(ConvertError::Problems(all)) => {
-            all.iter().for_each(|problem| tell(format_args!("error: {problem}")));
-            if all.len() > 1 {
-                tell(format_args!("{} problems; nothing was written", all.len()));
-            }
-        }
-        // Ours say what caused them: the outermost text is enough.
-        Some(other) => tell(format_args!("error: {other}")),
-        None if error.is::<RuntimeError>() => tell(format_args!("error: {error}")),
-        None => tell(format_args!("error: {error:#}")),
-    }
-    if let Some(ConvertError::Write(FormatError::Io { source, .. })) = error.downcast_ref()
-        && let Some(hint) = hint(source.kind())
-    {
-        tell(format_args!("  hint: {hint}"));
+    let Some(ConvertError::Problems(all)) = error.downcast_ref() else {
+        return tell(format_args!("error: {}", text(error)));
+    };
+    all.iter().for_each(|problem| tell(format_args!("error: {}", hints::problem(problem))));
+    if all.len() > 1 {
+        tell(format_args!("{} problems; nothing was written", all.len()));
     }
 }
 
-/// What to do about a file that cannot be written.
-fn hint(kind: ErrorKind) -> Option<&'static str> {
-    match kind {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("--dry-run says how much room the file takes"),
-        ErrorKind::FileTooLarge => Some("a limit on the size of files is set (ulimit -f), or the file system has one"),
-        _ => None,
+/// What an error says, and what can be done about it.
+pub fn text(error: &anyhow::Error) -> String {
+    // Ours say what caused them: the outermost text is enough.
+    if let Some(convert) = error.downcast_ref::<ConvertError>() {
+        format!("{error}{}", hints::convert(convert))
+    } else if let Some(runtime) = error.downcast_ref::<RuntimeError>() {
+        format!("{error}{}", hints::runtime(runtime))
+    } else {
+        format!("{error:#}")
     }
 }
 
+/// 1 is a check's answer or the machine's fault, 2 the input's.
 fn code(error: &anyhow::Error) -> u8 {
-    let reference = |e: &RuntimeError| matches!(e, RuntimeError::Reference { .. } | RuntimeError::TokenId { .. });
-    let runtime = |e: &RuntimeError| {
-        matches!(e, RuntimeError::Threads { .. } | RuntimeError::Allocation { .. })
-            || matches!(e, RuntimeError::Device(DeviceError::Call { .. } | DeviceError::LeftOut { .. }))
-            || matches!(e, RuntimeError::Format(FormatError::Io { action, .. }) if *action != "open")
-    };
-    let convert = |e: &ConvertError| match e {
-        ConvertError::Problems(_) | ConvertError::Compared { .. } => WRONG,
-        ConvertError::LastStep(e) if e.downcast_ref().is_some_and(reference) => WRONG,
-        ConvertError::Cancelled => INTERRUPTED,
+    match kind(error) {
+        ErrorKind::Input => WRONG,
+        ErrorKind::Cancelled => INTERRUPTED,
         _ => FAILED,
-    };
-    let key = |e: &KeyError| match e {
-        KeyError::Write { source, .. } => !matches!(source.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound),
-        other => matches!(other, KeyError::Random(_)),
-    };
-    let thread = |e: &TemplateError| matches!(e, TemplateError::Thread { .. });
-    if let Some(error) = error.downcast_ref() {
-        return convert(error);
     }
+}
+
+fn kind(error: &anyhow::Error) -> ErrorKind {
+    if let Some(error) = error.downcast_ref::<ConvertError>() {
+        return match error {
+            ConvertError::LastStep(cause) if cause.downcast_ref().is_some_and(of_reference) => ErrorKind::Input,
+            error => error.kind(),
+        };
+    }
+    let kind = error.downcast_ref().map(RuntimeError::kind);
+    let kind = kind.or_else(|| error.downcast_ref().map(KeyError::kind));
+    let kind = kind.or_else(|| error.downcast_ref().map(RepairError::kind));
     let failed = error.is::<Damaged>()
         || error.is::<MachineFailed>()
-        || error.downcast_ref().is_some_and(thread)
-        || error.downcast_ref().is_some_and(runtime)
-        || error.downcast_ref().is_some_and(key);
-    if failed { FAILED } else { WRONG }
+        || matches!(error.downcast_ref(), Some(TemplateError::Thread { .. }));
+    kind.unwrap_or(if failed { ErrorKind::Machine } else { ErrorKind::Input })
+}
+
+/// Whether the reference that a conversion was given does not fit, which its last step finds.
+fn of_reference(error: &RuntimeError) -> bool {
+    matches!(error, RuntimeError::Reference { .. } | RuntimeError::TokenId { .. })
 }
 
 /// Whoever read our output went away: no fault of ours; any other failed write is the machine's.

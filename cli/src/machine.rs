@@ -1,6 +1,7 @@
 //! Options of the machine, as several programs have them: where a model runs, and how.
 
 use crate::console::{in_file, tell};
+use crate::hints;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use nanoserve_format::NsvFile;
@@ -63,7 +64,7 @@ impl Where {
         let options = EngineOptions { overlap: self.overlap, ..options.clone() };
         let (engine, why) = Engine::open_on(path, &options, self.place()?).map_err(in_file(path))?;
         if let Some(why) = why {
-            tell(format_args!("running on the CPU: {why}"));
+            tell(format_args!("running on the CPU: {why}{}", hints::runtime(&why)));
         }
         Ok(engine)
     }

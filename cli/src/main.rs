@@ -6,6 +6,7 @@ mod bench;
 mod completions;
 mod console;
 mod convert;
+mod hints;
 mod inspect;
 mod machine;
 mod man;

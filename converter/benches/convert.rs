@@ -40,8 +40,7 @@ fn demo(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(bytes)).sample_size(10);
     for encoding in Encoding::ALL {
         let output = folder.path().join("demo.nsv");
-        let (threads, sha256, dry_run) = (None, false, false);
-        let options = Options { source: source.clone(), output, recipe: encoding.into(), threads, sha256, dry_run };
+        let options = Options::new(&source, output, encoding);
         group.bench_function(BenchmarkId::from_parameter(encoding), |b| {
             b.iter(|| convert(&options, &(), &AtomicBool::new(false)).expect("the demo converts"));
         });

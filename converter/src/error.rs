@@ -1,6 +1,6 @@
 //! What can go wrong, all of it at once: a [`Problem`] says where, what was found, what was expected and what to do.
 
-use nanoserve_format::{Encoding, FormatError};
+use nanoserve_format::{Encoding, ErrorKind, FormatError};
 use std::cell::RefCell;
 use std::fmt;
 
@@ -9,6 +9,7 @@ pub type Result<T, E = ConvertError> = std::result::Result<T, E>;
 
 /// Why there is no new file. Whatever was under its name before is still there.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConvertError {
     /// The input is wrong: everything that is, in one report.
     #[error("{}", list(.0))]
@@ -35,6 +36,18 @@ pub enum ConvertError {
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
+impl ConvertError {
+    /// Whether the input, or the machine, is at fault, or nothing: somebody asked to stop.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ConvertError::Problems(_) | ConvertError::Compared { .. } => ErrorKind::Input,
+            ConvertError::Cancelled => ErrorKind::Cancelled,
+            // The input was checked before: what fails now is the place to write to, or the machine's arithmetic.
+            ConvertError::Write(_) | ConvertError::LastStep(_) | ConvertError::Threads(_) => ErrorKind::Machine,
+        }
+    }
+}
+
 fn list(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     lines.join("\n")
@@ -42,6 +55,7 @@ fn list(problems: &[Problem]) -> String {
 
 /// One thing that is wrong with the input.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Problem {
     /// The file it is in, by its name in the source.
     pub file: String,
@@ -66,6 +80,7 @@ impl fmt::Display for Problem {
 
 /// The ways an input is wrong.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum What {
     /// SOURCE is not a folder.
     #[error("is {got}, expected a checkpoint folder")]
@@ -285,7 +300,6 @@ impl What {
         match self {
             What::OutputIsSource { .. } => Some("give the output another name"),
             What::NotFinite { .. } => Some("the checkpoint is damaged, or its training diverged"),
-            What::OutOfRange { .. } => Some("--dtype f32 keeps every value"),
             What::Shape { guess, .. } if !guess.is_empty() => Some(guess),
             _ => None,
         }

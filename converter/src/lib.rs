@@ -11,14 +11,7 @@
 //! use nanoserve_format::Encoding;
 //! use std::sync::atomic::AtomicBool;
 //!
-//! let options = Options {
-//!     source: "weights/demo".into(),
-//!     output: "demo.nsv".into(),
-//!     recipe: Encoding::Q8.into(),
-//!     threads: None,
-//!     sha256: false,
-//!     dry_run: false,
-//! };
+//! let options = Options::new("weights/demo", "demo.nsv", Encoding::Q8);
 //! let report = convert(&options, &(), &AtomicBool::new(false))?;
 //! println!("{} tensors, {:.2} bits a weight", report.tensors, report.bits_per_weight);
 //! # Ok::<(), nanoserve_converter::ConvertError>(())
@@ -63,8 +56,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use vocab::Compilation;
 
-/// What to convert, and how.
+/// What to convert, and how. More fields will come: start with [`Options::new`] and set what is to be otherwise.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The checkpoint folder.
     pub source: PathBuf,
@@ -78,6 +72,14 @@ pub struct Options {
     pub sha256: bool,
     /// Do everything, encoding and the reservation of disk space included, but leave no file.
     pub dry_run: bool,
+}
+
+impl Options {
+    /// A conversion on as many threads as the system says, which notes no SHA-256 and writes the file.
+    pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>, recipe: impl Into<Recipe>) -> Options {
+        let (source, output) = (source.into(), output.into());
+        Options { source, output, recipe: recipe.into(), threads: None, sha256: false, dry_run: false }
+    }
 }
 
 /// Converts a checkpoint. Setting `cancel` stops it within milliseconds, except in the last step, which always ends.

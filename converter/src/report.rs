@@ -88,6 +88,7 @@ pub struct TensorSnr {
 
 /// Something odd that does not stop a conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Warning {
     /// There is no tokenizer.
     NoTokenizer {
@@ -149,7 +150,7 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Warning::NoTokenizer { missing, hint } => {
-                write!(f, "no {missing}: the file will run on --ids only")?;
+                write!(f, "no {missing}: the file will run on token ids only")?;
                 if hint.is_empty() { Ok(()) } else { write!(f, " ({hint})") }
             }
             Warning::HeadKept { said, head } => {
@@ -170,7 +171,7 @@ impl fmt::Display for Warning {
             Warning::IndexIgnored { read } => write!(f, "{read} is read, the index beside it is not"),
             Warning::NoEos => f.write_str("no eos_token_id: generation will not end by itself"),
             Warning::NoDefaultTemplate { names } => {
-                write!(f, "chat templates {}, but none is named default: chat needs --chat-template", names.join(", "))
+                write!(f, "chat templates {}, but none is named default: chat needs to be told which", names.join(", "))
             }
             Warning::LongLicence { name, most } => write!(f, "{name} has more than {most} bytes and is not kept"),
             Warning::VocabularyDiffers { text } => {

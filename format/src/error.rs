@@ -2,21 +2,80 @@
 
 use crate::encoding::{Encoding, Shape};
 use crate::header::SectionKind;
+use std::fmt;
 use std::path::PathBuf;
+
+/// What an error comes from: what a caller wants to know to go on, or to choose an exit code.
+///
+/// All crates of nanoserve share it: each of their errors has a `kind()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// From what was given: a file, an option, a text. Tried again as it is, it fails again.
+    Input,
+    /// From the machine: a full disk, threads or memory that the system refuses, a GPU that fails.
+    Machine,
+    /// From nothing: somebody asked to stop.
+    Cancelled,
+}
+
+/// What was tried with a file when the system failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileAction {
+    /// To open one that should be there.
+    Open,
+    /// To make a new one.
+    Create,
+    /// To read it.
+    Read,
+    /// To map it into memory.
+    Map,
+    /// To keep it in memory.
+    Lock,
+    /// To copy it, into memory or beside itself.
+    Copy,
+    /// To take room for it on the disk.
+    Reserve,
+    /// To write it.
+    Write,
+    /// To have it on the disk for sure.
+    Sync,
+    /// To put it in the place of another.
+    RenameTo,
+}
+
+impl fmt::Display for FileAction {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            FileAction::Open => "open",
+            FileAction::Create => "create",
+            FileAction::Read => "read",
+            FileAction::Map => "map",
+            FileAction::Lock => "lock in memory",
+            FileAction::Copy => "copy",
+            FileAction::Reserve => "reserve space for",
+            FileAction::Write => "write",
+            FileAction::Sync => "sync",
+            FileAction::RenameTo => "rename to",
+        })
+    }
+}
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = FormatError> = std::result::Result<T, E>;
 
 /// What is wrong with a file: where, what was found, what was expected.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FormatError {
     /// The operating system failed.
     #[error("{path}: cannot {action}: {source}")]
     Io {
         /// The file at hand.
         path: PathBuf,
-        /// What was tried, as a verb.
-        action: &'static str,
+        /// What was tried.
+        action: FileAction,
         /// The system's answer.
         source: std::io::Error,
     },
@@ -263,4 +322,57 @@ pub enum FormatError {
         /// What happened.
         what: &'static str,
     },
+}
+
+impl FormatError {
+    /// Whether the file, or the machine, is at fault.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            // A file that is not there, or that may not be read, is the wrong one.
+            FormatError::Io { action: FileAction::Open, .. } => ErrorKind::Input,
+            FormatError::Io { .. } => ErrorKind::Machine,
+            _ => ErrorKind::Input,
+        }
+    }
+
+    /// How many variants [`parse`](crate::parse) can return.
+    #[doc(hidden)]
+    pub const OF_PARSE: usize = 27;
+
+    /// The variant's name, and whether [`parse`](crate::parse) can return it. For the tests, which hold a bad file for each
+    /// variant: only here can a match be complete, so that a new variant does not compile until it is counted.
+    #[doc(hidden)]
+    pub fn variant(&self) -> (&'static str, bool) {
+        match self {
+            FormatError::Magic { .. } => ("Magic", true),
+            FormatError::Version { .. } => ("Version", true),
+            FormatError::Features { .. } => ("Features", true),
+            FormatError::FileLength { .. } => ("FileLength", true),
+            FormatError::HeaderLength { .. } => ("HeaderLength", true),
+            FormatError::HeaderHash { .. } => ("HeaderHash", true),
+            FormatError::Reserved { .. } => ("Reserved", true),
+            FormatError::SignatureScheme { .. } => ("SignatureScheme", true),
+            FormatError::SectionTable { .. } => ("SectionTable", true),
+            FormatError::SectionUnknown { .. } => ("SectionUnknown", true),
+            FormatError::SectionOrder { .. } => ("SectionOrder", true),
+            FormatError::SectionBounds { .. } => ("SectionBounds", true),
+            FormatError::SectionMissing { .. } => ("SectionMissing", true),
+            FormatError::SectionHash { .. } => ("SectionHash", true),
+            FormatError::SectionText { .. } => ("SectionText", true),
+            FormatError::Spec { .. } => ("Spec", true),
+            FormatError::Directory { .. } => ("Directory", true),
+            FormatError::TensorCount { .. } => ("TensorCount", true),
+            FormatError::TensorName { .. } => ("TensorName", true),
+            FormatError::TensorShape { .. } => ("TensorShape", true),
+            FormatError::TensorEncoding { .. } => ("TensorEncoding", true),
+            FormatError::VectorEncoding { .. } => ("VectorEncoding", true),
+            FormatError::TensorStorage { .. } => ("TensorStorage", true),
+            FormatError::TensorLength { .. } => ("TensorLength", true),
+            FormatError::TensorBounds { .. } => ("TensorBounds", true),
+            FormatError::TensorAlignment { .. } => ("TensorAlignment", true),
+            FormatError::Alias { .. } => ("Alias", true),
+            FormatError::Io { .. } => ("Io", false),
+            FormatError::Unwritten { .. } => ("Unwritten", false),
+        }
+    }
 }

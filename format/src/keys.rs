@@ -3,6 +3,7 @@
 //! A key file is PEM as `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` write it (a fixed prefix and 32
 //! bytes, RFC 8410), or the 32 bytes as 64 hex digits.
 
+use crate::error::ErrorKind;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -21,6 +22,7 @@ const MAX_FILE_BYTES: u64 = 1 << 16;
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyError {
     /// A key file cannot be read.
     #[error("cannot read the key {path}: {source}")]
@@ -51,6 +53,21 @@ pub enum KeyError {
     /// The system has no random numbers to make a key of.
     #[error("cannot make a key: {0}")]
     Random(getrandom::Error),
+}
+
+impl KeyError {
+    /// Whether the key, or the machine, is at fault.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            // A file that is there already is never overwritten; where the folder is not there, the name is wrong.
+            KeyError::Write { source, .. } => match source.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => ErrorKind::Input,
+                _ => ErrorKind::Machine,
+            },
+            KeyError::Random(_) => ErrorKind::Machine,
+            KeyError::Read { .. } | KeyError::Form { .. } => ErrorKind::Input,
+        }
+    }
 }
 
 /// A public key, as it is in a file's preamble: any 32 bytes. [`PublicKey::read`] returns only valid ones.

@@ -60,7 +60,7 @@ pub mod tree;
 mod writer;
 
 pub use encoding::{Encoding, EncodingSet, INPUT_BLOCK, InputForm, PANEL_ROWS, Shape, padded_rows};
-pub use error::{FormatError, Result};
+pub use error::{ErrorKind, FileAction, FormatError, Result};
 pub use golden::{Golden, GoldenRow, GoldenRun, KEPT_LOGITS, TokenizerVector, TokenizerVectors};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use hex::hex;

@@ -1,6 +1,6 @@
 //! An open `.nsv` file, mapped, or copied on request. The only unsafe code is the mapping itself.
 
-use crate::error::{FormatError, Result};
+use crate::error::{FileAction, FormatError, Result};
 use crate::golden::{Golden, TokenizerVectors};
 use crate::header::SectionKind;
 use crate::meta::{GenerationDefaults, Provenance};
@@ -35,7 +35,7 @@ impl NsvFile {
     /// # Errors
     /// When it cannot be opened or mapped, or is not a valid `.nsv` file.
     pub fn open(path: impl AsRef<Path>) -> Result<NsvFile> {
-        Self::with(path.as_ref(), "map", map)
+        Self::with(path.as_ref(), FileAction::Map, map)
     }
 
     /// Copies a file into memory of its own, in huge pages if the system has them, and checks its structure.
@@ -46,7 +46,7 @@ impl NsvFile {
     /// # Errors
     /// When it cannot be opened or read, there is no memory for it, or it is not a valid `.nsv` file.
     pub fn open_copy(path: impl AsRef<Path>) -> Result<NsvFile> {
-        Self::with(path.as_ref(), "copy", copy)
+        Self::with(path.as_ref(), FileAction::Copy, copy)
     }
 
     /// Copies a file that is in memory already, and checks its structure. Its path is empty.
@@ -60,20 +60,21 @@ impl NsvFile {
             memory.copy_from_slice(bytes);
             memory.make_read_only()
         };
-        let map = copy().map_err(|source| FormatError::Io { path: PathBuf::new(), action: "copy", source })?;
+        let map =
+            copy().map_err(|source| FormatError::Io { path: PathBuf::new(), action: FileAction::Copy, source })?;
         Ok(NsvFile { path: PathBuf::new(), map, layout })
     }
 
-    fn with(path: &Path, action: &'static str, bytes: fn(&File) -> io::Result<Mmap>) -> Result<NsvFile> {
+    fn with(path: &Path, action: FileAction, bytes: fn(&File) -> io::Result<Mmap>) -> Result<NsvFile> {
         let path = path.to_path_buf();
         let failed = |action| {
             let path = path.clone();
             move |source| FormatError::Io { path, action, source }
         };
-        let file = File::open(&path).map_err(failed("open"))?;
-        if file.metadata().map_err(failed("read"))?.is_dir() {
+        let file = File::open(&path).map_err(failed(FileAction::Open))?;
+        if file.metadata().map_err(failed(FileAction::Read))?.is_dir() {
             let source = std::io::ErrorKind::IsADirectory.into();
-            return Err(FormatError::Io { path, action: "open", source });
+            return Err(FormatError::Io { path, action: FileAction::Open, source });
         }
         let map = bytes(&file).map_err(failed(action))?;
         let layout = parse(&map)?;
@@ -112,7 +113,7 @@ impl NsvFile {
         let locked = self.map.lock();
         #[cfg(not(unix))]
         let locked = Err(io::ErrorKind::Unsupported.into());
-        locked.map_err(|source| FormatError::Io { path: self.path.clone(), action: "lock in memory", source })
+        locked.map_err(|source| FormatError::Io { path: self.path.clone(), action: FileAction::Lock, source })
     }
 
     /// Every byte of the file.

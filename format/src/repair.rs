@@ -10,7 +10,7 @@
 //! The expected hashes come from the copy's header, which its root covers. The result is written beside the file and
 //! renamed over it.
 
-use crate::error::{FormatError, Result};
+use crate::error::{ErrorKind, FileAction, FormatError, Result};
 use crate::header::{Hash, SectionKind};
 use crate::hex::hex;
 use crate::map::{NsvFile, map};
@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a file was not repaired; it is as it was.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RepairError {
     /// A file cannot be read or written, or the copy is no good file.
     #[error(transparent)]
@@ -54,6 +55,17 @@ pub enum RepairError {
     /// Both are damaged in the same place.
     #[error("both files are damaged in {}: a third copy is needed", list(.0))]
     Nowhere(Vec<Damage>),
+}
+
+impl RepairError {
+    /// What is at fault: two files that cannot be one, or what kept both of them.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            RepairError::Format(e) => e.kind(),
+            RepairError::Nowhere(_) => ErrorKind::Machine,
+            RepairError::Another { .. } | RepairError::Unlike { .. } => ErrorKind::Input,
+        }
+    }
 }
 
 fn list(damage: &[Damage]) -> String {
@@ -140,10 +152,10 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
     let failed = |action| move |source| FormatError::Io { path: bad.to_path_buf(), action, source };
     let copy = NsvFile::open(good)?;
     let layout = copy.layout();
-    let file = File::open(bad).map_err(failed("open"))?;
+    let file = File::open(bad).map_err(failed(FileAction::Open))?;
     // An empty file cannot be mapped.
-    let empty = file.metadata().map_err(failed("read"))?.len() == 0;
-    let mapped = if empty { None } else { Some(map(&file).map_err(failed("map"))?) };
+    let empty = file.metadata().map_err(failed(FileAction::Read))?.len() == 0;
+    let mapped = if empty { None } else { Some(map(&file).map_err(failed(FileAction::Map))?) };
     let bytes: &[u8] = mapped.as_deref().unwrap_or_default();
     let sound = parse(bytes).ok();
     if let Some(other) = sound.as_ref().filter(|other| other.root != layout.root) {
@@ -204,19 +216,20 @@ fn write(bad: &Path, header: &[u8], taken: &[Damage], copy: &NsvFile) -> Result<
         move |source| FormatError::Io { path, action, source }
     };
     let file = temp.as_file();
-    let mode = fs::metadata(&path).map_err(failed("read"))?.permissions();
-    io::copy(&mut File::open(&path).map_err(failed("open"))?, &mut &*file).map_err(failed("copy"))?;
-    file.set_len(copy.layout().file_len).map_err(failed("write"))?;
-    file.write_all_at(header, 0).map_err(failed("write"))?;
+    let mode = fs::metadata(&path).map_err(failed(FileAction::Read))?.permissions();
+    io::copy(&mut File::open(&path).map_err(failed(FileAction::Open))?, &mut &*file)
+        .map_err(failed(FileAction::Copy))?;
+    file.set_len(copy.layout().file_len).map_err(failed(FileAction::Write))?;
+    file.write_all_at(header, 0).map_err(failed(FileAction::Write))?;
     for part in taken.iter().filter(|part| part.range.start >= header.len()) {
         // Padding is known to be zero even if neither file has it so.
         let zeros = vec![0; if part.what == "padding" { part.range.len() } else { 0 }];
         let bytes = if zeros.is_empty() { &copy.bytes()[part.range.clone()] } else { &zeros };
-        file.write_all_at(bytes, part.range.start as u64).map_err(failed("write"))?;
+        file.write_all_at(bytes, part.range.start as u64).map_err(failed(FileAction::Write))?;
     }
-    file.set_permissions(mode).map_err(failed("write"))?;
-    file.sync_all().map_err(failed("sync"))?;
-    temp.persist(&path).map_err(|e| failed("rename to")(e.error))?;
+    file.set_permissions(mode).map_err(failed(FileAction::Write))?;
+    file.sync_all().map_err(failed(FileAction::Sync))?;
+    temp.persist(&path).map_err(|e| failed(FileAction::RenameTo)(e.error))?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Replaces small files atomically, as a [`Writer`](crate::Writer) does with a model.
 
-use crate::error::{FormatError, Result};
+use crate::error::{FileAction, FormatError, Result};
 use crate::writer::temporary_sibling;
 use std::io::Write;
 use std::path::Path;
@@ -12,8 +12,8 @@ use std::path::Path;
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
     let (real, mut temp) = temporary_sibling(path)?;
-    temp.write_all(bytes).and_then(|()| temp.as_file().sync_all()).map_err(failed("write"))?;
-    temp.persist(real).map_err(|e| failed("rename to")(e.error))?;
+    temp.write_all(bytes).and_then(|()| temp.as_file().sync_all()).map_err(failed(FileAction::Write))?;
+    temp.persist(real).map_err(|e| failed(FileAction::RenameTo)(e.error))?;
     Ok(())
 }
 

@@ -4,14 +4,14 @@
 //! byte, but only once the bytes are checked against the hashes: to rely on a signer, call
 //! [`NsvFile::check`](crate::NsvFile::check) too.
 
-use crate::error::{FormatError, Result};
+use crate::error::{FileAction, FormatError, Result};
 use crate::header::{Hash, PREAMBLE_BYTES};
 use crate::hex::hex;
 use crate::keys::{PublicKey, SecretKey};
 use crate::reader::Layout;
 use byteorder::{ByteOrder, LittleEndian as LE};
 use std::fs::OpenOptions;
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -30,6 +30,7 @@ const BYTES: Range<usize> = 40..104;
 
 /// Why a file is not what somebody signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SignatureError {
     /// There is no signature.
     #[error("the file is not signed, expected a signature of {expected}")]
@@ -115,14 +116,15 @@ impl Signature {
     pub fn write(&self, path: &Path, root: &Hash) -> Result<()> {
         let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
         let opened = OpenOptions::new().read(true).write(true).open(path);
-        let file = opened.map_err(|e| failed(if e.kind() == ErrorKind::NotFound { "open" } else { "write" })(e))?;
+        let tried = |e: &Error| if e.kind() == ErrorKind::NotFound { FileAction::Open } else { FileAction::Write };
+        let file = opened.map_err(|e| failed(tried(&e))(e))?;
         let mut got = [0; 32];
-        file.read_exact_at(&mut got, 32).map_err(failed("read"))?;
+        file.read_exact_at(&mut got, 32).map_err(failed(FileAction::Read))?;
         if got != *root {
             return Err(FormatError::HeaderHash { got: hex(&got), expected: hex(root) });
         }
-        file.write_all_at(&self.encode(), SIGNATURE_PLACE.start as u64).map_err(failed("write"))?;
-        file.sync_all().map_err(failed("sync"))
+        file.write_all_at(&self.encode(), SIGNATURE_PLACE.start as u64).map_err(failed(FileAction::Write))?;
+        file.sync_all().map_err(failed(FileAction::Sync))
     }
 }
 

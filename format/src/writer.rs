@@ -9,7 +9,7 @@
 //! ```
 
 use crate::encoding::{Encoding, Shape};
-use crate::error::{FormatError, Result};
+use crate::error::{FileAction, FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
 use crate::recipe::Recipe;
 use crate::schema::{self, Role};
@@ -181,7 +181,7 @@ impl Writer {
         writer.reserve(writer.file_len() + later)?;
         let direct = (writer.file_len() > DIRECT_BYTES).then_some(writer.temp.path());
         let stream = writer.temp.as_file().try_clone().and_then(|file| Stream::new(file, direct, data));
-        writer.stream = Some(stream.map_err(writer.failed("write"))?);
+        writer.stream = Some(stream.map_err(writer.failed(FileAction::Write))?);
         Ok(writer)
     }
 
@@ -223,12 +223,12 @@ impl Writer {
             Ok(()) => return Ok(()),
             // Not every file system can reserve space: there a full disk shows at the write.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-            Err(e) => return Err(self.failed("reserve space for")(e.into())),
+            Err(e) => return Err(self.failed(FileAction::Reserve)(e.into())),
         }
-        file.set_len(bytes).map_err(self.failed("reserve space for"))
+        file.set_len(bytes).map_err(self.failed(FileAction::Reserve))
     }
 
-    fn failed(&self, action: &'static str) -> impl Fn(std::io::Error) -> FormatError + use<> {
+    fn failed(&self, action: FileAction) -> impl Fn(std::io::Error) -> FormatError + use<> {
         let path = self.path.clone();
         move |source| FormatError::Io { path: path.clone(), action, source }
     }
@@ -251,7 +251,7 @@ impl Writer {
         if self.stored().get(self.written) != Some(&index) {
             return Err(unwritten("written out of its turn, or twice").into());
         }
-        let failed = self.failed("write");
+        let failed = self.failed(FileAction::Write);
         let stream = self.stream.as_mut().expect("it is there until all tensors are written");
         let pieces = self.shapes[index].0.pieces();
         let (hash, chunks) = stream.tensor((offset, pieces, len as usize / pieces), fill, |e| E::from(failed(e)))?;
@@ -271,8 +271,8 @@ impl Writer {
             return Err(FormatError::Unwritten { tensor: self.tensors[next].name.clone(), what: "not written" });
         }
         if let Some(stream) = self.stream.take() {
-            let (at, rest) = stream.finish().map_err(self.failed("write"))?;
-            self.temp.as_file().write_all_at(&rest, at).map_err(self.failed("write"))?;
+            let (at, rest) = stream.finish().map_err(self.failed(FileAction::Write))?;
+            self.temp.as_file().write_all_at(&rest, at).map_err(self.failed(FileAction::Write))?;
             if !self.chunks.is_empty() {
                 self.sections.insert(SectionKind::Chunks, self.chunks.as_flattened().to_vec());
             }
@@ -281,7 +281,7 @@ impl Writer {
         let (head, _) = section_offsets(&self.sections, true, head_end());
         let (tail, file_len) = section_offsets(&self.sections, false, self.tensors_end);
         let offsets = head.into_iter().chain(tail);
-        let (file, failed) = (self.temp.as_file(), self.failed("write"));
+        let (file, failed) = (self.temp.as_file(), self.failed(FileAction::Write));
         let mut table = Vec::with_capacity(self.sections.len());
         file.set_len(file_len).map_err(&failed)?;
         for ((kind, bytes), offset) in self.sections.iter().zip(offsets) {
@@ -300,8 +300,8 @@ impl Writer {
     /// When a tensor was not written or the system fails; a file that was there before stays.
     pub fn finish(mut self) -> Result<Summary> {
         let (_, summary) = self.seal()?;
-        self.temp.as_file().sync_all().map_err(self.failed("sync"))?;
-        let failed = self.failed("rename to");
+        self.temp.as_file().sync_all().map_err(self.failed(FileAction::Sync))?;
+        let failed = self.failed(FileAction::RenameTo);
         self.temp.persist(&self.path).map_err(|e| failed(e.error))?;
         // Sync the folder too, so that the new name lasts. Some file systems cannot, which does no harm.
         if let Some(Ok(folder)) = self.path.parent().map(File::open) {
@@ -335,17 +335,17 @@ pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)>
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     if fs::metadata(&path).is_ok_and(|m| !m.is_file()) {
         let source = std::io::Error::other("it exists and is not a regular file");
-        return Err(FormatError::Io { path, action: "write", source });
+        return Err(FormatError::Io { path, action: FileAction::Write, source });
     }
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
-        return Err(failed("create")(std::io::Error::other("it needs a file name in UTF-8")));
+        return Err(failed(FileAction::Create)(std::io::Error::other("it needs a file name in UTF-8")));
     };
     let folder = match path.parent() {
         Some(p) if p != Path::new("") => p,
         _ => Path::new("."),
     };
     let (prefix, suffix) = (format!(".{name}."), ".partial");
-    for entry in fs::read_dir(folder).map_err(failed("create"))?.flatten() {
+    for entry in fs::read_dir(folder).map_err(failed(FileAction::Create))?.flatten() {
         let stale = entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix) && n.ends_with(suffix));
         if stale && File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok()) {
             let _ = fs::remove_file(entry.path());
@@ -357,7 +357,7 @@ pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)>
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)
         // The error's own text repeats the temporary name, which means nothing to the user.
-        .map_err(|e| failed("create")(e.kind().into()))?;
+        .map_err(|e| failed(FileAction::Create)(e.kind().into()))?;
     let _ = temp.as_file().try_lock();
     Ok((path, temp))
 }

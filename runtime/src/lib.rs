@@ -35,7 +35,9 @@
 // The inner circle: what a program builds on. It changes with a version number.
 pub use backend::KvType;
 pub use engine::{Engine, EngineOptions, Logits, Sequence, Session, Span, Wants};
-pub use error::{DeviceError, GrammarError, Limit, PromptCacheError, Result, RuntimeError, SamplingError, StopError};
+pub use error::{
+    DeviceError, GrammarError, Limit, MemoryUse, PromptCacheError, Result, RuntimeError, SamplingError, StopError,
+};
 pub use generate::sampler::SamplingOptions;
 pub use generate::{Answer, GenerateOptions, Generation, StopReason, Timings};
 pub use nanoserve_tokenizer::{TextStream, Tokenizer, TokenizerError};

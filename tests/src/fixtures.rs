@@ -69,14 +69,8 @@ pub fn convert(source: &Path, encoding: Encoding, output: &Path) -> Report {
 /// # Panics
 /// When the conversion fails.
 pub fn convert_with(source: &Path, encoding: Encoding, output: &Path, threads: Option<usize>) -> Report {
-    let options = Options {
-        source: source.into(),
-        output: output.into(),
-        recipe: encoding.into(),
-        threads,
-        sha256: false,
-        dry_run: false,
-    };
+    let mut options = Options::new(source, output, encoding);
+    options.threads = threads;
     let converted = nanoserve_converter::convert(&options, &(), &AtomicBool::new(false));
     converted.unwrap_or_else(|e| panic!("{}: {e}", source.display()))
 }

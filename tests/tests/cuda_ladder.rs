@@ -251,9 +251,7 @@ fn running_ahead_changes_nothing() {
 /// A file that holds golden vectors, as nanoserve-convert makes it.
 fn with_golden(fixture: &Fixture, encoding: Encoding, folder: &Path) -> PathBuf {
     let output = folder.join(format!("{}-{encoding}-golden.nsv", fixture.name));
-    let (source, threads) = (fixture.path.clone(), None);
-    let options =
-        Options { source, output: output.clone(), recipe: encoding.into(), threads, sha256: false, dry_run: false };
+    let options = Options::new(&fixture.path, &output, encoding);
     let last: LastStep = &|path| Ok(vec![(SectionKind::Golden, golden(&Arc::new(NsvFile::open(path)?), None)?)]);
     convert_with(&options, &(), &AtomicBool::new(false), Some(last)).unwrap();
     output

@@ -127,44 +127,6 @@ fn the_document_and_the_writer_agree() {
     }
 }
 
-/// The variant's name, and whether [`parse`] can return it. A new variant does not compile until it is here.
-fn variant(error: &FormatError) -> (&'static str, bool) {
-    match error {
-        FormatError::Magic { .. } => ("Magic", true),
-        FormatError::Version { .. } => ("Version", true),
-        FormatError::Features { .. } => ("Features", true),
-        FormatError::FileLength { .. } => ("FileLength", true),
-        FormatError::HeaderLength { .. } => ("HeaderLength", true),
-        FormatError::HeaderHash { .. } => ("HeaderHash", true),
-        FormatError::Reserved { .. } => ("Reserved", true),
-        FormatError::SignatureScheme { .. } => ("SignatureScheme", true),
-        FormatError::SectionTable { .. } => ("SectionTable", true),
-        FormatError::SectionUnknown { .. } => ("SectionUnknown", true),
-        FormatError::SectionOrder { .. } => ("SectionOrder", true),
-        FormatError::SectionBounds { .. } => ("SectionBounds", true),
-        FormatError::SectionMissing { .. } => ("SectionMissing", true),
-        FormatError::SectionHash { .. } => ("SectionHash", true),
-        FormatError::SectionText { .. } => ("SectionText", true),
-        FormatError::Spec { .. } => ("Spec", true),
-        FormatError::Directory { .. } => ("Directory", true),
-        FormatError::TensorCount { .. } => ("TensorCount", true),
-        FormatError::TensorName { .. } => ("TensorName", true),
-        FormatError::TensorShape { .. } => ("TensorShape", true),
-        FormatError::TensorEncoding { .. } => ("TensorEncoding", true),
-        FormatError::VectorEncoding { .. } => ("VectorEncoding", true),
-        FormatError::TensorStorage { .. } => ("TensorStorage", true),
-        FormatError::TensorLength { .. } => ("TensorLength", true),
-        FormatError::TensorBounds { .. } => ("TensorBounds", true),
-        FormatError::TensorAlignment { .. } => ("TensorAlignment", true),
-        FormatError::Alias { .. } => ("Alias", true),
-        FormatError::Io { .. } => ("Io", false),
-        FormatError::Unwritten { .. } => ("Unwritten", false),
-    }
-}
-
-/// How many variants of [`variant`] the parser can return.
-const PARSER_VARIANTS: usize = 27;
-
 /// Bad files by the variant that refuses them: preamble and section table.
 fn bad_headers(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
     let file = good.file();
@@ -304,19 +266,23 @@ fn each_bad_file_is_refused_by_its_variant() {
     let mut seen = BTreeSet::new();
     for (i, (expected, file)) in bad_headers(&good).into_iter().chain(bad_contents(&good)).enumerate() {
         let error = parse(&file).expect_err(&format!("bad file {i}, {expected}, was taken"));
-        let (name, from_parser) = variant(&error);
+        let (name, from_parser) = error.variant();
         assert_eq!(name, expected, "bad file {i}: {error}");
         assert!(from_parser && !error.to_string().is_empty());
         seen.insert(name);
     }
-    assert_eq!(seen.len(), PARSER_VARIANTS, "variants without a bad file: only {seen:?}");
+    assert_eq!(seen.len(), FormatError::OF_PARSE, "variants without a bad file: only {seen:?}");
 }
 
 #[test]
 fn a_missing_file_and_a_folder_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().join("none.nsv"), folder.path().to_path_buf()] {
-        assert!(matches!(NsvFile::open(&path), Err(FormatError::Io { action: "open", .. })), "{}", path.display());
+        assert!(
+            matches!(NsvFile::open(&path), Err(FormatError::Io { action: FileAction::Open, .. })),
+            "{}",
+            path.display()
+        );
     }
     let empty = folder.path().join("empty.nsv");
     fs::write(&empty, b"").unwrap();
@@ -550,7 +516,7 @@ fn check_names_whatever_is_damaged() {
     file[at] ^= 1;
     let names: Vec<String> = layout.damage(&file).into_iter().map(|d| d.what).collect();
     assert_eq!(names, ["tensor layers.0.mlp.up.weight", "section tokenizer"]);
-    let refused = layout.section(&file, SectionKind::Tokenizer).map_err(|e| variant(&e).0);
+    let refused = layout.section(&file, SectionKind::Tokenizer).map_err(|e| e.variant().0);
     assert_eq!(refused, Err("SectionHash"));
 }
 

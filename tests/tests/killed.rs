@@ -236,14 +236,8 @@ fn cancelled_at_any_step_it_leaves_what_was_there() {
     let cancelled = |at: u64, output: &Path| {
         let cancel = AtomicBool::new(false);
         let progress = StopAt { calls: AtomicU64::new(0), at, cancel: &cancel };
-        let options = Options {
-            source: scene.source(),
-            output: output.into(),
-            recipe: Encoding::Q8.into(),
-            threads: Some(2),
-            sha256: false,
-            dry_run: false,
-        };
+        let mut options = Options::new(scene.source(), output, Encoding::Q8);
+        options.threads = Some(2);
         let result = nanoserve_converter::convert(&options, &progress, &cancel);
         (result, progress.calls.load(Ordering::SeqCst))
     };

@@ -37,14 +37,7 @@ fn self_test(file: &Path, more: &[&str]) -> Run {
 /// Converts with a last step that spoils what the right one says.
 fn spoiled(folder: &TempDir, name: &str, spoil: &(dyn Fn(&mut Golden) + Sync)) -> PathBuf {
     let output = folder.path().join(name);
-    let options = Options {
-        source: demo(),
-        output: output.clone(),
-        recipe: Encoding::Q8.into(),
-        threads: None,
-        sha256: false,
-        dry_run: false,
-    };
+    let options = Options::new(demo(), &output, Encoding::Q8);
     let last: LastStep = &|path| {
         let mut golden = selftest::golden(&Arc::new(NsvFile::open(path)?), None)?;
         spoil(&mut golden);
@@ -162,14 +155,8 @@ fn a_reference_stands_beside_the_files_own_answers() {
 fn a_model_whose_answers_are_no_numbers_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("nan.nsv");
-    let options = Options {
-        source: demo(),
-        output: output.clone(),
-        recipe: Encoding::Q8.into(),
-        threads: Some(1),
-        sha256: false,
-        dry_run: false,
-    };
+    let mut options = Options::new(demo(), &output, Encoding::Q8);
+    options.threads = Some(1);
     let last: LastStep = &|_| Err("no numbers".into());
     let error = convert_with(&options, &(), &AtomicBool::new(false), Some(last)).unwrap_err();
     assert!(matches!(error, ConvertError::LastStep(_)));

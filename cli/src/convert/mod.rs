@@ -5,6 +5,7 @@ mod golden;
 mod told;
 
 use crate::console::{self, INTERRUPTED, MachineFailed};
+use crate::hints;
 use crate::programs::Program;
 use anyhow::Result;
 use bar::Bar;
@@ -133,14 +134,10 @@ fn run(args: &Arguments) -> Result<ExitCode> {
         }
     })
     .map_err(|e| MachineFailed(format!("cannot listen for Ctrl-C: {e}")))?;
-    let options = Options {
-        source: args.source().to_path_buf(),
-        output: args.out().to_path_buf(),
-        recipe: Encoding::from(args.dtype).into(),
-        threads: args.threads.map(usize::from),
-        sha256: args.sha256,
-        dry_run: args.dry_run,
-    };
+    let mut options = Options::new(args.source(), args.out(), Encoding::from(args.dtype));
+    options.threads = args.threads.map(usize::from);
+    options.sha256 = args.sha256;
+    options.dry_run = args.dry_run;
     let bar = Bar::new(args.quiet, args.dry_run || args.check);
     if args.check {
         let result = compare(&options, &bar, &cancel);
@@ -156,7 +153,7 @@ fn run(args: &Arguments) -> Result<ExitCode> {
     let report = result?;
     if !args.quiet {
         for warning in &report.warnings {
-            console::tell(format_args!("warning: {warning}"));
+            console::tell(format_args!("warning: {}", hints::warning(warning)));
         }
     }
     let text = match (args.json, args.quiet) {

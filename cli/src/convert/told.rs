@@ -1,6 +1,7 @@
 //! What is told of a conversion when it is done: for the eye, and as one object for programs.
 
 use super::Arguments;
+use crate::hints;
 use nanoserve_converter::{Comparison, Report};
 
 /// One line for the eye, or two.
@@ -33,7 +34,7 @@ fn size(bytes: u64) -> String {
 pub fn json(report: &Report) -> String {
     let root = report.root.map(|hash| nanoserve_format::hex(&hash));
     let worst = report.worst_snr.as_ref().map(|w| serde_json::json!({"tensor": w.tensor, "db": w.db}));
-    let warnings: Vec<String> = report.warnings.iter().map(ToString::to_string).collect();
+    let warnings: Vec<String> = report.warnings.iter().map(hints::warning).collect();
     serde_json::json!({
         "file": report.file.display().to_string(),
         "bytes": report.bytes,

@@ -34,10 +34,6 @@ pub fn run(a: &Repair) -> Result<ExitCode> {
     let Repaired { taken, parts, root } = match repair(&a.bad, &a.from) {
         Ok(repaired) => repaired,
         Err(RepairError::Format(e)) => return Err(RuntimeError::from(e).into()),
-        Err(e @ RepairError::Nowhere(_)) => {
-            console::tell(format_args!("error: {e}"));
-            return Ok(ExitCode::FAILURE);
-        }
         Err(e) => return Err(e.into()),
     };
     let (count, bad) = (taken.len(), a.bad.display());

@@ -36,10 +36,10 @@ pub enum KvType {
 }
 
 impl KvType {
-    /// Every type, by the name the command line uses.
+    /// Every type by its name.
     pub const ALL: [(&str, KvType); 2] = [("f32", KvType::F32), ("f16", KvType::F16)];
 
-    /// Its name on the command line.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             KvType::F32 => "f32",

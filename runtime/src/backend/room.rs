@@ -11,7 +11,7 @@
 //!
 //! Only what cannot be given is refused, not what would be slow. Where none of these is told (not Linux), nothing is.
 
-use crate::error::{Limit, Result, RuntimeError};
+use crate::error::{Limit, MemoryUse, Result, RuntimeError};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -115,10 +115,10 @@ fn control_groups(root: &Path, swap: u64) -> Vec<u64> {
 }
 
 /// Ok where so many bytes can be had.
-pub(crate) fn admit(need: u128, room: Option<Room>, what: impl FnOnce() -> String, advice: &'static str) -> Result<()> {
+pub(crate) fn admit(need: u128, room: Option<Room>, what: impl FnOnce() -> MemoryUse) -> Result<()> {
     match room {
         Some(Room { bytes: room, limit }) if need > room.into() => {
-            Err(RuntimeError::Memory { what: what(), need: saturated(need), room, limit, advice })
+            Err(RuntimeError::Memory { what: what(), need: saturated(need), room, limit })
         }
         _ => Ok(()),
     }

@@ -144,15 +144,14 @@ impl Driver {
     /// # Errors
     /// When there is no driver or no GPU, it is too old, or its kernels cannot be made.
     pub fn open() -> Result<Driver, DeviceError> {
-        let missing = |cause: String| DeviceError::Missing { cause };
         // SAFETY: loads libcuda as everybody does, and runs nothing of it but its initialisers.
         if !unsafe { sys::is_culib_present() } {
-            return Err(missing(
-                "there is no NVIDIA driver (libcuda.so): install one, or run with --device cpu".into(),
-            ));
+            let cause = "there is no NVIDIA driver (libcuda.so)".into();
+            return Err(DeviceError::Missing { cause, remedy: Some("install one") });
         }
         let no_gpu = |e: DriverError| {
-            missing(format!("the driver finds no GPU it can use ({}): see nvidia-smi", failed("cuInit")(e)))
+            let cause = format!("the driver finds no GPU it can use ({})", failed("cuInit")(e));
+            DeviceError::Missing { cause, remedy: Some("see nvidia-smi") }
         };
         let context = cudarc::driver::CudaContext::new(0).map_err(no_gpu)?;
         let attribute = |attribute| context.attribute(attribute).map(|n| n as u32).map_err(no_gpu);

@@ -8,7 +8,7 @@ use super::device::{Device, DeviceError, Span};
 use super::ops::{Angles, DeviceRows, LayerCache, Matrix};
 use crate::backend::KvShape;
 use crate::backend::rope::RopeTable;
-use crate::error::{Limit, Result, RuntimeError};
+use crate::error::{Limit, MemoryUse, Result, RuntimeError};
 use nanoserve_format::{Encoding, NsvFile, Shape, schema};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -199,18 +199,17 @@ impl<M> Weights<M> {
     fn allocate<D: Device<Memory = M>>(&mut self, device: &D, file: &NsvFile) -> Result<()> {
         if file.spec().head_dim > super::launch::WIDEST_HEAD {
             let (got, most) = (file.spec().head_dim, super::launch::WIDEST_HEAD);
-            let cause = format!("heads of {got} are wider than its kernels can do ({most}): run with --device cpu");
-            return Err(DeviceError::Missing { cause }.into());
+            let cause = format!("heads of {got} are wider than its kernels can do ({most})");
+            return Err(DeviceError::Missing { cause, remedy: None }.into());
         }
         let (need, room) = (weight_bytes(file, self.first_layer), device.memory()?.free.saturating_sub(super::RESERVE));
         if need > room {
             let layers = file.spec().n_layers - self.first_layer;
             return Err(RuntimeError::Memory {
-                what: format!("{layers} layers of {} on the GPU", file.spec().n_layers),
+                what: MemoryUse::WeightsOnGpu { layers, of: file.spec().n_layers },
                 need,
                 room,
                 limit: Limit::Device,
-                advice: "give fewer --gpu-layers, or --device cpu",
             });
         }
         let memory = device.allocate(need as usize)?;

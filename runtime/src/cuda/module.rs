@@ -102,9 +102,8 @@ fn cached(
 ) -> Result<Vec<u8>, DeviceError> {
     let (major, minor) = capability;
     if capability < LEAST {
-        let cause =
-            format!("this GPU has compute capability {major}.{minor}, the kernels need 8.0: run with --device cpu");
-        return Err(DeviceError::Missing { cause });
+        let cause = format!("this GPU has compute capability {major}.{minor}, the kernels need 8.0");
+        return Err(DeviceError::Missing { cause, remedy: None });
     }
     let ptx = ptx(capability);
     let key = format!("{text}\0{ptx}\0sm_{major}{minor}\0{driver}\0{}", env!("CARGO_PKG_VERSION"));
@@ -145,9 +144,10 @@ fn compile(text: &str, (major, minor): (u32, u32)) -> Result<Vec<u8>, DeviceErro
     let call = || "compiling kernels".to_string();
     // SAFETY: loads libnvrtc as everybody does.
     if !unsafe { sys::is_culib_present() } {
-        let cause = "the kernels' text has changed since their PTX was made, and there is no NVRTC (libnvrtc.so) to compile it: \
-                     run scripts/ptx.sh, or install the CUDA toolkit's NVRTC";
-        return Err(DeviceError::Missing { cause: cause.into() });
+        let cause =
+            "the kernels' text has changed since their PTX was made, and there is no NVRTC (libnvrtc.so) to compile it";
+        let remedy = Some("run scripts/ptx.sh, or install the CUDA toolkit's NVRTC");
+        return Err(DeviceError::Missing { cause: cause.into(), remedy });
     }
     let failed = |e: result::NvrtcError| DeviceError::Call { call: call(), cause: e.to_string() };
     let source = std::ffi::CString::new(text).expect("kernels are text");

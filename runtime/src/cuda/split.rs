@@ -10,7 +10,7 @@ use super::{CudaBackend, DeviceBuffer, DeviceCache, DeviceWeight};
 use crate::backend::room::{self, Room};
 use crate::backend::{Attending, Attention, Backend, BackendKind, Choice, Ids, KvShape, Linear, Turn};
 use crate::cpu::{Buffer, CpuBackend, CpuWeight, KvCache};
-use crate::error::Result;
+use crate::error::{MemoryUse, Result};
 use nanoserve_format::{Activation, NsvFile, Shape};
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -181,11 +181,8 @@ impl<D: Device + Debug> Backend for Split<D> {
         let on_cpu = KvShape { positions: shape.positions[..*first].to_vec(), ..shape.clone() };
         if *first > 0 {
             // Where one side has all, the session asked it already.
-            let what = || "keys and values of the layers on the CPU".to_string();
-            room::admit(on_cpu.bytes(), Room::now(0), what, "give a smaller --ctx, or more --gpu-layers")?;
-            let what = || "keys and values of the layers on the GPU".to_string();
-            let need = cache_bytes(&shape, *first).into();
-            room::admit(need, gpu.room(0), what, "give a smaller --ctx, or fewer --gpu-layers")?;
+            room::admit(on_cpu.bytes(), Room::now(0), || MemoryUse::CacheOnCpu)?;
+            room::admit(cache_bytes(&shape, *first).into(), gpu.room(0), || MemoryUse::CacheOnGpu)?;
         }
         Ok(SplitCache { cpu: self.cpu.cache(on_cpu)?, gpu: Some(gpu.cache(shape)?) })
     }

@@ -2,8 +2,8 @@
 
 use crate::backend::room::{Room, admit};
 use crate::backend::{KvShape, KvType};
-use crate::error::Result;
-use nanoserve_format::{FormatError, ModelSpec};
+use crate::error::{MemoryUse, Result};
+use nanoserve_format::{FileAction, FormatError, ModelSpec};
 use std::fs;
 use std::path::Path;
 
@@ -41,25 +41,21 @@ pub(crate) fn admit_sequence(
     if capacity > spec.context_length {
         return Ok(());
     }
-    let what = || format!("a context of {capacity} positions, keys and values in {},", kv_type.name());
-    let advice = match kv_type {
-        KvType::F32 => "give a smaller --ctx, or --kv f16",
-        KvType::F16 => "give a smaller --ctx",
-    };
-    admit(sequence_bytes(spec, capacity, kv_type, chunk), room, what, advice)
+    let what = || MemoryUse::Context { positions: capacity, element: kv_type.bytes() };
+    admit(sequence_bytes(spec, capacity, kv_type, chunk), room, what)
 }
 
 /// Ok where a step of so many tokens can get what it takes.
 pub(crate) fn admit_step(spec: &ModelSpec, tokens: usize, logits: usize, room: Option<Room>) -> Result<()> {
-    let advice = if logits > 1 { "give fewer tokens" } else { "give a smaller --chunk" };
-    admit(step_bytes(spec, tokens, logits), room, || format!("a step of {tokens} tokens"), advice)
+    let what = || MemoryUse::Step { tokens, all_logits: logits > 1 };
+    admit(step_bytes(spec, tokens, logits), room, what)
 }
 
 /// Ok where a file can be copied into memory.
 pub(crate) fn admit_copy(path: &Path) -> Result<()> {
-    let failed = |source| FormatError::Io { path: path.to_path_buf(), action: "open", source };
+    let failed = |source| FormatError::Io { path: path.to_path_buf(), action: FileAction::Open, source };
     let need = fs::metadata(path).map_err(failed)?.len();
-    admit(need.into(), Room::now(0), || format!("a copy of {}", path.display()), "give --load map")
+    admit(need.into(), Room::now(0), || MemoryUse::Copy { path: path.to_path_buf() })
 }
 
 #[cfg(test)]
@@ -69,7 +65,7 @@ mod tests {
     use crate::error::{Limit, RuntimeError};
 
     #[test]
-    fn a_refusal_has_both_figures_and_says_what_to_do() {
+    fn a_refusal_has_both_figures() {
         let spec = ModelSpec {
             hidden_size: 2048,
             intermediate_size: 8192,
@@ -89,9 +85,11 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "a context of 1048576 positions, keys and values in f32, needs 69.55 GB, this process can get 2.50 GB (what \
-             the machine has free): give a smaller --ctx, or --kv f16"
+             the machine has free)"
         );
-        assert!(admit_step(&spec, 1 << 24, 1, Some(room)).unwrap_err().to_string().contains("--chunk"));
+        let error = admit_step(&spec, 1 << 24, 1, Some(room)).unwrap_err();
+        let step = MemoryUse::Step { tokens: 1 << 24, all_logits: false };
+        assert!(matches!(error, RuntimeError::Memory { what, .. } if what == step));
     }
 
     #[test]

@@ -123,9 +123,12 @@ mod tests {
 
     #[test]
     fn the_limit_on_locking_is_told() {
-        let io =
-            || FormatError::Io { path: "m".into(), action: "lock", source: std::io::ErrorKind::OutOfMemory.into() };
-        assert!(explained(io(), 0).to_string().starts_with("m: cannot lock: "));
+        let io = || FormatError::Io {
+            path: "m".into(),
+            action: nanoserve_format::FileAction::Lock,
+            source: std::io::ErrorKind::OutOfMemory.into(),
+        };
+        assert!(explained(io(), 0).to_string().starts_with("m: cannot lock in memory: "));
         if let Some(limit) = room::ulimit("Max locked memory") {
             let text = explained(io(), limit as usize + 1).to_string();
             assert!(text.contains(&format!("may lock {limit}")), "{text}");

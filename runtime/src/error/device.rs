@@ -1,16 +1,21 @@
 //! What goes wrong with a GPU.
 
+use nanoserve_format::ErrorKind;
+
 /// What goes wrong with a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DeviceError {
     /// The program has no CUDA in it.
-    #[error("this program was built without CUDA (cargo feature 'cuda'): run with --device cpu")]
+    #[error("this program was built without CUDA (cargo feature 'cuda')")]
     NotBuilt,
     /// There is nothing to run on.
-    #[error("CUDA cannot be used: {cause}")]
+    #[error("CUDA cannot be used: {cause}{}", remedy.map_or(String::new(), |remedy| format!(": {remedy}")))]
     Missing {
-        /// What is missing, and what to do.
+        /// What is missing.
         cause: String,
+        /// What would bring it, where that is known.
+        remedy: Option<&'static str>,
     },
     /// A call failed.
     #[error("{call} failed on the GPU: {cause}")]
@@ -26,4 +31,14 @@ pub enum DeviceError {
         /// Where they are.
         address: u64,
     },
+}
+
+impl DeviceError {
+    /// Whether a GPU that is there failed, or it was asked for what it cannot do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            DeviceError::NotBuilt | DeviceError::Missing { .. } => ErrorKind::Input,
+            DeviceError::Call { .. } | DeviceError::LeftOut { .. } => ErrorKind::Machine,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 /// Why a grammar is no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GrammarError {
     /// The schema is no JSON.
     #[error("the JSON schema is no JSON: {cause}")]

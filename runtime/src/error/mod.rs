@@ -9,19 +9,21 @@ mod stop;
 
 pub use device::DeviceError;
 pub use grammar::GrammarError;
-pub use memory::Limit;
 pub(crate) use memory::Size;
+pub use memory::{Limit, MemoryUse};
 pub use prompt_cache::PromptCacheError;
 pub use sampling::SamplingError;
 pub use stop::StopError;
 
-use nanoserve_format::{Encoding, FormatError, Shape};
+use nanoserve_format::{Encoding, ErrorKind, FormatError, Shape};
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
 
-/// What is wrong: where, what was found, what was expected.
+/// What is wrong: where, what was found, what was expected. It is data: what a user can do about it depends on how the
+/// user asked, so programs say that, by [`RuntimeError::kind`] and the fields.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RuntimeError {
     /// The file is bad.
     #[error(transparent)]
@@ -74,7 +76,7 @@ pub enum RuntimeError {
     #[error("the prompt is empty: nothing to continue")]
     EmptyPrompt,
     /// The prompt and the context do not fit each other.
-    #[error("the prompt has {got} tokens, the context has room for {room}: shorten it, or give a larger --ctx")]
+    #[error("the prompt has {got} tokens, the context has room for {room}")]
     PromptTooLong {
         /// Tokens of the prompt.
         got: usize,
@@ -90,9 +92,7 @@ pub enum RuntimeError {
         expected: usize,
     },
     /// A text has no window that could be scored.
-    #[error(
-        "the text has {got} tokens, windows of {ctx} need at least that many, and at least 4: give a longer text, or another --ctx"
-    )]
+    #[error("the text has {got} tokens, windows of {ctx} need at least that many, and at least 4")]
     TextTooShort {
         /// Tokens of the text.
         got: usize,
@@ -108,9 +108,7 @@ pub enum RuntimeError {
         vocab_size: usize,
     },
     /// Text was asked for, and the file has no tokenizer.
-    #[error(
-        "the file holds no tokenizer: give token ids with --ids, or convert again with a tokenizer.json in the folder"
-    )]
+    #[error("the file holds no tokenizer")]
     NoTokenizer,
     /// An instruction set this machine, or this program, does not have.
     #[error("this machine cannot run the {got} kernels; it can run: {available}")]
@@ -148,18 +146,16 @@ pub enum RuntimeError {
         cause: String,
     },
     /// More memory is needed than this process can get.
-    #[error("{what} needs {}, this process can get {} ({limit}): {advice}", Size(*need), Size(*room))]
+    #[error("{what} needs {}, this process can get {} ({limit})", Size(*need), Size(*room))]
     Memory {
         /// What needs it.
-        what: String,
+        what: MemoryUse,
         /// Bytes it needs at most.
         need: u64,
         /// Bytes that can be had.
         room: u64,
         /// What ends them there.
         limit: Limit,
-        /// What to do.
-        advice: &'static str,
     },
     /// The system gave no memory.
     #[error("no memory for {what}: the system refused {}", Size(*bytes))]
@@ -177,4 +173,19 @@ pub enum RuntimeError {
         /// What is wrong with it.
         cause: String,
     },
+}
+
+impl RuntimeError {
+    /// Whether what was given, or the machine, is at fault.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            RuntimeError::Format(e) => e.kind(),
+            RuntimeError::Device(e) => e.kind(),
+            RuntimeError::Threads { .. } | RuntimeError::Allocation { .. } | RuntimeError::SelfTest { .. } => {
+                ErrorKind::Machine
+            }
+            // Memory that is not there was asked for: less of it can be.
+            _ => ErrorKind::Input,
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 /// Why a prompt cache is no use.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PromptCacheError {
     /// The system did not give it.
     #[error("cannot read the prompt cache {}: {source}", path.display())]
@@ -40,7 +41,7 @@ pub enum PromptCacheError {
         expected: String,
     },
     /// It holds more tokens than there is room for.
-    #[error("the prompt cache {} holds {got} tokens, the context has room for {room}: give a larger --ctx", path.display())]
+    #[error("the prompt cache {} holds {got} tokens, the context has room for {room}", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,

@@ -2,6 +2,7 @@
 
 /// Why no token was chosen.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SamplingError {
     /// An option outside its range.
     #[error("sampling option {field} is {got}, expected {expected}")]

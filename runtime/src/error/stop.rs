@@ -2,6 +2,7 @@
 
 /// Why the stop strings are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StopError {
     /// A stop string without characters, which would match before anything is said.
     #[error("stop string {index} of {count} is empty, expected at least one character")]

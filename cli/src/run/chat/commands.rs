@@ -40,7 +40,7 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
                 }
                 match command(chat, name, argument.trim()) {
                     Ok(told) => console::tell(told),
-                    Err(e) if lines.is_terminal() => console::tell(format_args!("error: {e:#}")),
+                    Err(e) if lines.is_terminal() => console::tell(format_args!("error: {}", console::text(&e))),
                     Err(e) => return Err(e),
                 }
             }
@@ -53,7 +53,7 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
                     // Nothing was answered: the message is taken back, the conversation is as it was.
                     Err(e) if lines.is_terminal() => {
                         chat.conversation.pop();
-                        console::tell(format_args!("error: {e:#}"));
+                        console::tell(format_args!("error: {}", console::text(&e)));
                     }
                     Err(e) => return Err(e),
                 }

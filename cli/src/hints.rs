@@ -1,0 +1,179 @@
+//! What a user can do about an error. The libraries say what happened, as data; which option helps is known here alone.
+
+use nanoserve_converter::{ConvertError, Problem, Warning, What};
+use nanoserve_format::FormatError;
+use nanoserve_runtime::{DeviceError, MemoryUse, PromptCacheError, RuntimeError};
+use std::io::ErrorKind;
+
+/// What to add to an error of the runtime; empty where nothing helps.
+pub fn runtime(error: &RuntimeError) -> String {
+    let hint = match error {
+        RuntimeError::PromptTooLong { .. } => "shorten it, or give a larger --ctx",
+        RuntimeError::TextTooShort { .. } => "give a longer text, or another --ctx",
+        RuntimeError::NoTokenizer => "give token ids with --ids, or convert again with a tokenizer.json in the folder",
+        RuntimeError::PromptCache(PromptCacheError::TooLong { .. }) => "give a larger --ctx",
+        RuntimeError::Device(DeviceError::Missing { remedy: Some(_), .. }) => {
+            return ", or run with --device cpu".into();
+        }
+        RuntimeError::Device(DeviceError::Missing { .. } | DeviceError::NotBuilt) => "run with --device cpu",
+        RuntimeError::Memory { what, .. } => match memory(what) {
+            Some(hint) => hint,
+            None => return String::new(),
+        },
+        _ => return String::new(),
+    };
+    format!(": {hint}")
+}
+
+fn memory(what: &MemoryUse) -> Option<&'static str> {
+    Some(match what {
+        MemoryUse::Context { element: 4.., .. } => "give a smaller --ctx, or --kv f16",
+        MemoryUse::Context { .. } => "give a smaller --ctx",
+        MemoryUse::Step { all_logits: true, .. } => "give fewer tokens",
+        MemoryUse::Step { .. } => "give a smaller --chunk",
+        MemoryUse::Copy { .. } => "give --load map",
+        MemoryUse::CacheOnCpu => "give a smaller --ctx, or more --gpu-layers",
+        MemoryUse::CacheOnGpu => "give a smaller --ctx, or fewer --gpu-layers",
+        MemoryUse::WeightsOnGpu { .. } => "give fewer --gpu-layers, or --device cpu",
+        _ => return None,
+    })
+}
+
+/// What to add to an error of a conversion; empty where nothing helps.
+pub fn convert(error: &ConvertError) -> &'static str {
+    let ConvertError::Write(FormatError::Io { source, .. }) = error else { return "" };
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "\n  hint: --dry-run says how much room the file takes",
+        ErrorKind::FileTooLarge => {
+            "\n  hint: a limit on the size of files is set (ulimit -f), or the file system has one"
+        }
+        _ => "",
+    }
+}
+
+/// A problem of a checkpoint, with what helps: the converter's own hint, and the option for it.
+pub fn problem(problem: &Problem) -> String {
+    let hint = match problem.what {
+        What::Architecture { .. } => {
+            "\n  hint: nanoserve-convert --list shows what is supported, with some models of each class"
+        }
+        What::Quantized { .. } => "; --dtype q8 quantizes it",
+        What::OutOfRange { .. } => "\n  hint: --dtype f32 keeps every value",
+        _ => "",
+    };
+    format!("{problem}{hint}")
+}
+
+/// A warning of a conversion, with the option that its reader will need.
+pub fn warning(warning: &Warning) -> String {
+    let hint = match warning {
+        Warning::NoTokenizer { .. } => " (nanoserve-run --ids)",
+        Warning::NoDefaultTemplate { .. } => " (nanoserve-run --chat-template)",
+        _ => "",
+    };
+    format!("{warning}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Error;
+    use nanoserve_converter::{Options, convert as converted};
+    use nanoserve_format::{Encoding, FileAction};
+    use nanoserve_runtime::Limit;
+    use std::sync::atomic::AtomicBool;
+
+    /// What a user reads after `error: `.
+    fn told(error: impl Into<Error>) -> String {
+        crate::console::text(&error.into())
+    }
+
+    #[test]
+    fn errors_of_the_runtime_name_the_option_that_helps() {
+        let memory = |what| RuntimeError::Memory { what, need: 3_000_000, room: 2_000_000, limit: Limit::Machine };
+        let missing = |remedy| DeviceError::Missing { cause: "no driver".into(), remedy };
+        for (error, words) in [
+            (
+                RuntimeError::PromptTooLong { got: 7, room: 6 },
+                "the prompt has 7 tokens, the context has room for 6: shorten it, or give a larger --ctx",
+            ),
+            (
+                RuntimeError::TextTooShort { got: 3, ctx: 9 },
+                "the text has 3 tokens, windows of 9 need at least that many, and at least 4: give a longer text, or another \
+                 --ctx",
+            ),
+            (
+                RuntimeError::NoTokenizer,
+                "the file holds no tokenizer: give token ids with --ids, or convert again with a tokenizer.json in the folder",
+            ),
+            (
+                PromptCacheError::TooLong { path: "a.kv".into(), got: 9, room: 8 }.into(),
+                "the prompt cache a.kv holds 9 tokens, the context has room for 8: give a larger --ctx",
+            ),
+            (
+                DeviceError::NotBuilt.into(),
+                "this program was built without CUDA (cargo feature 'cuda'): run with --device cpu",
+            ),
+            (missing(None).into(), "CUDA cannot be used: no driver: run with --device cpu"),
+            (
+                missing(Some("install one")).into(),
+                "CUDA cannot be used: no driver: install one, or run with --device cpu",
+            ),
+            (
+                memory(MemoryUse::Context { positions: 5, element: 4 }),
+                "a context of 5 positions, keys and values in f32, needs 3.0 MB, this process can get 2.0 MB (what the machine \
+                 has free): give a smaller --ctx, or --kv f16",
+            ),
+            (
+                memory(MemoryUse::Copy { path: "a.nsv".into() }),
+                "a copy of a.nsv needs 3.0 MB, this process can get 2.0 MB (what the machine has free): give --load map",
+            ),
+            (RuntimeError::EmptyPrompt, "the prompt is empty: nothing to continue"),
+        ] {
+            assert_eq!(told(error), words);
+        }
+        for (what, hint) in [
+            (MemoryUse::Context { positions: 5, element: 2 }, "give a smaller --ctx"),
+            (MemoryUse::Step { tokens: 5, all_logits: false }, "give a smaller --chunk"),
+            (MemoryUse::Step { tokens: 5, all_logits: true }, "give fewer tokens"),
+            (MemoryUse::CacheOnCpu, "give a smaller --ctx, or more --gpu-layers"),
+            (MemoryUse::CacheOnGpu, "give a smaller --ctx, or fewer --gpu-layers"),
+            (MemoryUse::WeightsOnGpu { layers: 1, of: 2 }, "give fewer --gpu-layers, or --device cpu"),
+        ] {
+            assert!(told(memory(what)).ends_with(&format!("): {hint}")), "{hint}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_has_a_hint_of_its_own() {
+        let full = |kind: ErrorKind| {
+            let (path, source) = ("out.nsv".into(), kind.into());
+            ConvertError::Write(FormatError::Io { path, action: FileAction::Write, source })
+        };
+        let text = told(full(ErrorKind::StorageFull));
+        assert!(text.starts_with("out.nsv: cannot write: "), "{text}");
+        assert!(text.ends_with("\n  hint: --dry-run says how much room the file takes"), "{text}");
+        assert!(told(full(ErrorKind::FileTooLarge)).contains("(ulimit -f)"));
+        assert!(!told(full(ErrorKind::BrokenPipe)).contains("hint"));
+    }
+
+    #[test]
+    fn problems_of_a_checkpoint_keep_their_hints() {
+        let folder = tempfile::tempdir().unwrap();
+        let problems = |config: &str| -> Vec<String> {
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            let options = Options::new(folder.path(), folder.path().join("out.nsv"), Encoding::Q8);
+            match converted(&options, &(), &AtomicBool::new(false)) {
+                Err(ConvertError::Problems(all)) => all.iter().map(problem).collect(),
+                _ => panic!("{config} is no model"),
+            }
+        };
+        let unknown = problems(r#"{"architectures": ["NoSuchModel"], "model_type": "none"}"#).join("\n");
+        let hint = "\n  hint: nanoserve-convert --list shows what is supported, with some models of each class";
+        assert!(unknown.contains("NoSuchModel") && unknown.contains(hint), "{unknown}");
+        let config = r#"{"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "gptq"}}"#;
+        let quantized = problems(config).join("\n");
+        let hint = "\n  hint: convert the original checkpoint; --dtype q8 quantizes it";
+        assert!(quantized.contains("gptq") && quantized.contains(hint), "{quantized}");
+    }
+}
