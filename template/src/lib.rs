@@ -4,7 +4,7 @@
 //! methods and errors are Python's; nothing changes a value or reaches into Python. The engine is `minijinja`, which
 //! parses templates and runs them. This crate replaces what `minijinja` computes differently from Python, and counts
 //! what a hostile template could use up: the worst templates known to us end within about three seconds of one core
-//! and take less than 620 MiB.
+//! and take up to 590 MiB.
 //!
 //! ```text
 //! source --compile, once--> instructions, kept on the template's own thread
