@@ -3,7 +3,7 @@
 //! The bytes are put together from docs/nsv.md, not by the format crate: that both agree on a good file is the first
 //! test.
 
-use nanoserve_format::{Encoding, FormatError, ModelSpec, NsvFile, Plan, SectionKind, Writer, parse};
+use nanoserve_format::{Encoding, FileAction, FormatError, ModelSpec, NsvFile, Plan, SectionKind, Writer, parse};
 use nanoserve_runtime::{GenerateOptions, KvType};
 use nanoserve_tests::parts::{DATA, PREAMBLE, Parts, Section, put, rehash, reroot, u32_at, u64_at};
 use nanoserve_tests::targets::{open, touch};
