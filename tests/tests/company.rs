@@ -69,6 +69,9 @@ fn run<'t, B: Backend>(engine: &mut Engine<B>, talks: &mut [Talk<'t, B>], plan: 
     engine.step(&mut spans.collect::<Vec<_>>()).unwrap()
 }
 
+/// Holds logits against what they must be; the text says where they are from.
+type Hold<'h> = &'h dyn Fn(&[f32], &[f32], &str);
+
 /// Feeds all texts in random company; every row of logits that is given is held against `expected` by `hold`. Now and then
 /// a sequence goes back, or goes on as a copy.
 fn mix<B: Backend>(
@@ -76,7 +79,7 @@ fn mix<B: Backend>(
     texts: &[Vec<u32>],
     expected: &[Vec<f32>],
     (kv, random): (KvType, &mut SplitMix64),
-    hold: &dyn Fn(&[f32], &[f32], &str),
+    hold: Hold,
 ) {
     let vocab_size = engine.file().spec().vocab_size;
     let talk = |(ids, expected): (&'_ Vec<u32>, &'_ Vec<f32>)| (ids.clone(), expected.clone());
