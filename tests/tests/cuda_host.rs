@@ -466,7 +466,7 @@ fn a_greedy_answer_runs_ahead() {
     let events = device.take();
     // Five steps, the second of which is begun with the first; the last begins none.
     let count =
-        |event: &dyn Fn((&str, u64)) -> bool| events.iter().map(what).filter(|e| event((e.0, e.1 as u64))).count();
+        |event: &dyn Fn((&str, u64)) -> bool| events.iter().map(what).filter(|e| event(*e)).count();
     let named = |name| count(&|event| event.0 == name);
     // The first step and its token are sent together; what else is sent zeroes new memory.
     assert_eq!([named("begin"), named("end"), count(&|event| event == ("to", 12))], [5, 5, 1], "{events:?}");
