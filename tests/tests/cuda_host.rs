@@ -465,8 +465,7 @@ fn a_greedy_answer_runs_ahead() {
     assert_eq!(made.ids, [0; 6]);
     let events = device.take();
     // Five steps, the second of which is begun with the first; the last begins none.
-    let count =
-        |event: &dyn Fn((&str, u64)) -> bool| events.iter().map(what).filter(|e| event(*e)).count();
+    let count = |event: &dyn Fn((&str, u64)) -> bool| events.iter().map(what).filter(|e| event(*e)).count();
     let named = |name| count(&|event| event.0 == name);
     // The first step and its token are sent together; what else is sent zeroes new memory.
     assert_eq!([named("begin"), named("end"), count(&|event| event == ("to", 12))], [5, 5, 1], "{events:?}");

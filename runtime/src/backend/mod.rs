@@ -1,7 +1,7 @@
-//! What a device must be able to do for the forward pass, and nothing about any model.
+//! What the forward pass needs from a device. Nothing here knows a particular model.
 //!
-//! A dozen operations on buffers of rows: a row is a token, its width depends on the step. The forward pass is written once
-//! over this trait; a device overrides the fused operations where it has something better.
+//! A dozen operations on buffers of rows. A row belongs to a token; the buffer fixes its width. The forward pass is
+//! written once, over this trait.
 
 pub mod room;
 pub mod rope;
@@ -14,19 +14,20 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Tokens of a prompt that go through the model in one step, unless asked otherwise.
+/// The default number of prompt tokens in one step of prefill.
 pub const DEFAULT_CHUNK: usize = 256;
 
-/// Positions whose softmax is taken together; blocks begin at multiples of it.
+/// Positions in a block of the online softmax. Blocks begin at multiples of it.
 pub const ATTENTION_BLOCK: usize = 64;
 
-/// Tokens that a layer with a window stores and attends at a time: more would need a longer ring.
+/// The most tokens that a layer with a sliding window stores and attends at a time. More would need a longer ring
+/// buffer.
 pub const WINDOW_STEP: usize = 256;
 
 /// The most candidates that [`Backend::top`] may return.
 pub const MOST_CANDIDATES: usize = 256;
 
-/// How keys and values are kept.
+/// The type of stored keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvType {
     /// As they were computed.
@@ -47,7 +48,7 @@ impl KvType {
         }
     }
 
-    /// Bytes of a number.
+    /// Bytes of one number.
     pub fn bytes(self) -> usize {
         match self {
             KvType::F32 => 4,
@@ -56,26 +57,26 @@ impl KvType {
     }
 }
 
-/// Sizes of a cache of keys and values.
+/// The sizes of a KV cache.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KvShape {
-    /// Positions that each layer holds, in whole lanes: all, or a ring where the layer sees a window and that is fewer.
-    /// Position p is at p modulo it.
+    /// `[n_layers]`: the positions that each layer holds, in whole lanes. That is all positions, or a ring buffer if
+    /// the layer has a sliding window and the ring is shorter. Position p is at p modulo this number.
     pub positions: Vec<usize>,
     /// Key and value heads.
     pub n_kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// How they are kept.
+    /// Type of keys and values.
     pub kv_type: KvType,
 }
 
 impl KvShape {
-    /// Of a session with room for `capacity` positions.
+    /// The cache of a sequence with room for `capacity` positions.
     pub fn new(spec: &ModelSpec, capacity: usize, kv_type: KvType) -> Self {
         let all = capacity.checked_next_multiple_of(PANEL_ROWS).unwrap_or(usize::MAX);
         let positions = |layer| match spec.window_of(layer) {
-            // What the first token of a step sees, and the step, in whole blocks of the softmax.
+            // What the first token of a step sees, plus the step, in whole blocks of the softmax.
             Some(window) => (window.size - 1 + WINDOW_STEP).next_multiple_of(ATTENTION_BLOCK).min(all),
             None => all,
         };
@@ -83,7 +84,7 @@ impl KvShape {
         KvShape { positions: (0..spec.n_layers).map(positions).collect(), n_kv_heads, head_dim, kv_type }
     }
 
-    /// Bytes of the cache: keys and values.
+    /// Bytes of the whole cache.
     pub fn bytes(&self) -> u128 {
         self.bytes_of(usize::MAX)
     }
@@ -96,37 +97,37 @@ impl KvShape {
     }
 }
 
-/// How a layer attends.
+/// The settings of a layer's attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
     /// Multiplies queries.
     pub scale: f32,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
-    /// Positions that a token sees, its own included; None is all.
+    /// Length of the sliding window: how many positions a token sees, including its own. None means all.
     pub window: Option<usize>,
 }
 
 /// A weight matrix with its bias, bound once.
 #[derive(Debug)]
 pub struct Linear<W> {
-    /// `[rows, cols]`: rows outputs of cols inputs.
+    /// `[rows, cols]`: `rows` outputs from `cols` inputs.
     pub weight: W,
     /// `[rows]`.
     pub bias: Option<W>,
 }
 
-/// What kind of backend keeps a cache: another kind cannot read it.
+/// The kind of backend that wrote a KV cache. Another kind cannot read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// A GPU has the layers from this one on, the processor those before it.
+    /// The GPU runs the layers from this one on, the CPU those before it.
     Cuda(usize),
 }
 
 impl BackendKind {
-    /// Its number in files: 0 is the processor.
+    /// Its code in files: 0 is the CPU.
     pub fn code(self) -> u32 {
         match self {
             BackendKind::Cpu => 0,
@@ -134,7 +135,7 @@ impl BackendKind {
         }
     }
 
-    /// What has this number.
+    /// The kind with this code.
     pub fn from_code(code: u32) -> BackendKind {
         if code == 0 { BackendKind::Cpu } else { BackendKind::Cuda(code as usize - 1) }
     }
@@ -155,7 +156,7 @@ impl std::fmt::Display for BackendKind {
 pub enum Ids<'a> {
     /// These.
     Known(&'a [u32]),
-    /// The one that [`Backend::choose`] chose last.
+    /// The token that [`Backend::choose`] chose last.
     Chosen,
 }
 
@@ -169,129 +170,128 @@ impl Ids<'_> {
     }
 }
 
-/// Rows of one sequence in a step, which stand one behind the other, as [`Backend::rope`] turns them.
+/// Consecutive rows of one sequence in a step, for [`Backend::rope`].
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'t> {
-    /// Cosines and sines of the positions.
+    /// Cosines and sines of all positions.
     pub table: &'t RopeTable,
     /// Position of the first row.
     pub first: usize,
-    /// How many rows.
+    /// Number of rows.
     pub rows: usize,
 }
 
-/// The tokens of one sequence in a step, as [`Backend::attention`] stores and attends them.
+/// The tokens of one sequence in a step, for [`Backend::attention`].
 #[derive(Debug)]
 pub struct Attending<'c, C> {
     /// The sequence's keys and values.
     pub cache: &'c mut C,
     /// Position of the first token.
     pub first: usize,
-    /// Tokens whose keys and values are stored.
+    /// Number of tokens whose keys and values are stored.
     pub tokens: usize,
-    /// The last of them that also attend: 0 to `tokens`.
+    /// How many of them, counted from the end, also attend: 0 to `tokens`.
     pub queries: usize,
 }
 
-/// The number of a [`Backend::choose`].
+/// Identifies a call of [`Backend::choose`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice(pub u64);
 
 /// A device that can run a model.
 pub trait Backend {
-    /// A tensor, where kernels can read it.
+    /// A tensor that kernels can read.
     type Weight: std::fmt::Debug;
     /// Rows of f32 activations: `[tokens, width]`.
     type Buffer: std::fmt::Debug;
     /// Keys and values of all layers.
     type Cache: std::fmt::Debug;
 
-    /// Makes a tensor of the file ready for kernels. On the CPU this borrows the map and copies nothing.
+    /// Makes a tensor of the file ready for kernels. On the CPU it borrows the mapped file and copies nothing.
     ///
     /// # Errors
-    /// When the tensor is missing, or has another shape than `expected`.
+    /// When the tensor is missing, or its shape is not `expected`.
     fn weight(&mut self, file: &Arc<NsvFile>, name: &str, expected: Shape) -> Result<Self::Weight>;
 
     /// A buffer for rows of `width`.
     fn buffer(&mut self, width: usize) -> Self::Buffer;
 
-    /// Gives a buffer rows of another width. What it held is lost where that changes something.
+    /// Sets the width of a buffer's rows. If that changes the width, the contents are lost.
     fn set_width(&mut self, buffer: &mut Self::Buffer, width: usize);
 
-    /// An empty cache.
+    /// An empty cache. Other caches were promised `promised` bytes that they have not touched yet.
     ///
     /// # Errors
-    /// When the system gives no memory for it.
-    fn cache(&mut self, shape: KvShape) -> Result<Self::Cache>;
+    /// When there is no memory for it.
+    fn cache(&mut self, shape: KvShape, promised: u64) -> Result<Self::Cache>;
 
-    /// Keys and values of the first `len` positions, in parts, as they are kept: for files that this kind of backend reads
-    /// back.
+    /// Keys and values of the first `len` positions, in parts, as this kind of backend stores them. They can go into a
+    /// file for [`Backend::set_cache_bytes`] to read back.
     ///
     /// # Errors
-    /// When a device does not give them.
+    /// When they cannot be read from the device.
     fn cache_bytes<'a>(&'a self, cache: &'a Self::Cache, len: usize) -> Result<Vec<Cow<'a, [u8]>>>;
 
-    /// Puts back what [`Backend::cache_bytes`] gave for `len` positions; false, and nothing is changed, where it would not
-    /// have given so many bytes.
+    /// Puts back what [`Backend::cache_bytes`] returned for `len` positions. If the number of bytes does not match,
+    /// returns false and changes nothing.
     fn set_cache_bytes(&mut self, cache: &mut Self::Cache, len: usize, bytes: &[u8]) -> bool;
 
-    /// Which kind it is.
+    /// The kind of this backend.
     fn kind(&self) -> BackendKind {
         BackendKind::Cpu
     }
 
-    /// Tokens of a prompt that are best run in one step.
+    /// The best number of prompt tokens in one step of prefill.
     fn chunk(&self) -> usize {
         DEFAULT_CHUNK
     }
 
-    /// Whether a step may hold the tokens of several sequences. Where it may not, the engine runs them one after the
-    /// other, so that each gets the arithmetic that it gets alone.
+    /// True if a step may hold tokens of several sequences. If not, the engine runs the sequences one after the other,
+    /// so that each gets the same arithmetic as alone.
     fn mixes(&self) -> bool {
         true
     }
 
-    /// What memory a sequence can get, less what others were promised and have not touched yet; None where the system
-    /// does not say.
+    /// Free memory for a new sequence: what the system can give minus `promised`, the bytes that others were promised
+    /// and have not touched yet. None if the system does not report it.
     fn room(&self, promised: u64) -> Option<Room> {
         Room::now(promised)
     }
 
-    /// Bytes of a cache that the system has promised and that no token has touched yet, once `len` positions were
-    /// written.
+    /// Bytes of a cache that are allocated but not touched yet once `len` positions were written.
     fn untouched(&self, cache: &Self::Cache, len: usize) -> u64;
 
     /// The rows of a buffer, on the host.
     fn read<'a>(&mut self, buffer: &'a Self::Buffer) -> Cow<'a, [f32]>;
 
-    /// The `k` (1 to [`MOST_CANDIDATES`], at most as many as there are) largest logits of a buffer of one row, with their
-    /// ids: the largest first, of equals the lower id; what is not a number, or plus infinity, before all. None where a
-    /// backend does not choose by itself, or the buffer has more rows: they are then read.
+    /// The `k` largest logits of a buffer of one row, as (id, logit). `k` is 1 to [`MOST_CANDIDATES`] and at most the
+    /// width of the row. The largest comes first; of equal logits, the lower id; NaN and plus infinity come before all
+    /// others. None if the backend cannot do this or the buffer has several rows: the caller then reads the rows.
     fn top(&mut self, _logits: &Self::Buffer, _k: usize) -> Option<Vec<(u32, f32)>> {
         None
     }
 
-    /// Begins to choose the likeliest token of a buffer of one row, as [`Backend::top`] ranks them. The next step may be
-    /// of that token ([`Ids::Chosen`]) before [`Backend::chosen`] has told which it is. None where a backend cannot do that.
+    /// Starts choosing the likeliest token of a buffer of one row, in the order of [`Backend::top`]. The next step may
+    /// run that token ([`Ids::Chosen`]) before [`Backend::chosen`] returns it. None if the backend cannot do this.
     fn choose(&mut self, _logits: &Self::Buffer) -> Option<Choice> {
         None
     }
 
-    /// Waits for one of the last two choices, and for nothing that was begun since: the token and its logit.
+    /// Waits for one of the last two choices, but not for work started after it, and returns the token and its logit.
     ///
     /// # Errors
-    /// What went wrong before it.
+    /// Whatever failed on the device before the choice.
     fn chosen(&mut self, _choice: Choice) -> Result<(u32, f32)> {
         unreachable!("nothing was chosen")
     }
 
-    /// Puts other rows into a buffer, in the place of those that it has.
+    /// Replaces the rows of a buffer.
     fn write(&mut self, buffer: &mut Self::Buffer, rows: &[f32]);
 
-    /// Ends a step: what was put off is begun.
+    /// Ends a step: starts any deferred work.
     ///
     /// # Errors
-    /// What has gone wrong since the last step's end; what was computed since is no use.
+    /// Whatever failed since the end of the last step. All results computed since then are invalid.
     fn finish(&mut self) -> Result<()> {
         Ok(())
     }
@@ -305,17 +305,17 @@ pub trait Backend {
     /// `out = weight x + bias` for each pair, all from the same `x`.
     fn linear(&mut self, x: &Self::Buffer, parts: &mut [(&Linear<Self::Weight>, &mut Self::Buffer)]);
 
-    /// As [`Backend::rms_norm`], of each part of a row that is as long as the weight by itself, in place.
+    /// Cuts each row into parts as long as `weight` and applies [`Backend::rms_norm`] to each part, in place.
     fn norm_parts(&mut self, x: &mut Self::Buffer, weight: &Self::Weight, eps: f32);
 
-    /// Turns every head of every row by its position, as far as the table goes. `turns` has the rows of one sequence
-    /// after the other, together all rows of `x`.
+    /// Applies RoPE: turns every head of every row by its position. Of each head only the first `2 * table.pairs()`
+    /// dimensions turn. `turns` covers all rows of `x`, one sequence after the other.
     fn rope(&mut self, x: &mut Self::Buffer, head_dim: usize, turns: &[Turn]);
 
-    /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) of each sequence into a layer of its cache, and attends
-    /// its queries (`[queries, n_heads * head_dim]`) to what each sees: itself and what is before it. `qkv` and `out`
-    /// hold the rows of one sequence after the other, in the order of `spans`. A ring forgets: it is sure to hold the
-    /// tokens' own positions and those that they see.
+    /// For each sequence, stores keys and values (`[tokens, n_kv_heads * head_dim]`) in a layer of its cache, then lets
+    /// each query (`[queries, n_heads * head_dim]`) attend to its own position and those before it. `qkv` and `out`
+    /// hold the rows of one sequence after the other, in the order of `spans`. A ring buffer overwrites old positions:
+    /// it is only sure to hold the tokens' own positions and those that they see.
     fn attention(
         &mut self,
         qkv: [&Self::Buffer; 3],
@@ -325,7 +325,7 @@ pub trait Backend {
         out: &mut Self::Buffer,
     );
 
-    /// `out = activation(gate x) * (up x)`; gate and up come first.
+    /// `out = activation(gate x) * (up x)`; `parts` is `[gate, up]`.
     fn gated(
         &mut self,
         x: &Self::Buffer,
@@ -343,6 +343,6 @@ pub trait Backend {
     /// `x += y`.
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer);
 
-    /// Drops all rows of `x` but these, in ascending order.
+    /// Keeps only these rows of `x`, given in ascending order.
     fn keep(&mut self, x: &mut Self::Buffer, rows: &[Range<usize>]);
 }

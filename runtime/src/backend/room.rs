@@ -1,15 +1,17 @@
-//! Whether there is memory enough, asked before any work starts.
+//! Checks, before any work starts, whether there is enough memory.
 //!
-//! Linux promises more memory than it has, and kills a process that takes it at its word: a cache that is too large is
-//! given all the same, and the end comes in the middle of a text. So what is needed at most is compared with the least of
+//! Linux hands out more memory than it has and kills a process that then uses it. A KV cache that is too large would be
+//! allocated without complaint, and the process would die in the middle of a text. So the most that is needed is
+//! compared with the smallest of
 //!
 //! ```text
 //! the machine      MemAvailable + SwapFree                        /proc/meminfo
-//! control groups   limit - use + file pages + swap                this process's, and every one above it
+//! control groups   limit - use + file pages + swap                this process's group, and every one above it
 //! ulimit -v, -d    limit - use                                    /proc/self/limits
 //! ```
 //!
-//! Only what cannot be given is refused, not what would be slow. Where none of these is told (not Linux), nothing is.
+//! Only what cannot fit is refused, not what would be slow. If none of these is known (not on Linux), nothing is
+//! refused.
 
 use crate::error::{Limit, MemoryUse, Result, RuntimeError};
 use std::fs;
@@ -20,18 +22,18 @@ use std::path::{Path, PathBuf};
 pub struct Room {
     /// Bytes.
     pub bytes: u64,
-    /// What ends them there.
+    /// Which limit is the tightest.
     pub limit: Limit,
 }
 
 impl Room {
-    /// Of this process at this moment, less what it promised to somebody and has not touched yet; None where the system
-    /// does not say.
+    /// Memory that this process can get now, minus `promised`, the bytes already promised but not touched yet. None if
+    /// the system does not report it.
     pub fn now(promised: u64) -> Option<Room> {
         Room::below(Path::new("/"), promised)
     }
 
-    /// As a system says whose files are below `root`.
+    /// Like [`Room::now`], for a system whose `/proc` and `/sys` are below `root`.
     fn below(root: &Path, promised: u64) -> Option<Room> {
         let memory = read(&root.join("proc/meminfo"));
         let swap = kilobytes(&memory, "SwapFree:").unwrap_or(0);
@@ -46,14 +48,14 @@ impl Room {
             ulimit("Max address space", "VmSize:", Limit::AddressSpace),
             ulimit("Max data size", "VmData:", Limit::Data),
         ];
-        // The limits of a process count memory when it is mapped, the others when it is touched.
+        // A process's limits count memory once it is mapped, the others only once it is touched.
         let touched = machine.into_iter().chain(groups).map(|(bytes, limit)| (bytes.saturating_sub(promised), limit));
         let all = touched.chain(ulimits.into_iter().flatten());
         all.min_by_key(|(bytes, _)| *bytes).map(|(bytes, limit)| Room { bytes, limit })
     }
 }
 
-/// A limit of this process by its name in /proc/self/limits; None where there is none, or nobody who says so.
+/// A limit of this process by its name in /proc/self/limits. None if it is unlimited or unknown.
 pub(crate) fn ulimit(name: &str) -> Option<u64> {
     ulimit_of(&read(Path::new("/proc/self/limits")), name)
 }
@@ -66,7 +68,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The number behind a key, first in its line.
+/// The number after `key`, which begins a line.
 fn number(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
 }
@@ -75,8 +77,8 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
     number(text, key)?.checked_mul(1024)
 }
 
-/// What each control group with a limit may still take, of either version: limit, use, and pages of files, which are
-/// given back when they are wanted.
+/// The memory that each control group with a limit (version 1 or 2) can still take: limit minus use. File pages do not
+/// count as use, because the system reclaims them on demand.
 fn control_groups(root: &Path, swap: u64) -> Vec<u64> {
     let mut rooms = Vec::new();
     for line in read(&root.join("proc/self/cgroup")).lines() {
@@ -99,7 +101,7 @@ fn control_groups(root: &Path, swap: u64) -> Vec<u64> {
             _ => continue,
         };
         for mount in mounts.iter().map(|m| root.join("sys/fs/cgroup").join(m)) {
-            // In a container the path may be of the world outside; the mount itself is then the group.
+            // In a container the path may be that of the host; then the mount itself is the group.
             let own: PathBuf = mount.join(path.trim_start_matches('/'));
             for group in own.ancestors().take_while(|group| group.starts_with(&mount)) {
                 let value = |name: &str| read(&group.join(name)).trim().parse::<u64>().ok();
@@ -114,7 +116,7 @@ fn control_groups(root: &Path, swap: u64) -> Vec<u64> {
     rooms
 }
 
-/// Ok where so many bytes can be had.
+/// Ok if `need` bytes fit into `room`, or if `room` is unknown.
 pub(crate) fn admit(need: u128, room: Option<Room>, what: impl FnOnce() -> MemoryUse) -> Result<()> {
     match room {
         Some(Room { bytes: room, limit }) if need > room.into() => {
@@ -124,7 +126,7 @@ pub(crate) fn admit(need: u128, room: Option<Room>, what: impl FnOnce() -> Memor
     }
 }
 
-/// As 64 bits hold it.
+/// Converts to u64, saturating.
 pub(crate) fn saturated(bytes: u128) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    /// A system of these files.
+    /// A temporary root directory with these files.
     fn system(files: &[(&str, &str)]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -156,7 +158,7 @@ mod tests {
     fn the_machine_has_what_is_available_and_its_swap() {
         assert_eq!(room(&[MEMINFO]), Some((5000 * 1024, Limit::Machine)));
         assert_eq!(room(&[]), None);
-        // What was promised is not free, though the system says so.
+        // Promised memory is not free, although the system reports it as free.
         let less = |promised| Room::below(system(&[MEMINFO]).path(), promised).map(|room| room.bytes);
         assert_eq!((less(1024), less(u64::MAX)), (Some(4999 * 1024), Some(0)));
     }
@@ -174,7 +176,7 @@ mod tests {
             (&format!("{group}/memory.swap.max"), "0\n"),
         ];
         assert_eq!(room(&files), Some((350_000, Limit::ControlGroup)));
-        // The group above has less to give; one without limit has no say.
+        // The parent group has less left; a group without a limit does not count.
         let above = [("sys/fs/cgroup/a/memory.max", "900000"), ("sys/fs/cgroup/a/memory.current", "850000")];
         let none = [("sys/fs/cgroup/a/memory.swap.max", "0"), ("sys/fs/cgroup/memory.max", "max")];
         assert_eq!(room(&[&files[..], &above, &none].concat()), Some((50_000, Limit::ControlGroup)));

@@ -1,20 +1,20 @@
 //! Rotary position embedding: the frequencies and the table of cosines and sines.
 //!
-//! Frequencies and angles are computed in f32, step by step as the published models' own code does, because at a
-//! position of some thousands the rounding of an angle is visible in the fifth digit of its sine. Powers, logarithms,
-//! sines and cosines come from `libm`'s f64 functions, rounded once to f32: the same bits on every platform.
+//! Frequencies and angles are computed in f32, step by step as in the published models' own code: at a position of some
+//! thousands, the rounding of an angle shows in the fifth digit of its sine. Powers, logarithms, sines and cosines come
+//! from `libm`'s f64 functions, rounded once to f32, so the bits are the same on every platform.
 //!
-//! Two kinds depend on how long a text is. They take the positions that a session has room for as that length, so that
-//! one session turns all its tokens alike, however they were fed.
+//! Two kinds of scaling (dynamic and LongRoPE) depend on the length of the text. They use the session's capacity as
+//! that length, so that a session turns all its tokens alike, however they were fed.
 
 use nanoserve_format::{Rope, RopeScaling};
 use std::f32::consts::PI;
 
-/// The angular frequency of each pair of a head, radians a position: `[rotary_dim / 2]`, in a session of `length`
-/// positions.
+/// The angular frequency of each pair of a head, in radians per position: `[rotary_dim / 2]`. `length` is the session's
+/// capacity in positions.
 ///
-/// `theta^(-2j/rotary_dim)`, stretched as `rope.scaling` says (for Llama 3: Meta's `apply_scaling`; YaRN: Peng et al. 2023;
-/// LongRoPE: Ding et al. 2024).
+/// `theta^(-2j/rotary_dim)`, stretched as `rope.scaling` says (for Llama 3: Meta's `apply_scaling`; YaRN: Peng et al.
+/// 2023; LongRoPE: Ding et al. 2024).
 pub fn frequencies(rope: &Rope, head_dim: usize, length: usize) -> Vec<f32> {
     let dim = rope.rotary_dim(head_dim);
     let theta = match rope.scaling {
@@ -25,7 +25,7 @@ pub fn frequencies(rope: &Rope, head_dim: usize, length: usize) -> Vec<f32> {
         }
         _ => rope.theta,
     };
-    // theta^(2j/rotary_dim): how many positions a radian takes.
+    // theta^(2j/rotary_dim): positions per radian.
     let slowness = |j: usize| libm::pow(theta, f64::from((2 * j) as f32 / dim as f32)) as f32;
     let frequency = |j: usize| match &rope.scaling {
         RopeScaling::Default {} | RopeScaling::Dynamic { .. } => 1.0 / slowness(j),
@@ -59,7 +59,8 @@ pub fn frequencies(rope: &Rope, head_dim: usize, length: usize) -> Vec<f32> {
     (0..dim / 2).map(frequency).collect()
 }
 
-/// The pairs between which YaRN blends: those that turn `turns` times in `context` positions, as numbers of a pair.
+/// The range of pairs in which YaRN blends: the (fractional) pair numbers that turn `turns` times in `context`
+/// positions, rounded outwards if `whole`.
 fn blended(theta: f64, dim: usize, context: usize, turns: [f64; 2], whole: bool) -> (f64, f64) {
     let pair = |turns: f64| {
         let wavelength = context as f64 / (turns * 2.0 * std::f64::consts::PI);
@@ -68,11 +69,11 @@ fn blended(theta: f64, dim: usize, context: usize, turns: [f64; 2], whole: bool)
     let [first, last] = turns.map(pair);
     let (first, last) = if whole { (first.floor(), last.ceil()) } else { (first, last) };
     let (first, last) = (first.max(0.0), last.min((dim - 1) as f64));
-    // Nothing is divided by zero.
+    // Avoids a division by zero.
     (first, if first == last { last + 0.001 } else { last })
 }
 
-/// What cosines and sines are multiplied by.
+/// The factor that multiplies cosines and sines.
 pub(crate) fn attention_factor(rope: &Rope) -> f32 {
     match rope.scaling {
         RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. } => {
@@ -82,7 +83,8 @@ pub(crate) fn attention_factor(rope: &Rope) -> f32 {
     }
 }
 
-/// Up to how many positions a session turns as the shortest does; None where its length does not matter.
+/// The largest capacity up to which a session's frequencies are not stretched; None if they never depend on the
+/// capacity.
 pub fn unstretched(rope: &Rope) -> Option<usize> {
     match rope.scaling {
         RopeScaling::Dynamic { original_context, .. } | RopeScaling::LongRope { original_context, .. } => {
@@ -104,13 +106,13 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// An empty table for a session of `length` positions; [`RopeTable::extend`] fills it.
+    /// An empty table for a session with a capacity of `length` positions; [`RopeTable::extend`] fills it.
     pub fn new(rope: &Rope, head_dim: usize, length: usize) -> Self {
         let frequencies = frequencies(rope, head_dim, length);
         RopeTable { frequencies, factor: attention_factor(rope), cos: Vec::new(), sin: Vec::new() }
     }
 
-    /// Computes what is missing of the first `positions` positions.
+    /// Adds the missing ones of the first `positions` positions.
     pub fn extend(&mut self, positions: usize) {
         for position in self.positions()..positions {
             for frequency in &self.frequencies {
@@ -121,12 +123,12 @@ impl RopeTable {
         }
     }
 
-    /// Whether it turns every position as another does, as far as they go.
+    /// True if it turns every position as another table does, however far the two are filled.
     pub fn turns_as(&self, other: &RopeTable) -> bool {
         self.factor == other.factor && self.frequencies == other.frequencies
     }
 
-    /// Pairs of a head that are turned: `rotary_dim / 2`.
+    /// Number of pairs of a head that turn: `rotary_dim / 2`.
     pub fn pairs(&self) -> usize {
         self.frequencies.len()
     }
@@ -141,7 +143,7 @@ impl RopeTable {
         &self.sin
     }
 
-    /// Positions it holds.
+    /// Number of positions it holds.
     pub fn positions(&self) -> usize {
         self.cos.len() / self.frequencies.len()
     }

@@ -1,8 +1,8 @@
 //! AVX2 with FMA: 16 lanes are two registers.
 //!
-//! Signed bytes are multiplied as magnitudes of weights times activations that carry the weights' signs: `vpmaddubsw`
-//! adds two products in 16 bits, and 2 x 127 x 127 is still below 2^15, so nothing saturates. Where there is AVX-VNNI,
-//! as [`avxvnni`](super::avxvnni) knows, `vpdpbusd` does it in one step, over weights whose top bit is flipped as in
+//! Signed bytes are multiplied as the weights' magnitudes times activations that take over the weights' signs.
+//! `vpmaddubsw` adds two products in 16 bits; 2 x 127 x 127 is below 2^15, so nothing saturates. With AVX-VNNI (see
+//! [`avxvnni`](super::avxvnni)), `vpdpbusd` does it in one step, on weights whose top bit is flipped as in
 //! [`avx512`](super::avx512).
 
 use super::generic::{self, Simd};
@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 
 /// How bytes are multiplied: [`MADD`], [`VEX`] or [`EVEX`].
 type Dot = u8;
-/// `vpmaddubsw` and what it takes around it.
+/// `vpmaddubsw` and the instructions around it.
 const MADD: Dot = 0;
 /// `vpdpbusd` of AVX-VNNI.
 pub(super) const VEX: Dot = 1;
@@ -25,7 +25,7 @@ pub(super) const EVEX: Dot = 2;
 pub(super) struct Avx2<const DOT: Dot>(());
 
 impl<const DOT: Dot> Avx2<DOT> {
-    /// The proof, where the machine has the features.
+    /// The proof, if the machine has the features.
     pub(super) fn detect() -> Option<Self> {
         let base =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
@@ -38,10 +38,10 @@ impl<const DOT: Dot> Avx2<DOT> {
         (base && dot).then_some(Avx2(()))
     }
 
-    /// The proof, for who has it already.
+    /// The proof without a check.
     ///
     /// # Safety
-    /// The machine has every feature that [`Avx2::detect`] looks for: so it is in a function compiled with them.
+    /// The machine has every feature that [`Avx2::detect`] looks for. This holds in a function compiled with them.
     pub(super) unsafe fn assume() -> Self {
         Avx2(())
     }
@@ -55,8 +55,8 @@ super::isa::entry_points! {
     attend: 2,
 }
 
-// In every method below the intrinsics' features are there, because an `Avx2` is; and loads and stores are within the
-// array they are given; a prefetch reads nothing. That is the whole of each SAFETY argument.
+// The SAFETY argument of every method below: an `Avx2` exists, so the machine has the intrinsics' features; loads and
+// stores stay within the array they are given; a prefetch reads nothing.
 macro_rules! with_avx2 {
     ($e:expr) => {
         // SAFETY: see above: the features are proven by self, the addresses by the array's type.
@@ -72,7 +72,7 @@ macro_rules! halves {
 }
 
 impl<const DOT: Dot> Avx2<DOT> {
-    /// All lanes of both halves `x`, as whole numbers.
+    /// `x` in all lanes of both halves, as integers.
     #[inline(always)]
     fn splat_i32(self, x: i32) -> [__m256i; 2] {
         with_avx2!([_mm256_set1_epi32(x); 2])
@@ -174,7 +174,7 @@ impl<const DOT: Dot> Simd for Avx2<DOT> {
         for (out, lane) in out.iter_mut().zip(lanes) {
             *out = lane as i8;
         }
-        // What is not finite has become -2^31, and many of them are more than fits.
+        // Values that are not finite have become -2^31; the sum of many of them can overflow.
         lanes.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
     }
 

@@ -1,7 +1,7 @@
-//! AVX-512 with VNNI: a lane is one of 16 in a register.
+//! AVX-512 with VNNI: the 16 lanes are one register.
 //!
-//! `vpdpbusd` multiplies unsigned by signed bytes. Weights are signed: their top bit is flipped as they are loaded,
-//! which adds 128 to each, and sums begin with -128 times the sum of the block's activations, which takes it away.
+//! `vpdpbusd` multiplies unsigned by signed bytes, but weights are signed. Their top bit is flipped when they are
+//! loaded, which adds 128 to each; sums begin with -128 times the sum of the block's activations, which cancels that.
 
 use super::generic::{self, Simd};
 use super::isa::BlockScale;
@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 struct Avx512(());
 
 impl Avx512 {
-    /// The proof, where the machine has the features.
+    /// The proof, if the machine has the features.
     fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -27,10 +27,10 @@ impl Avx512 {
         found.then_some(Avx512(()))
     }
 
-    /// The proof, for who has it already.
+    /// The proof without a check.
     ///
     /// # Safety
-    /// The machine has every feature that [`Avx512::detect`] looks for: so it is in a function compiled with them.
+    /// The machine has every feature that [`Avx512::detect`] looks for. This holds in a function compiled with them.
     unsafe fn assume() -> Self {
         Avx512(())
     }
@@ -44,8 +44,8 @@ super::isa::entry_points! {
     attend: 6,
 }
 
-// In every method below the intrinsics' features are there, because an `Avx512` is; and loads and stores are within
-// the array they are given; a prefetch reads nothing. That is the whole of each SAFETY argument.
+// The SAFETY argument of every method below: an `Avx512` exists, so the machine has the intrinsics' features; loads and
+// stores stay within the array they are given; a prefetch reads nothing.
 macro_rules! with_avx512 {
     ($e:expr) => {
         // SAFETY: see above: the features are proven by self, the addresses by the array's type.

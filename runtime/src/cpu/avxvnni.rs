@@ -1,14 +1,15 @@
-//! AVX2 with a dot product of bytes: AVX-VNNI, which processors without AVX-512 have too. Where a machine has it in
-//! AVX-512 alone, the same kernels run with that encoding of it, so that they are tested there as well.
+//! AVX2 with a dot product of bytes: AVX-VNNI, which processors without AVX-512 have too. On a machine that has the
+//! instruction only as part of AVX-512, the same kernels run with its AVX-512 encoding, so that they are tested there
+//! too.
 
 use super::isa::Kernels;
 
-/// The kernels, where the machine can run them.
+/// The kernels, if the machine can run them.
 pub fn table() -> Option<&'static Kernels> {
     vex::table().or_else(evex::table)
 }
 
-/// The instruction of AVX-VNNI.
+/// With the AVX-VNNI encoding of the instruction.
 mod vex {
     use super::super::avx2::{Avx2, VEX};
     use super::super::{generic, isa};
@@ -23,7 +24,7 @@ mod vex {
     }
 }
 
-/// The instruction of AVX-512.
+/// With the AVX-512 encoding of the instruction.
 mod evex {
     use super::super::avx2::{Avx2, EVEX};
     use super::super::{generic, isa};

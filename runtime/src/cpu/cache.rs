@@ -1,6 +1,6 @@
-//! Keys and values, laid out for the attention kernels: lanes of keys are positions, lanes of values are dimensions.
+//! The KV cache, laid out for the attention kernels: lanes of keys are positions, lanes of values are dimensions.
 //!
-//! Memory is taken zeroed and lazily: a position that no token has reached costs nothing.
+//! Memory is zeroed and allocated lazily: a position that no token has reached costs nothing.
 
 use super::disjoint::each_row_of_two;
 use super::isa::RowsView;
@@ -17,9 +17,9 @@ use nanoserve_format::PANEL_ROWS;
 #[derive(Debug)]
 pub struct KvCache {
     shape: KvShape,
-    /// Of each layer, keys `[n_kv_heads, positions / 16, head_dim, 16]`.
+    /// For each layer, `[n_kv_heads, positions / 16, head_dim, 16]`.
     keys: Vec<Zeroed>,
-    /// Of each layer, values `[n_kv_heads, positions, head_dim rounded up to 16]`.
+    /// For each layer, `[n_kv_heads, positions, head_dim rounded up to 16]`.
     values: Vec<Zeroed>,
 }
 
@@ -27,8 +27,8 @@ impl KvCache {
     /// An empty cache.
     ///
     /// # Errors
-    /// When the system gives no memory for it, as under a limit on address space. Where it promises more than it has,
-    /// that shows when the memory is used: [`memory`](crate::backend::room) asks before.
+    /// When the system refuses the allocation, for example under a limit on address space. A system may also promise
+    /// more memory than it has, which shows only when the memory is used: [`room`](crate::backend::room) checks before.
     pub fn new(shape: KvShape) -> Result<Self> {
         let bytes = shape.bytes();
         let refused = || RuntimeError::Allocation { what: "keys and values", bytes: saturated(bytes) };
@@ -67,14 +67,14 @@ impl KvCache {
         self.shape.positions[layer] * self.shape.head_dim.next_multiple_of(PANEL_ROWS) * self.value_size()
     }
 
-    /// Keys and values of one head, as a kernel's job takes them.
+    /// Keys and values of one head, as [`AttendJob`](super::isa::AttendJob) takes them.
     pub(super) fn head(&self, layer: usize, head: usize) -> (&[u8], &[u8]) {
         let (k, v) = (self.key_bytes(layer), self.value_bytes(layer));
         (&self.keys[layer][head * k..(head + 1) * k], &self.values[layer][head * v..(head + 1) * v])
     }
 
-    /// Of each layer and head, the bytes of keys and values that `len` positions take, keys in whole lanes; all of a ring
-    /// that has fewer.
+    /// For each layer and head, the bytes of the keys and of the values of `len` positions, keys in whole lanes. Of a
+    /// ring with fewer positions, all bytes.
     pub(super) fn parts(&self, len: usize) -> Vec<&[u8]> {
         let mut parts = Vec::new();
         for layer in 0..self.shape.positions.len() {
@@ -87,7 +87,7 @@ impl KvCache {
         parts
     }
 
-    /// Puts back what [`KvCache::parts`] gave; false where that would have been more or fewer bytes.
+    /// Puts back what [`KvCache::parts`] returned; false if the number of bytes does not match.
     pub(super) fn set_parts(&mut self, len: usize, mut bytes: &[u8]) -> bool {
         let layers = 0..self.shape.positions.len();
         let per_head: usize = layers.clone().map(|layer| self.part_bytes(layer, len).iter().sum::<usize>()).sum();
@@ -109,14 +109,14 @@ impl KvCache {
         true
     }
 
-    /// Bytes of one head's keys and of its values that `len` positions of a layer take.
+    /// Bytes of one head's keys and of its values for `len` positions of a layer.
     fn part_bytes(&self, layer: usize, len: usize) -> [usize; 2] {
         let positions = self.shape.positions[layer];
-        let of = |all: usize, len: usize| all / positions * len.min(positions);
-        [of(self.key_bytes(layer), len.next_multiple_of(PANEL_ROWS)), of(self.value_bytes(layer), len)]
+        let prefix = |all: usize, len: usize| all / positions * len.min(positions);
+        [prefix(self.key_bytes(layer), len.next_multiple_of(PANEL_ROWS)), prefix(self.value_bytes(layer), len)]
     }
 
-    /// Puts keys and values (`[tokens, n_kv_heads * head_dim]`) at positions from `first` on.
+    /// Stores keys and values (`[tokens, n_kv_heads * head_dim]`) at positions from `first` on.
     pub(super) fn store(&mut self, pool: &Pool, layer: usize, k: RowsView, v: RowsView, first: usize) {
         match self.shape.kv_type {
             KvType::F32 => self.put(pool, layer, k, v, first, |x| x),
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_the_system_does_not_give_is_an_error() {
-        // More than an address has bits for, and more than any system maps.
+        // More than the address space, and more than any system maps.
         for positions in [usize::MAX, 1 << 45] {
             let kv_type = KvType::F16;
             let shape = KvShape { positions: vec![positions; 2], n_kv_heads: 2, head_dim: 64, kv_type };

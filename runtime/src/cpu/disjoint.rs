@@ -1,28 +1,28 @@
-//! One buffer written by several threads, each in places of its own.
+//! One buffer written by several threads, each in its own disjoint parts.
 
 use super::pool::Pool;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Values below which an operation on rows is not worth waking another thread.
+/// An operation on rows with fewer values than this is not worth waking another thread.
 const SERIAL_VALUES: usize = 1 << 15;
 
-/// A slice whose parts are handed out to threads that know which are theirs.
+/// A slice whose parts are handed out to threads; each thread asks only for its own.
 pub struct Disjoint<'a, T> {
     start: *mut T,
     len: usize,
     lent: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `Disjoint` is a `&mut [T]` in disguise: it holds the only access to the slice for 'a, so it may be shared
-// with other threads where `T` may be sent to them; that two threads never hold the same element is the duty of the
-// callers of `part`.
+// SAFETY: a `Disjoint` is a `&mut [T]` in disguise: it has exclusive access to the slice for 'a. So it may be shared
+// with other threads if `T` may be sent to them. Callers of `part` must see to it that two threads never hold the same
+// element.
 unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
-// SAFETY: as above; sending the only access to another thread is sending the slice.
+// SAFETY: as above; sending the exclusive access to another thread is the same as sending the slice.
 unsafe impl<T: Send> Send for Disjoint<'_, T> {}
 
 impl<'a, T> Disjoint<'a, T> {
-    /// Takes a slice over.
+    /// Takes over a slice.
     pub fn new(slice: &'a mut [T]) -> Self {
         Disjoint { start: slice.as_mut_ptr(), len: slice.len(), lent: PhantomData }
     }
@@ -43,8 +43,8 @@ impl<'a, T> Disjoint<'a, T> {
     }
 }
 
-/// Calls `work` with ranges that cover `0..rows` once, on several threads where there is enough to do; `cost` is how
-/// many values the work on one row touches.
+/// Calls `work` with disjoint ranges that together cover `0..rows`, on several threads if there is enough to do. `cost`
+/// is the number of values that the work on one row touches.
 pub fn each_range(pool: &Pool, rows: usize, cost: usize, work: impl Fn(Range<usize>) + Sync) {
     let threads = pool.threads();
     if threads == 1 || rows * cost < SERIAL_VALUES {
@@ -54,7 +54,7 @@ pub fn each_range(pool: &Pool, rows: usize, cost: usize, work: impl Fn(Range<usi
     pool.each(rows.div_ceil(step), |i| work(i * step..((i + 1) * step).min(rows)));
 }
 
-/// Calls `work(row, values)` for each row of `data`, `width` values long.
+/// Calls `work(row, values)` for each row of `data`, which is `width` values long.
 pub fn each_row<T: Send>(pool: &Pool, data: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     let rows = data.len() / width;
     let data = Disjoint::new(data);
@@ -66,8 +66,8 @@ pub fn each_row<T: Send>(pool: &Pool, data: &mut [T], width: usize, work: impl F
     });
 }
 
-/// Calls `work(row, a's values, b's values)` for each row of two buffers of as many rows; `cost` is how many values
-/// the work on one row touches.
+/// Calls `work(row, a's values, b's values)` for each row of two buffers with the same number of rows. `cost` is the
+/// number of values that the work on one row touches.
 pub fn each_row_of_two<A: Send, B: Send>(
     pool: &Pool,
     (a, a_width): (&mut [A], usize),

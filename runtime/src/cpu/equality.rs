@@ -1,6 +1,7 @@
-//! Every table of kernels this machine has, against the plain one, bit for bit.
+//! Compares every table of kernels of this machine with the scalar one, bit for bit.
 //!
-//! Sizes lie around lanes, blocks, panels and tiles; outputs begin as NaN, so that what is not written shows.
+//! Sizes are chosen around the edges of lanes, blocks, panels and tiles. Outputs begin as NaN, so that missing writes
+//! show.
 
 use super::isa::{
     AttendJob, BlockScale, BytesTile, FloatTile, Kernels, MAX_TOKENS, MatrixRun, MatrixTile, PAIR_ROWS, available,
@@ -52,7 +53,7 @@ fn panels(r: &mut Random, encoding: Encoding, cols: usize) -> [Vec<u8>; 2] {
 
 const EMPTY: MatrixTile = [[f32::NAN; PAIR_ROWS]; MAX_TOKENS];
 
-/// The input of a matrix kernel, in either form: what a tile of it borrows.
+/// Owns the input of a matrix kernel, in either form.
 struct Inputs {
     tokens: usize,
     words: Vec<i32>,
@@ -94,7 +95,7 @@ impl Inputs {
     }
 }
 
-/// A kernel takes what its encoding's input is rounded to, of any number of tokens.
+/// A kernel takes the input form of its encoding, for any number of tokens.
 #[test]
 fn kernels_take_what_their_encoding_says() {
     for kernels in available() {
@@ -113,7 +114,7 @@ fn matrices() {
         for encoding in Encoding::ALL {
             for cols in [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128, 200, 255, 256, 257, 512, 576, 700, 2048] {
                 let bytes = encoding.panel_bytes(cols).unwrap();
-                // Kernels may read whole values: the copies must be aligned as the map is.
+                // Kernels may read whole values, so the copies must be aligned like the map.
                 let aligned = panels(&mut r, encoding, cols).map(|w| bytemuck::pod_collect_to_vec::<u8, [u64; 1]>(&w));
                 let weights = aligned.each_ref().map(|w| &bytemuck::cast_slice::<_, u8>(w)[..bytes]);
                 for &tokens in kernels.matrix(encoding).tokens {
@@ -127,7 +128,7 @@ fn matrices() {
     }
 }
 
-/// The largest magnitudes there are: whatever saturates would show.
+/// The largest magnitudes: saturation would show.
 #[test]
 fn matrix_q8_at_its_limits() {
     for kernels in others() {
@@ -167,7 +168,7 @@ fn quantize() {
     }
 }
 
-/// Ties, and a block's largest value, of both signs.
+/// Ties of both signs, and a block's largest value.
 #[test]
 fn quantize_rounds_to_even() {
     let mut x = [0.0; 64];
@@ -193,7 +194,7 @@ fn rows() {
             (scalar::KERNELS.rms_norm)(&x, &y, 1e-5, &mut b);
             same(&a, &b, &format!("{} rms_norm of {n}", kernels.name));
 
-            // All that changes a row in place, at sizes where functions end.
+            // Everything that changes a row in place, at magnitudes up to where the functions saturate.
             type Change = (&'static str, fn(&Kernels, &mut [f32], &[f32]));
             let changes: [Change; 5] = [
                 ("add", |k, x, y| (k.add)(x, y)),

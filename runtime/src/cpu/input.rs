@@ -1,4 +1,4 @@
-//! The input of a matrix: rows cut into tiles of a few tokens, each laid out as the kernels read it.
+//! The input of a matrix product: rows cut into tiles of a few tokens, each laid out as the kernels read it.
 
 use super::disjoint::{Disjoint, each_range};
 use super::isa::{BlockScale, BytesTile, FloatTile, Kernels, MatrixKernel, MatrixRun, MatrixTile, RowsView};
@@ -6,35 +6,36 @@ use super::pool::Pool;
 use super::scalar::bytes_columns;
 use nanoserve_format::{Encoding, INPUT_BLOCK, InputForm};
 
-/// Rows in every form that the matrices at hand need. It keeps its room from one input to the next.
+/// Rows in every form that the current matrices need. It keeps its memory from one input to the next.
 #[derive(Debug, Default)]
 pub struct Input {
     rows: usize,
-    /// One for each form and cut that was ever asked for: two, where all kernels of a form take the same tiles.
+    /// One for each pair of form and tile sizes needed so far. There are two if all kernels of a form use the same
+    /// sizes.
     tiles: Vec<Tiles>,
 }
 
-/// Rows in one form, in tiles of the sizes that some kernels take.
+/// Rows in one form, cut into tiles of the sizes that some kernels take.
 #[derive(Debug)]
 pub struct Tiles {
     form: InputForm,
     sizes: &'static [usize],
-    /// Whether it holds this input, and not one before.
+    /// True if it holds the current input, not an earlier one.
     filled: bool,
     /// First token and number of tokens of each tile.
     cut: Vec<(usize, usize)>,
-    /// Columns of a row, in bytes padded to whole pairs of blocks.
+    /// Columns of a row; for bytes padded to whole pairs of blocks.
     columns: usize,
-    /// In bytes, for each tile `[columns / 4, tokens]`.
+    /// Form bytes: `[columns / 4, tokens]` for each tile.
     words: Vec<i32>,
-    /// In bytes, for each tile `[columns / 32, tokens]`.
+    /// Form bytes: `[columns / 32, tokens]` for each tile.
     scales: Vec<BlockScale>,
-    /// In f32, for each tile `[columns, tokens]`.
+    /// Form f32: `[columns, tokens]` for each tile.
     values: Vec<f32>,
 }
 
 impl Input {
-    /// Takes rows in the forms that matrices of `encodings` need.
+    /// Converts rows to the forms that matrices with these `encodings` need.
     pub fn fill(&mut self, kernels: &Kernels, pool: &Pool, x: RowsView, encodings: impl Iterator<Item = Encoding>) {
         self.rows = x.rows();
         self.tiles.iter_mut().for_each(|tiles| tiles.filled = false);
@@ -49,12 +50,12 @@ impl Input {
         }
     }
 
-    /// How many rows it has.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The tiles for a kernel of one of the encodings that it was filled for.
+    /// The tiles for a kernel. The kernel's encoding must be one of those it was filled for.
     pub fn tiles(&self, kernel: &MatrixKernel) -> &Tiles {
         self.tiles.iter().find(|tiles| tiles.filled && tiles.serve(kernel)).expect("filled for every matrix at hand")
     }
@@ -67,7 +68,7 @@ impl Tiles {
         Tiles { form, sizes, filled: false, cut: Vec::new(), columns: 0, words, scales, values }
     }
 
-    /// Whether they are what a kernel takes.
+    /// True if a kernel takes tiles of this form and these sizes.
     fn serve(&self, kernel: &MatrixKernel) -> bool {
         self.form == kernel.run.input() && self.sizes == kernel.tokens
     }
@@ -125,12 +126,12 @@ impl Tiles {
         });
     }
 
-    /// First token and number of tokens of each.
+    /// First token and number of tokens of each tile.
     pub fn cut(&self) -> &[(usize, usize)] {
         &self.cut
     }
 
-    /// Two panels times the tokens of one of the tiles, by a kernel that takes these.
+    /// Runs a kernel on two panels and the tokens of one tile.
     pub fn run(&self, kernel: &MatrixKernel, panels: [&[u8]; 2], tokens: (usize, usize), out: &mut MatrixTile) {
         match kernel.run {
             MatrixRun::Float(run) => run(panels, self.float(tokens), out),
@@ -149,7 +150,7 @@ impl Tiles {
     }
 }
 
-/// Cuts tokens into tiles of the sizes a kernel takes, the best first.
+/// Cuts tokens into tiles of the sizes that a kernel takes, preferring the first.
 fn cut(tokens: usize, sizes: &[usize], tiles: &mut Vec<(usize, usize)>) {
     tiles.clear();
     let mut first = 0;
@@ -165,7 +166,7 @@ mod tests {
     use super::*;
     use crate::cpu::scalar;
 
-    /// Kernels of one form that take other tiles do not get each other's, nor those of an input before.
+    /// Kernels with the same form but other tile sizes get their own tiles, and never those of an earlier input.
     #[test]
     fn each_kernel_gets_tiles_of_its_sizes() {
         let mut kernels = scalar::KERNELS;

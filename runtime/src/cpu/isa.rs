@@ -1,4 +1,4 @@
-//! Which instruction sets this machine has, and the table of kernels that each brings.
+//! The instruction sets of this machine, and the table of kernels of each.
 //!
 //! The rest of the CPU backend calls through [`Kernels`] and knows no instruction set. Every table computes the same
 //! bits; [`scalar`] defines them.
@@ -10,32 +10,33 @@ use nanoserve_format::{Encoding, InputForm, PANEL_ROWS};
 /// Rows of weights that a matrix kernel computes at a time: two panels.
 pub const PAIR_ROWS: usize = 2 * PANEL_ROWS;
 
-/// Tokens that a matrix kernel computes at a time, at most.
+/// The most tokens that a matrix kernel computes at a time.
 pub const MAX_TOKENS: usize = 16;
 
-/// What a matrix kernel computes at a time: for each token, 32 rows.
+/// The output tile of a matrix kernel: 32 rows for each token.
 pub type MatrixTile = [[f32; PAIR_ROWS]; MAX_TOKENS];
 
 /// Two panels of one encoding times a tile of tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixKernel {
-    /// Numbers of tokens that it takes at a time, the best first, 1 last.
+    /// The numbers of tokens that it can take at a time: the most efficient first, 1 last.
     pub tokens: &'static [usize],
     /// The kernel.
     pub run: MatrixRun,
 }
 
-/// A matrix kernel by the form of its input: two panels `[16, columns]`, the tile, and what it computes.
+/// A matrix kernel, by the form of its input. Its arguments: two panels `[16, columns]`, the tile of tokens, the
+/// output.
 #[derive(Clone, Copy, Debug)]
 pub enum MatrixRun {
-    /// Of [`InputForm::Float`].
+    /// Takes [`InputForm::Float`].
     Float(fn([&[u8]; 2], FloatTile, &mut MatrixTile)),
-    /// Of [`InputForm::Bytes32`].
+    /// Takes [`InputForm::Bytes32`].
     Bytes32(fn([&[u8]; 2], BytesTile, &mut MatrixTile)),
 }
 
 impl MatrixRun {
-    /// The form of its input: its encoding's.
+    /// The form of its input, as its encoding requires.
     pub fn input(self) -> InputForm {
         match self {
             MatrixRun::Float(_) => InputForm::Float,
@@ -44,26 +45,26 @@ impl MatrixRun {
     }
 }
 
-/// The kernels of one instruction set. All take slices whose sizes were checked by the caller; none knows a model.
+/// The kernels of one instruction set. The caller has checked the sizes of all slices. No kernel knows a model.
 #[derive(Clone, Copy)]
 pub struct Kernels {
-    /// What `--isa` calls it.
+    /// Its name for `--isa`.
     pub name: &'static str,
-    /// Of f32 weights.
+    /// For f32 weights.
     pub matrix_f32: MatrixKernel,
-    /// Of f16 weights.
+    /// For f16 weights.
     pub matrix_f16: MatrixKernel,
-    /// Of q8 weights.
+    /// For q8 weights.
     pub matrix_q8: MatrixKernel,
-    /// A row to bytes and the scales of its blocks.
+    /// `(row, bytes, scales)`: rounds a row to bytes with a scale for each block.
     pub quantize: fn(&[f32], &mut [i8], &mut [BlockScale]),
     /// `(x, weight, eps, out)`.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// `(head, cos, sin)`.
     pub rope: fn(&mut [f32], &[f32], &[f32]),
-    /// `(gate, up)`: the result is in gate.
+    /// `(gate, up)`: `gate = silu(gate) * up`.
     pub silu_mul: fn(&mut [f32], &[f32]),
-    /// As `silu_mul`, with gelu in its tanh form.
+    /// Like `silu_mul`, with gelu in its tanh form.
     pub gelu_mul: fn(&mut [f32], &[f32]),
     /// `x += y`.
     pub add: fn(&mut [f32], &[f32]),
@@ -75,7 +76,7 @@ pub struct Kernels {
     pub attend_f32: fn(AttendJob),
     /// Attention over an f16 cache.
     pub attend_f16: fn(AttendJob),
-    /// What the set can do at best; None where nobody would ask.
+    /// Loops that measure its peak rates; None for the scalar kernels.
     pub rates: Option<Rates>,
 }
 
@@ -90,12 +91,12 @@ impl Kernels {
     }
 }
 
-/// Loops of one thing and nothing else, to measure what the machine could do at best.
+/// Loops that each do a single thing, to measure the machine's peak rates.
 #[derive(Clone, Copy)]
 pub struct Rates {
-    /// Products of int8: so many rounds of some; gives the number of multiply-accumulates.
+    /// `(rounds)`: int8 products. Returns the number of multiply-accumulates.
     pub dot: fn(usize) -> usize,
-    /// Products of f32, likewise.
+    /// `(rounds)`: f32 products, likewise.
     pub fma: fn(usize) -> usize,
     /// Reads all bytes.
     pub read: fn(&[u8]),
@@ -107,7 +108,7 @@ impl std::fmt::Debug for Kernels {
     }
 }
 
-/// A view of some rows of activations, one after the other.
+/// A view of consecutive rows of activations.
 #[derive(Clone, Copy, Debug)]
 pub struct RowsView<'a> {
     /// `[rows, width]`
@@ -117,61 +118,61 @@ pub struct RowsView<'a> {
 }
 
 impl<'a> RowsView<'a> {
-    /// How many.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.data.len() / self.width
     }
 
-    /// One of them.
+    /// One row: `[width]`.
     pub fn row(&self, t: usize) -> &'a [f32] {
         &self.data[t * self.width..(t + 1) * self.width]
     }
 
-    /// Some of them.
+    /// A range of the rows.
     pub fn part(&self, rows: std::ops::Range<usize>) -> RowsView<'a> {
         RowsView { data: &self.data[rows.start * self.width..rows.end * self.width], width: self.width }
     }
 }
 
-/// The scale of 32 activations.
+/// The scale of a block of 32 activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C)]
 pub struct BlockScale {
     /// What a byte of the block is multiplied by.
     pub scale: f32,
-    /// -128 times the sum of the block's bytes: what a kernel adds that reads weights as unsigned.
+    /// -128 times the sum of the block's bytes. Kernels that read weights as unsigned add it.
     pub correction: i32,
 }
 
-/// A few tokens' activations rounded to int8 in blocks of 32, side by side as the matrix kernels read them; columns
-/// padded with zeros to whole pairs of blocks.
+/// The activations of a few tokens, rounded to int8 in blocks of 32 and interleaved as the matrix kernels read them.
+/// Columns are padded with zeros to whole pairs of blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct BytesTile<'a> {
     /// `[columns / 4, tokens]`: four bytes of one token.
     pub words: &'a [i32],
     /// `[columns / 32, tokens]`
     pub scales: &'a [BlockScale],
-    /// How many.
+    /// Number of tokens.
     pub tokens: usize,
 }
 
-/// A few tokens' activations, side by side as the matrix kernels read them.
+/// The activations of a few tokens, interleaved as the matrix kernels read them.
 #[derive(Clone, Copy, Debug)]
 pub struct FloatTile<'a> {
     /// `[columns, tokens]`
     pub values: &'a [f32],
-    /// How many.
+    /// Number of tokens.
     pub tokens: usize,
 }
 
-/// Attention of some query rows over one head's keys and values.
+/// Attention of some query rows over the keys and values of one head.
 #[derive(Debug)]
 pub struct AttendJob<'a> {
     /// `[rows, head_dim]`, already scaled.
     pub q: &'a [f32],
-    /// One more than the last position that each row sees; ascending, at least one.
+    /// `[rows]`: one more than the last position that each row sees. Ascending; at least one row.
     pub limits: &'a [usize],
-    /// Positions that a row sees at most, its last ones; `usize::MAX` where it sees all.
+    /// Length of the sliding window: a row sees at most its last `window` positions. `usize::MAX` if it sees all.
     pub window: usize,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
@@ -179,7 +180,8 @@ pub struct AttendJob<'a> {
     pub keys: &'a [u8],
     /// `[ring, value_stride]` in the cache's type: lanes are dimensions.
     pub values: &'a [u8],
-    /// Position p is at p modulo this: a multiple of the softmax's blocks where any limit is above it.
+    /// Length of the ring buffer: position p is at p modulo `ring`. If any limit is above it, it is a multiple of the
+    /// softmax's block.
     pub ring: usize,
     /// Width of a head.
     pub head_dim: usize,
@@ -188,14 +190,14 @@ pub struct AttendJob<'a> {
 }
 
 impl AttendJob<'_> {
-    /// Values from one position to the next: head_dim rounded up to whole lanes.
+    /// Numbers from one position to the next in `values`: head_dim rounded up to whole lanes.
     pub fn value_stride(&self) -> usize {
         self.head_dim.next_multiple_of(PANEL_ROWS)
     }
 }
 
-/// `table()` of an instruction set: each entry compiles the generic kernel with the set's features. `bytes` and `float` are
-/// the panels that a kernel of that input takes at a time, and its numbers of tokens.
+/// Defines `table()` of an instruction set; each entry compiles the generic kernel with the set's features. `bytes` and
+/// `float` give the number of panels that a kernel with that input takes at a time, and its numbers of tokens.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! entry_points {
     (
@@ -205,7 +207,7 @@ macro_rules! entry_points {
         float: $float_panels:literal, [$($float:literal),+],
         attend: $rows:literal,
     ) => {
-        /// The table, where the machine can run it.
+        /// The table, if the machine can run it.
         pub fn table() -> Option<&'static $crate::cpu::isa::Kernels> {
             static KERNELS: $crate::cpu::isa::Kernels = $crate::cpu::isa::Kernels {
                 name: $name,
@@ -240,16 +242,17 @@ macro_rules! entry_points {
             <$simd>::detect().map(|_| &KERNELS)
         }
 
-        /// The generic kernels, compiled with the features that a value of the type proves.
+        /// The generic kernels, compiled with the features that a value of the `Simd` type proves.
         mod features {
             use super::*;
             use $crate::cpu::isa::{AttendJob, BlockScale, BytesTile, FloatTile, MatrixTile};
 
-            /// The proof, for the functions here: code without the features can only call it in an unsafe block.
+            /// The proof, for the functions here. Code without the features can call it only in an unsafe block.
             #[inline]
             #[target_feature(enable = $features)]
             fn proof() -> $simd {
-                // SAFETY: this function is compiled with every feature that the type stands for, so who calls it has them.
+                // SAFETY: this function is compiled with every feature that the type stands for, so its callers have
+                // them.
                 unsafe { <$simd>::assume() }
             }
 
@@ -314,7 +317,7 @@ macro_rules! entry_points {
                 generic::attend::<_, T, $rows>(proof(), job);
             }
 
-            // As many chains as the best tile has sums.
+            // As many independent chains as the best tile has accumulators.
             #[target_feature(enable = $features)]
             pub fn dot_rate(rounds: usize) -> usize {
                 generic::dot_rate::<_, { $bytes_panels * [$($bytes),+][0] }>(proof(), rounds)
@@ -332,14 +335,15 @@ macro_rules! entry_points {
         }
     };
     (@call $($call:tt)+) => {
-        // SAFETY: the features are there: only `table` can name what has this call, and lends it where they were found.
+        // SAFETY: the machine has the features: this call is reachable only through `table`, which returns the kernels
+        // only if the features were detected.
         unsafe { $($call)+ }
     };
 }
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use entry_points;
 
-/// Every table this machine can run, the plain one first, the fastest last.
+/// Every table this machine can run: the scalar one first, the fastest last.
 pub fn available() -> Vec<&'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     let wider = [super::avx2::table(), super::avxvnni::table(), super::avx512::table()];
@@ -350,7 +354,7 @@ pub fn available() -> Vec<&'static Kernels> {
     std::iter::once(&scalar::KERNELS).chain(wider.into_iter().flatten()).collect()
 }
 
-/// The table of that name, or the fastest.
+/// The table with this name, or the fastest if no name is given.
 ///
 /// # Errors
 /// When this machine, or this program, has no such table.

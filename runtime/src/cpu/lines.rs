@@ -1,4 +1,4 @@
-//! Memory that begins with a cache line, for reads of whole lanes and for parts that threads write side by side.
+//! Memory aligned to cache lines, for reads of whole lanes and for parts that threads write side by side.
 
 use bytemuck::{Pod, Zeroable};
 use std::ops::{Deref, DerefMut, Range};
@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut, Range};
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// f32 values. Sixteen of them, a panel's rows, are one line: threads that write neighbouring panels share none.
+/// f32 values. The 16 rows of a panel are one cache line: threads that write neighbouring panels share none.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     lines: Vec<Line>,
@@ -16,14 +16,14 @@ pub struct Values {
 }
 
 impl Values {
-    /// Makes room for `len` values, whatever they then are.
+    /// Makes room for `len` values. Their contents are unspecified.
     pub fn resize(&mut self, len: usize) -> &mut [f32] {
         self.lines.resize((len * size_of::<f32>()).div_ceil(size_of::<Line>()), Line::zeroed());
         self.len = len;
         self
     }
 
-    /// Forgets all but these values, which are in ascending order.
+    /// Keeps only these values, given in ascending order.
     pub fn keep(&mut self, ranges: impl Iterator<Item = Range<usize>>) {
         let mut len = 0;
         for range in ranges {
@@ -49,17 +49,17 @@ impl DerefMut for Values {
     }
 }
 
-/// Bytes, zero at first. The system provides them when they are touched: those of a vector of lines would all be written
-/// at once, since no `calloc` aligns as they are.
+/// Bytes, initially zero. The system provides them when they are first touched. A vector of lines would be written in
+/// full at once instead, because no `calloc` gives that alignment.
 #[derive(Debug)]
 pub struct Zeroed {
     bytes: Vec<u8>,
-    /// Those from the first line's beginning.
+    /// The part of `bytes` that begins at a cache line.
     range: Range<usize>,
 }
 
 impl Zeroed {
-    /// So many bytes; None when there is no memory for them.
+    /// `len` zero bytes; None if there is no memory for them.
     pub fn new(len: usize) -> Option<Self> {
         let bytes: Vec<u8> = bytemuck::try_zeroed_vec(len.checked_add(size_of::<Line>() - 1)?).ok()?;
         let start = bytes.as_ptr().align_offset(align_of::<Line>());
@@ -96,7 +96,7 @@ mod tests {
         if cfg!(all(target_os = "linux", not(miri))) {
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let own = status.lines().find_map(|l| l.strip_prefix("RssAnon:")?.trim().split(' ').next()?.parse().ok());
-            // Of this process, tests beside this one included.
+            // Counts the whole process, including tests that run beside this one.
             let kilobytes: u64 = own.unwrap();
             assert!(kilobytes < 1 << 19, "{kilobytes} kB of memory, where a byte of 1 GB was touched");
         }

@@ -1,9 +1,10 @@
-//! The functions of the contract that IEEE does not round exactly, and its fixed tree. See `docs/arithmetic.md`.
+//! Functions of the arithmetic contract that IEEE 754 does not define exactly, and the contract's fixed tree for sums.
+//! See `docs/arithmetic.md`.
 
 /// Virtual lanes of a reduction along a vector.
 pub const LANES: usize = 16;
 
-/// Below this argument `exp` is 0: the smallest normal f32 and no subnormals.
+/// Below this argument `exp` is 0: results go down to the smallest normal f32, and there are no subnormals.
 pub const EXP_MIN: f32 = -87.336_54;
 /// Above this argument `exp` is infinite.
 pub const EXP_MAX: f32 = 88.376_26;
@@ -11,19 +12,19 @@ pub const EXP_MAX: f32 = 88.376_26;
 pub const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// The upper bits of ln 2: exact when multiplied by a whole number below 2^9.
 pub const LN2_HI: f32 = 0.693_359_4;
-/// What is missing of ln 2.
+/// The rest of ln 2.
 pub const LN2_LO: f32 = -2.121_944_4e-4;
 /// Coefficients of `(exp(r) - 1 - r) / r^2` on |r| <= ln 2 / 2, highest power first (Cephes `expf`).
 pub const EXP_POLY: [f32; 6] = [1.987_569_2e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 
-/// From this `2|x|` on `tanh(x)` is 1.
+/// From this value of `2|x|` on, `tanh(x)` is 1.
 pub const TANH_MAX: f32 = 20.0;
-/// `-2 sqrt(2 / pi)`, and that times 0.044715: `gelu(x) = x / (1 + exp(x * (GELU[0] + GELU[1] x^2)))`.
+/// `-2 sqrt(2 / pi)`, and the same times 0.044715: `gelu(x) = x / (1 + exp(x * (GELU[0] + GELU[1] x^2)))`.
 pub const GELU: [f32; 2] = [-1.595_769, -7.135_481_6e-2];
 
 /// `exp(x)`, within two units in the last place.
 ///
-/// `x = n ln 2 + r` with n whole; `2^n` times a polynomial in `r`, every step one rounding.
+/// `x = n ln 2 + r` with integer n; the result is `2^n` times a polynomial in `r`, each step rounded once.
 #[inline]
 pub fn exp(x: f32) -> f32 {
     if x < EXP_MIN {
@@ -36,7 +37,7 @@ pub fn exp(x: f32) -> f32 {
     (p + 1.0) * power
 }
 
-/// `(p, 2^n)` with `exp(x) = 2^n (1 + p)`; p has no more than its own rounding near zero.
+/// `(p, 2^n)` with `exp(x) = 2^n (1 + p)`; near zero, p has only its own rounding error.
 #[inline]
 fn exp_parts(x: f32) -> (f32, f32) {
     let n = (x * LOG2_E).round_ties_even();
@@ -58,7 +59,8 @@ pub fn tanh(x: f32) -> f32 {
     if x < 0.0 { -t } else { t }
 }
 
-/// `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, as its equal `x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3)))`.
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, as its equal `x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715
+/// x^3)))`.
 #[inline]
 pub fn gelu(x: f32) -> f32 {
     x / (1.0 + exp(x * GELU[1].mul_add(x * x, GELU[0])))
@@ -104,7 +106,7 @@ mod tests {
         assert!(exp(f32::NAN).is_nan());
     }
 
-    /// The largest error of `f`, in units in the last place of `exact`, over -`end`..`end`.
+    /// The largest error of `f` over -`end`..`end`, in units in the last place of `exact`.
     fn worst(end: f32, f: fn(f32) -> f32, exact: fn(f64) -> f64) -> f64 {
         let (mut worst, mut x) = (0.0f64, 1e-6);
         while x < end {
@@ -128,7 +130,7 @@ mod tests {
         assert!(tanh(f32::NAN).is_nan());
     }
 
-    /// Below -4 what is left of it is so small that its exponent's rounding counts.
+    /// Below -4 the result is so small that rounding errors of the exponent matter.
     #[test]
     fn gelu_is_the_published_formula() {
         let exact = |x: f64| {

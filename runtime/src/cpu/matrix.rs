@@ -1,10 +1,10 @@
-//! Matrices times rows of activations: which thread takes which panels, and what stays in its cache meanwhile.
+//! Matrices times rows of activations: which thread takes which panels, and what stays in its cache.
 //!
 //! ```text
-//! for each share of the tokens                        one, or where weights are few one a thread
-//!   for each run of neighbouring pairs of panels      a thread takes the next run when it is done with its last
+//! for each share of the tokens                        one share; if weights are few, one for each thread
+//!   for each run of neighbouring pairs of panels      a thread that is done takes the next run
 //!   for each group of pairs whose weights fit L2
-//!     for each few tokens                             their activations stay in L1
+//!     for each tile of tokens                         their activations stay in L1
 //!       for each pair of the group
 //!         tile = weights of the pair x the tokens     one kernel call, all columns
 //! ```
@@ -20,11 +20,12 @@ use std::ops::Range;
 /// Bytes of weights that stay in a core's cache while all tokens pass over them.
 const GROUP_BYTES: usize = 256 << 10;
 
-/// Runs of pairs for each thread: enough that a slow core does not hold the rest.
+/// Runs of pairs for each thread: enough that a slow core does not hold up the rest.
 const RUNS_PER_THREAD: usize = 8;
 
-/// Where weights have no more bytes than this, threads take tokens of a prompt, [`SHARE_TOKENS`] at least, and not panels:
-/// what a thread computed stays in its cache for the next operation, and that each reads all weights costs less.
+/// If the weights take at most this many bytes, threads divide the tokens of a prompt (at least [`SHARE_TOKENS`] each)
+/// instead of the panels. Then what a thread computed is still in its cache for the next operation, which saves more
+/// than it costs that every thread reads all weights.
 const SHARED_BYTES: usize = 2 << 20;
 const SHARE_TOKENS: usize = 96;
 
@@ -33,30 +34,30 @@ pub struct Output<'a> {
     /// `[tokens, width]`
     out: Disjoint<'a, f32>,
     width: usize,
-    /// How far the second panel's rows are behind the first one's; None where the two panels, of two matrices, make one
-    /// panel's rows.
+    /// Distance from the first panel's rows to the second's. None if the two panels belong to two matrices that
+    /// together make one panel's rows.
     apart: Option<usize>,
-    /// Pairs of this output.
+    /// Number of pairs of this output.
     pairs: usize,
-    /// The first of them.
+    /// The number of its first pair among those of all outputs.
     first_pair: usize,
 }
 
 impl<'a> Output<'a> {
-    /// A buffer `[tokens, width]` of one matrix, whose pairs begin at `first_pair`, and the first pair after it.
+    /// The output `[tokens, width]` of one matrix whose pairs begin at `first_pair`, and the first pair after it.
     pub fn new(out: &'a mut [f32], width: usize, first_pair: usize) -> (Self, usize) {
         let pairs = width.div_ceil(PANEL_ROWS).div_ceil(2);
         let apart = Some(pairs * PANEL_ROWS);
         (Output { out: Disjoint::new(out), width, apart, pairs, first_pair }, first_pair + pairs)
     }
 
-    /// A buffer `[tokens, width]` that two matrices make together.
+    /// The output `[tokens, width]` that two matrices make together.
     pub fn of_two(out: &'a mut [f32], width: usize) -> Self {
         let pairs = width.div_ceil(PANEL_ROWS);
         Output { out: Disjoint::new(out), width, apart: None, pairs, first_pair: 0 }
     }
 
-    /// What a pair's tile becomes: a first row of the output with how many there are, and the part of the tile.
+    /// Where a pair's tile goes: (first row of the output, number of rows, part of the tile).
     fn pieces(&self, pair: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
         let row = pair * PANEL_ROWS;
         let pieces = match self.apart {
@@ -68,11 +69,11 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Two panels that a kernel computes together: of one matrix, or one of each of two of the same encoding.
+/// Two panels that a kernel computes together: both of one matrix, or one each of two matrices with the same encoding.
 pub type Pair<'a> = [(&'a CpuWeight, usize); 2];
 
-/// The panels of pair `pair` of one matrix: one of its first half and one of its second, so that pair after pair reads two
-/// unbroken streams. Where there is no second one, the first takes its place.
+/// The panels of pair `pair` of one matrix: one from its first half and one from its second, so that successive pairs
+/// read two contiguous streams. If there is no second panel, the first is used twice.
 pub fn halves(weight: &CpuWeight, pair: usize) -> Pair<'_> {
     let second = pair + weight.panels().div_ceil(2);
     [(weight, pair), (weight, if second < weight.panels() { second } else { pair })]
@@ -80,8 +81,9 @@ pub fn halves(weight: &CpuWeight, pair: usize) -> Pair<'_> {
 
 /// Runs all pairs of all outputs over all tokens.
 ///
-/// `panels(output, pair of that output)` names the panels; `finish(output, first row, tile rows, out)` turns what a
-/// kernel gave for one token into that token's rows of the output: a panel's rows, or a pair's where two matrices make them.
+/// `panels(output, pair of that output)` returns the panels. `finish(output, first row, tile rows, out)` turns a
+/// kernel's result for one token into that token's rows of the output: the rows of one panel, or of a pair if two
+/// matrices make them.
 pub fn multiply<'w>(
     kernels: &Kernels,
     pool: &Pool,
@@ -115,8 +117,9 @@ pub fn multiply<'w>(
                     tiles.run(kernel, panels, tokens, &mut tile);
                     for (row, rows, part) in output.pieces(pair) {
                         for (t, values) in tile[..tokens.1].iter().enumerate() {
-                            // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, a token to
-                            // one share, and run and share to one thread; within it the part is dropped before the next is made.
+                            // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, and a
+                            // token to one share. One thread has both run and share, and it drops this part before it
+                            // makes the next.
                             let out = unsafe { output.out.part((tokens.0 + t) * output.width + row, rows) };
                             finish(index, row, &values[part.clone()], out);
                         }

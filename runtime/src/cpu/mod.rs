@@ -1,6 +1,6 @@
 //! The CPU backend: splits every operation over threads and calls one instruction set's kernels. It knows no model.
 //!
-//! Rows and heads are what threads and lanes split, never a sum: the bits do not depend on how many there are.
+//! Threads and lanes divide rows and heads among them, never a sum, so the bits do not depend on their number.
 
 #[allow(unsafe_code)]
 mod attention;
@@ -57,11 +57,11 @@ pub struct CpuBackend {
     kernels: &'static Kernels,
     pool: Arc<Pool>,
     input: Input,
-    /// `[tokens, intermediate_size]`: up, where gate and up are of two encodings.
+    /// `[tokens, intermediate_size]`: up, used if gate and up have different encodings.
     up: Values,
 }
 
-/// A tensor in the map.
+/// A tensor in the mapped file.
 #[derive(Clone, Debug)]
 pub struct CpuWeight {
     file: Arc<NsvFile>,
@@ -92,13 +92,13 @@ impl CpuWeight {
         self.range.len() / self.shape.pieces()
     }
 
-    /// One of them.
+    /// The bytes of one panel.
     fn panel(&self, panel: usize) -> &[u8] {
         let bytes = self.panel_bytes();
         &self.bytes()[panel * bytes..][..bytes]
     }
 
-    /// Panels it has.
+    /// Number of panels.
     fn panels(&self) -> usize {
         self.shape.pieces()
     }
@@ -137,7 +137,7 @@ impl CpuBackend {
         &self.pool
     }
 
-    /// The rows of `x` times every matrix of `parts`, each into its output `[tokens, rows of the matrix]`.
+    /// Multiplies the rows of `x` by every matrix of `parts`, each into its output `[tokens, rows of the matrix]`.
     fn products(&mut self, x: RowsView, parts: Vec<(&Linear<CpuWeight>, &mut [f32])>) {
         self.input.fill(self.kernels, &self.pool, x, parts.iter().map(|(l, _)| l.weight.encoding));
         let (mut outputs, mut linears, mut pair) = (Vec::new(), Vec::new(), 0);
@@ -154,7 +154,8 @@ impl CpuBackend {
         });
     }
 
-    /// Gate and up of two encodings, which no kernel computes together: the same values, by way of memory.
+    /// The gated product if gate and up have different encodings: no kernel computes those together, so both go through
+    /// memory. The values are the same.
     fn gated_apart(
         &mut self,
         x: RowsView,
@@ -188,7 +189,8 @@ impl Backend for CpuBackend {
         if shape != expected {
             return Err(RuntimeError::TensorShape { tensor: tensor(), got: shape, expected });
         }
-        // Kernels read f32; a map is page-aligned and offsets are multiples of 64, so this holds wherever mmap does.
+        // Kernels read f32. A map is page-aligned and offsets are multiples of 64, so this check holds wherever mmap
+        // works.
         let weight = CpuWeight { file: file.clone(), range: entry.range.clone(), shape, encoding };
         if !weight.bytes().as_ptr().addr().is_multiple_of(align_of::<f32>()) {
             return Err(RuntimeError::TensorAlignment { tensor: tensor(), encoding, expected: align_of::<f32>() });
@@ -204,7 +206,7 @@ impl Backend for CpuBackend {
         buffer.width = width;
     }
 
-    fn cache(&mut self, shape: KvShape) -> Result<KvCache> {
+    fn cache(&mut self, shape: KvShape, _: u64) -> Result<KvCache> {
         KvCache::new(shape)
     }
 
@@ -225,7 +227,7 @@ impl Backend for CpuBackend {
     }
 
     fn write(&mut self, buffer: &mut Buffer, rows: &[f32]) {
-        // As many rows as there are: another backend may have had others.
+        // The number of rows may differ: with a split model, the rows may come from the other backend.
         buffer.data.resize(rows.len()).copy_from_slice(rows);
     }
 
@@ -247,8 +249,8 @@ impl Backend for CpuBackend {
     fn norm_parts(&mut self, x: &mut Buffer, weight: &CpuWeight, eps: f32) {
         let (width, weight) = (x.width, weight.vector());
         each_row(&self.pool, &mut x.data, width, |_, row| {
-            let before = row.to_vec();
-            for (x, out) in before.chunks_exact(weight.len()).zip(row.chunks_exact_mut(weight.len())) {
+            let input = row.to_vec();
+            for (x, out) in input.chunks_exact(weight.len()).zip(row.chunks_exact_mut(weight.len())) {
                 (self.kernels.rms_norm)(x, weight, eps, out);
             }
         });

@@ -1,22 +1,23 @@
-//! Fork and join in a fraction of a microsecond: the caller works too, and helpers spin a little before they sleep.
+//! Fork and join in a fraction of a microsecond: the caller works too, and helpers spin briefly before they sleep.
 //!
-//! A token passes through some hundred parallel regions of a few microseconds to a few hundred. Measured on two cores, an
-//! empty region costs 18.7 us when it enters a rayon pool from outside, 4.1 us inside one, 0.22 us here (benches/kernels.rs).
+//! A token passes through about a hundred parallel regions that take from a few to a few hundred microseconds. Measured
+//! on two cores, an empty region costs 18.7 us when it enters a rayon pool from outside, 4.1 us inside one, and 0.22 us
+//! here (benches/kernels.rs).
 //!
 //! ```text
 //! caller                                   helper
 //!   write the job; state = open              wait for a new generation: spin, then sleep
 //!   generation += 1; wake sleepers           state += one active; was it open?
-//!   take pieces until there is none            yes: take pieces until there is none
+//!   take pieces until none is left             yes: take pieces until none is left
 //!   state = closed                           state -= one active
 //!   wait until none is active
 //! ```
 //!
-//! A helper that comes late finds the job closed and does nothing: a core that another process holds cannot hold up a
-//! region that the others have finished.
+//! A late helper finds the job closed and does nothing. So if another process occupies its core, that does not delay a
+//! region that the other threads have finished.
 //!
-//! Each thread has a share of the pieces, the same in every region of as many, and takes from another's only when its own
-//! are done: what it wrote in one region is in its own cache in the next.
+//! Each thread has its own share of the pieces, the same in every region with that many pieces. It takes from other
+//! shares only after finishing its own. So what a thread wrote in one region is often in its own cache in the next.
 
 use crate::error::{Result, RuntimeError};
 use std::cell::UnsafeCell;
@@ -25,15 +26,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle, Thread};
 
-/// Turns of the waiting loop before a helper sleeps: some tens of microseconds, longer than what lies between regions.
+/// Iterations of the waiting loop before a helper sleeps: some tens of microseconds, longer than the gap between
+/// regions.
 const SPINS: usize = if cfg!(miri) { 10 } else { 4000 };
 
-/// The state's bit that says a job may be entered.
+/// The bit of the state that says that helpers may enter the job.
 const OPEN: usize = 1;
-/// One active helper.
+/// What one active helper adds to the state.
 const ACTIVE: usize = 2;
 
-/// What one region does: called with each piece's number.
+/// The work of a region: called with each piece's number.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
 /// The threads of a backend: the caller and helpers.
@@ -41,7 +43,7 @@ type Work<'a> = &'a (dyn Fn(usize) + Sync);
 pub struct Pool {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
-    /// Held by the caller of a region: one at a time.
+    /// Held by the caller during a region, so that regions run one at a time.
     caller: Mutex<()>,
 }
 
@@ -49,14 +51,14 @@ struct Shared {
     generation: AtomicUsize,
     state: AtomicUsize,
     job: UnsafeCell<Job>,
-    /// Of each thread's share, the caller's first, the piece that is taken next.
+    /// `[threads]`: the next piece to take from each thread's share. The caller is thread 0.
     next: Vec<Next>,
     stop: AtomicBool,
     panicked: AtomicBool,
     sleeping: Vec<AtomicBool>,
 }
 
-/// The next piece of a share, with the lines to itself that a core fetches together.
+/// The next piece of a share. It has the pair of cache lines that a core fetches together to itself.
 #[repr(align(128))]
 struct Next(AtomicUsize);
 
@@ -67,8 +69,8 @@ struct Job {
     pieces: usize,
 }
 
-// SAFETY: `job` is the only field that is not Sync by itself. It is written by the caller alone, while `state` is closed
-// and no helper is active, and read by helpers that have entered while it was open; see `each` and `help`.
+// SAFETY: `job` is the only field that is not Sync by itself. It is written by the caller alone, while `state` is
+// closed and no helper is active, and read by helpers that have entered while it was open; see `each` and `help`.
 unsafe impl Sync for Shared {}
 // SAFETY: the work a job points to is Sync, so it may be called from any thread.
 unsafe impl Send for Shared {}
@@ -103,17 +105,17 @@ impl Pool {
         Ok(pool)
     }
 
-    /// How many threads it has, the caller among them.
+    /// Number of threads, including the caller.
     pub fn threads(&self) -> usize {
         self.helpers.len() + 1
     }
 
-    /// Calls `work` once for each of `0..pieces`, in no order. Neighbouring pieces are one thread's share, and who is done
-    /// with its own takes from the next thread's, so that a slow core does not hold the rest. Not to be called from inside
-    /// `work`.
+    /// Calls `work` once for each of `0..pieces`, in no particular order. A thread's share is a run of neighbouring
+    /// pieces. A thread that has finished its own share takes from the others, so that a slow core does not hold up the
+    /// rest. Must not be called from inside `work`.
     ///
     /// # Panics
-    /// When `work` does, in whichever thread.
+    /// When `work` panics, in any thread.
     pub fn each(&self, pieces: usize, work: impl Fn(usize) + Sync) {
         if pieces <= 1 || self.helpers.is_empty() {
             return (0..pieces).for_each(work);
@@ -121,11 +123,11 @@ impl Pool {
         let one_at_a_time = self.caller.lock().unwrap_or_else(|e| e.into_inner());
         let shared = &*self.shared;
         let work: Work = &work;
-        // SAFETY: only the lifetime changes. The reference is used by helpers that are active in this job; `Region`,
-        // dropped before `work` is, closes the job and waits until none is.
+        // SAFETY: only the lifetime changes. Only helpers that are active in this job use the reference. `Region` is
+        // dropped before `work`; it closes the job and waits until no helper is active.
         let work: Work<'static> = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
-        // SAFETY: the job is closed, by the region before this one, which waited until no helper was active; one that
-        // enters now finds it closed and does not read. The mutex keeps other callers out.
+        // SAFETY: the previous region closed the job and waited until no helper was active. A helper that enters now
+        // finds it closed and does not read it. The mutex keeps other callers out.
         unsafe { *shared.job.get() = Job { work: Some(work), pieces } };
         for (share, next) in shared.next.iter().enumerate() {
             next.0.store(shared.share(share, pieces).start, Ordering::Relaxed);
@@ -146,7 +148,7 @@ impl Pool {
     }
 }
 
-/// An open job. Dropped, also by a panic, it is closed and no helper is in it.
+/// An open job. Dropping it, also by a panic, closes the job and waits until no helper is in it.
 struct Region<'p> {
     shared: &'p Shared,
     _one_at_a_time: MutexGuard<'p, ()>,
@@ -161,7 +163,7 @@ impl Drop for Region<'_> {
             if spins < SPINS {
                 std::hint::spin_loop();
             } else {
-                // A helper's core is held by somebody else: let it go on.
+                // Something else occupies the helper's core: yield so that the helper can finish.
                 thread::yield_now();
             }
         }
@@ -175,12 +177,12 @@ impl Shared {
         thread * pieces / threads..(thread + 1) * pieces / threads
     }
 
-    /// Takes the pieces of the share of `thread`, then those that the others have left.
+    /// Takes the pieces of the share of `thread`, then what is left of the other shares.
     fn take_pieces(&self, job: Job, thread: usize) {
         let Some(work) = job.work else { return };
         for share in (thread..self.next.len()).chain(0..thread) {
             let (next, end) = (&self.next[share].0, self.share(share, job.pieces).end);
-            // Looking first leaves the line where it is when nothing is left.
+            // Load before fetch_add: if nothing is left, the cache line stays shared.
             while next.load(Ordering::Relaxed) < end {
                 let piece = next.fetch_add(1, Ordering::Relaxed);
                 if piece < end {
@@ -190,7 +192,7 @@ impl Shared {
         }
     }
 
-    /// A helper's life.
+    /// A helper's main loop.
     fn help(&self, index: usize) {
         let mut seen = 0;
         while !self.stop.load(Ordering::Acquire) {
@@ -200,7 +202,7 @@ impl Shared {
             }
             seen = generation;
             if self.state.fetch_add(ACTIVE, Ordering::AcqRel) & OPEN != 0 {
-                // SAFETY: the job was open when this helper became active, so it was written before, and the caller
+                // SAFETY: the job was open when this helper became active, so it had been written before. The caller
                 // does not write the next one while a helper is active.
                 let job = unsafe { *self.job.get() };
                 let work = std::panic::AssertUnwindSafe(|| self.take_pieces(job, index + 1));
@@ -212,7 +214,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a generation other than `seen`, or to be told to stop; returns the generation then.
+    /// Waits until the generation is not `seen` or the pool stops, and returns the generation.
     fn wait(&self, index: usize, seen: usize) -> usize {
         for _ in 0..SPINS {
             let generation = self.generation.load(Ordering::Acquire);
@@ -221,7 +223,8 @@ impl Shared {
             }
             std::hint::spin_loop();
         }
-        // Flag first, then look again: the caller counts first, then looks at the flag. One of the two sees the other.
+        // This thread sets its flag, then checks the generation; the caller counts the generation, then checks the
+        // flag. So at least one of the two sees the other.
         self.sleeping[index].store(true, Ordering::SeqCst);
         while self.generation.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
             thread::park();
@@ -236,7 +239,7 @@ impl Drop for Pool {
         self.shared.stop.store(true, Ordering::SeqCst);
         for helper in self.helpers.drain(..) {
             helper.thread().unpark();
-            // A helper catches its panics; there is nothing to hear from it.
+            // A helper catches its panics, so the result says nothing.
             let _ = helper.join();
         }
     }
@@ -269,7 +272,7 @@ mod tests {
             while !pool.shared.sleeping.iter().all(|s| s.load(Ordering::SeqCst)) {
                 thread::yield_now();
             }
-            // Two pieces that wait for each other: one thread alone would never end.
+            // The two pieces wait for each other: a single thread would never finish.
             let met = AtomicUsize::new(0);
             pool.each(2, |_| {
                 met.fetch_add(1, Ordering::SeqCst);
@@ -285,7 +288,7 @@ mod tests {
         let pool = Pool::new(2).unwrap();
         let caller = thread::current().id();
         for _ in 0..10 {
-            // Neither piece ends before the other has begun: each thread has one, which is its own.
+            // Neither piece ends before the other has begun, so each thread runs one: its own.
             let met = AtomicUsize::new(0);
             pool.each(2, |piece| {
                 met.fetch_add(1, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! The contract in plain loops: what every kernel computes, in which order, with how many roundings.
+//! The arithmetic contract in plain loops: what every kernel computes, in which order, with how many roundings.
 //!
 //! `docs/arithmetic.md` says the same in words. This file is never tuned; every faster kernel equals it bit for bit.
 
@@ -11,13 +11,13 @@ use half::f16;
 use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
 use nanoserve_format::{INPUT_BLOCK, PANEL_ROWS};
 
-/// Columns of f32 and f16 weights that are summed by themselves.
+/// Columns of f32 and f16 weights in one block: each block has its own sum.
 pub const FLOAT_BLOCK: usize = 256;
 
-/// Activations below this magnitude quantize to zero: their scale's inverse would overflow.
+/// A block whose largest activation is below this magnitude becomes zero: the inverse of its scale would overflow.
 pub const QUANTIZE_MIN: f32 = 1e-30;
 
-/// The plain kernels.
+/// The scalar kernels.
 pub static KERNELS: Kernels = Kernels {
     name: "scalar",
     matrix_f32: MatrixKernel {
@@ -44,7 +44,7 @@ pub static KERNELS: Kernels = Kernels {
 
 /// `out[t][r] = sum over blocks b of (sum over columns k of b of w[r][k] * x[t][k]) * (dw[r][b] * dx[t][b])`.
 ///
-/// Inner sums are whole numbers and exact; each is scaled and added in one rounding, blocks ascending.
+/// Inner sums are integers and exact. Each is scaled and added with one rounding, blocks in ascending order.
 fn matrix_q8(panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
     for (t, out) in out.iter_mut().enumerate().take(x.tokens) {
         for (row, out) in out.iter_mut().enumerate() {
@@ -94,7 +94,7 @@ fn matrix_float<W: bytemuck::Pod>(panels: [&[u8]; 2], x: FloatTile, out: &mut Ma
 /// Rounds a row to int8 in blocks of 32: `dx = absmax / 127`, bytes `x * (127 / absmax)` to nearest, ties to even.
 ///
 /// A block whose absmax is below [`QUANTIZE_MIN`] is all zero with scale 0. Columns past the row's end are zero. The
-/// correction is `-128` times the sum of a block's bytes: what a kernel adds that reads weights as unsigned.
+/// correction is `-128` times the sum of a block's bytes; kernels that read weights as unsigned add it.
 fn quantize(x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
     bytes.fill(0);
     scales.fill(BlockScale::default());
@@ -112,7 +112,7 @@ fn quantize(x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
     }
 }
 
-/// `out = x * (1 / sqrt(sum(x^2) / n + eps)) * weight`; the squares in 16 lanes, lane = index modulo 16.
+/// `out = x * (1 / sqrt(sum(x^2) / n + eps)) * weight`; the squares are summed in 16 lanes, lane = index modulo 16.
 fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let mut lanes = [0f32; LANES];
     for (i, x) in x.iter().enumerate() {
@@ -170,11 +170,13 @@ fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// Softmax attention of each query over the positions before its limit, or the last of them, in blocks of 64 positions.
+/// Softmax attention of each query over the positions before its limit, or the last `window` of them, in blocks of 64
+/// positions.
 ///
-/// For each block that the query sees something of: scores are chains of fused multiply-adds over the head's dimensions; with `m` the largest score so
-/// far, the block's weights are `exp(score - m)`, their sum is taken in 16 lanes (lane = position modulo 16), and what
-/// was summed before is scaled by `exp(old m - m)` in the rounding that adds the block's own part.
+/// For each block of which the query sees a part: scores are chains of fused multiply-adds over the head's dimensions.
+/// With `m` the largest score so far, the block's weights are `exp(score - m)`, and their sum is taken in 16 lanes
+/// (lane = position modulo 16). Earlier sums are scaled by `exp(old m - m)` in the same rounding that adds the block's
+/// part.
 fn attend<T: bytemuck::Pod>(job: AttendJob, widen: fn(T) -> f32) {
     let dim = job.head_dim;
     let (keys, values) = (bytemuck::cast_slice::<u8, T>(job.keys), bytemuck::cast_slice::<u8, T>(job.values));
@@ -186,7 +188,7 @@ fn attend<T: bytemuck::Pod>(job: AttendJob, widen: fn(T) -> f32) {
         out.fill(0.0);
         let start = limit.saturating_sub(job.window);
         for first in (start / ATTENTION_BLOCK * ATTENTION_BLOCK..limit).step_by(ATTENTION_BLOCK) {
-            // The block's positions that are seen, and where the block is kept.
+            // The block's positions that the query sees, and where the block is in the ring.
             let (seen, at) = (start.saturating_sub(first)..ATTENTION_BLOCK.min(limit - first), first % job.ring);
             let mut weights = [f32::NEG_INFINITY; ATTENTION_BLOCK];
             for i in seen.clone() {
@@ -220,7 +222,8 @@ fn attend<T: bytemuck::Pod>(job: AttendJob, widen: fn(T) -> f32) {
     }
 }
 
-/// Columns of an input row in bytes: padded with zeros to whole pairs of blocks, of which panels of bytes are made.
+/// Columns of an input row in the bytes form: padded with zeros to whole pairs of blocks, because panels of bytes
+/// consist of such pairs.
 pub fn bytes_columns(cols: usize) -> usize {
     cols.next_multiple_of(2 * INPUT_BLOCK)
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 
 /// Physical cores this process may use: one for each core in its affinity mask, and no more than its cgroup's quota.
 ///
-/// Cores of unequal speed, as most ARM processors have, all count: threads take their next work when they are done with
-/// the last, so that a slow core takes less of it and holds the others no longer than one piece.
+/// On processors with cores of unequal speed, as most ARM processors are, all cores count: a thread takes its next
+/// piece of work when it is done with the last, so a slow core takes fewer pieces and delays the others by one piece at
+/// most.
 pub fn default_threads() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, |n| n.get());
     physical_cores().map_or(allowed, |n| n.clamp(1, allowed))
 }
 
-/// Cores among the processors this process may run on; hyperthreads of one core count once.
+/// Number of physical cores that this process may run on; hyperthreads of one core count once.
 #[cfg(target_os = "linux")]
 fn physical_cores() -> Option<usize> {
     let mask = rustix::thread::sched_getaffinity(None).ok()?;

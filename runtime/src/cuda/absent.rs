@@ -1,13 +1,13 @@
-//! What stands for a GPU in a program that was built without CUDA: nothing, which cannot be opened.
+//! The stand-in for the driver in a program built without CUDA: a type without values, because it can never be opened.
 
 use super::device::{Device, DeviceError, DeviceMemory, Launch, Span};
 
-/// There is none of it.
+/// A GPU; it has no values.
 #[derive(Debug)]
 pub enum Driver {}
 
 impl Driver {
-    /// Refuses.
+    /// Always fails.
     ///
     /// # Errors
     /// Always.
@@ -15,7 +15,7 @@ impl Driver {
         Err(DeviceError::NotBuilt)
     }
 
-    /// Nothing overlaps.
+    /// Does nothing.
     pub fn overlapping(self, _: bool) -> Self {
         self
     }

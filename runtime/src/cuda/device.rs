@@ -1,13 +1,13 @@
-//! What the CUDA backend needs of a device: memory, copies, launches of named kernels, graphs of launches.
+//! What the CUDA backend needs from a device: memory, copies, launches of named kernels, graphs of launches.
 //!
-//! Small, so that three can be it: a GPU, an emulator of the kernels, and a stub that records and asserts. Everything is
-//! queued in one order, as on one CUDA stream: what is called later sees what was called before. Only
-//! [`Device::copy_from`], [`Device::end_copy_from`] and [`Device::synchronise`] wait.
+//! The trait is small, so that three things can implement it: a GPU, an emulator of the kernels, and a stub that
+//! records and asserts. All work is queued in one order, as on one CUDA stream: later calls see the results of earlier
+//! ones. Only [`Device::copy_from`], [`Device::end_copy_from`] and [`Device::synchronise`] wait.
 //!
 //! ```text
-//! Memory    owns; freed by drop          Span       so many bytes from an address, owns nothing
+//! Memory    owned; freed by drop         Span       an address and a number of bytes; owns nothing
 //! Launch    kernel, grid, block, shared bytes, arguments, and the spans that it reads and writes
-//! Graph     launches between begin_capture and end_capture, which were not run then; replay runs them
+//! Graph     launches between begin_capture and end_capture; they run only when replayed
 //! ```
 
 use bytemuck::{Pod, Zeroable};
@@ -15,23 +15,23 @@ use std::fmt::Debug;
 
 pub use crate::error::DeviceError;
 
-/// So many bytes of device memory.
+/// A range of device memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
-    /// Where they begin; 0 is nowhere.
+    /// Its address; 0 is null.
     pub address: u64,
-    /// How many.
+    /// Its length in bytes.
     pub bytes: u64,
 }
 
 impl Span {
-    /// There is none: a null pointer.
+    /// No memory: a null pointer.
     pub const NONE: Span = Span { address: 0, bytes: 0 };
 
-    /// A part of it, from its byte `offset` on.
+    /// The part of `bytes` bytes that begins at byte `offset`.
     ///
     /// # Panics
-    /// When it has fewer bytes.
+    /// When the span is too short.
     pub fn part(self, offset: u64, bytes: u64) -> Span {
         let end = offset.checked_add(bytes);
         assert!(end.is_some_and(|end| end <= self.bytes), "bytes {offset} and {bytes} more of {}", self.bytes);
@@ -39,24 +39,24 @@ impl Span {
     }
 }
 
-/// By-value argument of the matrix kernels for one token: up to three matrices with the same input. The kernels' own
-/// `struct Parts`.
+/// An argument of the matvec kernels, passed by value: up to three matrices with the same input. It mirrors the
+/// kernels' `struct Parts`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Parts {
     /// Panels of each matrix.
     pub w: [u64; 3],
-    /// `[rows]` of f32 each; null is none.
+    /// `[rows]` of f32 each; null if there is no bias.
     pub bias: [u64; 3],
     /// `[rows]` of f32 each.
     pub out: [u64; 3],
     /// Rows of each.
     pub rows: [i32; 3],
-    /// How many matrices.
+    /// Number of matrices.
     pub n: i32,
 }
 
-/// An argument of a kernel, as it lies in memory.
+/// An argument of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arg {
     /// A device address; 0 is null.
@@ -72,7 +72,7 @@ pub enum Arg {
 }
 
 impl Arg {
-    /// Its bytes.
+    /// Its bytes in memory.
     pub fn bytes(&self) -> &[u8] {
         match self {
             Arg::Pointer(x) => bytemuck::bytes_of(x),
@@ -93,7 +93,7 @@ pub enum Access {
     Write,
     /// Reads all of it and fills all of it.
     Both,
-    /// Reads or writes some of it: what was written of it before, and what it knows to be there.
+    /// Reads or writes parts of it. What it reads was written before.
     Some,
 }
 
@@ -106,111 +106,112 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block, in x.
     pub block: u32,
-    /// Bytes of dynamic shared memory a block.
+    /// Bytes of dynamic shared memory of a block.
     pub shared: u32,
     /// Arguments in the kernel's order.
     pub args: Vec<Arg>,
-    /// What it touches through the pointers among them.
+    /// The spans that it accesses through pointers among the arguments.
     pub touches: Vec<(Span, Access)>,
 }
 
-/// Memory of a device, in bytes.
+/// The memory of a device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceMemory {
-    /// What can be allocated.
+    /// Bytes that can be allocated.
     pub free: u64,
-    /// What there is.
+    /// In total.
     pub total: u64,
 }
 
-/// Copies from a device that can be under way.
+/// The number of copies from a device that can be in flight.
 pub const SLOTS: usize = 2;
 
-/// Bytes of one of them, at most.
+/// The most bytes of such a copy.
 pub const SLOT_BYTES: usize = 64;
 
-/// A GPU, or what stands for one.
+/// A GPU, or a stand-in for one.
 pub trait Device {
-    /// Memory that is freed by drop, once what was queued before is done with it.
+    /// Device memory. Drop frees it once the work queued before is done.
     type Memory: Debug;
     /// Captured launches.
     type Graph: Debug;
 
-    /// Its name, such as a person knows it.
+    /// Its name, for people.
     fn name(&self) -> String;
 
     /// Compute capability, major and minor.
     fn capability(&self) -> (u32, u32);
 
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     fn processors(&self) -> u32;
 
-    /// Bytes of shared memory that a block can have.
+    /// The most bytes of shared memory of a block.
     fn shared(&self) -> u32;
 
-    /// Its memory at this moment.
+    /// Its free and total memory now.
     ///
     /// # Errors
-    /// When the driver does not say.
+    /// When the driver does not report it.
     fn memory(&self) -> Result<DeviceMemory, DeviceError>;
 
-    /// So many bytes, aligned to 256, with any contents. Never called while capturing.
+    /// Allocates `bytes` bytes, aligned to 256, with unspecified contents. Never called while capturing.
     ///
     /// # Errors
-    /// When there are not so many.
+    /// When there is not enough memory.
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, DeviceError>;
 
-    /// Where memory lies, and all its bytes.
+    /// The whole span of some memory.
     fn span(&self, memory: &Self::Memory) -> Span;
 
-    /// Copies to the device, as long as `to`. Returns when `from` may change: a copy of it, in pinned memory, may still be on
-    /// its way. Never called while capturing.
+    /// Copies to the device; `from` is as long as `to`. When it returns, `from` may change: a copy of it in pinned
+    /// memory may still be in flight. Never called while capturing.
     ///
     /// # Errors
     /// When the driver refuses.
     fn copy_to(&self, to: Span, from: &[u8]) -> Result<(), DeviceError>;
 
-    /// Copies from the device, as long as `from`, when all that was queued before is done. Never called while capturing.
+    /// Waits for all work queued before and copies from the device; `to` is as long as `from`. Never called while
+    /// capturing.
     ///
     /// # Errors
-    /// When the driver refuses, or something that was queued before had failed.
+    /// When the driver refuses, or work queued before has failed.
     fn copy_from(&self, from: Span, to: &mut [u8]) -> Result<(), DeviceError>;
 
-    /// Queues a copy from the device, of no more than [`SLOT_BYTES`], to a slot of the host's (one of [`SLOTS`]), in the place of
-    /// what was there.
+    /// Queues a copy of at most [`SLOT_BYTES`] from the device to one of the host's [`SLOTS`] slots, replacing its
+    /// contents.
     ///
     /// # Errors
     /// When the driver refuses.
     fn begin_copy_from(&self, from: Span, slot: usize) -> Result<(), DeviceError>;
 
-    /// Waits for what was last copied to a slot, and for nothing that was queued since: the first bytes of it.
+    /// Waits for the last copy to a slot, but not for work queued after it, and fills `to` with the slot's first bytes.
     ///
     /// # Errors
-    /// When something that was queued before had failed.
+    /// When work queued before the copy has failed.
     fn end_copy_from(&self, slot: usize, to: &mut [u8]) -> Result<(), DeviceError>;
 
-    /// Copies on the device; spans of one length that do not overlap.
+    /// Copies within the device. The spans have the same length and do not overlap.
     ///
     /// # Errors
     /// When the driver refuses.
     fn copy(&self, to: Span, from: Span) -> Result<(), DeviceError>;
 
-    /// Queues a kernel; while capturing, adds it to the graph.
+    /// Queues a kernel, or adds it to the graph while capturing.
     ///
     /// # Errors
     /// When there is no such kernel, or the driver refuses.
     fn launch(&self, launch: &Launch) -> Result<(), DeviceError>;
 
-    /// Begins a graph: launches are kept and do not run.
+    /// Begins stream capture: launches are recorded and do not run.
     ///
     /// # Errors
     /// When the driver refuses.
     fn begin_capture(&self) -> Result<(), DeviceError>;
 
-    /// Ends the graph.
+    /// Ends stream capture and returns the graph.
     ///
     /// # Errors
-    /// When the driver refuses, or a launch was refused since it began.
+    /// When the driver refuses, or refused a launch since the capture began.
     fn end_capture(&self) -> Result<Self::Graph, DeviceError>;
 
     /// Queues all launches of a graph.
@@ -219,9 +220,9 @@ pub trait Device {
     /// When the driver refuses.
     fn replay(&self, graph: &Self::Graph) -> Result<(), DeviceError>;
 
-    /// Waits for all that was queued.
+    /// Waits for all queued work.
     ///
     /// # Errors
-    /// When something of it failed.
+    /// When some of it failed.
     fn synchronise(&self) -> Result<(), DeviceError>;
 }

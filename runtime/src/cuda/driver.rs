@@ -1,7 +1,7 @@
-//! A GPU, by the CUDA driver that is there at run time: the program links to nothing of CUDA's.
+//! A GPU, through the CUDA driver found at run time. The program links to nothing of CUDA.
 //!
-//! One stream of its own, on which everything goes in order. Copies go through two buffers of pinned memory, so that one is
-//! filled while the other is on its way.
+//! All work goes in order on one stream. Copies go through two buffers of pinned memory, so that one is filled while
+//! the other is in flight.
 
 use super::device::{Device, DeviceError, DeviceMemory, Launch, SLOT_BYTES, SLOTS, Span};
 use super::memory::PIECE;
@@ -14,7 +14,7 @@ use std::ffi::{CString, c_void};
 use std::fmt;
 use std::sync::Arc;
 
-/// The driver's answer, with what was asked.
+/// Turns the driver's error into a [`DeviceError`] that names the call.
 fn failed(call: &str) -> impl Fn(DriverError) -> DeviceError + '_ {
     move |e| {
         let text = |words: Result<&std::ffi::CStr, DriverError>| {
@@ -25,30 +25,31 @@ fn failed(call: &str) -> impl Fn(DriverError) -> DeviceError + '_ {
     }
 }
 
-/// The context and the stream, which memory and graphs need until they are gone.
+/// The context and the stream. Memory and graphs keep them alive.
 struct Stream {
     stream: sys::CUstream,
     /// The device's primary context.
     context: Arc<cudarc::driver::CudaContext>,
 }
 
-// SAFETY: the stream is a handle that only the driver looks into, and the driver may be called from any thread. Each thread
-// makes the context its own before it calls, see `current`.
+// SAFETY: the stream is a handle that only the driver dereferences, and the driver may be called from any thread. Each
+// thread makes the context current before it calls, see `current`.
 unsafe impl Send for Stream {}
-// SAFETY: as above; the driver takes calls of several threads for one stream in some order.
+// SAFETY: as above; the driver serialises calls of several threads for one stream.
 unsafe impl Sync for Stream {}
 
 impl Drop for Stream {
     fn drop(&mut self) {
         _ = self.current();
-        // SAFETY: the stream was made by `Driver::open`, and whoever used it held this.
+        // SAFETY: the stream was made by `Driver::open`; everything that uses it holds an `Arc` of this, and none is
+        // left.
         _ = unsafe { result::stream::destroy(self.stream) };
     }
 }
 
 impl Stream {
-    /// Makes the context this thread's own: calls of the driver are about the context of the thread that makes them. An engine
-    /// may have been moved here from another.
+    /// Makes the context current on this thread: a driver call applies to the calling thread's current context, and an
+    /// engine may have been moved here from another thread.
     fn current(&self) -> Result<(), DriverError> {
         thread_local!(static BOUND: Cell<bool> = const { Cell::new(false) });
         if !BOUND.get() {
@@ -65,20 +66,20 @@ impl Stream {
     }
 }
 
-/// Pinned memory of the host, and the event behind the last copy from or to it.
+/// Pinned host memory, and the event after the last copy from or to it.
 struct Pinned {
     bytes: *mut c_void,
     len: usize,
     done: sys::CUevent,
 }
 
-// SAFETY: the memory is the host's and only this owns it; the event is a handle that only the driver looks into.
+// SAFETY: the memory is host memory that only this owns; the event is a handle that only the driver dereferences.
 unsafe impl Send for Pinned {}
 
 impl Pinned {
     fn new(len: usize) -> Result<Self, DriverError> {
         let done = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
-        // SAFETY: a context is current; the memory is given back by drop.
+        // SAFETY: a context is current; drop frees the memory.
         let bytes = unsafe { result::malloc_host(len, 0) }?;
         Ok(Pinned { bytes, len, done })
     }
@@ -86,14 +87,15 @@ impl Pinned {
     /// The first `len` of its bytes.
     fn slice(&mut self, len: usize) -> &mut [u8] {
         assert!(len <= self.len, "copies go in pieces");
-        // SAFETY: `malloc_host` gave so many bytes, which only this owns. Any bytes are u8, and the system zeroes pages.
+        // SAFETY: `malloc_host` allocated at least `len` bytes, which only this owns. Any bytes are valid u8, and the
+        // system zeroes pages.
         unsafe { std::slice::from_raw_parts_mut(self.bytes.cast(), len) }
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: both were made by `new`; the stream was waited for before, see `Staging`.
+        // SAFETY: both were made by `new`; `Staging` has waited for the stream before.
         unsafe {
             _ = result::event::destroy(self.done);
             _ = result::free_host(self.bytes);
@@ -101,7 +103,7 @@ impl Drop for Pinned {
     }
 }
 
-/// The buffers that copies go through, in turn, and those that are read later.
+/// The two buffers that copies go through in turn, and the slots that are read later.
 struct Staging {
     buffers: [Pinned; 2],
     next: usize,
@@ -111,7 +113,7 @@ struct Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What is on its way reads the buffers.
+        // Copies in flight use the buffers.
         _ = self.stream.wait();
     }
 }
@@ -128,8 +130,8 @@ pub struct Driver {
     overlap: bool,
 }
 
-// SAFETY: functions are handles that only the driver looks into, and belong to the context, which every thread that calls has
-// as its own; all else may be sent.
+// SAFETY: functions are handles that only the driver dereferences. They belong to the context, which every calling
+// thread makes current. All other fields are Send.
 unsafe impl Send for Driver {}
 
 impl fmt::Debug for Driver {
@@ -142,9 +144,9 @@ impl Driver {
     /// The first GPU, with all kernels loaded.
     ///
     /// # Errors
-    /// When there is no driver or no GPU, it is too old, or its kernels cannot be made.
+    /// When there is no driver or no GPU, the GPU is too old, or its kernels cannot be built.
     pub fn open() -> Result<Driver, DeviceError> {
-        // SAFETY: loads libcuda as everybody does, and runs nothing of it but its initialisers.
+        // SAFETY: loads libcuda in the usual way; only its initialisers run.
         if !unsafe { sys::is_culib_present() } {
             let cause = "there is no NVIDIA driver (libcuda.so)".into();
             return Err(DeviceError::Missing { cause, remedy: Some("install one") });
@@ -163,14 +165,14 @@ impl Driver {
         let shared = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let name = context.name().map_err(no_gpu)?;
         let image = module::image(capability, driver_version(), &link)?;
-        // SAFETY: the image is a whole cubin, checked by its hash or just made, and lives through the call.
+        // SAFETY: the image is a complete cubin, either checked by its hash or just built, and lives through the call.
         let loaded = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed("cuModuleLoadData"))?;
         let mut functions = HashMap::new();
         for kernel in super::launch::KERNELS {
             let text = CString::new(kernel).expect("names have no zero");
-            // SAFETY: the module was just loaded and is never unloaded: it goes with the context.
+            // SAFETY: the module was just loaded and is never unloaded: it lives as long as the context.
             let function = unsafe { result::module::get_function(loaded, text) }.map_err(failed(kernel))?;
-            // A block may have more shared memory than 48 KB only where the function says so.
+            // A block may have more than 48 KB of shared memory only if the function's attribute allows it.
             let dynamic = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: a function of the module above.
             unsafe { result::function::set_function_attribute(function, dynamic, shared as i32) }
@@ -196,20 +198,21 @@ impl Driver {
 }
 
 impl Driver {
-    /// Makes this thread one that may call the driver.
+    /// Makes the context current, so that this thread may call the driver.
     fn here(&self, call: &str) -> Result<(), DeviceError> {
         self.stream.current().map_err(failed(call))
     }
 
-    /// Whether a launch may begin while the one before it ends, where a GPU can do that (since Hopper). Kernels read nothing but
-    /// weights before the other is done: the bits are the same.
+    /// Sets whether a launch may begin before the previous one has ended, on GPUs that support it (since Hopper).
+    /// Before the previous kernel is done, a kernel reads only weights, so the bits are the same.
     pub fn overlapping(mut self, overlap: bool) -> Self {
         self.overlap = overlap && self.capability >= (9, 0);
         self
     }
 }
 
-/// Copies by several threads where there is much: one alone, that also has the map's pages brought in, is slower than the bus.
+/// Copies, with several threads if there is much to copy: a single thread, which also causes the map's pages to be
+/// read, is slower than the bus.
 fn fill(to: &mut [u8], from: &[u8]) {
     if from.len() < PIECE / 2 {
         return to.copy_from_slice(from);
@@ -225,12 +228,12 @@ fn fill(to: &mut [u8], from: &[u8]) {
 /// The driver's version: 13000 is 13.0.
 fn driver_version() -> u32 {
     let mut version = 0;
-    // SAFETY: the library is there, and fills one int.
+    // SAFETY: the library is loaded, and the call fills one int.
     _ = unsafe { sys::cuDriverGetVersion(&raw mut version) };
     version as u32
 }
 
-/// Machine code of a PTX text, by the driver's own compiler.
+/// Compiles PTX to machine code with the driver's own compiler.
 fn link(ptx: &str) -> Result<Vec<u8>, DeviceError> {
     let text = CString::new(ptx).expect("PTX is text");
     let mut log = vec![0u8; 8192];
@@ -239,8 +242,9 @@ fn link(ptx: &str) -> Result<Vec<u8>, DeviceError> {
     let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
     let mut state = std::ptr::null_mut();
     let (mut cubin, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: a context is current. Options and their values are two each, the log outlives the link's state, the text ends
-    // with the zero that is counted; the cubin belongs to the state and is copied before that goes.
+    // SAFETY: a context is current. There are two options and two values; the log outlives the link state; the text
+    // ends with a zero, which its length includes. The cubin belongs to the state and is copied before the state is
+    // destroyed.
     let linked = unsafe {
         let kind = sys::CUjitInputType::CU_JIT_INPUT_PTX;
         let bytes = text.as_bytes_with_nul();
@@ -255,7 +259,7 @@ fn link(ptx: &str) -> Result<Vec<u8>, DeviceError> {
             .map(|()| std::slice::from_raw_parts(cubin.cast::<u8>(), size).to_vec())
     };
     if !state.is_null() {
-        // SAFETY: the state was made above and is used no more.
+        // SAFETY: the state was made above and is not used again.
         _ = unsafe { sys::cuLinkDestroy(state) };
     }
     linked.map_err(|e| match failed("compiling kernels")(e) {
@@ -281,9 +285,9 @@ impl fmt::Debug for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // What was queued before may still use it. Waiting also makes the context this thread's own.
+        // Work queued before may still use it. Waiting also makes the context current.
         _ = self.stream.wait();
-        // SAFETY: allocated by `allocate`, freed once, and nothing on the stream uses it any more.
+        // SAFETY: allocated by `allocate` and freed only here; nothing on the stream uses it any more.
         _ = unsafe { result::free_sync(self.span.address) };
     }
 }
@@ -295,7 +299,7 @@ pub struct Graph {
     stream: Arc<Stream>,
 }
 
-// SAFETY: both are handles that only the driver looks into, from whichever thread.
+// SAFETY: both are handles that only the driver dereferences, from any thread.
 unsafe impl Send for Graph {}
 
 impl fmt::Debug for Graph {
@@ -343,7 +347,7 @@ impl Device for Driver {
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
         self.here("an allocation")?;
-        // SAFETY: the memory is not read before it is written: that is the backend's order, and no matter of the host's memory.
+        // SAFETY: this cannot affect the host's memory. The backend writes device memory before it reads it.
         let address =
             unsafe { result::malloc_sync(bytes) }.map_err(failed(&format!("an allocation of {bytes} bytes")))?;
         Ok(Memory { span: Span { address, bytes: bytes as u64 }, stream: self.stream.clone() })
@@ -360,13 +364,13 @@ impl Device for Driver {
         for (i, piece) in from.chunks(PIECE).enumerate() {
             let pinned = &mut staging.buffers[staging.next];
             staging.next = 1 - staging.next;
-            // SAFETY: the event is the buffer's own; where it was never recorded there is nothing to wait for.
+            // SAFETY: the event belongs to the buffer; if it was never recorded, there is nothing to wait for.
             unsafe { result::event::synchronize(pinned.done) }.map_err(failed("a copy to the GPU"))?;
             let bytes = pinned.slice(piece.len());
             fill(bytes, piece);
             let address = to.address + (i * PIECE) as u64;
-            // SAFETY: the buffer is not touched before the event says that the copy is done; device memory is the driver's to
-            // check.
+            // SAFETY: the buffer is not touched before the event signals that the copy is done. The driver checks
+            // device memory.
             unsafe {
                 result::memcpy_htod_async(address, bytes, self.stream.stream)
                     .and_then(|()| result::event::record(pinned.done, self.stream.stream))
@@ -385,8 +389,8 @@ impl Device for Driver {
             staging.next = 1 - staging.next;
             let bytes = pinned.slice(piece.len());
             let address = from.address + (i * PIECE) as u64;
-            // SAFETY: the stream is waited for before the buffer is read; copies to the GPU that used it are before this on the
-            // same stream.
+            // SAFETY: the buffer is read only after waiting for the stream. Earlier copies to the GPU that use the
+            // buffer come first on the same stream.
             unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.stream) }
                 .and_then(|()| self.stream.wait())
                 .map_err(failed("a copy from the GPU"))?;
@@ -399,8 +403,8 @@ impl Device for Driver {
         self.here("a copy from the GPU")?;
         let pinned = &mut self.staging.borrow_mut().slots[slot];
         let bytes = pinned.slice(from.bytes as usize);
-        // SAFETY: nothing reads the slot before its event says that the copy is done; an earlier copy to it is before this on
-        // the same stream.
+        // SAFETY: nothing reads the slot before its event signals that the copy is done. An earlier copy to it comes
+        // first on the same stream.
         unsafe {
             result::memcpy_dtoh_async(bytes, from.address, self.stream.stream)
                 .and_then(|()| result::event::record(pinned.done, self.stream.stream))
@@ -411,7 +415,7 @@ impl Device for Driver {
     fn end_copy_from(&self, slot: usize, to: &mut [u8]) -> Result<(), DeviceError> {
         self.here("a copy from the GPU")?;
         let pinned = &mut self.staging.borrow_mut().slots[slot];
-        // SAFETY: the event is the slot's own.
+        // SAFETY: the event belongs to the slot.
         unsafe { result::event::synchronize(pinned.done) }.map_err(failed("a copy from the GPU"))?;
         to.copy_from_slice(pinned.slice(to.len()));
         Ok(())
@@ -420,7 +424,7 @@ impl Device for Driver {
     fn copy(&self, to: Span, from: Span) -> Result<(), DeviceError> {
         assert_eq!(to.bytes, from.bytes);
         self.here("a copy on the GPU")?;
-        // SAFETY: device memory on both sides, which is the driver's to check.
+        // SAFETY: both sides are device memory, which the driver checks.
         unsafe { result::memcpy_dtod_async(to.address, from.address, to.bytes as usize, self.stream.stream) }
             .map_err(failed("a copy on the GPU"))
     }
@@ -450,8 +454,9 @@ impl Device for Driver {
             attrs: &raw mut overlap,
             numAttrs: 1,
         };
-        // SAFETY: the driver copies arguments and attributes before it returns; each pointer is to one of the kernel's parameters in
-        // their order and sizes (`launch.rs`), and pointers among them are device addresses, which cannot reach the host's memory.
+        // SAFETY: the driver copies arguments and attributes before it returns. The pointers point to the kernel's
+        // parameters, in their order and with their sizes (`launch.rs`). Pointers among the parameters are device
+        // addresses, which cannot reach the host's memory.
         unsafe {
             if self.overlap {
                 let none = std::ptr::null_mut();
@@ -479,7 +484,7 @@ impl Device for Driver {
         match run {
             Ok(run) => Ok(Graph { graph, run, stream: self.stream.clone() }),
             Err(e) => {
-                // SAFETY: the graph was just made and nobody else has it.
+                // SAFETY: the graph was just made and nothing else refers to it.
                 _ = unsafe { result::graph::destroy(graph) };
                 Err(failed("cuGraphInstantiate")(e))
             }
@@ -488,7 +493,7 @@ impl Device for Driver {
 
     fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
         self.here("cuGraphLaunch")?;
-        // SAFETY: the graph holds the stream, and both live.
+        // SAFETY: the graph keeps the stream alive, and both are valid.
         unsafe { result::graph::launch(graph.run, self.stream.stream) }.map_err(failed("cuGraphLaunch"))
     }
 

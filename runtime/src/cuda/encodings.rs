@@ -1,6 +1,7 @@
-//! What there is for each encoding: the kernels of every family that knows one, and what their launches follow from.
+//! The kernels for each encoding, with the properties that determine their launches.
 //!
-//! One table, found by one `match`: a new encoding is its kernels' names and properties here, and the kernels.
+//! One `match` selects the table. A new encoding needs a table of its kernels' names and properties here, and the
+//! kernels.
 
 use super::launch::{NARROW, WIDE};
 use nanoserve_format::Encoding;
@@ -8,11 +9,11 @@ use nanoserve_format::Encoding;
 /// The kernels of an encoding.
 #[derive(Debug)]
 pub struct EncodingKernels {
-    /// Rows of a table by their ids.
+    /// Looks up rows of the embedding.
     pub embed: &'static str,
-    /// One token through matrices.
+    /// For one token through matrices.
     pub matvec: Matvec,
-    /// Many tokens through a matrix.
+    /// For many tokens through a matrix.
     pub matmul: Matmul,
 }
 
@@ -25,43 +26,44 @@ pub struct Matvec {
     pub silu: &'static str,
     /// Gate and up with gelu in its tanh form.
     pub gelu_tanh: &'static str,
-    /// Columns of a warp's step: the input is padded to a multiple of it.
+    /// Columns that a warp takes in one step. The input is padded to a multiple of it.
     pub step: usize,
-    /// Whether the input is kept in bytes with scales too.
+    /// True if the input is also stored in bytes with scales.
     pub bytes: bool,
 }
 
 /// The kernels for many tokens.
 #[derive(Debug)]
 pub enum Matmul {
-    /// Of rows as they are, without tensor cores.
+    /// Takes f32 rows and does not use tensor cores.
     Floats(&'static str),
-    /// On tensor cores, of rows in halves.
+    /// Takes rows in halves and uses tensor cores.
     Halves {
-        /// In which form.
+        /// The form of the halves.
         form: HalvesForm,
         /// For few tokens.
         narrow: HalvesKernel,
-        /// For more.
+        /// For more tokens.
         wide: HalvesKernel,
     },
 }
 
-/// How rows in f16 are made for a matrix.
+/// How rows are converted to f16 for a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HalvesForm {
-    /// With what is left of them, in f16 too: weights that are not rounded to bytes meet activations that are not rounded, as on the CPU.
+    /// True if the rounding errors are stored too, also in f16: weights that are not rounded to bytes are multiplied by
+    /// activations that are not rounded, as on the CPU.
     pub rest: bool,
-    /// With columns in the order that makes a thread's share of 16 columns one word of four bytes a row.
+    /// True if columns are ordered such that a thread's share of 16 columns is one 4-byte word in each row.
     pub grouped: bool,
 }
 
-/// A kernel of rows in halves.
+/// A kernel that takes rows in halves.
 #[derive(Debug)]
 pub struct HalvesKernel {
     /// Its name.
     pub name: &'static str,
-    /// Rows and tokens of a block's tile.
+    /// Rows and tokens in a block's tile.
     pub tile: usize,
     /// Bytes of shared memory.
     pub shared: usize,
@@ -76,7 +78,7 @@ pub fn kernels(encoding: Encoding) -> &'static EncodingKernels {
     }
 }
 
-/// Whether many tokens go through matrices of an encoding on tensor cores.
+/// True if many tokens go through matrices of this encoding on tensor cores.
 pub fn on_tensor_cores(encoding: Encoding) -> bool {
     matches!(kernels(encoding).matmul, Matmul::Halves { .. })
 }
@@ -142,7 +144,7 @@ mod tests {
                 Matmul::Halves { narrow, wide, .. } => names.extend([narrow.name, wide.name]),
             }
             assert!(names.iter().all(|name| KERNELS.contains(name)), "{encoding}: {names:?}");
-            // One token's input is rounded where the CPU's is.
+            // One token's input is rounded exactly if the CPU rounds it.
             assert_eq!(matvec.bytes, encoding.input() == InputForm::Bytes32, "{encoding}");
             seen.extend(names);
         }

@@ -1,36 +1,37 @@
-//! Operations that a device does better in one.
+//! Fuses operations that a device runs better as one.
 //!
 //! ```text
 //! embed, scale                                              embed with scale
-//! linear (same x), linear (same x)                          one linear of both's parts, three at most
+//! linear (same x), linear (same x)                          one linear with the parts of both, three at most
 //! linear, (scale,) add                                      linear into the residual
 //! norm, (scale,) add                                        norm_add
 //! one token: (norm_parts x 2,) (rope x 2,) attend           decode
 //! one token: norm, linear or gated, ...                     each with the norm
 //! ```
 //!
-//! A fused operation leaves out what only it would have read. So it is taken where nothing else in the queue reads those rows
-//! before they are filled again; rows that are left out at the end of a queue are reported, and nobody may read them.
+//! A fused operation does not write its intermediate rows. So operations are fused only if nothing else in the queue
+//! reads those rows before they are filled again. Rows that are still left out at the end of a queue are reported and
+//! must not be read.
 
 use super::ops::{Angles, DeviceOp, DeviceRows, Norm, Projection, filled};
 
 /// A queue after fusing.
 #[derive(Debug, Default, PartialEq)]
 pub struct Fused {
-    /// What is to run.
+    /// The operations to run.
     pub ops: Vec<DeviceOp>,
-    /// Rows that the queue should have filled, and did not.
+    /// Rows that the original queue would have filled but this one does not.
     pub left_out: Vec<DeviceRows>,
 }
 
-/// Fuses what can be fused, in a queue of operations as the forward pass made them.
+/// Fuses what can be fused in a queue of operations from the forward pass.
 pub fn fuse(ops: &[DeviceOp]) -> Fused {
     let mut fused = Fused { ops: Vec::new(), left_out: Vec::new() };
     let mut rest = ops;
     while let Some(op) = rest.first() {
         let (op, taken, left_out) = join(op, rest, &mut fused.ops);
         rest = &rest[taken..];
-        // What is filled again is there again, and what was left out before may be left out once more.
+        // Rows filled again are valid again; rows left out before may be left out once more.
         filled(&mut fused.left_out, &op);
         fused.left_out.extend(left_out);
         fused.ops.push(op);
@@ -41,8 +42,8 @@ pub fn fuse(ops: &[DeviceOp]) -> Fused {
     fused
 }
 
-/// The operation to run in the place of the first of `rest`, how many of them it stands for, and what it leaves out; `before`
-/// may lose operations to it.
+/// The operation that replaces the first ones of `rest`, how many it replaces, and the rows it leaves out. It may also
+/// take operations off the end of `before`.
 fn join(first: &DeviceOp, rest: &[DeviceOp], before: &mut Vec<DeviceOp>) -> (DeviceOp, usize, Vec<DeviceRows>) {
     match (first, rest) {
         (DeviceOp::Embed { table, out, scale }, [_, DeviceOp::Scale { x, factor }, ..]) if x == out => {
@@ -90,8 +91,8 @@ fn join(first: &DeviceOp, rest: &[DeviceOp], before: &mut Vec<DeviceOp>) -> (Dev
     }
 }
 
-/// Where the rows that `rest[0]` makes are then only, perhaps scaled, added to others: those, the factor, and how many
-/// operations that is.
+/// If the rows that `rest[0]` makes are only added to other rows, perhaps scaled: those other rows, the factor, and the
+/// number of operations.
 fn added<T>(rest: &[DeviceOp], out: impl Fn(&T) -> DeviceRows, made: &[T]) -> Option<(DeviceRows, f32, usize)> {
     let [made] = made else { return None };
     let made = out(made);
@@ -107,7 +108,7 @@ fn added<T>(rest: &[DeviceOp], out: impl Fn(&T) -> DeviceRows, made: &[T]) -> Op
     }
 }
 
-/// Takes rotations and norms of heads of `q` and `k` off the end of `before`.
+/// Takes RoPE and head norms of `q` and `k` off the end of `before`.
 #[allow(clippy::type_complexity, reason = "the two things it takes")]
 fn heads(
     before: &mut Vec<DeviceOp>,
@@ -138,7 +139,7 @@ fn heads(
     (angles, norms)
 }
 
-/// Whether nothing in `rest` reads these rows before they are filled again.
+/// True if nothing in `rest` reads these rows before they are filled again.
 fn rows_are_free(rest: &[DeviceOp], rows: DeviceRows) -> bool {
     let mut left = vec![rows];
     for op in rest {
@@ -153,7 +154,7 @@ fn rows_are_free(rest: &[DeviceOp], rows: DeviceRows) -> bool {
     true
 }
 
-/// Puts the norm of one row into the matrices that read it, where nothing else does.
+/// Merges the norm of one row into the matrix products that read it, if nothing else reads it.
 fn norms_into_matrices(fused: &mut Fused) {
     let mut at = 0;
     while at < fused.ops.len() {
@@ -166,7 +167,7 @@ fn norms_into_matrices(fused: &mut Fused) {
         for (j, op) in fused.ops.iter().enumerate().skip(at + 1) {
             if op.reads().iter().any(|read| read.overlaps(out)) {
                 let reader = matches!(op, DeviceOp::Linear { x, norm: None, .. } | DeviceOp::Gated { x, norm: None, .. } if *x == out);
-                // Blocks that still take the norm must not see what others have written.
+                // A block that still computes the norm must not see what other blocks have written.
                 let apart = !op.writes().iter().any(|written| written.overlaps(out) || written.overlaps(x));
                 only &= reader && apart && !changed;
                 uses.push(j);
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
     use nanoserve_format::Encoding;
 
-    /// Buffer `i`, with so many rows of 8.
+    /// Buffer `i`, with `rows` rows of 8 values.
     fn rows(i: u64, rows: usize) -> DeviceRows {
         DeviceRows { address: 0x1000 * (i + 1), rows, width: 8 }
     }
@@ -234,20 +235,20 @@ mod tests {
     #[test]
     fn what_others_read_is_not_left_out() {
         let [x, n, out, y] = [0, 1, 2, 3].map(|i| rows(i, 1));
-        // Alone, the norm goes into the matrix and its rows are reported.
+        // Nothing else reads the norm: it goes into the matrix, and its rows are reported.
         let fused = fuse(&[norm(x, n), linear(n, out)]);
         assert_eq!((kinds(&fused), fused.left_out), (vec!["norm+linear"], vec![n]));
-        // Filled again, they are not.
+        // The rows are filled again: they are not reported.
         let fused = fuse(&[norm(x, n), linear(n, out), norm(y, n), DeviceOp::Scale { x: n, factor: 2.0 }]);
         assert_eq!((kinds(&fused), fused.left_out), (vec!["norm+linear", "norm", "scale"], vec![]));
-        // Something else reads the norm, or its input has changed before the matrix reads.
+        // Something else reads the norm, or its input changes before the matrix reads it.
         let read = [norm(x, n), linear(n, out), DeviceOp::Add { x: y, y: n }];
         assert_eq!(kinds(&fuse(&read)), ["norm", "linear", "add"]);
         let changed = [norm(x, n), DeviceOp::Scale { x, factor: 2.0 }, linear(n, out)];
         assert_eq!(kinds(&fuse(&changed)), ["norm", "scale", "linear"]);
-        // A matrix that writes where the norm reads: blocks are not of one time.
+        // A matrix that writes where the norm reads: blocks do not all run at the same time.
         assert_eq!(kinds(&fuse(&[norm(x, n), linear(n, x)])), ["norm", "linear"]);
-        // More rows go through other kernels.
+        // More than one row goes through other kernels.
         let [x, n, out] = [0, 1, 2].map(|i| rows(i, 2));
         assert_eq!(kinds(&fuse(&[norm(x, n), linear(n, out)])), ["norm", "linear"]);
     }
@@ -258,11 +259,11 @@ mod tests {
         let fused = fuse(&[linear(y, out), DeviceOp::Scale { x: out, factor: 0.5 }, DeviceOp::Add { x, y: out }]);
         let [DeviceOp::Linear { parts, residual, .. }] = &fused.ops[..] else { panic!("{fused:?}") };
         assert_eq!((parts[0].out, *residual, &fused.left_out[..]), (x, Some(0.5), &[out][..]));
-        // Its rows are read once more.
+        // The matrix's rows are read once more.
         let again = [linear(y, out), DeviceOp::Add { x, y: out }, DeviceOp::Add { x: y, y: out }];
         assert_eq!(kinds(&fuse(&again)), ["linear", "add", "add"]);
         assert_eq!(kinds(&fuse(&[norm(y, out), DeviceOp::Add { x, y: out }])), ["norm_add"]);
-        // Fewer rows are filled after: the rest stays left out.
+        // Fewer rows are filled afterwards: the rest stays left out.
         let one = rows(1, 1);
         let fused = fuse(&[linear(y, out), DeviceOp::Add { x, y: out }, linear(rows(2, 1), one)]);
         assert_eq!(fused.left_out, [DeviceRows { address: one.address + 32, rows: 1, width: 16 }]);

@@ -1,6 +1,7 @@
-//! One typed function a kernel: its grid, block and shared bytes, its arguments in order, and what it touches.
+//! One typed function for each kernel: its grid, block and shared bytes, its arguments in order, and the spans it
+//! touches.
 //!
-//! The sizes are the kernels' own: each `.cu` file says them above the kernel.
+//! The kernels prescribe the sizes: the source of each kernel states them in the comment above it.
 
 use super::device::{Access, Arg, Launch, Parts, Span};
 use super::encodings::{HalvesKernel, Matvec, kernels};
@@ -8,7 +9,7 @@ use super::ops::{Angles, Attend, DeviceRows, LayerCache, Matrix, Norm, Projectio
 use crate::backend::KvType;
 use nanoserve_format::{Activation, PANEL_ROWS};
 
-/// Every kernel by its name.
+/// The name of every kernel.
 pub const KERNELS: [&str; 40] = [
     "add",
     "argmax",
@@ -52,23 +53,23 @@ pub const KERNELS: [&str; 40] = [
     "top_candidates",
 ];
 
-/// Threads of a block of the kernels that go over rows or values.
+/// Threads in a block of the kernels that go over rows or values.
 const SMALL: u32 = 256;
 
-/// Blocks of the kernels that stride over values, at most.
+/// The most blocks of a kernel that strides over values.
 const MOST_BLOCKS: usize = 4096;
 
-/// What of a device decides about launches.
+/// The properties of a device that determine launches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chip {
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub processors: u32,
-    /// Bytes of shared memory that a block can have.
+    /// The most bytes of shared memory of a block.
     pub shared: u32,
 }
 
 impl Chip {
-    /// Blocks for so many panels of a matrix: two on each processor, which go from panel to panel.
+    /// Number of blocks for `panels` panels of a matrix: at most two on each processor, which go from panel to panel.
     fn panels(self, panels: usize) -> usize {
         panels.min(2 * self.processors as usize)
     }
@@ -100,22 +101,22 @@ impl Builder {
         self
     }
 
-    /// A pointer to what is read; [`Span::NONE`] is null.
+    /// A pointer to a span that is read; [`Span::NONE`] is null.
     fn read(self, span: Span) -> Self {
         self.arg(Arg::Pointer(span.address)).touch(span, Access::Read)
     }
 
-    /// A pointer to what is filled.
+    /// A pointer to a span that is filled.
     fn write(self, span: Span) -> Self {
         self.arg(Arg::Pointer(span.address)).touch(span, Access::Write)
     }
 
-    /// A pointer to what is changed.
+    /// A pointer to a span that is changed.
     fn both(self, span: Span) -> Self {
         self.arg(Arg::Pointer(span.address)).touch(span, Access::Both)
     }
 
-    /// A pointer to what some is read or changed of.
+    /// A pointer to a span of which parts are read or changed.
     fn some(self, span: Span) -> Self {
         self.arg(Arg::Pointer(span.address)).touch(span, Access::Some)
     }
@@ -133,7 +134,7 @@ impl Builder {
     }
 }
 
-/// The kernel of a kind of cache.
+/// The kernel for a type of keys and values.
 fn by_kv_type(kv_type: KvType, [f32, f16]: [&'static str; 2]) -> &'static str {
     match kv_type {
         KvType::F32 => f32,
@@ -141,7 +142,7 @@ fn by_kv_type(kv_type: KvType, [f32, f16]: [&'static str; 2]) -> &'static str {
     }
 }
 
-/// A kernel of norms of `rows` rows: eight narrow rows a block, a wide one by itself.
+/// A kernel that normalizes `rows` rows: a block takes eight narrow rows or a single wide one.
 fn norm_rows(kernel: &'static str, rows: usize, width: usize) -> Builder {
     let blocks = if width <= 512 { rows.div_ceil(8) } else { rows };
     Builder::new(kernel, [blocks, 1, 1], SMALL).shared(32)
@@ -159,7 +160,7 @@ pub fn embed(table: Matrix, ids: Span, out: DeviceRows, scale: f32) -> Launch {
     b.int(out.rows).int(table.cols).float(scale).0
 }
 
-/// `out = rms_norm(x)`, of `rows` times `width` values; in place where they are the same.
+/// `out = rms_norm(x)` of `rows` times `width` values; `x` and `out` may be the same.
 pub fn rms_norm(x: DeviceRows, norm: Norm, out: DeviceRows, rows: usize, width: usize) -> Launch {
     let b = norm_rows("rms_norm", rows, width).read(x.span()).read(norm.weight).write(out.span());
     b.int(rows).int(width).float(norm.eps).0
@@ -196,7 +197,7 @@ pub fn gate(activation: Activation, gate: DeviceRows, up: DeviceRows, out: Devic
     b.write(out.span()).long(out.len()).0
 }
 
-/// Turns every head of every row.
+/// Applies RoPE to every head of every row.
 pub fn rope(x: DeviceRows, angles: Angles, step: Span, offset: i32, head_dim: usize) -> Launch {
     let heads = x.width / head_dim;
     let b = Builder::new("rope", grid_over(x.rows * heads * angles.rotary_dim / 2), SMALL);
@@ -204,7 +205,7 @@ pub fn rope(x: DeviceRows, angles: Angles, step: Span, offset: i32, head_dim: us
     b.int(x.rows).int(heads).int(head_dim).int(angles.rotary_dim).0
 }
 
-/// Puts keys and values into the cache.
+/// Stores keys and values in the cache.
 pub fn kv_store(a: &Attend, step: Span) -> Launch {
     let kernel = by_kv_type(a.cache.kv_type, ["kv_store_f32", "kv_store_f16"]);
     let b = Builder::new(kernel, grid_over(a.k.len()), SMALL).read(a.k.span()).read(a.v.span());
@@ -212,7 +213,7 @@ pub fn kv_store(a: &Attend, step: Span) -> Launch {
     b.int(a.k.rows).int(a.cache.kv_heads).int(a.cache.head_dim).int(a.cache.positions).0
 }
 
-/// Attends queries, of which the first stands `offset` behind the step's first.
+/// Attention of the queries `q`. The first one is `offset` positions after the step's first.
 pub fn attention(a: &Attend, q: DeviceRows, out: DeviceRows, offset: i32, step: Span, chip: Chip) -> Launch {
     let (dim, heads) = (a.cache.head_dim, q.width / a.cache.head_dim);
     let fits = flash_shared(dim) <= chip.shared as usize;
@@ -228,11 +229,11 @@ pub fn attention(a: &Attend, q: DeviceRows, out: DeviceRows, offset: i32, step: 
     b.float(a.how.scale).float(a.how.softcap.unwrap_or(0.0)).0
 }
 
-/// Rows of queries of one block of `flash_f16`, and from how many on it is taken.
+/// Query rows in a block of `flash_f16`, and the fewest rows for which that kernel is used.
 const FLASH_ROWS: usize = 64;
 const FLASH_LEAST: usize = 16;
 
-/// The kernel on tensor cores for heads of this width, if there is one.
+/// The tensor core kernel for heads of this width, if there is one.
 fn flash(head_dim: usize) -> Option<&'static str> {
     Some(match head_dim {
         64 => "flash_f16_64",
@@ -244,38 +245,38 @@ fn flash(head_dim: usize) -> Option<&'static str> {
     })
 }
 
-/// Its shared memory: the block's queries, and two stages of a tile of keys and of values.
+/// Its bytes of shared memory: the block's queries, and two stages of a tile of keys and of values.
 fn flash_shared(head_dim: usize) -> usize {
     let tile = if head_dim <= 96 { 64 } else { 32 };
     4 * (head_dim + 8) * (FLASH_ROWS + 2 * tile)
 }
 
-/// The widest head that attention can do.
+/// The widest head that attention supports.
 pub const WIDEST_HEAD: usize = 256;
 
-/// Whether one token's attention can be one kernel.
+/// True if this is attention of one token that a single kernel can do.
 pub fn decodes(a: &Attend) -> bool {
     let dim = a.cache.head_dim;
     let one = a.q.rows == 1 && a.k.rows == 1 && a.offset == 0;
     one && dim.is_multiple_of(8) && a.q.width / dim / a.cache.kv_heads <= 32
 }
 
-/// How the positions of a cache are split among blocks for one token.
+/// Into how many parts the positions of a cache are split among blocks, for one token.
 pub fn splits(cache: &LayerCache, chip: Chip) -> usize {
     let blocks = (2 * chip.processors as usize).div_ceil(cache.kv_heads);
     cache.positions.div_ceil(DECODE_POSITIONS).min(blocks).clamp(1, MOST_SPLITS)
 }
 
-/// Positions that a block of `decode` has at least, and into how many parts they are split at most.
+/// The fewest positions of a block of `decode`, and the most parts into which positions are split.
 const DECODE_POSITIONS: usize = 128;
 const MOST_SPLITS: usize = 64;
 
-/// Bytes of `partial`: of each head and split the sum, the largest score and the sum of weights.
+/// Bytes of `partial`: for each head and split, the weighted sum, the largest score and the sum of weights.
 pub fn partial_bytes(heads: usize, head_dim: usize, splits: usize) -> usize {
     4 * heads * splits * (head_dim + 2)
 }
 
-/// Norms, RoPE, store and attention of one token; `scratch` are the partial sums and the counters, zero between launches.
+/// Norms, RoPE, store and attention of one token. `partial` holds partial sums; `counter` is zero between launches.
 pub fn decode(
     a: &Attend,
     angles: Option<Angles>,
@@ -303,10 +304,11 @@ pub fn decode(
     b.float(a.how.softcap.unwrap_or(0.0)).0
 }
 
-/// Threads of a block of the kernels for one token.
+/// Threads in a block of the matvec kernels.
 const MATVEC: u32 = 384;
 
-/// Their shared memory: partial sums, the input, its norm's weight, and the input in bytes with its scales where it is rounded.
+/// Their bytes of shared memory: partial sums, the input, the norm's weight, and for encodings that round the input,
+/// the input in bytes with its scales.
 fn matvec_shared(matrix: Matrix, norm: bool) -> usize {
     let Matvec { step, bytes, .. } = kernels(matrix.encoding).matvec;
     let cols = matrix.cols.next_multiple_of(step);
@@ -314,7 +316,8 @@ fn matvec_shared(matrix: Matrix, norm: bool) -> usize {
     3120 + 4 * cols + if norm { 4 * cols } else { 0 } + bytes
 }
 
-/// One token through up to three matrices of one encoding; with a residual, of one, whose `out` is changed.
+/// One token through up to three matrices of one encoding. With a residual, there is one matrix, and its result is
+/// added to `out`.
 pub fn matvec(x: DeviceRows, norm: Option<Norm>, parts: &[Projection], residual: Option<f32>, chip: Chip) -> Launch {
     let matrix = parts[0].matrix;
     let kernel = kernels(matrix.encoding).matvec.plain;
@@ -335,7 +338,7 @@ pub fn matvec(x: DeviceRows, norm: Option<Norm>, parts: &[Projection], residual:
     b.int(matrix.cols).arg(Arg::Pointer(residual_at)).float(residual.unwrap_or(1.0)).0
 }
 
-/// One token through gate and up, which are of one encoding.
+/// One token through gate and up, which have the same encoding.
 pub fn matvec_gated(
     x: DeviceRows,
     norm: Option<Norm>,
@@ -356,29 +359,30 @@ pub fn matvec_gated(
     b.int(rows).int(gate.matrix.cols).write(out.span()).0
 }
 
-/// Columns to which [`to_f16`] pads rows of so many.
+/// The number of columns to which [`to_f16`] pads rows of `cols`.
 pub fn padded(cols: usize) -> usize {
     cols.next_multiple_of(64)
 }
 
-/// Rows in halves, as the matrix kernels for many tokens take them.
+/// Rows in f16 ("halves"), as the matmul kernels take them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Halves {
     /// `[T, padded]` of f16.
     pub hi: Span,
-    /// `[T, padded]` of f16, what `hi` is off by; none where the form has no rest.
+    /// `[T, padded]` of f16: the rounding error of `hi`; [`Span::NONE`] if the form has no rest.
     pub lo: Span,
-    /// `[T]` of f32: what each row was divided by.
+    /// `[T]` of f32: the scale that each row was divided by.
     pub scales: Span,
 }
 
-/// `x` in halves; grouped, in the order of columns of [`HalvesForm::grouped`](super::encodings::HalvesForm::grouped).
+/// Converts `x` to halves; if `grouped`, with the column order of
+/// [`HalvesForm::grouped`](super::encodings::HalvesForm::grouped).
 pub fn to_f16(x: DeviceRows, halves: Halves, grouped: bool) -> Launch {
     let b = Builder::new("to_f16", [x.rows, 1, 1], SMALL).shared(32).read(x.span()).write(halves.hi).write(halves.lo);
     b.write(halves.scales).int(x.rows).int(x.width).int(padded(x.width)).int(grouped.into()).0
 }
 
-/// Many tokens through one matrix, by a kernel of its encoding; with a residual, `out` is changed.
+/// Many tokens through one matrix, with a kernel of its encoding. With a residual, the result is added to `out`.
 pub fn matmul(kernel: &HalvesKernel, halves: Halves, tokens: usize, part: Projection, residual: Option<f32>) -> Launch {
     let (matrix, out) = (part.matrix, part.out.span());
     let grid = [matrix.rows.div_ceil(kernel.tile), tokens.div_ceil(kernel.tile), 1];
@@ -389,11 +393,11 @@ pub fn matmul(kernel: &HalvesKernel, halves: Halves, tokens: usize, part: Projec
     b.arg(Arg::Pointer(residual.map_or(0, |_| out.address))).float(residual.unwrap_or(1.0)).0
 }
 
-/// Rows and tokens of a block's tile of the matrix kernels for few tokens, and of those for more.
+/// Rows and tokens in a block's tile: of the matmul kernels for few tokens, and of those for more.
 pub const NARROW: usize = 32;
 pub const WIDE: usize = 128;
 
-/// Many tokens through one matrix, by a kernel that takes rows as they are.
+/// Many tokens through one matrix, with a kernel that takes f32 rows.
 pub fn matmul_floats(kernel: &'static str, x: DeviceRows, part: Projection, residual: Option<f32>) -> Launch {
     let (matrix, out) = (part.matrix, part.out.span());
     let grid = [matrix.rows.div_ceil(64), x.rows.div_ceil(64), 1];
@@ -403,31 +407,32 @@ pub fn matmul_floats(kernel: &'static str, x: DeviceRows, part: Projection, resi
     b.arg(Arg::Pointer(residual.map_or(0, |_| out.address))).float(residual.unwrap_or(1.0)).0
 }
 
-/// Bytes of scratch that [`top_candidates`] needs for so many; the first 4 are zero between launches.
+/// Bytes of scratch that [`top_candidates`] needs for `k` candidates. The first 4 are zero between launches.
 pub fn top_scratch(k: usize) -> usize {
     16 + TOP_BLOCKS * k * 8
 }
 
-/// The largest logit of a row: its id, and behind it the logit. With a step and where its ids go, the next step is of that one.
+/// Finds the largest logit of a row; `out` gets its id, then the logit. If `step` and `ids` are given, it also makes
+/// that token the next step's.
 pub fn argmax(logits: DeviceRows, scratch: Span, out: Span, [step, ids]: [Span; 2]) -> Launch {
     let b = Builder::new("argmax", [64, 1, 1], 256).shared(80).read(logits.span()).int(logits.width);
     b.some(scratch).write(out).both(step).write(ids).0
 }
 
-/// Products with nothing else to do: of each of eight warps a block so many rounds in sixteen chains; `sums` has a float for each
-/// thread.
+/// Measures the rate of tensor core products: each of the eight warps of a block does `rounds` rounds in sixteen
+/// chains. `sums` has a float for each thread.
 pub fn tensor_rate(blocks: usize, rounds: usize, sums: Span) -> Launch {
     Builder::new("tensor_rate", [blocks, 1, 1], RATE).int(rounds).write(sums).0
 }
 
-/// Threads of a block of [`tensor_rate`], and multiply-accumulates of one of its rounds, of all its warps.
+/// Threads in a block of [`tensor_rate`], and the multiply-accumulates of one round of all its warps.
 pub const RATE: u32 = 256;
 pub const RATE_MACS: usize = 8 * 16 * (16 * 8 * 16);
 
-/// Blocks that look through a row of logits.
+/// Blocks that search a row of logits.
 const TOP_BLOCKS: usize = 128;
 
-/// The `k` largest logits of a row, in order: ids, and behind them the logits.
+/// Finds the `k` largest logits of a row, in order; `out` gets the ids, then the logits.
 pub fn top_candidates(logits: DeviceRows, k: usize, scratch: Span, out: Span) -> Launch {
     let bytes = 4 * k as u64;
     let b = Builder::new("top_candidates", [TOP_BLOCKS, 1, 1], 256).shared(8208).read(logits.span());

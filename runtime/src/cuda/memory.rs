@@ -1,8 +1,8 @@
-//! What lies in device memory: weights, buffers, keys and values, tables of angles.
+//! What lies in device memory: weights, buffers, keys and values, RoPE tables.
 //!
-//! Weights go from the map to the device in one pass, in the file's own panels: one allocation for all, each tensor copied
-//! once, in pieces that the device's pinned memory takes while it sends the one before. What shares bytes in the file shares
-//! them there.
+//! Weights go from the mapped file to the device in one pass, in the file's own panels. There is one allocation for
+//! all. Each tensor is copied once, in pieces: one piece is copied to pinned memory while the previous one is sent.
+//! Tensors that share bytes in the file share them on the device.
 
 use super::device::{Device, DeviceError, Span};
 use super::ops::{Angles, DeviceRows, LayerCache, Matrix};
@@ -14,13 +14,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes that are copied at a time.
+/// Bytes copied at a time.
 pub const PIECE: usize = 8 << 20;
 
-/// Where allocations within one begin.
+/// Alignment of the parts of an allocation.
 const ALIGNMENT: u64 = 256;
 
-/// Positions that a table of angles grows by.
+/// RoPE tables grow by multiples of this many positions.
 const ANGLES: usize = 256;
 
 /// Copies any number of bytes to the device, in pieces.
@@ -38,7 +38,7 @@ pub fn read<D: Device>(device: &D, from: Span) -> Result<Vec<u8>, DeviceError> {
     Ok(bytes)
 }
 
-/// Memory that grows, and does not keep what was in it.
+/// Memory that grows on demand without keeping its contents.
 #[derive(Debug)]
 pub struct Grown<M> {
     memory: Option<M>,
@@ -57,7 +57,8 @@ impl<M> Grown<M> {
         self.span
     }
 
-    /// At least so many bytes. What is given up for more goes to `retired`: what is queued may still use it.
+    /// Grows to at least `bytes` bytes. Memory that this replaces goes to `retired`, because queued work may still use
+    /// it.
     pub fn grow<D: Device<Memory = M>>(
         &mut self,
         device: &D,
@@ -83,7 +84,7 @@ pub struct DeviceBuffer<M> {
 }
 
 impl<M> DeviceBuffer<M> {
-    /// Without rows, and without memory.
+    /// A buffer without rows or memory.
     pub(super) fn new(width: usize) -> Self {
         DeviceBuffer { memory: Grown::default(), first: 0, rows: 0, width }
     }
@@ -92,13 +93,13 @@ impl<M> DeviceBuffer<M> {
         self.width
     }
 
-    /// Where its rows are.
+    /// Its rows in device memory.
     pub(super) fn rows(&self) -> DeviceRows {
         let address = self.memory.span().address + 4 * (self.first * self.width) as u64;
         DeviceRows { address, rows: self.rows, width: self.width }
     }
 
-    /// Other rows, with any values.
+    /// Replaces its rows by `rows` rows with unspecified values.
     pub(super) fn resize<D: Device<Memory = M>>(
         &mut self,
         device: &D,
@@ -109,13 +110,13 @@ impl<M> DeviceBuffer<M> {
         self.memory.grow(device, 4 * rows * self.width, retired).map(|_| ())
     }
 
-    /// Some of its rows alone; nothing moves.
+    /// Keeps only some of its rows, without moving them.
     pub(super) fn keep(&mut self, rows: Range<usize>) {
         self.first += rows.start;
         self.rows = rows.len();
     }
 
-    /// Rows of another width, of which it has none.
+    /// Sets the width of rows; if that changes it, the buffer has no rows afterwards.
     pub(super) fn set_width(&mut self, width: usize) {
         if width != self.width {
             (self.first, self.rows, self.width) = (0, 0, width);
@@ -132,7 +133,7 @@ pub struct DeviceWeight {
 }
 
 impl DeviceWeight {
-    /// As a matrix.
+    /// The tensor as a matrix.
     ///
     /// # Panics
     /// When it is a vector.
@@ -148,14 +149,14 @@ pub struct Weights<M> {
     first_layer: usize,
     memory: Option<M>,
     all: Span,
-    /// Bytes of `all` that are taken.
+    /// Bytes of `all` in use.
     taken: u64,
-    /// Where the bytes of the file from an offset on are.
+    /// Where each tensor is, by its offset in the file.
     there: HashMap<usize, Span>,
 }
 
 impl<M> Weights<M> {
-    /// None yet; of the layers from `first_layer` on.
+    /// No weights yet, for the layers from `first_layer` on.
     pub fn new(first_layer: usize) -> Self {
         Weights { first_layer, memory: None, all: Span::NONE, taken: 0, there: HashMap::new() }
     }
@@ -165,7 +166,7 @@ impl<M> Weights<M> {
         self.first_layer
     }
 
-    /// A tensor, copied to the device if its bytes are not there.
+    /// A tensor; copies it to the device if its bytes are not there yet.
     pub fn weight<D: Device<Memory = M>>(
         &mut self,
         device: &D,
@@ -195,7 +196,7 @@ impl<M> Weights<M> {
         Ok(DeviceWeight { span, shape, encoding })
     }
 
-    /// Memory for all that will be asked for.
+    /// Allocates memory for all weights that the device will hold.
     fn allocate<D: Device<Memory = M>>(&mut self, device: &D, file: &NsvFile) -> Result<()> {
         if file.spec().head_dim > super::launch::WIDEST_HEAD {
             let (got, most) = (file.spec().head_dim, super::launch::WIDEST_HEAD);
@@ -219,8 +220,8 @@ impl<M> Weights<M> {
     }
 }
 
-/// Whether a tensor is on the device that holds the layers from `first_layer` on, and what is behind them; with all layers
-/// also what is before them.
+/// True if a device that runs the layers from `first_layer` on holds this tensor. It holds those layers and what comes
+/// after them; if it runs all layers, also the embedding.
 pub fn holds(first_layer: usize, name: &str) -> bool {
     match name.strip_prefix("layers.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
         Some(layer) => layer >= first_layer,
@@ -228,7 +229,7 @@ pub fn holds(first_layer: usize, name: &str) -> bool {
     }
 }
 
-/// Device memory that the weights of the layers from `first_layer` on take.
+/// Device memory for the weights of the layers from `first_layer` on, in bytes.
 pub fn weight_bytes(file: &NsvFile, first_layer: usize) -> u64 {
     let held = file.layout().tensors.iter().filter(|tensor| holds(first_layer, &tensor.name));
     let ranges: HashMap<usize, u64> =
@@ -236,12 +237,12 @@ pub fn weight_bytes(file: &NsvFile, first_layer: usize) -> u64 {
     ranges.values().sum()
 }
 
-/// Device memory that the cache of the layers from `first_layer` on takes.
+/// Device memory for the KV cache of the layers from `first_layer` on, in bytes.
 pub fn cache_bytes(shape: &KvShape, first_layer: usize) -> u64 {
     shape.positions.iter().skip(first_layer).map(|&positions| 2 * half_bytes(shape, positions)).sum()
 }
 
-/// Bytes of a layer's keys, or of its values, in whole alignments.
+/// Bytes of a layer's keys, or of its values, rounded up to the alignment.
 fn half_bytes(shape: &KvShape, positions: usize) -> u64 {
     let size = shape.kv_type.bytes();
     ((shape.n_kv_heads * positions * shape.head_dim * size) as u64).next_multiple_of(ALIGNMENT)
@@ -253,12 +254,12 @@ pub struct DeviceCache<M> {
     shape: KvShape,
     first_layer: usize,
     memory: Option<M>,
-    /// Of each layer that the device holds.
+    /// For each layer that the device holds.
     layers: Vec<LayerCache>,
 }
 
 impl<M> DeviceCache<M> {
-    /// An empty one, of the layers from `first_layer` on.
+    /// An empty cache for the layers from `first_layer` on.
     pub(super) fn new<D: Device<Memory = M>>(device: &D, shape: KvShape, first_layer: usize) -> Result<Self> {
         let bytes = cache_bytes(&shape, first_layer);
         let mut cache = DeviceCache { shape, first_layer, memory: None, layers: Vec::new() };
@@ -281,10 +282,10 @@ impl<M> DeviceCache<M> {
         Ok(cache)
     }
 
-    /// A layer's.
+    /// Keys and values of a layer.
     ///
     /// # Panics
-    /// When the device does not hold it.
+    /// When the device does not hold the layer.
     pub(super) fn layer(&self, layer: usize) -> LayerCache {
         self.layers[layer - self.first_layer]
     }
@@ -294,7 +295,8 @@ impl<M> DeviceCache<M> {
         self.parts(len).iter().map(|part| part.bytes as usize).sum()
     }
 
-    /// Of each layer and head, where the keys and values of `len` positions are; all of a ring that has fewer.
+    /// For each layer and head, the spans of the keys and of the values of `len` positions. Of a ring with fewer
+    /// positions, the whole ring.
     pub(super) fn parts(&self, len: usize) -> Vec<Span> {
         let mut parts = Vec::new();
         for layer in &self.layers {
@@ -308,29 +310,29 @@ impl<M> DeviceCache<M> {
     }
 }
 
-/// A table of angles on the device, computed by the host's: the same bits.
+/// A RoPE table on the device. The host computes it, so the bits are the same.
 #[derive(Debug)]
 pub struct AngleTable<M> {
-    /// The host's, further than a session's own.
+    /// The host's copy, which may reach further than a session's own table.
     table: RopeTable,
     cos: Grown<M>,
     sin: Grown<M>,
-    /// Positions that are on the device.
+    /// Number of positions that are on the device.
     sent: usize,
 }
 
 impl<M> AngleTable<M> {
-    /// Empty, with the angles of `table`.
+    /// A table with the frequencies of `table`, with nothing on the device yet.
     pub fn new(table: &RopeTable) -> Self {
         AngleTable { table: table.clone(), cos: Grown::default(), sin: Grown::default(), sent: 0 }
     }
 
-    /// Whether it turns as `table` does.
+    /// True if it has the same frequencies as `table`.
     pub fn is_of(&self, table: &RopeTable) -> bool {
         self.table.turns_as(table)
     }
 
-    /// On the device, with so many positions at least.
+    /// The table on the device, extended to at least `positions` positions.
     pub fn reaching<D: Device<Memory = M>>(
         &mut self,
         device: &D,
@@ -343,7 +345,7 @@ impl<M> AngleTable<M> {
             self.table.extend(wanted);
             let bytes = 4 * wanted * pairs;
             let before = self.cos.span();
-            // Twice as long each time: seldom moved.
+            // At least doubling makes moves rare.
             let longer = if bytes as u64 > before.bytes { bytes.max(2 * before.bytes as usize) } else { bytes };
             let cos = self.cos.grow(device, longer, retired)?;
             let sin = self.sin.grow(device, longer, retired)?;

@@ -1,19 +1,19 @@
-//! The CUDA backend: queues the operations of a step, fuses them, and launches kernels; or replays a graph of them.
+//! The CUDA backend: queues the operations of a step, fuses them, and launches kernels or replays a graph of them.
 //!
 //! ```text
-//! device     what is needed of a GPU: memory, copies, launches, graphs; an emulator and a stub can be it as well
-//! ops        operations as data                    fuse      those that are better done in one
-//! launch     a typed function a kernel             plan      operations -> launches
-//! driver     a GPU, by the driver's library        module    the kernels' text -> machine code
+//! device     what is needed of a GPU: memory, copies, launches, graphs; also implemented by an emulator and a stub
+//! ops        operations as data                    fuse      merges operations that run better as one
+//! launch     a typed function for each kernel      plan      operations -> launches
+//! driver     a GPU, through the CUDA driver        module    the kernels' text -> machine code
 //! encodings  the kernels of each encoding
-//! split      the last layers here, the first on the CPU
+//! split      the last layers on the GPU, the first on the CPU
 //! ```
 //!
-//! Operations are queued, not run, until rows are read or the step ends. A step of one token that was queued twice in the
-//! same way is captured as a graph; as long as the queue stays the same the graph is replayed, for what changes, position
-//! and token, lies in device memory. Nothing is allocated then.
+//! Operations are queued and do not run until rows are read or the step ends. When a step of one token is queued a
+//! second time in the same way, it is captured as a graph. While the queue stays the same, the graph is replayed: what
+//! changes, position and token, lies in device memory. A replay allocates nothing.
 //!
-//! Results are those of the CPU within a tolerance, and twice the same bits: every sum has a fixed order.
+//! Results equal those of the CPU within a tolerance, and two runs give the same bits: every sum has a fixed order.
 
 pub mod device;
 #[cfg(not(feature = "cuda"))]
@@ -55,24 +55,24 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Tokens of a prompt in one step: enough for the matrices to be bound by arithmetic.
+/// Prompt tokens in one step of prefill: enough for the matrix products to be bound by arithmetic.
 const CHUNK: usize = 2048;
 
-/// Tables of angles that are kept: models with rotations that go by a sequence's length have one for each length.
+/// The most RoPE tables kept. A model whose RoPE depends on a sequence's capacity needs one for each capacity.
 const MOST_ANGLES: usize = 8;
 
-/// Bytes of the step: its first position and its tokens.
+/// Bytes that describe a step on the device: its first position and its number of tokens.
 const STEP: u64 = 8;
 
-/// Bytes that are left to the driver: graphs, kernels, what a step needs besides its buffers.
+/// Device memory left to the driver: graphs, kernels, and what a step needs besides its buffers.
 const RESERVE: u64 = 96 << 20;
 
-/// Where a choice comes back to.
+/// The host slot that a choice is copied to.
 fn slot(choice: Choice) -> usize {
     choice.0 as usize % SLOTS
 }
 
-/// A graph, and what it does.
+/// A graph, and the queue that it was captured from.
 #[derive(Debug)]
 struct Captured<G> {
     ops: Vec<DeviceOp>,
@@ -81,34 +81,34 @@ struct Captured<G> {
     graph: G,
 }
 
-/// A GPU, or what stands for one.
+/// The backend for a GPU, or for a stand-in.
 #[derive(Debug)]
 pub struct CudaBackend<D: Device> {
     device: D,
     weights: Weights<D::Memory>,
-    /// The one that was used last is the last.
+    /// RoPE tables, the most recently used last.
     angles: Vec<AngleTable<D::Memory>>,
     work: Work<D::Memory>,
     /// Operations since the last launch.
     ops: Vec<DeviceOp>,
-    /// Tokens of the step, where they have not gone to the device yet.
+    /// The step's token ids, if they have not been sent to the device yet.
     ids: Option<Vec<u32>>,
-    /// Tokens of the step.
+    /// Number of tokens of the step.
     tokens: usize,
-    /// First position of the step and its tokens, as far as the queue says them.
+    /// First position and number of tokens of the step, once an operation of the queue has told the position.
     step: Option<[u32; 2]>,
-    /// Those that are in device memory.
-    step_there: Option<[u32; 2]>,
-    /// The last queue of one token, and its graph.
+    /// The same, as it is in device memory; None if unknown.
+    sent_step: Option<[u32; 2]>,
+    /// The last queue of more than one operation.
     last: Vec<DeviceOp>,
     captured: Option<Captured<D::Graph>>,
     left_out: Vec<DeviceRows>,
-    /// Memory that what is queued may still use.
+    /// Memory that was replaced but that queued operations may still use.
     retired: Vec<D::Memory>,
     fault: Option<RuntimeError>,
-    /// Choices that were begun.
+    /// Number of choices started.
     choices: u64,
-    /// Whether operations may be fused, and graphs captured.
+    /// True if operations may be fused and graphs captured.
     fusing: bool,
 }
 
@@ -122,14 +122,14 @@ struct Work<M> {
     up: Grown<M>,
     partial: Grown<M>,
     counter: Grown<M>,
-    /// What finds the likeliest tokens works here,
+    /// Scratch of the kernels that find the largest logits.
     candidates: Grown<M>,
-    /// and leaves them here.
+    /// Their result: ids, then logits.
     top: Grown<M>,
 }
 
 impl<D: Device> CudaBackend<D> {
-    /// A backend that holds the layers from `first_layer` on, and with all of them the embedding.
+    /// A backend that holds the layers from `first_layer` on, and also the embedding if that is all layers.
     pub fn new(device: D, first_layer: usize) -> Self {
         let work = Work {
             control: Grown::default(),
@@ -151,7 +151,7 @@ impl<D: Device> CudaBackend<D> {
             ids: None,
             tokens: 0,
             step: None,
-            step_there: None,
+            sent_step: None,
             last: Vec::new(),
             captured: None,
             left_out: Vec::new(),
@@ -162,7 +162,7 @@ impl<D: Device> CudaBackend<D> {
         }
     }
 
-    /// The same, one operation at a time: every kernel's plain path.
+    /// The same backend, but each operation runs by itself: every kernel's plain path.
     pub fn unfused(mut self) -> Self {
         self.fusing = false;
         self
@@ -173,7 +173,7 @@ impl<D: Device> CudaBackend<D> {
         &self.device
     }
 
-    /// Keeps the first error; operations after it do nothing.
+    /// Keeps the first error. Later operations then do nothing.
     fn note<T>(&mut self, result: Result<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -191,20 +191,20 @@ impl<D: Device> CudaBackend<D> {
         }
     }
 
-    /// Makes room for `rows` in a buffer whose rows are no longer wanted.
+    /// Makes room for `rows` rows in a buffer whose old rows are no longer needed.
     fn resize(&mut self, buffer: &mut DeviceBuffer<D::Memory>, rows: usize) -> DeviceRows {
         let grown = buffer.resize(&self.device, rows, &mut self.retired);
         self.note(grown.map_err(RuntimeError::from));
         buffer.rows()
     }
 
-    /// The step's first position by an operation's, and how far behind it that stands.
+    /// The distance of position `first` from the step's first position, which the step's first operation sets.
     fn offset(&mut self, first: usize) -> i32 {
         let step = self.step.get_or_insert([first as u32, self.tokens as u32]);
         first as i32 - step[0] as i32
     }
 
-    /// What of the device decides about launches.
+    /// The properties of the device that determine launches.
     fn chip(&self) -> Chip {
         Chip { processors: self.device.processors(), shared: self.device.shared() }
     }
@@ -217,7 +217,7 @@ impl<D: Device> CudaBackend<D> {
             self.note(done.map_err(RuntimeError::from));
         }
         self.retired.clear();
-        // One token's queue is kept to be compared with the next.
+        // Kept for comparison with the next queue.
         if ops.len() > 1 {
             self.last = ops;
         }
@@ -238,15 +238,16 @@ impl<D: Device> CudaBackend<D> {
             return plan::each(ops, &scratch, chip).iter().try_for_each(|launch| self.device.launch(launch));
         }
         let launches = plan(ops, &scratch, chip, &mut self.left_out)?;
-        // What comes a second time will come again; by then every kernel was loaded once, which a capture does not allow.
-        let of_one = ops.len() > 1 && ops.iter().flat_map(DeviceOp::writes).all(|rows| rows.rows <= 1);
-        if !of_one || self.last != ops {
+        // A queue that comes a second time will come again. By then every kernel has been loaded, which a capture would
+        // not allow.
+        let one_token = ops.len() > 1 && ops.iter().flat_map(DeviceOp::writes).all(|rows| rows.rows <= 1);
+        if !one_token || self.last != ops {
             return launches.iter().try_for_each(|launch| self.device.launch(launch));
         }
         self.captured = None;
         self.device.begin_capture()?;
         let queued = launches.iter().try_for_each(|launch| self.device.launch(launch));
-        // Ended in any case: a device that captures can do nothing else.
+        // Ended even after an error: while it captures, a device can do nothing else.
         let graph = self.device.end_capture();
         queued?;
         let graph = graph?;
@@ -256,7 +257,7 @@ impl<D: Device> CudaBackend<D> {
         Ok(())
     }
 
-    /// Memory for what launches share, as much as a queue needs.
+    /// The memory that launches share, grown to what a queue needs.
     fn scratch(&mut self, ops: &[DeviceOp]) -> Result<Scratch, DeviceError> {
         let needs = Needs::of(ops, self.chip());
         let ids = 4 * self.ids.as_ref().map_or(1, Vec::len);
@@ -278,28 +279,28 @@ impl<D: Device> CudaBackend<D> {
             self.device.copy_to(scratch.counter, &vec![0; scratch.counter.bytes as usize])?;
         }
         if control != before[0] {
-            self.step_there = None;
+            self.sent_step = None;
         }
         Ok(scratch)
     }
 
-    /// The step's position and tokens go to the device, unless they are there: together in one copy.
+    /// Sends the step's position and token ids to the device in one copy, unless they are there already.
     fn send_step(&mut self, scratch: &Scratch) -> Result<(), DeviceError> {
-        let step = self.step.filter(|step| self.step_there != Some(*step));
+        let step = self.step.filter(|step| self.sent_step != Some(*step));
         let ids = self.ids.take();
         let words: Vec<u32> = step.into_iter().flatten().chain(ids.into_iter().flatten()).collect();
         if words.is_empty() {
             return Ok(());
         }
-        // The tokens lie behind the step.
+        // In device memory the token ids follow the step.
         let at = if step.is_some() { scratch.step.address } else { scratch.ids.address };
         let to = Span { address: at, bytes: 4 * words.len() as u64 };
         self.device.copy_to(to, bytemuck::cast_slice(&words))?;
-        self.step_there = step.or(self.step_there);
+        self.sent_step = step.or(self.sent_step);
         Ok(())
     }
 
-    /// What finds the `k` largest logits works in the one, and leaves them in the other.
+    /// Device memory to find the `k` largest logits: scratch and result.
     fn choosing(&mut self, k: usize) -> Result<[Span; 2], DeviceError> {
         let (device, work, retired) = (&self.device, &mut self.work, &mut self.retired);
         let before = work.candidates.span();
@@ -323,18 +324,18 @@ impl<D: Device> CudaBackend<D> {
         Ok(ids.iter().copied().zip(values.iter().map(|bits| f32::from_bits(*bits))).collect())
     }
 
-    /// Begins to choose of a row, and makes the device's step that of the token.
+    /// Starts choosing the largest logit of a row and sets the step in device memory to that token.
     fn begin_choice(&mut self, logits: DeviceRows, slot: usize) -> Result<(), DeviceError> {
         let [scratch, top] = self.choosing(1)?;
         let control = self.work.control.span();
         let next = [control.part(0, STEP), control.part(STEP, 4)];
-        let step = self.step_there.take();
+        let step = self.sent_step.take();
         self.device.launch(&launch::argmax(logits, scratch, top, next))?;
-        self.step_there = step.map(|[first, tokens]| [first + tokens, 1]);
+        self.sent_step = step.map(|[first, tokens]| [first + tokens, 1]);
         self.device.begin_copy_from(top, slot)
     }
 
-    /// A matrix with its bias, and where its results go.
+    /// A matrix with its bias and its output rows.
     fn part(linear: &Linear<DeviceWeight>, out: DeviceRows) -> Projection {
         let bias = linear.bias.as_ref().map_or(Span::NONE, |bias| bias.span);
         Projection { matrix: linear.weight.matrix(), bias, out }
@@ -358,7 +359,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         buffer.set_width(width);
     }
 
-    fn cache(&mut self, shape: KvShape) -> Result<DeviceCache<D::Memory>> {
+    fn cache(&mut self, shape: KvShape, _: u64) -> Result<DeviceCache<D::Memory>> {
         DeviceCache::new(&self.device, shape, self.weights.first_layer())
     }
 
@@ -393,7 +394,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
     }
 
     fn untouched(&self, _: &DeviceCache<D::Memory>, _: usize) -> u64 {
-        // A device gives all of a cache when it is made.
+        // A device allocates a whole cache when it is made.
         0
     }
 
@@ -405,16 +406,16 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
     fn finish(&mut self) -> Result<()> {
         self.flush();
         self.step = None;
-        // Nothing but what a step ends with is read after it; its buffers may go, and others come in their place.
+        // After a step only its final rows are read. Other buffers may be freed and their addresses reused.
         self.left_out.clear();
         if self.angles.len() > MOST_ANGLES {
-            // A graph, and a queue that may become one, name the tables that it was made with.
+            // A graph, and a queue that may become one, refer to tables by address.
             self.angles.drain(..self.angles.len() - MOST_ANGLES);
             (self.captured, self.last) = (None, Vec::new());
         }
         let Some(fault) = self.fault.take() else { return Ok(()) };
-        // Whether the device has taken its step on nobody knows.
-        self.step_there = None;
+        // It is unknown whether the device has advanced its step.
+        self.sent_step = None;
         Err(fault)
     }
 
@@ -457,7 +458,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
     }
 
     fn chosen(&mut self, choice: Choice) -> Result<(u32, f32)> {
-        assert!(self.choices - choice.0 < SLOTS as u64, "another choice came in its place");
+        assert!(self.choices - choice.0 < SLOTS as u64, "a later choice has overwritten it");
         let mut words = [0u32; 2];
         self.device.end_copy_from(slot(choice), bytemuck::cast_slice_mut(&mut words))?;
         Ok((words[0], f32::from_bits(words[1])))
@@ -479,7 +480,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
         (self.tokens, self.step) = (ids.count(), None);
         self.ids = match ids {
             Ids::Known(ids) => Some(ids.to_vec()),
-            // There already.
+            // The device has it already.
             Ids::Chosen => None,
         };
         let out = self.resize(out, ids.count());

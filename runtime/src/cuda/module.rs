@@ -1,21 +1,21 @@
-//! From the kernels' text to machine code, kept in the user's cache folder.
+//! Compiles the kernels' text to machine code, which is kept in the user's cache folder.
 //!
 //! ```text
-//! text       kernels.cu with the files that it includes, one translation unit
-//! embedded   PTX made of that text beforehand (scripts/ptx.sh); its first line has the text's BLAKE3
+//! text       kernels.cu with the files that it includes: one translation unit
+//! embedded   PTX compiled from that text beforehand (scripts/ptx.sh); its first line has the text's BLAKE3
 //! image      machine code for this GPU, from the cache, or
-//!              from the embedded PTX, by the driver's own compiler: nothing else is needed
-//!              from the text, by NVRTC, where the text has changed since the PTX was made
+//!              from the embedded PTX, with the driver's own compiler: nothing else is needed
+//!              from the text, with NVRTC, if the text has changed since the PTX was made
 //! ```
 //!
-//! The embedded PTX comes first: a driver is always there, NVRTC (a part of the toolkit) seldom is, and from PTX the first
-//! start is the shorter one. The cache is a file for each text, architecture and driver, written whole or not at all, with its hash
-//! behind it; one that is damaged is made again. Without a cache folder the code is made at each start.
+//! The embedded PTX is preferred: a driver is always there, NVRTC (a part of the toolkit) seldom is, and the first
+//! start is faster from PTX. The cache has a file for each text, architecture and driver, written whole or not at all
+//! and followed by its hash; a damaged file is made again. Without a cache folder, the code is compiled at each start.
 
 use super::device::DeviceError;
 use std::path::{Path, PathBuf};
 
-/// The kernels' files by name, the first of which includes the others.
+/// The kernels' files by name. The first one includes the others.
 const FILES: &[(&str, &str)] = &[
     ("kernels.cu", include_str!("kernels/kernels.cu")),
     ("argmax.cuh", include_str!("kernels/argmax.cuh")),
@@ -36,14 +36,14 @@ const FILES: &[(&str, &str)] = &[
     ("top.cuh", include_str!("kernels/top.cuh")),
 ];
 
-/// PTX of the text, for Hopper and what came after it.
+/// PTX of the text, for Hopper and later GPUs.
 const EMBEDDED: &str = include_str!("ptx/kernels.ptx");
 
-/// The least compute capability that has all that the kernels use.
+/// The lowest compute capability that has everything the kernels use.
 const LEAST: (u32, u32) = (8, 0);
 
-/// The embedded PTX for a GPU. Older ones than Hopper know no overlapping launches: without the lines about them it is what the
-/// compiler gives for Ampere, which scripts/ptx.sh checks.
+/// The embedded PTX for a GPU. GPUs before Hopper do not have overlapping launches. Without the lines for those, the
+/// PTX is what the compiler makes for Ampere, which scripts/ptx.sh checks.
 fn ptx(capability: (u32, u32)) -> String {
     if capability >= (9, 0) {
         return EMBEDDED.to_string();
@@ -52,13 +52,13 @@ fn ptx(capability: (u32, u32)) -> String {
     older.split_inclusive('\n').filter(|line| !line.starts_with("griddepcontrol.")).collect()
 }
 
-/// Bytes of the hash behind a cached image.
+/// Bytes of the hash after a cached image.
 const HASH: usize = 32;
 
 /// All kernels as one text.
 ///
 /// # Panics
-/// When a file that is included is not there: a fault of this program.
+/// When an included file is missing, which is a bug in this program.
 pub fn text() -> String {
     let (_, first) = FILES[0];
     let lines = first.split_inclusive('\n').map(|line| match line.strip_prefix("#include \"") {
@@ -72,26 +72,26 @@ pub fn text() -> String {
     lines.collect()
 }
 
-/// Makes machine code of PTX.
+/// Compiles PTX to machine code.
 type Link<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, DeviceError>;
 
-/// Makes machine code of the kernels' text for a GPU.
+/// Compiles the kernels' text to machine code for a GPU.
 type Compile<'a> = &'a dyn Fn(&str, (u32, u32)) -> Result<Vec<u8>, DeviceError>;
 
-/// Whether PTX was made of a text.
+/// True if PTX was made from this text.
 fn made_of(ptx: &str, text: &str) -> bool {
     ptx.lines().next() == Some(&format!("// kernels {}", blake3::hash(text.as_bytes())))
 }
 
-/// Machine code of all kernels for a GPU. `link` is the driver's compiler for PTX, `driver` its version.
+/// Machine code of all kernels for a GPU. `link` is the driver's PTX compiler, `driver` the driver's version.
 ///
 /// # Errors
-/// When the GPU is too old, or the kernels cannot be made.
+/// When the GPU is too old, or the kernels cannot be compiled.
 pub fn image(capability: (u32, u32), driver: u32, link: Link) -> Result<Vec<u8>, DeviceError> {
     cached(cache_folder().as_deref(), &text(), capability, driver, link, &compile)
 }
 
-/// As [`image`], with what is from outside.
+/// Like [`image`], with everything external as an argument.
 fn cached(
     folder: Option<&Path>,
     text: &str,
@@ -113,14 +113,14 @@ fn cached(
     }
     let image = if made_of(&ptx, text) { link(&ptx)? } else { compile(text, capability)? };
     if let (Some(folder), Some(path)) = (folder, path) {
-        // What cannot be kept is made again: slower, and no reason to stop.
+        // If the image cannot be stored, the next start compiles again: slower, but no reason to stop.
         let whole = [&image[..], blake3::hash(&image).as_bytes()].concat();
         _ = std::fs::create_dir_all(folder).map(|()| nanoserve_format::replace(&path, &whole));
     }
     Ok(image)
 }
 
-/// A cached image, where it is there and whole.
+/// A cached image, if it exists and is intact.
 fn read(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = std::fs::read(path).ok()?;
     let image = bytes.len().checked_sub(HASH).filter(|len| *len > 0)?;
@@ -130,19 +130,19 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     })
 }
 
-/// Where the user's programs keep what they can make again.
+/// The program's folder in the user's cache.
 fn cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
     Some(cache.join("nanoserve"))
 }
 
-/// Machine code of a text, by NVRTC.
+/// Compiles a text to machine code with NVRTC.
 #[cfg(feature = "cuda")]
 fn compile(text: &str, (major, minor): (u32, u32)) -> Result<Vec<u8>, DeviceError> {
     use cudarc::nvrtc::{result, sys};
     let call = || "compiling kernels".to_string();
-    // SAFETY: loads libnvrtc as everybody does.
+    // SAFETY: loads libnvrtc in the usual way.
     if !unsafe { sys::is_culib_present() } {
         let cause =
             "the kernels' text has changed since their PTX was made, and there is no NVRTC (libnvrtc.so) to compile it";
@@ -153,7 +153,7 @@ fn compile(text: &str, (major, minor): (u32, u32)) -> Result<Vec<u8>, DeviceErro
     let source = std::ffi::CString::new(text).expect("kernels are text");
     let program = result::create_program(&source, Some(c"kernels.cu")).map_err(failed)?;
     let options = [format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17".to_string()];
-    // SAFETY: the program was just made and is destroyed once, at the end; sizes are NVRTC's own.
+    // SAFETY: the program was just made and is destroyed once, at the end; NVRTC itself reports the sizes.
     unsafe {
         let compiled = result::compile_program(program, &options);
         let log = result::get_program_log(program).unwrap_or_default();
@@ -232,12 +232,12 @@ mod tests {
         assert_eq!(get(&text, (12, 0), 13000), Ok(100));
         assert_eq!(get(&text, (8, 6), 13000), Ok(100));
         assert_eq!((linked.get(), compiled.get()), (4, 0));
-        // Another text is compiled: the PTX is not of it.
+        // Another text is compiled, because the PTX was not made from it.
         for _ in 0..2 {
             assert_eq!(get("changed", (9, 0), 13000), Ok(7));
         }
         assert_eq!((linked.get(), compiled.get()), (4, 1));
-        // Damage is seen.
+        // A damaged file is detected.
         for entry in std::fs::read_dir(&cache).unwrap() {
             let path = entry.unwrap().path();
             let mut bytes = std::fs::read(&path).unwrap();
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(compiled.get(), 2);
         let old = get(&text, (7, 5), 13000).unwrap_err().to_string();
         assert!(old.contains("compute capability 7.5, the kernels need 8.0"), "{old}");
-        // A folder that cannot be made is no folder.
+        // A folder that cannot be created is like no folder.
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(cached(Some(&file.join("x")), &text, (9, 0), 1, &link, &compile).is_ok());

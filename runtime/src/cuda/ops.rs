@@ -1,7 +1,7 @@
 //! The operations of a step as the CUDA backend queues them: plain data, so that two steps can be compared.
 //!
-//! Buffers are rows at device addresses. Positions are relative to the step's first, which lies in device memory: the
-//! queue of one token is the same whatever position it stands at.
+//! Buffers are rows at device addresses. Positions are relative to the step's first position, which lies in device
+//! memory. So the queue of one token is the same at every position.
 
 use super::device::Span;
 use crate::backend::{Attention, KvType};
@@ -10,16 +10,16 @@ use nanoserve_format::{Activation, Encoding};
 /// Rows of f32 in device memory: `[rows, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceRows {
-    /// Where they begin.
+    /// The address of the first row.
     pub address: u64,
-    /// How many.
+    /// Number of rows.
     pub rows: usize,
-    /// Values in each.
+    /// Values in a row.
     pub width: usize,
 }
 
 impl DeviceRows {
-    /// Values in all.
+    /// Number of values in all rows.
     pub fn len(self) -> usize {
         self.rows * self.width
     }
@@ -33,13 +33,13 @@ impl DeviceRows {
         self.address..self.address + self.span().bytes
     }
 
-    /// Whether they share memory.
+    /// True if the two share memory.
     pub fn overlaps(self, other: DeviceRows) -> bool {
         let (a, b) = (self.range(), other.range());
         a.start < b.end && b.start < a.end
     }
 
-    /// What is left of them where `other` takes their beginning or all; else all.
+    /// What remains if `other` covers their beginning, or None if it covers all. Otherwise all rows remain.
     pub fn without(self, other: DeviceRows) -> Option<DeviceRows> {
         let (a, b) = (self.range(), other.range());
         if b.start > a.start || b.end <= a.start {
@@ -90,7 +90,7 @@ pub struct Angles {
     pub cos: Span,
     /// `[positions, rotary_dim / 2]`
     pub sin: Span,
-    /// Values of a head that are turned.
+    /// Number of dimensions of a head that turn.
     pub rotary_dim: usize,
 }
 
@@ -101,20 +101,20 @@ pub struct LayerCache {
     pub keys: Span,
     /// Values.
     pub values: Span,
-    /// How they are kept.
+    /// Type of keys and values.
     pub kv_type: KvType,
-    /// Heads.
+    /// Number of KV heads.
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Positions it holds; position p is at p modulo it.
+    /// Number of positions it holds. Position p is at p modulo this number.
     pub positions: usize,
 }
 
 /// Attention of some tokens in one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attend {
-    /// Queries of the last tokens, or of none: `[rows, heads * head_dim]`.
+    /// Queries of the last tokens, or none: `[rows, heads * head_dim]`.
     pub q: DeviceRows,
     /// `[T, kv_heads * head_dim]`
     pub k: DeviceRows,
@@ -122,9 +122,10 @@ pub struct Attend {
     pub v: DeviceRows,
     /// Where keys and values go.
     pub cache: LayerCache,
-    /// Of the first token, from the step's first.
+    /// Position of the first token, relative to the step's first.
     pub offset: i32,
-    /// Tokens that are stored, and attend, before the next are: fewer than all where a ring would lose what they see.
+    /// Number of tokens that are stored and attend before the next ones. It is less than all tokens if a ring buffer
+    /// would overwrite what they see.
     pub at_a_time: usize,
     /// Scale, cap and window.
     pub how: Attention,
@@ -132,7 +133,7 @@ pub struct Attend {
     pub out: DeviceRows,
 }
 
-/// An operation; those that a fusion made are marked.
+/// An operation. Those marked "fused" are made by `fuse`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeviceOp {
     /// `out = table[ids] * scale`; the scale is 1 unless fused.
@@ -141,12 +142,12 @@ pub enum DeviceOp {
     Norm { x: DeviceRows, norm: Norm, out: DeviceRows },
     /// `x += factor * rms_norm(y)` (fused)
     NormAdd { x: DeviceRows, y: DeviceRows, norm: Norm, factor: f32 },
-    /// `x = rms_norm(x)`, of each `width` values by themselves.
+    /// `x = rms_norm(x)` for each group of `width` values.
     NormParts { x: DeviceRows, norm: Norm, width: usize },
-    /// `out = W x + bias` of each part. Fused: of `rms_norm(x)`, and of one part `residual += factor * (W x + bias)`, where its
-    /// `out` is the residual.
+    /// `out = W x + bias` for each part. Fused: reads `rms_norm(x)`; or, with one part, `out += residual * (W x +
+    /// bias)`, where `residual` is the factor.
     Linear { x: DeviceRows, norm: Option<Norm>, parts: Vec<Projection>, residual: Option<f32> },
-    /// `out = activation(gate x) * (up x)`; the outs of the parts are not used. Fused: of `rms_norm(x)`.
+    /// `out = activation(gate x) * (up x)`; the `out` of each part is not used. Fused: reads `rms_norm(x)`.
     Gated {
         x: DeviceRows,
         norm: Option<Norm>,
@@ -155,9 +156,9 @@ pub enum DeviceOp {
         activation: Activation,
         out: DeviceRows,
     },
-    /// Turns every head; the first row stands `offset` behind the step's first.
+    /// RoPE of every head. The first row is `offset` positions after the step's first.
     Rope { x: DeviceRows, head_dim: usize, angles: Angles, offset: i32 },
-    /// Stores and attends.
+    /// Stores keys and values, then computes attention.
     Attend(Attend),
     /// Norms of heads, RoPE, store and attention of one token (fused).
     Decode { attend: Attend, angles: Option<Angles>, norms: Option<[Norm; 2]> },
@@ -169,7 +170,7 @@ pub enum DeviceOp {
     Add { x: DeviceRows, y: DeviceRows },
 }
 
-/// Takes what an operation fills out of rows that are not filled.
+/// Removes the rows that an operation fills from the rows left out.
 pub fn filled(left_out: &mut Vec<DeviceRows>, op: &DeviceOp) {
     for written in op.writes() {
         *left_out = left_out.iter().filter_map(|rows| rows.without(written)).collect();
@@ -177,7 +178,7 @@ pub fn filled(left_out: &mut Vec<DeviceRows>, op: &DeviceOp) {
 }
 
 impl DeviceOp {
-    /// Rows that it reads, those that it changes in place included.
+    /// Rows that it reads, including those that it changes in place.
     pub fn reads(&self) -> Vec<DeviceRows> {
         match self {
             DeviceOp::Embed { .. } => vec![],

@@ -1,8 +1,8 @@
-//! From the operations of a step to launches.
+//! Turns the operations of a step into launches.
 //!
-//! One token goes through matrices as a vector, more as a matrix of halves, which are made once for all matrices with the
-//! same input. Attention of one token is one kernel; of more, keys and values are stored and then attended, in a ring a few
-//! tokens at a time.
+//! One token goes through a matrix as a vector. Several go as a matrix of f16 ("halves"), which is made once for all
+//! matrices with the same input. Attention of one token is one kernel. With several tokens, keys and values are stored
+//! first, then attention runs; if a ring buffer wraps, for a few tokens at a time.
 
 use super::device::{DeviceError, Launch, Span};
 use super::encodings::{HalvesForm, Matmul, kernels};
@@ -11,18 +11,18 @@ use super::launch::{self, Chip, Halves};
 use super::ops::{Attend, DeviceOp, DeviceRows, Norm, Projection, filled};
 use nanoserve_format::Encoding;
 
-/// Memory that launches use between them, and what they read of the step.
+/// Memory that launches share, and the step's data that they read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Scratch {
-    /// First position and tokens of the step, two u32.
+    /// First position and number of tokens of the step: two u32.
     pub step: Span,
-    /// `[T]` of u32: the step's tokens.
+    /// `[T]` of u32: the step's token ids.
     pub ids: Span,
-    /// Rows in halves.
+    /// `[T, padded]` of f16: rows in halves.
     pub hi: Span,
-    /// What is left of them.
+    /// `[T, padded]` of f16: the rounding error of `hi`.
     pub lo: Span,
-    /// A scale for each row.
+    /// `[T]` of f32: a scale for each row.
     pub scales: Span,
     /// `[T, intermediate_size]`
     pub up: Span,
@@ -32,7 +32,7 @@ pub struct Scratch {
     pub counter: Span,
 }
 
-/// Bytes of the memory in a [`Scratch`] that a queue needs.
+/// How many bytes of each memory in a [`Scratch`] a queue needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Bytes of `hi`.
@@ -50,14 +50,14 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of a queue.
+    /// The needs of a queue.
     pub fn of(ops: &[DeviceOp], chip: Chip) -> Needs {
         let mut needs = Needs::default();
         for op in ops {
             let (x, encodings) = match op {
                 DeviceOp::Linear { x, parts, .. } => (x, parts.iter().map(|part| part.matrix.encoding).collect()),
                 DeviceOp::Gated { x, gate, up, out, .. } => {
-                    // Gate and up of one token are one kernel where they are of one encoding.
+                    // Always counted, although one token with gate and up of one encoding does without: there it is one kernel.
                     needs.up = needs.up.max(4 * out.len());
                     (x, vec![gate.matrix.encoding, up.matrix.encoding])
                 }
@@ -83,7 +83,7 @@ impl Needs {
     }
 }
 
-/// The launches of a queue, after fusing; `left_out` are rows that earlier queues did not fill, and is brought up to date.
+/// Fuses a queue and returns its launches. `left_out` lists rows that earlier queues did not fill; it is updated.
 ///
 /// # Errors
 /// When the queue reads such rows.
@@ -104,7 +104,7 @@ pub fn plan(
     Ok(each(&ops, scratch, chip))
 }
 
-/// The launches of a queue, one operation after the other.
+/// The launches of a queue as it is, one operation after the other.
 pub fn each(ops: &[DeviceOp], scratch: &Scratch, chip: Chip) -> Vec<Launch> {
     let mut lower = Lower { scratch, chip, launches: Vec::with_capacity(ops.len()), halved: None };
     ops.iter().for_each(|op| lower.op(op));
@@ -115,14 +115,14 @@ struct Lower<'s> {
     scratch: &'s Scratch,
     chip: Chip,
     launches: Vec<Launch>,
-    /// The rows whose halves are in the scratch, and their form.
+    /// The rows whose halves are in the scratch memory, and their form.
     halved: Option<(DeviceRows, HalvesForm)>,
 }
 
 impl Lower<'_> {
     fn op(&mut self, op: &DeviceOp) {
         let scratch = self.scratch;
-        // What nothing goes through does nothing: the last layer's queries of a step that asks for no row.
+        // Operations on no rows do nothing: the last layer's queries in a step that asks for no logits.
         let empty = |rows: DeviceRows| rows.rows == 0;
         let launch = match op {
             DeviceOp::Embed { table, out, scale } => {
@@ -162,31 +162,31 @@ impl Lower<'_> {
         self.changed(op);
     }
 
-    /// Halves are of rows as they were.
+    /// Forgets the halves if the operation changed the rows they were made from.
     fn changed(&mut self, op: &DeviceOp) {
         if self.halved.is_some_and(|(rows, _)| op.writes().iter().any(|written| written.overlaps(rows))) {
             self.halved = None;
         }
     }
 
-    /// Stores keys and values and attends, a few tokens at a time.
+    /// Stores keys and values and computes attention, `at_a_time` tokens at a time.
     fn attend(&mut self, a: &Attend) {
         let step = self.scratch.step;
-        let rows_of = |rows: DeviceRows, from: usize, to: usize| DeviceRows {
+        let slice = |rows: DeviceRows, from: usize, to: usize| DeviceRows {
             address: rows.address + 4 * (from * rows.width) as u64,
             rows: to - from,
             ..rows
         };
-        // Tokens in front that are stored alone.
-        let alone = a.k.rows - a.q.rows;
+        // Leading tokens that are only stored.
+        let only_stored = a.k.rows - a.q.rows;
         for start in (0..a.k.rows).step_by(a.at_a_time) {
             let end = a.k.rows.min(start + a.at_a_time);
             let offset = |token: usize| a.offset + token as i32;
-            let (k, v) = (rows_of(a.k, start, end), rows_of(a.v, start, end));
+            let (k, v) = (slice(a.k, start, end), slice(a.v, start, end));
             self.launches.push(launch::kv_store(&Attend { k, v, offset: offset(start), ..*a }, step));
-            let from = start.max(alone);
+            let from = start.max(only_stored);
             if from < end {
-                let [q, out] = [a.q, a.out].map(|rows| rows_of(rows, from - alone, end - alone));
+                let [q, out] = [a.q, a.out].map(|rows| slice(rows, from - only_stored, end - only_stored));
                 self.launches.push(launch::attention(a, q, out, offset(from), step, self.chip));
             }
         }
@@ -194,7 +194,7 @@ impl Lower<'_> {
 
     fn linear(&mut self, x: DeviceRows, norm: Option<Norm>, parts: &[Projection], residual: Option<f32>) {
         if x.rows == 1 {
-            // Matrices of one encoding go together.
+            // Matrices with the same encoding share launches.
             for encoding in Encoding::ALL {
                 let same: Vec<Projection> = parts.iter().filter(|p| p.matrix.encoding == encoding).copied().collect();
                 for parts in same.chunks(3) {
@@ -215,7 +215,7 @@ impl Lower<'_> {
         }
     }
 
-    /// The halves of `x` in a form, made if they are not there.
+    /// The halves of `x` in a form; makes them if they are not there yet.
     fn halves(&mut self, x: DeviceRows, form: HalvesForm) -> Halves {
         let (scratch, bytes) = (self.scratch, 2 * (x.rows * launch::padded(x.width)) as u64);
         let lo = if form.rest { scratch.lo.part(0, bytes) } else { Span::NONE };

@@ -1,8 +1,8 @@
-//! A model whose last layers run on a GPU and the first on the CPU: all of them on either are the ends of that.
+//! A model whose first layers run on the CPU and the last on a GPU. Running all on either one is the extreme case.
 //!
-//! A weight is where its layer is, and an operation runs where its weight is. Rows of an operation's input come along: the
-//! residual stream crosses once a step, behind the last layer of the CPU. What has no weight runs where its rows are. The head,
-//! often the largest matrix, is the GPU's, with any layer at all.
+//! A weight is where its layer is, and an operation runs where its weight is. Its input rows are brought there: the
+//! residual stream crosses once in a step, after the last CPU layer. An operation without a weight runs where its rows
+//! are. The head, often the largest matrix, is on the GPU if any layer is.
 
 use super::device::{Device, DeviceError};
 use super::memory::{cache_bytes, holds};
@@ -17,36 +17,36 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Where a model's layers are to run.
+/// Where a model's layers run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// On the CPU.
     #[default]
     Cpu,
-    /// The last so many on the GPU, and what is behind them; None is all.
+    /// The last n layers, and what comes after them, on the GPU; None means all layers.
     Gpu(Option<usize>),
-    /// All on the GPU, where there is one that can have them.
+    /// All on the GPU if there is one with enough memory, otherwise on the CPU.
     Auto,
 }
 
-/// A CPU and, where it has layers, a GPU.
+/// A CPU and, if it has layers, a GPU.
 #[derive(Debug)]
 pub struct Split<D: Device> {
     cpu: CpuBackend,
-    /// With the first layer that it has.
+    /// The GPU and the first layer that it has.
     gpu: Option<(CudaBackend<D>, usize)>,
 }
 
-/// A weight, where its layer is.
+/// A weight on the side of its layer.
 #[derive(Clone, Debug)]
 pub enum SplitWeight {
-    /// In the map.
+    /// In the mapped file.
     Cpu(CpuWeight),
     /// In the GPU's memory.
     Gpu(DeviceWeight),
 }
 
-/// Rows, where the last operation left them.
+/// Rows on the side where the last operation left them.
 #[derive(Debug)]
 pub struct SplitBuffer<M> {
     rows: std::cell::RefCell<Sides<M>>,
@@ -59,7 +59,7 @@ struct Sides<M> {
     on_gpu: bool,
 }
 
-/// Keys and values, each layer's where it is.
+/// Keys and values, each on the side of its layer.
 #[derive(Debug)]
 pub struct SplitCache<M> {
     cpu: KvCache,
@@ -82,19 +82,19 @@ impl SplitWeight {
     }
 }
 
-/// A matrix with its bias as a side has them.
+/// A matrix with its bias, as one side has them.
 fn on_side<W>(linear: &Linear<SplitWeight>, side: fn(&SplitWeight) -> W) -> Linear<W> {
     Linear { weight: side(&linear.weight), bias: linear.bias.as_ref().map(side) }
 }
 
 impl<M> SplitCache<M> {
-    /// The GPU's part; operations come to it only where it has layers.
+    /// The GPU's part. Called only if the GPU has layers.
     fn gpu(&mut self) -> &mut DeviceCache<M> {
         self.gpu.as_mut().expect("rows are on the GPU")
     }
 }
 
-/// A span with the cache of one side.
+/// A span with one side's part of the cache.
 fn on_part<'s, C, P>(span: &'s mut Attending<'_, C>, part: impl FnOnce(&'s mut C) -> &'s mut P) -> Attending<'s, P> {
     let Attending { first, tokens, queries, .. } = *span;
     Attending { cache: part(span.cache), first, tokens, queries }
@@ -106,15 +106,15 @@ impl<D: Device + Debug> Split<D> {
         Split { cpu, gpu: None }
     }
 
-    /// The layers from `first_layer` on, and what is behind them, on the GPU.
+    /// The layers from `first_layer` on, and what comes after them, on the GPU.
     pub fn new(cpu: CpuBackend, device: D, first_layer: usize) -> Self {
         Split { cpu, gpu: Some((CudaBackend::new(device, first_layer), first_layer)) }
     }
 
-    /// As [`Split::new`], if there is a device.
+    /// Like [`Split::new`], if the device could be opened.
     ///
     /// # Errors
-    /// What kept it from being opened.
+    /// The reason why it could not.
     pub fn opened(cpu: CpuBackend, device: Result<D, DeviceError>, first_layer: usize) -> Result<Self> {
         Ok(Self::new(cpu, device?, first_layer))
     }
@@ -124,17 +124,17 @@ impl<D: Device + Debug> Split<D> {
         &self.cpu
     }
 
-    /// The GPU, where it has layers.
+    /// The GPU, if it has layers.
     pub fn on_gpu(&self) -> Option<&CudaBackend<D>> {
         self.gpu.as_ref().map(|(gpu, _)| gpu)
     }
 
-    /// The GPU; operations come to it only where it has layers.
+    /// The GPU. Called only if it has layers.
     fn gpu(&mut self) -> &mut CudaBackend<D> {
         &mut self.gpu.as_mut().expect("rows are on the GPU").0
     }
 
-    /// Brings rows to a side.
+    /// Moves rows to one side if they are on the other.
     fn bring(&mut self, x: &SplitBuffer<D::Memory>, to_gpu: bool) {
         let sides = &mut *x.rows.borrow_mut();
         if sides.on_gpu == to_gpu {
@@ -174,17 +174,17 @@ impl<D: Device + Debug> Backend for Split<D> {
         sides.gpu.set_width(width);
     }
 
-    fn cache(&mut self, shape: KvShape) -> Result<Self::Cache> {
+    fn cache(&mut self, shape: KvShape, promised: u64) -> Result<Self::Cache> {
         let Some((gpu, first)) = &mut self.gpu else {
-            return Ok(SplitCache { cpu: self.cpu.cache(shape)?, gpu: None });
+            return Ok(SplitCache { cpu: self.cpu.cache(shape, promised)?, gpu: None });
         };
         let on_cpu = KvShape { positions: shape.positions[..*first].to_vec(), ..shape.clone() };
         if *first > 0 {
-            // Where one side has all, the session asked it already.
-            room::admit(on_cpu.bytes(), Room::now(0), || MemoryUse::CacheOnCpu)?;
+            // If one side has all layers, `Engine::sequence` has already checked its memory.
+            room::admit(on_cpu.bytes(), Room::now(promised), || MemoryUse::CacheOnCpu)?;
             room::admit(cache_bytes(&shape, *first).into(), gpu.room(0), || MemoryUse::CacheOnGpu)?;
         }
-        Ok(SplitCache { cpu: self.cpu.cache(on_cpu)?, gpu: Some(gpu.cache(shape)?) })
+        Ok(SplitCache { cpu: self.cpu.cache(on_cpu, promised)?, gpu: Some(gpu.cache(shape, promised)?) })
     }
 
     fn cache_bytes<'a>(&'a self, cache: &'a Self::Cache, len: usize) -> Result<Vec<Cow<'a, [u8]>>> {
@@ -227,7 +227,7 @@ impl<D: Device + Debug> Backend for Split<D> {
     fn room(&self, promised: u64) -> Option<Room> {
         match &self.gpu {
             Some((gpu, 0)) => gpu.room(promised),
-            // Each side's part is looked at by itself, when the cache is made.
+            // Each side's part is checked by itself when the cache is made.
             Some(_) => None,
             None => self.cpu.room(promised),
         }
@@ -251,7 +251,7 @@ impl<D: Device + Debug> Backend for Split<D> {
     fn choose(&mut self, logits: &Self::Buffer) -> Option<Choice> {
         match &mut self.gpu {
             Some((gpu, 0)) => gpu.choose(&logits.rows.borrow().gpu),
-            // The CPU would have to know the token that it begins with.
+            // The next step begins on the CPU, which would need to know the token.
             _ => None,
         }
     }

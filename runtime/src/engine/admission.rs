@@ -1,4 +1,5 @@
-//! What a sequence, a step and a copy of a file take at most, and whether that can be had: asked before any work starts.
+//! The most memory that a sequence, a step or a copy of a file takes, checked against what is free before any work
+//! starts.
 
 use crate::backend::room::{Room, admit};
 use crate::backend::{KvShape, KvType};
@@ -7,10 +8,11 @@ use nanoserve_format::{FileAction, FormatError, ModelSpec};
 use std::fs;
 use std::path::Path;
 
-/// Bytes that a sequence takes at most: its cache, its table of angles, and a step of `chunk` tokens.
+/// The most bytes that a sequence takes: its KV cache, its RoPE tables, and a step of `chunk` tokens.
 pub fn sequence_bytes(spec: &ModelSpec, capacity: usize, kv_type: KvType, chunk: usize) -> u128 {
     let cache = KvShape::new(spec, capacity, kv_type).bytes();
-    // Cosines and sines in f32, in vectors that double: for a moment the old one beside one of twice its length.
+    // Cosines and sines in f32. Their vectors double when they grow: for a moment the old one and one of twice its
+    // length both exist.
     let local = spec.window.as_ref().and_then(|window| window.rope.as_ref());
     let ropes = std::iter::once(&spec.rope).chain(local);
     let widths: u128 = ropes.map(|rope| rope.rotary_dim(spec.head_dim) as u128).sum();
@@ -18,18 +20,18 @@ pub fn sequence_bytes(spec: &ModelSpec, capacity: usize, kv_type: KvType, chunk:
     cache + angles + step_bytes(spec, capacity.min(chunk), 1)
 }
 
-/// Bytes that a step of so many tokens and rows of logits takes at most: the forward pass's buffers, a matrix's input and the
-/// logits.
+/// The most bytes that a step of `tokens` tokens and `logits` rows of logits takes: the buffers of the forward pass,
+/// the input of a matrix product, and the logits.
 pub fn step_bytes(spec: &ModelSpec, tokens: usize, logits: usize) -> u128 {
     let [hidden, q, kv, intermediate] =
         [spec.hidden_size, spec.q_size(), spec.kv_size(), spec.widest_feed_forward()].map(|n| n as u128);
     let buffers = 3 * hidden + 2 * q + 2 * kv + intermediate;
     let input = hidden.max(q).max(intermediate);
-    // Logits twice: the caller gets its own.
+    // Logits count twice: the caller gets a copy.
     4 * (tokens as u128 * (buffers + input) + 2 * logits as u128 * spec.vocab_size as u128)
 }
 
-/// Ok where a sequence of so many positions can get what it takes.
+/// Ok if there is memory for a sequence of `capacity` positions. `room` None: unknown, so everything is admitted.
 pub(crate) fn admit_sequence(
     spec: &ModelSpec,
     capacity: usize,
@@ -37,7 +39,7 @@ pub(crate) fn admit_sequence(
     chunk: usize,
     room: Option<Room>,
 ) -> Result<()> {
-    // More positions than the model has is an error of its own.
+    // `Sequence::new` reports this with its own error.
     if capacity > spec.context_length {
         return Ok(());
     }
@@ -45,13 +47,13 @@ pub(crate) fn admit_sequence(
     admit(sequence_bytes(spec, capacity, kv_type, chunk), room, what)
 }
 
-/// Ok where a step of so many tokens can get what it takes.
+/// Ok if there is memory for a step of `tokens` tokens and `logits` rows of logits.
 pub(crate) fn admit_step(spec: &ModelSpec, tokens: usize, logits: usize, room: Option<Room>) -> Result<()> {
     let what = || MemoryUse::Step { tokens, all_logits: logits > 1 };
     admit(step_bytes(spec, tokens, logits), room, what)
 }
 
-/// Ok where a file can be copied into memory.
+/// Ok if there is memory for a copy of the file.
 pub(crate) fn admit_copy(path: &Path) -> Result<()> {
     let failed = |source| FormatError::Io { path: path.to_path_buf(), action: FileAction::Open, source };
     let need = fs::metadata(path).map_err(failed)?.len();
@@ -81,7 +83,7 @@ mod tests {
         admit_sequence(&spec, 16, KvType::F16, DEFAULT_CHUNK, Some(room)).unwrap();
         admit_sequence(&spec, 1 << 28, KvType::F16, DEFAULT_CHUNK, None).unwrap();
         let error = admit_sequence(&spec, 1 << 20, KvType::F32, DEFAULT_CHUNK, Some(room)).unwrap_err();
-        // 68.7 GB of keys and values, 0.8 of angles, and a step.
+        // 68.7 GB of keys and values, 0.8 GB of RoPE tables, and a step.
         assert_eq!(
             error.to_string(),
             "a context of 1048576 positions, keys and values in f32, needs 69.55 GB, this process can get 2.50 GB (what \

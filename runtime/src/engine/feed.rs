@@ -1,4 +1,4 @@
-//! Tokens of one sequence, in steps of a chunk.
+//! Feeding the tokens of one sequence, a chunk a step.
 
 use super::sequence::Ahead;
 use super::step::{self, LogitRows, Run, Tap};
@@ -8,11 +8,11 @@ use crate::error::Result;
 use std::borrow::Cow;
 
 impl<B: Backend> Engine<B> {
-    /// Runs tokens in steps of `chunk` and returns the logits of the last: `[vocab_size]`.
+    /// Runs tokens in steps of `chunk` and returns the logits of the last one: `[vocab_size]`.
     ///
     /// # Errors
-    /// When there is no token, no room for all of them, no memory for a step, or one is not in the vocabulary; nothing is
-    /// run then.
+    /// When there is no token, no room for all of them, no memory for a step, or a token is not in the vocabulary. In
+    /// these cases nothing runs.
     pub fn feed(&mut self, sequence: &mut Sequence<B>, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
         match self.feed_for(sequence, ids, chunk, Wants::Last)? {
             Logits::Rows(row) => Ok(row),
@@ -20,7 +20,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// As [`Engine::feed`], giving what `wants` says of the last chunk.
+    /// Like [`Engine::feed`], but returns what `wants` asks of the last chunk.
     ///
     /// # Errors
     /// As [`Engine::feed`].
@@ -28,7 +28,7 @@ impl<B: Backend> Engine<B> {
         Ok(self.feed_while(sequence, ids, chunk, wants, &mut || true)?.expect("nothing stops it"))
     }
 
-    /// As [`Engine::feed_for`], asking before each step whether to go on; None when the answer was no.
+    /// Like [`Engine::feed_for`], but calls `go_on` before each step and returns None once it says no.
     ///
     /// # Errors
     /// As [`Engine::feed`].
@@ -43,7 +43,7 @@ impl<B: Backend> Engine<B> {
         let chunk = chunk.max(1);
         step::check(&self.model.spec, sequence, Ids::Known(ids))?;
         let (first, last) = ids.split_at((ids.len() - 1) / chunk * chunk);
-        // All that is known to be refused is refused before the first step.
+        // Whatever can be refused in advance is refused before the first step.
         self.admit(chunk.min(ids.len()), if wants == Wants::All { last.len() } else { 1 })?;
         for ids in first.chunks(chunk) {
             if !go_on() {
@@ -57,9 +57,10 @@ impl<B: Backend> Engine<B> {
         Ok(self.step(&mut [Span::new(sequence, last, wants)])?.pop())
     }
 
-    /// Runs one token and gives the likeliest one behind it, or its row of logits. With `more`, where the backend can: the
-    /// step of that likeliest token is begun before the host knows which it is, so that the device goes on while this waits
-    /// and until the token is fed in its turn. Whatever else is done, it is as if that step had not been.
+    /// Runs one token and returns the likeliest next token, or its row of logits. With `more`, a backend that can do so
+    /// also starts the step of that next token before the host knows which token it is. The device then works on while
+    /// the host waits for the token and feeds it. If the caller does anything else instead, the early step has no
+    /// effect.
     ///
     /// # Errors
     /// As [`Engine::feed`].
@@ -88,15 +89,15 @@ impl<B: Backend> Engine<B> {
         Ok(Logits::Top(vec![(id, logit)]))
     }
 
-    /// The step of the token that was chosen last, and the choice behind it. The token does not count yet: its position is
-    /// the next step's.
+    /// Starts the step of the token chosen last, and the choice of the token after it. The sequence does not count the
+    /// token yet: the next step writes the same position.
     fn begin_ahead(&mut self, sequence: &mut Sequence<B>) -> Result<Option<crate::backend::Choice>> {
         self.begin(&mut [Run { sequence, ids: Ids::Chosen, rows: LogitRows::Last }], None)?;
         let choice = self.backend.choose(&self.work.logits);
         self.backend.finish().map(|()| choice)
     }
 
-    /// Runs tokens in one step; logits of all: `[ids, vocab_size]`.
+    /// Runs tokens in one step and returns the logits of all: `[ids, vocab_size]`.
     ///
     /// # Errors
     /// As [`Engine::feed`].
@@ -107,7 +108,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Runs tokens in steps of `chunk` for the cache alone.
+    /// Runs tokens in steps of `chunk` only to fill the KV cache: no logits.
     ///
     /// # Errors
     /// As [`Engine::feed`].
@@ -118,8 +119,8 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Runs tokens in one step, showing every operation's result to `tap`, which may put other rows in its place; logits
-    /// of all: `[ids, vocab_size]`.
+    /// Runs tokens in one step and returns the logits of all: `[ids, vocab_size]`. `tap` sees the result of every
+    /// operation and may replace its rows.
     ///
     /// # Errors
     /// As [`Engine::feed`].
@@ -133,13 +134,13 @@ impl<B: Backend> Engine<B> {
         Ok(logits)
     }
 
-    /// Keys and values of the tokens that a sequence holds, in parts whose sizes follow from their number.
+    /// Keys and values of the tokens that a sequence holds, in parts. The number of tokens determines their sizes.
     pub(crate) fn cached<'a>(&'a self, sequence: &'a Sequence<B>) -> Result<Vec<Cow<'a, [u8]>>> {
         self.backend.cache_bytes(&sequence.cache, sequence.len())
     }
 
-    /// Takes back what [`Engine::cached`] gave for these tokens, of `most` that there had been; false, and an empty
-    /// sequence, where the sizes are others.
+    /// Puts back what [`Engine::cached`] returned for the tokens `ids`. `most` is the value of [`Sequence::most`] at
+    /// that time. If the sizes do not match, returns false and leaves the sequence empty.
     pub(crate) fn restore(&mut self, sequence: &mut Sequence<B>, ids: &[u32], most: usize, kv: &[u8]) -> bool {
         let fits = ids.len() <= most
             && ids.len() <= sequence.capacity()
@@ -149,10 +150,10 @@ impl<B: Backend> Engine<B> {
         fits
     }
 
-    /// A sequence that holds the same tokens as another, with keys and values of its own.
+    /// A copy of a sequence: the same tokens, with its own keys and values.
     ///
     /// # Errors
-    /// When there is no memory for it, or a device does not give the keys and values.
+    /// When there is no memory for it, or the keys and values cannot be read from the device.
     pub fn fork(&mut self, sequence: &Sequence<B>) -> Result<Sequence<B>> {
         let mut copy = self.sequence(sequence.capacity(), sequence.kv_type())?;
         let kv = self.backend.cache_bytes(&sequence.cache, sequence.len())?.concat();
@@ -161,8 +162,8 @@ impl<B: Backend> Engine<B> {
         Ok(copy)
     }
 
-    /// Ok where there is memory for a step of so many tokens and rows of logits. What was admitted once stays so, since the
-    /// buffers keep their room: to ask the system takes longer than a small step.
+    /// Ok if there is memory for a step of `tokens` tokens and `logits` rows of logits. A size that was admitted once
+    /// stays admitted, because the buffers keep their memory; asking the system takes longer than a small step.
     pub(super) fn admit(&mut self, tokens: usize, logits: usize) -> Result<()> {
         let [most_tokens, most_logits] = self.admitted;
         if tokens <= most_tokens && logits <= most_logits {

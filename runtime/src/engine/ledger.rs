@@ -1,8 +1,8 @@
-//! What sequences were promised and have not touched yet.
+//! Memory that sequences were promised and have not touched yet.
 //!
-//! The system gives a cache's memory when it is touched. Until then it counts as free for whoever asks the system, so two
-//! caches could be admitted whose sum does not fit. The ledger of an engine counts what was promised: who asks for memory is
-//! admitted against what the system can give less that.
+//! The system provides a cache's memory when it is first touched and reports it as free until then. Two caches could
+//! therefore be admitted although both together do not fit. An engine's ledger counts what was promised; requests are
+//! admitted against the free memory minus that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,18 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Ledger(Arc<AtomicU64>);
 
 impl Ledger {
-    /// Bytes of all promises.
+    /// The sum of all promises, in bytes.
     pub fn promised(&self) -> u64 {
         self.0.load(Relaxed)
     }
 
-    /// A promise of no bytes yet.
+    /// A new promise, of 0 bytes so far.
     pub fn promise(&self) -> Promise {
         Promise { ledger: self.clone(), bytes: 0 }
     }
 }
 
-/// A sequence's part of the ledger; dropping it gives the part back.
+/// A sequence's share of the ledger. Dropping it returns the share.
 #[derive(Debug)]
 pub struct Promise {
     ledger: Ledger,
@@ -31,9 +31,14 @@ pub struct Promise {
 }
 
 impl Promise {
-    /// So many bytes are promised and not touched.
+    /// The sum of all promises of the ledger, in bytes.
+    pub fn of_all(&self) -> u64 {
+        self.ledger.promised()
+    }
+
+    /// Sets how many bytes are promised and not touched yet.
     pub fn set(&mut self, bytes: u64) {
-        // Wrapping addition is subtraction where it has become less.
+        // If the number shrinks, the wrapping addition subtracts.
         self.ledger.0.fetch_add(bytes.wrapping_sub(self.bytes), Relaxed);
         self.bytes = bytes;
     }

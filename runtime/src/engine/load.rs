@@ -1,17 +1,17 @@
-//! How a file's bytes come into memory, and when.
+//! How and when a file's bytes get into memory.
 //!
-//! A map's pages come from the disk when they are touched, and what is touched next the system can only guess. Here a
-//! thread in the background reads all of them, in the order in which the forward pass will want them:
+//! The pages of a mapped file are read from disk when they are touched, and the system can only guess which come next.
+//! So a background thread reads all of them, in the order in which the forward pass will need them:
 //!
 //! ```text
 //! sections            the tokenizer, behind the tensors
 //! layers, norm, head
-//! embedding           last: one row of it is needed first, the whole of it, where it is the head too, at the end
+//! embedding           last: a step starts with a few of its rows; it is read in full only as a tied head, at the end
 //! ```
 //!
-//! It leaves what is in the system's cache already. Filling the page tables ahead of that was measured and does not pay:
-//! the threads that compute have the cores, and the system maps 16 pages for each one touched, or 512 where it reads files
-//! into huge pages: see [`NsvFile::read_ahead`].
+//! The thread skips what is already in the system's page cache. Filling the page tables in advance was measured and
+//! does not pay: the computing threads need the cores, and the system maps 16 pages for each one touched, or 512 if it
+//! reads files into huge pages: see [`NsvFile::read_ahead`].
 
 use super::admission;
 use crate::backend::room;
@@ -25,25 +25,25 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread;
 
-/// Bytes that are read at a time; between steps the thread looks whether the file is still wanted.
+/// Bytes read at a time; after each step the thread checks whether the file is still in use.
 const STEP: usize = 4 << 20;
 
-/// How a file's bytes come into memory.
+/// How a file's bytes get into memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Load {
-    /// Mapped: shared with other processes and the system's cache.
+    /// Mapped: shared with the system's page cache and with other processes.
     #[default]
     Map,
-    /// Copied into huge pages: slower to begin with, and memory of this process alone; a few percent faster to read than a map
+    /// Copied into huge pages: slower to open and private to this process, but a few percent faster to read than a map
     /// of small pages.
     Huge,
 }
 
-/// Opens a file; what is not in the system's cache is read in the background. With `lock`, waits until all is in memory,
-/// to stay there.
+/// Opens a file. What is not in the system's page cache is read in the background. With `lock`, waits until the whole
+/// file is in memory and locks it there.
 ///
 /// # Errors
-/// When the file is bad, there is no memory for a copy, or the system does not allow to lock so much.
+/// When the file is bad, there is no memory for a copy, or the system does not allow locking that much memory.
 pub fn open(path: &Path, load: Load, lock: bool) -> Result<Arc<NsvFile>> {
     let file = Arc::new(match load {
         Load::Map => NsvFile::open(path)?,
@@ -54,7 +54,7 @@ pub fn open(path: &Path, load: Load, lock: bool) -> Result<Arc<NsvFile>> {
     });
     if load == Load::Map {
         let (wanted, path) = (Arc::downgrade(&file), path.to_path_buf());
-        // Without the thread the pages come when they are touched.
+        // If the thread cannot start, pages are simply read when they are touched.
         let _ = thread::Builder::new().name("nanoserve-load".into()).spawn(move || read_ahead(&wanted, &path));
     }
     if lock {
@@ -63,17 +63,18 @@ pub fn open(path: &Path, load: Load, lock: bool) -> Result<Arc<NsvFile>> {
     Ok(file)
 }
 
-/// The file's bytes in the order in which they are wanted.
+/// The file's bytes in the order in which they are needed.
 fn order(file: &NsvFile) -> [Range<usize>; 4] {
     let tensors = &file.layout().tensors;
     let (embedding, end) = (tensors[0].range.clone(), tensors.iter().map(|t| t.range.end).max().unwrap_or(0));
     [0..embedding.start, end..file.bytes().len(), embedding.end..end, embedding]
 }
 
-/// Has the system read what it does not have in its cache, as long as somebody else holds the file.
+/// Asks the system to read what is not in its page cache, as long as anyone else holds the file.
 fn read_ahead(wanted: &Weak<NsvFile>, path: &Path) {
     let Some(ranges) = wanted.upgrade().map(|file| order(&file)) else { return };
-    // The map keeps no file to ask: it is opened again. Should another have come to its place, the hint is a poor one.
+    // The map keeps no file handle to query, so the file is opened again. If another file has taken its place since,
+    // the hint is only a poor one.
     let disk = File::open(path).ok();
     for range in ranges.into_iter().flat_map(|r| r.clone().step_by(STEP).map(move |at| at..r.end.min(at + STEP))) {
         let Some(file) = wanted.upgrade() else { return };
@@ -83,7 +84,7 @@ fn read_ahead(wanted: &Weak<NsvFile>, path: &Path) {
     }
 }
 
-/// Whether both ends of a range can be read without waiting for the disk.
+/// True if both ends of a range can be read without waiting for the disk.
 #[cfg(target_os = "linux")]
 fn cached(disk: &File, range: &Range<usize>) -> bool {
     [range.start, range.end - 1].iter().all(|&at| {
@@ -98,7 +99,7 @@ fn cached(_: &File, _: &Range<usize>) -> bool {
     false
 }
 
-/// Says what the limit is, where that is the likely reason.
+/// Adds the limit on locked memory to the error if that is the likely reason.
 fn explained(e: FormatError, bytes: usize) -> RuntimeError {
     let FormatError::Io { path, action, source } = e else { return e.into() };
     let Some(limit) = room::ulimit("Max locked memory").filter(|&limit| limit < bytes as u64) else {

@@ -1,17 +1,17 @@
 //! An open file bound to a backend, and sequences of tokens that run on it.
 //!
 //! ```text
-//! load          the file's bytes into memory          model       its tensors, found once
+//! load          the file's bytes into memory          model       its tensors, looked up once
 //! sequence      tokens, and their keys and values     workspace   the buffers of a step
 //! step          one step, written once for every device
-//! feed          tokens of one sequence, in steps of a chunk
+//! feed          the tokens of one sequence, a chunk a step
 //! session       a sequence that has an engine to itself
-//! admission     what must fit into memory, asked before; ledger: what was promised already
+//! admission     memory checks before any work         ledger      memory promised but not touched yet
 //! ```
 //!
-//! A step takes the tokens of several sequences at once. On a CPU each sequence's logits have the bits that it gets
-//! alone, whatever else is in the step and in whatever order. A GPU runs the sequences of a step one after the other, so
-//! that each gets the kernels, and so the arithmetic, that it gets alone.
+//! A step takes the tokens of several sequences at once. On a CPU, each sequence gets the same logits, bit for bit, as
+//! it gets alone, whatever else is in the step and in whatever order. A GPU runs the sequences of a step one after the
+//! other, so that each uses the same kernels, and so the same arithmetic, as alone.
 //!
 //! ```no_run
 //! use nanoserve_runtime::{Engine, EngineOptions, KvType, Logits, Span, Wants};
@@ -54,7 +54,7 @@ use std::sync::Arc;
 use step::{LogitRows, Run, Tap, step};
 use workspace::Workspace;
 
-/// An open file, bound to a backend. It has the weights and the buffers of a step; what its sequences hold is theirs.
+/// An open file, bound to a backend. It owns the weights and the buffers of a step; sequences own their KV caches.
 #[derive(Debug)]
 pub struct Engine<B: Backend> {
     file: Arc<NsvFile>,
@@ -62,21 +62,21 @@ pub struct Engine<B: Backend> {
     model: Model<B>,
     work: Workspace<B>,
     ledger: Ledger,
-    /// Steps that were begun: one that ran ahead counts only while this stays.
+    /// Number of steps started. A step that ran ahead is valid only while this number stays the same.
     steps: u64,
-    /// The most tokens and rows of logits that a step was admitted with.
+    /// The largest numbers of tokens and of rows of logits admitted so far.
     admitted: [usize; 2],
 }
 
-/// What a span of a step is asked for.
+/// What a span asks a step to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
-    /// Nothing: the tokens are there for the cache, and more follow.
+    /// Nothing: the tokens only fill the KV cache, and more follow.
     Nothing,
     /// The last token's logits.
     Last,
-    /// The so many largest of the last token's logits, where the backend finds them by itself; else all of them. From 1
-    /// to [`MOST_CANDIDATES`](crate::backend::MOST_CANDIDATES).
+    /// The k largest of the last token's logits, if the backend can find them; otherwise the whole row. k is 1 to
+    /// [`MOST_CANDIDATES`](crate::backend::MOST_CANDIDATES).
     Top(usize),
     /// The logits of every token.
     All,
@@ -95,27 +95,27 @@ impl Wants {
 /// Tokens of one sequence in a step.
 #[derive(Debug)]
 pub struct Span<'s, B: Backend> {
-    /// Whose they are; they come behind those that it holds.
+    /// The sequence that the tokens are appended to.
     pub sequence: &'s mut Sequence<B>,
-    /// The tokens, one at least.
+    /// The tokens, at least one.
     pub ids: &'s [u32],
-    /// What to compute of them.
+    /// What to compute for them.
     pub wants: Wants,
 }
 
 impl<'s, B: Backend> Span<'s, B> {
-    /// Tokens of a sequence, and what to compute of them.
+    /// Tokens of a sequence, and what to compute for them.
     pub fn new(sequence: &'s mut Sequence<B>, ids: &'s [u32], wants: Wants) -> Self {
         Span { sequence, ids, wants }
     }
 }
 
-/// What a token is chosen from.
+/// What the next token is chosen from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logits {
-    /// `[rows, vocab_size]`: a row, or one for each token, or none.
+    /// `[rows, vocab_size]`: no row, one row, or one for each token.
     Rows(Vec<f32>),
-    /// The largest of a row, by their ids: see [`Backend::top`].
+    /// The largest logits of a row, as (id, logit): see [`Backend::top`].
     Top(Vec<(u32, f32)>),
 }
 
@@ -123,11 +123,11 @@ impl<B: Backend> Engine<B> {
     /// Binds an open file to a backend.
     ///
     /// # Errors
-    /// When a tensor is not what the forward pass needs.
+    /// When a tensor is missing or has another shape than the forward pass needs.
     pub fn with_backend(file: Arc<NsvFile>, mut backend: B) -> Result<Self> {
         let model = Model::bind(&mut backend, &file)?;
         let work = Workspace::new(&mut backend, &model);
-        // A sequence is admitted with steps of the usual size.
+        // `admit_sequence` already counts a step of this size.
         let admitted = [backend.chunk(), 1];
         Ok(Engine { file, backend, model, work, ledger: Ledger::default(), steps: 0, admitted })
     }
@@ -145,8 +145,8 @@ impl<B: Backend> Engine<B> {
     /// An empty sequence with room for `capacity` positions.
     ///
     /// # Errors
-    /// When the model has fewer positions, or there is less memory than this and what other sequences were promised take
-    /// at most.
+    /// When the model has fewer positions, or there is not enough memory for this sequence beside what other sequences
+    /// were promised.
     pub fn sequence(&mut self, capacity: usize, kv_type: KvType) -> Result<Sequence<B>> {
         let spec = &self.model.spec;
         admission::admit_sequence(spec, capacity, kv_type, self.backend.chunk(), self.room())?;
@@ -154,7 +154,7 @@ impl<B: Backend> Engine<B> {
         Sequence::new(&mut self.backend, spec, ropes, (capacity, kv_type), self.ledger.promise())
     }
 
-    /// What memory there is that was not promised to a sequence; None where the system does not say.
+    /// Free memory that was not promised to a sequence; None if the system does not report it.
     pub fn room(&self) -> Option<Room> {
         self.backend.room(self.ledger.promised())
     }
@@ -168,12 +168,12 @@ impl<B: Backend> Engine<B> {
         Ok(Session::new(self, sequence))
     }
 
-    /// Runs the tokens of some spans in one step, each behind those that its sequence holds; what each asked for. The
-    /// bits of a sequence do not depend on the other spans, nor on their order.
+    /// Runs the tokens of some spans in one step, each appended to its sequence, and returns what each span asked for.
+    /// The bits of a sequence's logits depend neither on the other spans nor on their order.
     ///
     /// # Errors
-    /// When a span has no token, no room for its tokens, or a token that is not in the vocabulary, nothing is run; when
-    /// there is no memory for the step; when a device failed. No token counts then.
+    /// When a span has no token, no room for its tokens, or a token that is not in the vocabulary (nothing runs then);
+    /// when there is no memory for the step; when a device failed. After an error no sequence has grown.
     pub fn step(&mut self, spans: &mut [Span<B>]) -> Result<Vec<Logits>> {
         for span in &*spans {
             step::check(&self.model.spec, span.sequence, Ids::Known(span.ids))?;
@@ -198,7 +198,7 @@ impl<B: Backend> Engine<B> {
         Ok(logits)
     }
 
-    /// One step of the backend; the tokens do not count yet.
+    /// Runs one step of the backend. The sequences do not count the tokens yet.
     fn run(&mut self, spans: &mut [Span<B>]) -> Result<Vec<Logits>> {
         let runs = spans.iter_mut().map(|span| {
             let (ids, rows) = (Ids::Known(span.ids), span.wants.rows());
@@ -213,11 +213,11 @@ impl<B: Backend> Engine<B> {
         Ok(logits)
     }
 
-    /// Cuts the step's rows of logits into those of each span.
+    /// Divides the step's rows of logits among its spans.
     fn rows(&mut self, spans: &[Span<B>]) -> Vec<Logits> {
         let row_len = self.model.spec.vocab_size;
         let counts: Vec<usize> = spans.iter().map(Span::logit_rows).collect();
-        // Where none was wanted the buffer has those of another step.
+        // If no span wants logits, the buffer still holds those of an earlier step.
         let all =
             if counts.iter().all(|n| *n == 0) { Cow::Borrowed(&[][..]) } else { self.backend.read(&self.work.logits) };
         let mut rest = &all[..];
@@ -229,7 +229,7 @@ impl<B: Backend> Engine<B> {
         own.collect()
     }
 
-    /// The largest of the one row of logits that a step left, or all of it.
+    /// The `top` largest logits of the step's only row if the backend can find them, otherwise the whole row.
     fn last_row(&mut self, top: Option<usize>) -> Logits {
         let k = top.map(|k| k.min(self.model.spec.vocab_size));
         match k.and_then(|k| self.backend.top(&self.work.logits, k)) {
@@ -238,17 +238,17 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Runs a step; its rows of logits stay where the backend has them.
+    /// Runs a step and leaves its rows of logits on the backend.
     fn begin(&mut self, runs: &mut [Run<B>], tap: Option<Tap<'_, '_>>) -> Result<()> {
         self.steps += 1;
         let Engine { backend, model, work, .. } = self;
         step(backend, model, work, runs, tap)
     }
 
-    /// The file's tokenizer, held against the texts that the file keeps for it.
+    /// The file's tokenizer, checked against the test texts in the file.
     ///
     /// # Errors
-    /// When the file has none, it is bad, or it does not do what the one it was made from did.
+    /// When the file has none, it is bad, or it gives other tokens than the tokenizer that it was made from.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let GenerationDefaults { bos_id, add_bos, .. } = self.file.generation()?;
         let tokenizer = match Tokenizer::from_file(&self.file, bos_id, add_bos)? {
@@ -266,7 +266,7 @@ impl<B: Backend> Engine<B> {
 }
 
 impl<B: Backend> Span<'_, B> {
-    /// Rows of logits that it asks for.
+    /// How many rows of logits it asks for.
     fn logit_rows(&self) -> usize {
         match self.wants.rows() {
             LogitRows::All => self.ids.len(),

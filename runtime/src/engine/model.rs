@@ -1,4 +1,4 @@
-//! A model bound to a file: every tensor of the schema found once, by its canonical name.
+//! A model bound to a file: every tensor of the schema is looked up once, by its canonical name.
 
 use crate::backend::{Attention, Backend, Linear};
 use crate::error::Result;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 /// All weights of a model, where the backend's kernels can read them.
 #[derive(Debug)]
 pub struct Model<B: Backend> {
-    /// The model's numbers.
+    /// Its sizes and switches.
     pub spec: ModelSpec,
-    /// Its rotary embeddings: that of most layers, and where windows have their own, that.
+    /// Its rotary embeddings: the main one, then that of the layers with a window if they have their own.
     pub ropes: Vec<Rope>,
     /// `[vocab_size, hidden_size]`
     pub embed: B::Weight,
-    /// One for each layer.
+    /// `[n_layers]`
     pub layers: Vec<Layer<B>>,
     /// `[hidden_size]`
     pub final_norm: B::Weight,
@@ -26,34 +26,34 @@ pub struct Model<B: Backend> {
 /// A layer: its two blocks, each of which adds to the residual stream.
 #[derive(Debug)]
 pub struct Layer<B: Backend> {
-    /// What lets a token see others.
+    /// The block in which tokens see each other.
     pub mixer: Mixer<B>,
-    /// What each token goes through by itself.
+    /// The block that treats each token by itself.
     pub feed_forward: FeedForward<B>,
 }
 
-/// What lets a token see others.
+/// A block in which tokens see each other.
 #[derive(Debug)]
 pub enum Mixer<B: Backend> {
     /// Softmax attention over keys and values.
     Attention(AttentionBlock<B>),
 }
 
-/// What each token goes through by itself.
+/// A block that treats each token by itself.
 #[derive(Debug)]
 pub enum FeedForward<B: Backend> {
     /// `down(activation(gate x) * up x)`.
     Gated(GatedBlock<B>),
 }
 
-/// The weights of an attention block, and how it attends.
+/// The weights and settings of an attention block.
 #[derive(Debug)]
 pub struct AttentionBlock<B: Backend> {
     /// Scale, cap and window.
     pub how: Attention,
-    /// Place of its rotary embedding among the model's; None where it has none.
+    /// Index of its rotary embedding in [`Model::ropes`]; None if it has none.
     pub rope: Option<usize>,
-    /// `[hidden_size]`; None where the block reads the residual stream as it is.
+    /// `[hidden_size]`; None if the block reads the residual stream unnormalized.
     pub pre_norm: Option<B::Weight>,
     /// `[n_heads * head_dim, hidden_size]`
     pub q: Linear<B::Weight>,
@@ -61,11 +61,11 @@ pub struct AttentionBlock<B: Backend> {
     pub k: Linear<B::Weight>,
     /// `[n_kv_heads * head_dim, hidden_size]`
     pub v: Linear<B::Weight>,
-    /// Norms of queries and keys, of a head or of a row's width.
+    /// Norms of queries and keys, each as wide as a head or as the whole row.
     pub qk_norm: Option<[B::Weight; 2]>,
     /// `[hidden_size, n_heads * head_dim]`
     pub o: Linear<B::Weight>,
-    /// `[hidden_size]`: behind the block.
+    /// `[hidden_size]`: normalizes the block's output.
     pub post_norm: Option<B::Weight>,
 }
 
@@ -74,7 +74,7 @@ pub struct AttentionBlock<B: Backend> {
 pub struct GatedBlock<B: Backend> {
     /// Rows of gate and up.
     pub intermediate_size: usize,
-    /// `[hidden_size]`; None where the block reads the residual stream as it is.
+    /// `[hidden_size]`; None if the block reads the residual stream unnormalized.
     pub pre_norm: Option<B::Weight>,
     /// `[intermediate_size, hidden_size]`
     pub gate: Linear<B::Weight>,
@@ -82,7 +82,7 @@ pub struct GatedBlock<B: Backend> {
     pub up: Linear<B::Weight>,
     /// `[hidden_size, intermediate_size]`
     pub down: Linear<B::Weight>,
-    /// `[hidden_size]`: behind the block.
+    /// `[hidden_size]`: normalizes the block's output.
     pub post_norm: Option<B::Weight>,
 }
 
@@ -90,7 +90,7 @@ impl<B: Backend> Model<B> {
     /// Finds every tensor and checks its shape.
     ///
     /// # Errors
-    /// The first that is missing or of another shape.
+    /// The first tensor that is missing or has another shape.
     pub fn bind(backend: &mut B, file: &Arc<NsvFile>) -> Result<Model<B>> {
         let spec = file.spec().clone();
         let layer = |layer| Binder { backend: &mut *backend, file, spec: &spec, layer }.layer();
@@ -121,8 +121,8 @@ impl<B: Backend> Binder<'_, B> {
         self.backend.weight(self.file, &part.weight(self.layer), part.shape(self.spec, self.layer))
     }
 
-    fn norm(&mut self, part: Part, there: bool) -> Result<Option<B::Weight>> {
-        there.then(|| self.weight(part)).transpose()
+    fn norm(&mut self, part: Part, present: bool) -> Result<Option<B::Weight>> {
+        present.then(|| self.weight(part)).transpose()
     }
 
     fn linear(&mut self, part: Part) -> Result<Linear<B::Weight>> {

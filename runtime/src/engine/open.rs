@@ -14,23 +14,23 @@ use std::sync::Arc;
 /// Where and how to run.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// Threads; None is one for each physical core that the process may use.
+    /// Number of threads; None means one for each physical core that the process may use.
     pub threads: Option<usize>,
-    /// The instruction set's name; None is the best there is.
+    /// The instruction set's name; None means the best one available.
     pub isa: Option<String>,
-    /// How the file's bytes come into memory.
+    /// How the file's bytes get into memory.
     pub load: Load,
-    /// Keep them there: the system may not take pages back for other uses.
+    /// Lock the file in memory: the system may not reclaim its pages.
     pub lock: bool,
     /// On a GPU, launches may overlap: see [`Driver::overlapping`].
     pub overlap: bool,
 }
 
 impl Engine<CpuBackend> {
-    /// Opens a file and binds it to the CPU; what is not in the system's cache is read in the background.
+    /// Opens a file and binds it to the CPU. What is not in the system's page cache is read in the background.
     ///
     /// # Errors
-    /// When the file is bad or the options ask for what this machine does not have.
+    /// When the file is bad, or the options ask for something this machine does not have.
     pub fn open(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
         let file = load::open(path.as_ref(), options.load, options.lock)?;
         let kernels = isa::choose(options.isa.as_deref())?;
@@ -40,10 +40,11 @@ impl Engine<CpuBackend> {
 }
 
 impl Engine<Split<Driver>> {
-    /// Opens a file and binds it to where it is to run; with [`Place::Auto`] also why that is not the GPU, where it is not.
+    /// Opens a file and binds it to the device or devices that `place` names. If [`Place::Auto`] falls back to the CPU,
+    /// the second value says why.
     ///
     /// # Errors
-    /// When the file is bad, or the options ask for what this machine does not have.
+    /// When the file is bad, or the options ask for something this machine does not have.
     pub fn open_on(
         path: impl AsRef<Path>,
         options: &EngineOptions,

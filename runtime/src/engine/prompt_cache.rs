@@ -3,19 +3,19 @@
 //! ```text
 //! 0    8   magic: one byte above 0x7f, then NSVKV, CR, LF
 //! 8    4   version, 1                                all numbers little-endian
-//! 12   4   how keys and values are kept: 0 f32, 1 f16; and 2 times the number of the backend's kind, the CPU's is 0
+//! 12   4   type of keys and values (0 f32, 1 f16) plus 2 times the code of the backend's kind (0 for the CPU)
 //! 16   32  root hash of the model's file
 //! 48   8   tokens
 //! 56   8   bytes of keys and values
-//! 64   8   the most tokens there had been: what a ring has lost follows from it
-//! 72   8   the session's length, where the rotation of tokens goes by it; else 0
+//! 64   8   the most tokens the session ever held: determines what a ring has overwritten
+//! 72   8   the session's capacity if its RoPE depends on it, else 0
 //! 80       tokens, 4 bytes each
-//!          keys and values, as the backend keeps them: see Backend::cache_bytes
-//!      32  BLAKE3 of all before
+//!          keys and values, as the backend stores them: see Backend::cache_bytes
+//!      32  BLAKE3 of everything before
 //! ```
 //!
-//! The root hash covers every byte of the model's file, so what is reused is what the same weights and tokens gave, bit for
-//! bit. The file appears whole or not at all.
+//! The root hash covers every byte of the model's file, so the reused keys and values are, bit for bit, what the same
+//! weights and tokens gave. The file appears whole or not at all.
 
 use crate::backend::rope::unstretched;
 use crate::backend::{Backend, BackendKind, KvType};
@@ -32,14 +32,14 @@ const VERSION: u32 = 1;
 const HEADER: usize = 80;
 const HASH: usize = 32;
 
-/// A prompt cache that was read: whole, and of this model.
+/// A prompt cache read from a file: undamaged, and made with this model.
 #[derive(Debug)]
 pub struct PromptCache {
     path: PathBuf,
     ids: Vec<u32>,
     most: usize,
     stretch: u64,
-    /// The file's bytes; keys and values are all behind the tokens.
+    /// The whole file.
     bytes: Vec<u8>,
 }
 
@@ -51,11 +51,11 @@ fn kv_code(kv_type: KvType) -> u32 {
 }
 
 impl PromptCache {
-    /// Reads one made with this model (its file's root hash), kind of cache and kind of backend; None where there is no
-    /// such file.
+    /// Reads a prompt cache that was made with this model (the root hash of its file), type of keys and values and kind
+    /// of backend. None if the file does not exist.
     ///
     /// # Errors
-    /// When it is damaged, of another model or kind, or cannot be read.
+    /// When it is damaged, belongs to another model, type or kind, or cannot be read.
     pub fn read(
         path: &Path,
         root: &Hash,
@@ -113,15 +113,15 @@ impl PromptCache {
         &self.ids
     }
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Puts it in the place of what a session holds.
+    /// Replaces what a session holds by the contents of this cache.
     ///
     /// # Errors
-    /// When the session has too few positions.
+    /// When the session has too few positions, another RoPE, or keys and values of another size.
     pub fn restore<B: Backend>(&self, session: &mut Session<B>) -> Result<(), PromptCacheError> {
         let (got, room, path) = (self.ids.len(), session.capacity(), self.path.clone());
         if got > room {
@@ -141,7 +141,7 @@ impl PromptCache {
     }
 }
 
-/// The session's length where the model's rotary embedding is stretched by it, else 0.
+/// The session's capacity if the model's RoPE depends on it, else 0.
 fn stretch<B: Backend>(session: &Session<B>) -> u64 {
     let (spec, capacity) = (session.engine().file().spec(), session.capacity());
     let ropes = [Some(&spec.rope), spec.window.as_ref().and_then(|w| w.rope.as_ref())];
@@ -149,10 +149,10 @@ fn stretch<B: Backend>(session: &Session<B>) -> u64 {
     if stretched { capacity as u64 } else { 0 }
 }
 
-/// Writes what a session holds; bytes of the file.
+/// Writes what a session holds to a file and returns the file's size in bytes.
 ///
 /// # Errors
-/// When the system fails.
+/// When the file cannot be written, or the keys and values cannot be read from the device.
 pub fn save<B: Backend>(session: &Session<B>, path: &Path, kv_type: KvType) -> Result<usize> {
     let root = session.engine().file().layout().root;
     let (ids, kv) = (session.ids(), session.cached()?);

@@ -1,5 +1,5 @@
-//! A sequence of tokens: its keys and values, and what is known of them. It owns all of that, so that an engine can have
-//! many, and a caller can keep, drop and send them.
+//! A sequence of tokens with its KV cache and bookkeeping. It owns all of that, so an engine can serve many sequences,
+//! and a caller can keep, drop and send them.
 
 use super::ledger::Promise;
 use super::workspace::RopeUse;
@@ -7,35 +7,35 @@ use crate::backend::{Backend, Choice, KvShape, KvType};
 use crate::error::{Result, RuntimeError};
 use nanoserve_format::ModelSpec;
 
-/// Tokens that went through a model, and the keys and values that they left behind. Made by
-/// [`Engine::sequence`](super::Engine::sequence).
+/// Tokens that went through a model, with their keys and values. Made by [`Engine::sequence`](super::Engine::sequence).
 #[derive(Debug)]
 pub struct Sequence<B: Backend> {
     pub(super) cache: B::Cache,
-    /// Tables of the workspace, one for each of the model's rotary embeddings.
+    /// The workspace's RoPE tables that it uses, one for each of the model's rotary embeddings.
     pub(super) ropes: Vec<RopeUse>,
     kv_type: KvType,
     capacity: usize,
     /// The tokens that the cache holds.
     ids: Vec<u32>,
-    /// The most positions that were written since it was empty: a ring holds the last before this many.
+    /// The most positions written since it was empty. A ring holds the last positions before this one.
     most: usize,
     /// (window - 1, ring length) of the layers that use a ring; None if no layer does.
     ring: Option<(usize, usize)>,
-    /// A step beyond the tokens, begun before its token was known.
+    /// A step of the next token, started before that token was known.
     pub(super) ahead: Option<Ahead>,
-    /// What of its cache no token has touched.
+    /// The part of its KV cache that no token has touched.
     promise: Promise,
 }
 
-/// A step that was begun before its token was fed. It counts when that is what is fed next, and nothing else ran since.
+/// A step that was started before its token was fed. It is used if that token is fed next and no other step ran in
+/// between.
 #[derive(Debug)]
 pub(super) struct Ahead {
     /// The token.
     pub id: u32,
-    /// What is chosen behind it.
+    /// The choice of the token after it.
     pub choice: Choice,
-    /// The engine's count of steps once it had begun.
+    /// The engine's number of steps right after this one was started.
     pub step: u64,
 }
 
@@ -43,7 +43,7 @@ impl<B: Backend> Sequence<B> {
     /// An empty sequence with room for `capacity` positions.
     ///
     /// # Errors
-    /// When the model has fewer positions than that, or the system gives no memory for them.
+    /// When the model has fewer positions than that, or there is no memory for them.
     pub(super) fn new(
         backend: &mut B,
         spec: &ModelSpec,
@@ -57,12 +57,12 @@ impl<B: Backend> Sequence<B> {
         let shape = KvShape::new(spec, capacity, kv_type);
         let ring = spec.window.as_ref().map(|window| (window.size - 1, shape.positions[window.layers[0]]));
         let ring = ring.filter(|(_, positions)| *positions < capacity);
-        let cache = backend.cache(shape)?;
+        let cache = backend.cache(shape, promise.of_all())?;
         promise.set(backend.untouched(&cache, 0));
         Ok(Sequence { cache, ropes, kv_type, capacity, ids: Vec::new(), most: 0, ring, ahead: None, promise })
     }
 
-    /// Tokens that the cache holds.
+    /// Number of tokens that the cache holds.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
@@ -77,60 +77,61 @@ impl<B: Backend> Sequence<B> {
         &self.ids
     }
 
-    /// Positions there is room for.
+    /// Number of positions it has room for.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// How its keys and values are kept.
+    /// The type of its keys and values.
     pub fn kv_type(&self) -> KvType {
         self.kv_type
     }
 
-    /// Forgets all but the first `len` tokens; how many are left. That is `len`, or what there was where that is less; and
-    /// nothing where a layer with a window would have to see positions that its ring has given to later ones. Going back by
-    /// [`WINDOW_STEP`](crate::backend::WINDOW_STEP) tokens from the most there were is always possible.
+    /// Forgets all but the first `len` tokens and returns how many are left: `len`, or fewer if it held fewer. It is 0
+    /// if a layer with a sliding window needs positions that its ring has overwritten. Going back up to
+    /// [`WINDOW_STEP`](crate::backend::WINDOW_STEP) tokens from the longest state is always possible.
     #[must_use = "where nothing is left, all tokens must be fed again"]
     pub fn truncate(&mut self, len: usize) -> usize {
         self.ahead = None;
         self.ids.truncate(len);
-        let lost = |(before, positions): (usize, usize)| self.len().saturating_sub(before) + positions < self.most;
-        if self.is_empty() || self.ring.is_some_and(lost) {
+        let overwritten =
+            |(before, positions): (usize, usize)| self.len().saturating_sub(before) + positions < self.most;
+        if self.is_empty() || self.ring.is_some_and(overwritten) {
             self.ids.clear();
             self.most = 0;
         }
         self.len()
     }
 
-    /// Keeps what the cache shares with the beginning of `prompt`, its last token apart, which must run again for its
-    /// logits, and forgets the rest. How many tokens of the prompt need not run.
+    /// Keeps the longest common prefix with `prompt`, except the prompt's last token, which must run again for its
+    /// logits. Forgets the rest and returns how many tokens of the prompt need not run.
     pub fn reuse(&mut self, prompt: &[u32]) -> usize {
         self.keep_common(&prompt[..prompt.len().saturating_sub(1)])
     }
 
-    /// Forgets all behind what the cache shares with the beginning of `ids`; how many tokens are left.
+    /// Keeps the longest common prefix with `ids`, forgets the rest and returns how many tokens are left.
     pub(crate) fn keep_common(&mut self, ids: &[u32]) -> usize {
         let common = self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
         self.truncate(common)
     }
 
-    /// The most positions written since it was empty.
+    /// The most positions written since it was last empty.
     pub(crate) fn most(&self) -> usize {
         self.most
     }
 
-    /// Says that a step is about to write `tokens` positions behind those that count.
+    /// Records that a step is about to write `tokens` positions after those that count.
     pub(super) fn will_write(&mut self, backend: &B, tokens: usize) {
         self.most = self.most.max(self.len() + tokens);
         self.promise.set(backend.untouched(&self.cache, self.most));
     }
 
-    /// The tokens of a step that has run count.
+    /// Counts the tokens of a step that has run.
     pub(super) fn push(&mut self, ids: &[u32]) {
         self.ids.extend_from_slice(ids);
     }
 
-    /// Takes tokens, of `most` that there had been, as those that the cache holds.
+    /// Sets the tokens that the cache holds after it was restored, and the most positions that had been written.
     pub(super) fn set_ids(&mut self, backend: &B, ids: &[u32], most: usize) {
         self.ahead = None;
         self.ids = ids.to_vec();

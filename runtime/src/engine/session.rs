@@ -1,4 +1,4 @@
-//! A sequence that has an engine to itself: what most callers want.
+//! A sequence that has an engine to itself: what most callers need.
 
 use super::step::Tap;
 use super::{Engine, Logits, Sequence, Wants};
@@ -7,7 +7,7 @@ use crate::error::Result;
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
-/// A sequence of tokens on an engine. What a [`Sequence`] can do by itself it can do as well.
+/// A sequence bound to an engine. It derefs to [`Sequence`].
 #[derive(Debug)]
 pub struct Session<'e, B: Backend> {
     engine: &'e mut Engine<B>,
@@ -76,10 +76,10 @@ impl<'e, B: Backend> Session<'e, B> {
         self.engine.feed_ahead(&mut self.sequence, id, more)
     }
 
-    /// Ok where there is memory for a step of so many tokens and rows of logits; such a step does not ask again.
+    /// Ok if there is memory for a step of `tokens` tokens and `logits` rows of logits. Such a step does not ask again.
     ///
     /// # Errors
-    /// When there is not.
+    /// When there is not enough memory.
     pub fn admit(&mut self, tokens: usize, logits: usize) -> Result<()> {
         self.engine.admit(tokens, logits)
     }
@@ -108,7 +108,7 @@ impl<'e, B: Backend> Session<'e, B> {
         self.engine.trace(&mut self.sequence, ids, tap)
     }
 
-    /// Keys and values of the tokens that it holds, in parts whose sizes follow from their number.
+    /// See [`Engine::cached`].
     pub(crate) fn cached(&self) -> Result<Vec<Cow<'_, [u8]>>> {
         self.engine.cached(&self.sequence)
     }

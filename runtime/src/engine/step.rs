@@ -1,9 +1,9 @@
-//! One step of a decoder-only transformer: some tokens of some sequences in, logits out. One operation a line; shapes
-//! beside them.
+//! One step of a decoder-only transformer: tokens of one or more sequences in, logits out. One operation a line, with
+//! its shapes.
 //!
-//! The rows of a step are the tokens of its spans, one span behind the other: T of them. Every operation but RoPE and
-//! attention treats a row by itself, and those two look at the row's own sequence and position. So a row's result does not
-//! depend on how a text was cut into steps, nor on what else is in the step.
+//! The rows of a step are the T tokens of its spans, one span after the other. Every operation except RoPE and
+//! attention treats each row by itself, and these two depend only on the row's own sequence and position. So a row's
+//! result does not depend on how a text was cut into steps, or on what else is in the step.
 
 use super::model::{AttentionBlock, FeedForward, GatedBlock, Layer, Mixer, Model};
 use super::sequence::Sequence;
@@ -13,19 +13,19 @@ use crate::error::{Result, RuntimeError};
 use nanoserve_format::ModelSpec;
 use std::ops::Range;
 
-/// Which rows of logits a span of a step is to compute.
+/// Which rows of logits a step computes for a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogitRows {
     /// One for each token.
     All,
-    /// The last token's alone.
+    /// Only the last token's.
     Last,
-    /// None: the tokens are there for the cache, and more follow.
+    /// None: the tokens only fill the KV cache, and more follow.
     None,
 }
 
-/// Sees the result of each operation by its name on the ladder: `(name, rows)`. Rows that it returns take their place:
-/// what follows is computed from them.
+/// Called with the result of each operation, as `(name, rows)`, where the name is that of the bisect ladder. If it
+/// returns rows, these replace the result, and everything after is computed from them.
 pub type Tap<'t, 'r> = &'t mut dyn FnMut(&str, &[f32]) -> Option<&'r [f32]>;
 
 /// Tokens of one sequence in a step.
@@ -36,31 +36,32 @@ pub(super) struct Run<'s, B: Backend> {
     pub rows: LogitRows,
 }
 
-/// Where the rows of a run stand, in its sequence and in the step.
+/// The rows of a run: where they begin in the sequence, and how many there are.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     /// Position of the first token.
     first: usize,
     tokens: usize,
-    /// The last of them whose logits are wanted.
+    /// How many of them, counted from the end, need logits.
     kept: usize,
 }
 
-/// The runs of a step, one behind the other.
+/// The runs of a step, one after the other.
 struct Layout {
     places: Vec<Place>,
     /// T
     tokens: usize,
-    /// Rows that go on behind the last layer's keys and values, and how many they are.
+    /// Rows that need logits: only they continue after the last layer's keys and values.
     kept: Vec<Range<usize>>,
+    /// Number of rows in `kept`.
     logits: usize,
 }
 
 impl Layout {
-    /// Of some runs.
+    /// The layout of some runs.
     ///
     /// # Errors
-    /// When one has no token, no room for its tokens, or a token that is not in the vocabulary.
+    /// When a run has no token, no room for its tokens, or a token that is not in the vocabulary.
     fn new<B: Backend>(spec: &ModelSpec, runs: &[Run<B>]) -> Result<Layout> {
         let mut layout = Layout { places: Vec::with_capacity(runs.len()), tokens: 0, kept: Vec::new(), logits: 0 };
         for Run { sequence, ids, rows } in runs {
@@ -80,7 +81,7 @@ impl Layout {
     }
 }
 
-/// Ok where a sequence can take these tokens.
+/// Ok if a sequence can take these tokens.
 pub(super) fn check<B: Backend>(spec: &ModelSpec, sequence: &Sequence<B>, ids: Ids) -> Result<()> {
     let room = sequence.capacity() - sequence.len();
     if ids.count() == 0 {
@@ -103,16 +104,17 @@ struct Step<'a, 't, 'r, B: Backend> {
     spec: &'a ModelSpec,
     layout: Layout,
     tap: Option<Tap<'t, 'r>>,
-    /// Begins the names of what the tap sees.
+    /// Prefix of the names that the tap sees.
     prefix: String,
 }
 
-/// Runs the tokens of `runs`, each behind those that its sequence holds. The rows of logits that were wanted are then in
-/// `work.logits`, `[rows, vocab_size]`, one run behind the other. The tokens do not count yet: see [`Sequence::push`].
+/// Runs the tokens of `runs`, each appended to its sequence. Afterwards `work.logits` holds the rows of logits that
+/// were asked for, `[rows, vocab_size]`, one run after the other. The sequences do not count the tokens yet: see
+/// [`Sequence::push`].
 ///
 /// # Errors
-/// When a run has no token, no room for its tokens, or a token that is not in the vocabulary, nothing is run; and when a
-/// device failed.
+/// When a run has no token, no room for its tokens, or a token that is not in the vocabulary (nothing runs then); when
+/// a device failed.
 pub(super) fn step<B: Backend>(
     backend: &mut B,
     model: &Model<B>,
@@ -146,11 +148,11 @@ pub(super) fn step<B: Backend>(
 }
 
 impl<B: Backend> Step<'_, '_, '_, B> {
-    /// Shows rows to the tap, which may put others in their place.
+    /// Shows rows to the tap, which may replace them.
     fn see(&mut self, name: &str, buffer: &mut B::Buffer) {
         let Some(tap) = &mut self.tap else { return };
-        let instead = tap(&format!("{}{name}", self.prefix), &self.backend.read(buffer));
-        if let Some(rows) = instead {
+        let replacement = tap(&format!("{}{name}", self.prefix), &self.backend.read(buffer));
+        if let Some(rows) = replacement {
             self.backend.write(buffer, rows);
         }
     }
@@ -162,7 +164,7 @@ impl<B: Backend> Step<'_, '_, '_, B> {
             runs => {
                 let known = runs.iter().map(|run| match run.ids {
                     Ids::Known(ids) => ids,
-                    Ids::Chosen => unreachable!("a token that the device knows alone is a step by itself"),
+                    Ids::Chosen => unreachable!("a token that only the device knows is a step by itself"),
                 });
                 let ids = known.collect::<Vec<_>>().concat();
                 self.backend.embed(&model.embed, Ids::Known(&ids), x);
@@ -174,14 +176,14 @@ impl<B: Backend> Step<'_, '_, '_, B> {
         self.see("embed", x);
     }
 
-    /// What lets a token see others.
+    /// The block in which tokens see each other.
     fn mix(&mut self, i: usize, layer: &Layer<B>, work: &mut Workspace<B>, runs: &mut [Run<B>], last: bool) {
         match &layer.mixer {
             Mixer::Attention(block) => self.attention(i, block, work, runs, last),
         }
     }
 
-    /// What each token goes through by itself.
+    /// The block that treats each token by itself.
     fn feed_forward(&mut self, layer: &Layer<B>, work: &mut Workspace<B>) {
         match &layer.feed_forward {
             FeedForward::Gated(block) => self.gated(block, work),
@@ -202,16 +204,15 @@ impl<B: Backend> Step<'_, '_, '_, B> {
             self.backend.rms_norm(x, weight, eps, norm); //                          norm [T, hidden]
             self.see("attn_norm", norm);
         }
-        // What the block reads.
         let input = if block.pre_norm.is_some() { &mut *norm } else { &mut *x };
-        // The last layer's tokens are seen through their keys and values; only those go on whose logits are wanted.
+        // In the last layer every token contributes its keys and values, but only tokens that need logits go further.
         let narrows = last && self.layout.logits < self.layout.tokens;
         if narrows {
             self.backend.linear(input, &mut [(&block.k, k), (&block.v, v)]);
             if self.layout.logits == 0 {
                 self.backend.keep(q, &[]);
             } else {
-                self.backend.keep(input, &self.layout.kept); //                      T is the rows of logits from here on
+                self.backend.keep(input, &self.layout.kept); //                      from here on T is the number of rows of logits
                 self.backend.linear(input, &mut [(&block.q, q)]);
                 if block.pre_norm.is_some() {
                     self.backend.keep(x, &self.layout.kept);
@@ -251,10 +252,10 @@ impl<B: Backend> Step<'_, '_, '_, B> {
         self.add_block(&block.post_norm, "attn_post_norm", "mid", work);
     }
 
-    /// How the rows of a step are turned by one of the model's rotary embeddings: all of them, or those that are kept.
-    fn turns<'w>(&self, ropes: &'w [RopeSlot], runs: &[Run<B>], rope: usize, kept: bool) -> Vec<Turn<'w>> {
+    /// How one of the model's rotary embeddings turns the rows of a step: all of them, or only the kept ones.
+    fn turns<'w>(&self, ropes: &'w [RopeSlot], runs: &[Run<B>], rope: usize, only_kept: bool) -> Vec<Turn<'w>> {
         let turn = |(run, place): (&Run<B>, &Place)| {
-            let rows = if kept { place.kept } else { place.tokens };
+            let rows = if only_kept { place.kept } else { place.tokens };
             let table = &ropes[run.sequence.ropes[rope].place].table;
             Turn { table, first: place.first + place.tokens - rows, rows }
         };
@@ -270,7 +271,7 @@ impl<B: Backend> Step<'_, '_, '_, B> {
         }
         let input = if block.pre_norm.is_some() { &mut *norm } else { &mut *x };
         if self.tap.is_some() {
-            // The fused operation shows neither: once more, by itself.
+            // The fused operation shows neither gate nor up, so they are computed separately for the tap.
             self.backend.set_width(gate, block.intermediate_size);
             self.backend.set_width(up, block.intermediate_size);
             self.backend.linear(input, &mut [(&block.gate, gate), (&block.up, up)]);
@@ -285,7 +286,8 @@ impl<B: Backend> Step<'_, '_, '_, B> {
         self.add_block(&block.post_norm, "mlp_post_norm", "out", work);
     }
 
-    /// Adds what a block made, `work.out`, to the residual stream: `sum` is its name then.
+    /// Adds a block's output, `work.out`, to the residual stream. The tap sees the post-norm as `name`, the sum as
+    /// `sum`.
     fn add_block(&mut self, post_norm: &Option<B::Weight>, name: &str, sum: &str, work: &mut Workspace<B>) {
         let Workspace { x, norm, out, .. } = work;
         if let Some(weight) = post_norm {

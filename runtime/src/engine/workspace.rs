@@ -1,4 +1,4 @@
-//! The buffers of a step, one set for an engine, whatever sequences it runs.
+//! The buffers of a step: one set for each engine, shared by all its sequences.
 
 use super::model::Model;
 use crate::backend::Backend;
@@ -6,10 +6,10 @@ use crate::backend::rope::{RopeTable, unstretched};
 use nanoserve_format::Rope;
 use std::sync::Arc;
 
-/// Buffers that a step fills. T is the number of tokens of all its sequences together.
+/// Buffers that a step fills. T is the number of tokens in the step, over all its sequences.
 #[derive(Debug)]
 pub struct Workspace<B: Backend> {
-    /// Cosines and sines. Sequences share a table where they turn their tokens alike.
+    /// RoPE tables: cosines and sines. Sequences with the same frequencies share a table.
     pub ropes: Vec<RopeSlot>,
     /// `[T, hidden_size]`: the residual stream.
     pub x: B::Buffer,
@@ -23,20 +23,20 @@ pub struct Workspace<B: Backend> {
     pub v: B::Buffer,
     /// `[T, n_heads * head_dim]`
     pub mix: B::Buffer,
-    /// `[T, intermediate_size]`: filled for a tap alone, as is `up`.
+    /// `[T, intermediate_size]`: filled only for a tap, like `up`.
     pub gate: B::Buffer,
     /// `[T, intermediate_size]`
     pub up: B::Buffer,
     /// `[T, intermediate_size]`
     pub gated: B::Buffer,
-    /// `[T, hidden_size]`: what a block adds to the stream.
+    /// `[T, hidden_size]`: what a block adds to the residual stream.
     pub out: B::Buffer,
-    /// `[rows of logits that were asked for, vocab_size]`
+    /// `[rows of logits asked for, vocab_size]`
     pub logits: B::Buffer,
 }
 
 impl<B: Backend> Workspace<B> {
-    /// Buffers for a model, without rows.
+    /// Buffers of the model's widths, still without rows.
     pub fn new(backend: &mut B, model: &Model<B>) -> Self {
         let s = &model.spec;
         Workspace {
@@ -55,14 +55,14 @@ impl<B: Backend> Workspace<B> {
         }
     }
 
-    /// The tables by which a sequence of `capacity` positions turns, one for each of the model's rotary embeddings. Only
-    /// embeddings that are stretched by a text's length have more tables than one; those that no sequence uses make room.
+    /// The RoPE tables for a sequence of `capacity` positions, one for each of the model's rotary embeddings. Only
+    /// embeddings that depend on the capacity have several tables; a table that no sequence uses is replaced.
     pub fn ropes_for(&mut self, model: &Model<B>, capacity: usize) -> Vec<RopeUse> {
         model.ropes.iter().map(|rope| self.rope_for(rope, model.spec.head_dim, capacity)).collect()
     }
 
     fn rope_for(&mut self, rope: &Rope, head_dim: usize, capacity: usize) -> RopeUse {
-        // All lengths up to the one that stretches turn alike.
+        // All capacities that do not stretch the frequencies share a table.
         let length = unstretched(rope).map_or(0, |n| if capacity > n { capacity } else { 0 });
         let table = RopeTable::new(rope, head_dim, length);
         let known = self.ropes.iter().position(|slot| slot.table.turns_as(&table));
@@ -83,15 +83,15 @@ impl<B: Backend> Workspace<B> {
     }
 }
 
-/// A sequence's use of a table: the table stays while this is held.
+/// A sequence's use of a RoPE table. The table is not replaced while this is held.
 #[derive(Debug)]
 pub struct RopeUse {
-    /// Its place among the workspace's tables.
+    /// Index in [`Workspace::ropes`].
     pub place: usize,
     _used: Arc<()>,
 }
 
-/// A table, and whoever uses it.
+/// A RoPE table with a count of the sequences that use it.
 #[derive(Debug)]
 pub struct RopeSlot {
     used: Arc<()>,

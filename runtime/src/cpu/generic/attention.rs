@@ -1,21 +1,22 @@
-//! Attention over a cache, in blocks of positions.
+//! Attention over a KV cache, in blocks of positions.
 
 use super::{Simd, Stored, exp, padded, tanh};
 use crate::cpu::isa::AttendJob;
 use crate::cpu::math::{self, LANES, sum_lanes};
 use crate::cpu::scalar::ATTENTION_BLOCK;
 
-/// The softmax of one query row so far.
+/// The running softmax of one query row.
 #[derive(Clone, Copy)]
 struct RowState {
     max: f32,
     total: f32,
 }
 
-/// Attention of all rows of a job, block by block, so that a block's keys and values serve every row while in L1.
+/// Attention of all rows of a job, block by block, so that every row uses a block's keys and values while they are in
+/// L1.
 ///
-/// Neighbouring rows that see as much of a block go together, at most `MAX` of them: the heads of a token, and where a
-/// block is seen whole, the heads of several tokens.
+/// Neighbouring rows that see the same part of a block are computed together, at most `MAX` of them: the heads of a
+/// token, or those of several tokens if they see the whole block.
 #[inline(always)]
 pub fn attend<S: Simd, T: Stored, const MAX: usize>(s: S, job: AttendJob) {
     let (dim, stride) = (job.head_dim, job.value_stride());
@@ -31,11 +32,11 @@ pub fn attend<S: Simd, T: Stored, const MAX: usize>(s: S, job: AttendJob) {
     let mut states = vec![RowState { max: f32::NEG_INFINITY, total: 0.0 }; rows];
     let start = |limit: usize| limit.saturating_sub(job.window);
     for first in (start(job.limits[0]) / ATTENTION_BLOCK * ATTENTION_BLOCK..most).step_by(ATTENTION_BLOCK) {
-        // Limits ascend: rows before `row` see nothing of this block yet, rows from `end` on nothing of it any more.
+        // Limits ascend: rows before `row` do not reach this block yet, rows from `end` on have left it behind.
         let mut row = job.limits.partition_point(|&l| l <= first);
         let end = job.limits.partition_point(|&l| start(l) < first + ATTENTION_BLOCK);
         let at = first % job.ring;
-        // The block's positions that a row sees.
+        // The range of the block's positions that a row sees.
         let seen = |limit: usize| (start(limit).saturating_sub(first), ATTENTION_BLOCK.min(limit - first));
         while row < end {
             let (skip, n) = seen(job.limits[row]);
@@ -69,7 +70,7 @@ pub fn attend<S: Simd, T: Stored, const MAX: usize>(s: S, job: AttendJob) {
     }
 }
 
-/// Some rows and the positions `skip..n` of one block.
+/// Some query rows and the positions `skip..n` of one block.
 struct Block<'a, T> {
     /// `[rows, dim]`
     q: &'a [f32],
@@ -89,8 +90,8 @@ struct Block<'a, T> {
 /// Panels of positions in a block.
 const PANELS: usize = ATTENTION_BLOCK / LANES;
 
-/// Panels of positions, or lanes of dimensions, that go together in a pass over `rows` rows where registers are few: as
-/// many of those left as leave all sums in registers.
+/// How many of the `left` panels of positions, or lanes of dimensions, one pass over `rows` rows takes if registers are
+/// few: as many as keep all accumulators in registers.
 const fn together(rows: usize, left: usize) -> usize {
     match (rows, left) {
         (1, 4..) => 4,
@@ -99,7 +100,7 @@ const fn together(rows: usize, left: usize) -> usize {
     }
 }
 
-/// Adds a block to the softmax and the sums of its `R` rows.
+/// Adds a block to the running softmax and the output of its `R` rows.
 #[inline(always)]
 fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
     let Block { q, keys, values, skip, n, softcap, dim, states, out } = block;
@@ -175,7 +176,7 @@ fn attend_block<S: Simd, T: Stored, const R: usize>(s: S, block: Block<T>) {
     }
 }
 
-/// Scores of `R` queries for `P` panels of positions, from panel `first` of the block on.
+/// Scores of `R` queries against `P` panels of positions, starting at panel `first` of the block.
 #[inline(always)]
 fn scores<S: Simd, T: Stored, const R: usize, const P: usize>(
     s: S,
@@ -204,7 +205,7 @@ fn scores<S: Simd, T: Stored, const R: usize, const P: usize>(
     }
 }
 
-/// `out = out * keep + weights . values` for `R` rows and `C` lanes of dimensions from lane `at` on.
+/// `out = out * keep + weights . values` for `R` rows and `C` lanes of dimensions, starting at lane `at`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "the inner loop of attend_block, kept apart for its lane counts")]
 fn mix<S: Simd, T: Stored, const R: usize, const C: usize>(

@@ -1,12 +1,12 @@
-//! Two panels of a matrix times a few tokens.
+//! Two panels of weights times a few tokens.
 //!
 //! ```text
 //! matrix_q8, for N tokens and P panels of 16 rows:
 //!   sum[N][P] = 0
 //!   for each block of 32 columns
-//!     dot[N][P] = 0                                   whole numbers
+//!     dot[N][P] = 0                                   integers
 //!     for each group of 4 columns
-//!       w[P] = 16 rows x 4 bytes                      one load a panel, used N times
+//!       w[P] = 16 rows x 4 bytes                      one load for each panel, used N times
 //!       for each token: y = its 4 bytes, in all lanes   one load, used P times
 //!         dot[token][..] += w[..] . y
 //!     sum = dot * (dw * dx) + sum                     one rounding
@@ -22,7 +22,7 @@ use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
 /// The bytes of one half of a q8 superblock.
 #[inline(always)]
 fn block_of(superblock: &[u8; Q8_SUPERBLOCK_BYTES], half: usize) -> &Block {
-    // Both halves' scales are one cache line, as a group is.
+    // The scales of both halves take one cache line, the same size as a group.
     superblock.as_chunks().0[1 + half * GROUPS..].first_chunk().expect("a block ends in its superblock")
 }
 
@@ -70,8 +70,8 @@ pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// How far ahead of the sums of one token weights are asked for. Their chains are too long for a core to look as far by
-/// itself; those of q8 are short, and gain nothing.
+/// How many bytes ahead weights are prefetched when there is one token. Its chains of additions are too long for a core
+/// to look that far ahead by itself. Those of q8 are short, so prefetching gains nothing there.
 const AHEAD: usize = 4096;
 
 /// Two panels of f32 or f16 weights times the tokens of a tile, `P` panels at a time.

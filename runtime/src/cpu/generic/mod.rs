@@ -1,8 +1,8 @@
-//! The fast kernels, once for every instruction set: [`Simd`] is what one must bring.
+//! The fast kernels, written once for all instruction sets. [`Simd`] is what an instruction set must provide.
 //!
-//! All are safe code over whole lanes: slices become arrays at the door, so that no check is left in a loop. Every
-//! function is `inline(always)`, so that an instruction set's entry points, which carry its `target_feature`, compile
-//! it with that set. Each computes what [`scalar`](super::scalar) defines, in the same order.
+//! All kernels are safe code over whole lanes: slices become arrays on entry, so that no bounds check is left in a
+//! loop. Every function is `inline(always)`, so that it is compiled with the instruction set of the entry point that
+//! calls it, which has the `target_feature`. Each computes what [`scalar`](super::scalar) defines, in the same order.
 
 mod attention;
 mod matrix;
@@ -31,21 +31,22 @@ pub trait Simd: Copy + 'static {
     type F: Copy;
     /// 16 i32.
     type I: Copy;
-    /// 16 rows of 4 weight bytes, as [`Simd::dot`] wants them.
+    /// 16 rows of 4 weight bytes, as [`Simd::dot`] takes them.
     type W: Copy;
 
-    /// Whether the sums of 16 lanes that stay in registers are about six, and not those of six rows by 64 positions.
+    /// True if only about six accumulators of 16 lanes fit in registers; false if those of six rows by 64 positions
+    /// fit.
     const FEW_REGISTERS: bool = false;
 
-    /// All lanes `x`.
+    /// `x` in all lanes.
     fn splat(self, x: f32) -> Self::F;
-    /// 16 values.
+    /// Loads 16 values.
     fn load(self, x: &[f32; LANES]) -> Self::F;
-    /// 16 f16 values, widened exactly.
+    /// Loads 16 f16 values, widened exactly.
     fn load_f16(self, x: &[f16; LANES]) -> Self::F;
-    /// Puts 16 values.
+    /// Stores 16 values.
     fn store(self, x: Self::F, out: &mut [f32; LANES]);
-    /// Asks for the cache line at an address, which may be any: nothing is read.
+    /// Prefetches the cache line at an address. Any address is allowed: nothing is read.
     fn prefetch(self, at: *const u8);
     /// `a + b`
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
@@ -53,35 +54,37 @@ pub trait Simd: Copy + 'static {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a / b`
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
-    /// The larger.
+    /// The larger of `a` and `b`.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c` in one rounding.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `|a|`
     fn abs(self, a: Self::F) -> Self::F;
-    /// The nearest whole number, ties to even.
+    /// The nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::F;
-    /// `2^n` for whole `n` in -126..=127.
+    /// `2^n` for integer `n` in -126..=127.
     fn pow2(self, n: Self::F) -> Self::F;
     /// `x` in the lanes where `a < b`, else `y`.
     fn if_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
-    /// The nearest whole numbers as bytes, and their sum, which may wrap. All within -127..=127 where `a` is finite.
+    /// Stores the nearest integers as bytes and returns their sum, which may wrap. They are within -127..=127 if `a` is
+    /// finite.
     fn to_bytes(self, a: Self::F, out: &mut [i8; LANES]) -> i32;
     /// The largest lane.
     fn max_lane(self, a: Self::F) -> f32;
 
-    /// 16 rows of 4 weight bytes.
+    /// Loads 16 rows of 4 weight bytes.
     fn weights(self, w: &[u8; 4 * LANES]) -> Self::W;
-    /// What sums of dot products begin with, so that they end as the products of signed bytes.
+    /// The initial value for sums of dot products, such that they end as products of signed bytes.
     fn dot_start(self, scale: BlockScale) -> Self::I;
-    /// Adds to each row's sum the product of its 4 bytes and the 4 bytes of `y`.
+    /// Adds to each row's sum the dot product of its 4 bytes and the 4 bytes of `y`.
     fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I;
-    /// Adds to each row's sum something of its weights: the least that shows that they were read.
+    /// Adds something of its weights to each row's sum: the cheapest operation that keeps the read from being optimised
+    /// away.
     #[inline(always)]
     fn touch(self, sum: Self::I, w: Self::W) -> Self::I {
         self.dot(sum, w, 1)
     }
-    /// Adds to the sums of `N` tokens and `P` panels the products of a block.
+    /// Adds the products of a block to the sums of `N` tokens and `P` panels.
     #[inline(always)]
     fn dot_block<const P: usize, const N: usize>(
         self,
@@ -98,13 +101,13 @@ pub trait Simd: Copy + 'static {
             }
         }
     }
-    /// Whole numbers to f32, rounded to nearest.
+    /// Integers to f32, rounded to nearest.
     fn to_float(self, a: Self::I) -> Self::F;
 }
 
 /// A type that weights, keys and values are stored in.
 pub trait Stored: bytemuck::Pod {
-    /// 16 of them as f32.
+    /// Loads 16 of them as f32.
     fn load<S: Simd>(simd: S, x: &[Self; LANES]) -> S::F;
 }
 
@@ -134,7 +137,7 @@ fn exp_parts<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
     (s.fma(p, s.mul(r, r), r), s.pow2(n))
 }
 
-/// As [`math::exp`](super::math::exp), in every lane.
+/// [`math::exp`](super::math::exp) in every lane.
 #[inline(always)]
 fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     let (p, power) = exp_parts(s, x);
@@ -143,7 +146,7 @@ fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     s.if_less(s.splat(EXP_MAX), x, s.splat(f32::INFINITY), y)
 }
 
-/// As [`math::tanh`](super::math::tanh), in every lane.
+/// [`math::tanh`](super::math::tanh) in every lane.
 #[inline(always)]
 fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let (y, most) = (s.mul(s.splat(2.0), s.abs(x)), s.splat(TANH_MAX));
@@ -153,7 +156,7 @@ fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     s.if_less(x, s.splat(0.0), s.mul(t, s.splat(-1.0)), t)
 }
 
-/// The first `n` of 16 values, the others zero.
+/// At most 16 values, padded with zeros.
 #[inline(always)]
 fn padded(x: &[f32]) -> [f32; LANES] {
     let mut lanes = [0.0; LANES];

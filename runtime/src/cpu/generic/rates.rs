@@ -1,14 +1,14 @@
-//! Loops of one thing and nothing else: what an instruction set can do at best.
+//! Loops that each do a single thing, to measure an instruction set's peak rates.
 
 use super::Simd;
 use crate::cpu::isa::BlockScale;
 use crate::cpu::math::LANES;
 use std::hint::black_box;
 
-/// `N` chains of dot products and nothing else, `rounds` long; their number as multiply-accumulates.
+/// Runs `N` independent chains of `rounds` dot products and returns the number of multiply-accumulates.
 ///
-/// Weights change from round to round, as they do in a matrix: an instruction set that prepares them pays for it once
-/// for all chains.
+/// Weights change from round to round, as in a matrix: an instruction set that must prepare them pays for that once for
+/// all chains.
 #[inline(always)]
 pub fn dot_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
     let bytes: [[u8; 4 * LANES]; 8] = black_box([[3; 4 * LANES]; 8]);
@@ -26,7 +26,7 @@ pub fn dot_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
     rounds * N * 4 * LANES
 }
 
-/// `N` chains of fused multiply-adds and nothing else, `rounds` long; their number.
+/// Runs `N` independent chains of `rounds` fused multiply-adds and returns their number.
 #[inline(always)]
 pub fn fma_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
     let starts: [f32; N] = black_box(std::array::from_fn(|t| t as f32));
@@ -43,7 +43,7 @@ pub fn fma_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
     rounds * N * LANES
 }
 
-/// Reads bytes as weights, and does the least with them.
+/// Reads bytes as weights and does as little with them as possible.
 #[inline(always)]
 pub fn read<S: Simd>(s: S, bytes: &[u8]) {
     let mut sums: [S::I; 4] = [s.dot_start(BlockScale::default()); 4];

@@ -1,4 +1,4 @@
-//! What goes along one row: rounding to bytes, norm, RoPE, gates, sums.
+//! Operations along one row: rounding to bytes, norm, RoPE, gates, sums.
 
 use super::{Simd, exp, padded, tanh};
 use crate::cpu::isa::BlockScale;
@@ -6,8 +6,8 @@ use crate::cpu::math::{GELU, LANES, sum_lanes};
 use crate::cpu::scalar::QUANTIZE_MIN;
 use nanoserve_format::INPUT_BLOCK;
 
-/// `a = f(a, b)`, or `a = f(a)`, over whole lanes, the last ones padded. A macro and not a function with a closure: a closure is a
-/// function of its own, which the compiler may leave outside the code that has the instruction set's features.
+/// `a = f(a, b)` or `a = f(a)` over whole lanes, the last ones padded. It is a macro because a closure is a function of
+/// its own, which the compiler may leave outside the code that is compiled with the instruction set's features.
 macro_rules! change {
     ($s:ident, $a:expr, $b:expr, |$x:ident, $y:ident| $f:expr) => {
         let ((a, a_rest), (b, b_rest)) = ($a.as_chunks_mut::<LANES>(), $b.as_chunks::<LANES>());
@@ -61,12 +61,12 @@ pub fn quantize<S: Simd>(s: S, x: &[f32], bytes: &mut [i8], scales: &mut [BlockS
         let (low_bytes, high_bytes) = bytes.split_first_chunk_mut().expect("half a block");
         let high_bytes = high_bytes.first_chunk_mut().expect("the other half");
         let (low, high) = (s.to_bytes(s.mul(low, inverse), low_bytes), s.to_bytes(s.mul(high, inverse), high_bytes));
-        // Of finite values nothing wraps; of others nothing is promised, but that it ends.
+        // With finite values nothing wraps. With others the result is unspecified.
         *scale = BlockScale { scale: absmax / 127.0, correction: low.wrapping_add(high).wrapping_mul(-128) };
     }
 }
 
-/// See [`scalar`](crate::cpu::scalar). A short last chunk is padded with zeros: their squares add nothing.
+/// See [`scalar`](crate::cpu::scalar). A short last chunk is padded with zeros, whose squares add nothing.
 #[inline(always)]
 pub fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let (whole, rest) = x.as_chunks::<LANES>();

@@ -1,5 +1,5 @@
 //! Products of bytes, with and without an instruction for four of them. A panel's group of four columns is four
-//! registers: in each four rows, a row's four columns side by side.
+//! registers; each register has four rows, with a row's four columns side by side.
 
 use super::{Four, each, with_neon};
 use crate::cpu::generic::{Block, GROUPS};
@@ -7,19 +7,20 @@ use crate::cpu::math::LANES;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-/// A way to multiply 16 rows of bytes by a token's. A value of the type proves that the machine has its instructions.
+/// A way to multiply 16 rows of bytes by a token's bytes. A value of the type proves that the machine has the
+/// instructions.
 pub(super) trait Bytes: Copy + 'static {
-    /// The proof, where the machine has what this way needs besides NEON.
+    /// The proof, if the machine has the features needed besides NEON.
     fn detect() -> Option<Self>;
-    /// The proof, for who has it already.
+    /// The proof without a check.
     ///
     /// # Safety
     /// The machine has NEON and what [`Bytes::detect`] looks for.
     unsafe fn assume() -> Self;
-    /// What is kept for 16 rows of a block.
+    /// The accumulators for 16 rows of a block.
     type Sums: Copy;
 
-    /// Sums of no products.
+    /// Sums that are zero.
     fn zero(self) -> Self::Sums;
     /// See [`Simd::dot`](super::Simd::dot).
     fn dot(self, sums: Self::Sums, w: Four<int8x16_t>, y: i32) -> Self::Sums;
@@ -38,7 +39,7 @@ pub(super) trait Bytes: Copy + 'static {
     /// One sum for each of the 16 rows.
     fn totals(self, sums: Self::Sums) -> Four<int32x4_t>;
 
-    /// A group of a panel.
+    /// Loads a group of a panel.
     #[inline(always)]
     fn load(self, w: &[u8; 4 * LANES]) -> Four<int8x16_t> {
         let at = w.as_ptr().cast();
@@ -48,20 +49,20 @@ pub(super) trait Bytes: Copy + 'static {
 
 /// `smull` and `smlal`: products in 16 bits, two of them added, then `sadalp` to sums in 32 bits.
 ///
-/// Activations are within -127..=127, as rounding makes them, and weights within -128..=127 whatever a file holds: two
-/// products are at most 2 x 128 x 127 = 32512, below 2^15, so nothing wraps. A third would not fit.
+/// Rounding keeps activations within -127..=127, and weights are within -128..=127 whatever a file holds. Two products
+/// are at most 2 x 128 x 127 = 32512, below 2^15, so nothing wraps. A third product would not fit.
 #[derive(Clone, Copy)]
 pub(super) struct Mull(());
 
 impl Mull {
-    /// A token's four bytes, in all lanes.
+    /// A token's four bytes in all lanes.
     #[inline(always)]
     fn splat(self, y: i32) -> int8x16_t {
         with_neon!(vreinterpretq_s8_s32(vdupq_n_s32(y)))
     }
 
-    /// The sums of two products each, of `v` by `x` and of `w` by `y`, of the first eight bytes and of the last. The latter
-    /// in assembly: as intrinsics of equal halves the compiler moves all last bytes to the front first, and then has too few
+    /// `v x + w y` for each byte: the sums of the first eight bytes and those of the last eight. The latter are in
+    /// assembly: with intrinsics the compiler first moves all the last bytes to the front and then runs out of
     /// registers.
     #[inline(always)]
     fn products(self, [v, w]: [int8x16_t; 2], [x, y]: [int8x16_t; 2]) -> [int16x8_t; 2] {
@@ -78,10 +79,10 @@ impl Mull {
 }
 
 impl Bytes for Mull {
-    /// Of each row two, side by side: of its first two columns and of its last two.
+    /// Two sums for each row, side by side: of its first two columns and of its last two.
     type Sums = [int32x4_t; 8];
 
-    /// Base instructions do.
+    /// Base instructions are enough.
     fn detect() -> Option<Self> {
         Some(Mull(()))
     }
@@ -115,7 +116,7 @@ impl Bytes for Mull {
         sums
     }
 
-    /// Two groups at once: three instructions for each 16 products.
+    /// Takes two groups at once: three instructions for every 16 products.
     #[inline(always)]
     fn dot_block<const P: usize, const N: usize>(
         self,
@@ -146,16 +147,16 @@ impl Bytes for Mull {
     }
 }
 
-/// `sdot`: the products of four bytes, added to a sum in 32 bits, exactly.
+/// `sdot`: adds the products of four bytes to a 32-bit sum, exactly.
 #[derive(Clone, Copy)]
 pub(super) struct Dotprod(());
 
-/// Adds to four rows' sums the products of their bytes and of the word in one lane of `y`. In assembly, for Rust has no
-/// stable intrinsic of it.
+/// Adds to four rows' sums the products of their bytes with the word in one lane of `y`. In assembly, because Rust has
+/// no stable intrinsic for it.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn sdot<const LANE: i32>(mut sum: int32x4_t, w: int8x16_t, y: int32x4_t) -> int32x4_t {
-    // SAFETY: an instruction that the function's features have, from registers to a register.
+    // SAFETY: the function's features include the instruction, which works only on registers.
     unsafe {
         asm!(
             "sdot {sum:v}.4s, {w:v}.16b, {y:v}.4b[{lane}]",
@@ -167,7 +168,7 @@ fn sdot<const LANE: i32>(mut sum: int32x4_t, w: int8x16_t, y: int32x4_t) -> int3
 }
 
 impl Dotprod {
-    /// The words of 0, 1, 2 or 4 tokens in the first lanes.
+    /// Loads the words of 0, 1, 2 or 4 tokens into the first lanes.
     #[inline(always)]
     fn lanes(self, words: &[i32]) -> int32x4_t {
         let at = words.as_ptr();
@@ -203,7 +204,7 @@ impl Bytes for Dotprod {
         each!(sdot::<0>, sums, w, y)
     }
 
-    /// Up to four tokens' words are one load, of which each product takes a lane.
+    /// One load brings the words of up to four tokens; each product takes one lane of it.
     #[inline(always)]
     fn dot_block<const P: usize, const N: usize>(
         self,

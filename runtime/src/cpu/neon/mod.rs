@@ -1,9 +1,10 @@
 //! NEON, which every aarch64 has: 16 lanes are four registers. Bytes are multiplied with base instructions, or with the
 //! dot product that most processors since 2018 have; the rest is the same for both.
 //!
-//! Of 32 registers of 128 bits a tile takes, one panel at a time, with the dot product six tokens: 24 sums, four of
-//! weights and two that hold the six tokens' words; without it two tokens: 16 sums, eight of weights, four of words and
-//! some products; in floats six tokens: 24 sums, four of weights, and one activation at a time.
+//! A tile takes one panel at a time and must fit in 32 registers of 128 bits:
+//! - with the dot product, six tokens: 24 sums, four of weights, and two with the six tokens' words;
+//! - without it, two tokens: 16 sums, eight of weights, four of words, and some products;
+//! - in floats, six tokens: 24 sums, four of weights, and one activation at a time.
 
 mod bytes;
 
@@ -15,22 +16,22 @@ use half::f16;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-/// NEON, with a way to multiply bytes. Proof that this machine has what that way needs.
+/// NEON with one of the ways to multiply bytes. Proof that this machine has the instructions for both.
 #[derive(Clone, Copy)]
 struct Neon<B>(B);
 
 impl<B: Bytes> Neon<B> {
-    /// The proof, where the machine has NEON and what the way to multiply needs.
+    /// The proof, if the machine has NEON and the instructions of `B`.
     fn detect() -> Option<Self> {
         if is_aarch64_feature_detected!("neon") { B::detect().map(Neon) } else { None }
     }
 
-    /// The proof, for who has it already.
+    /// The proof without a check.
     ///
     /// # Safety
-    /// The machine has every feature that [`Neon::detect`] looks for: so it is in a function compiled with them.
+    /// The machine has every feature that [`Neon::detect`] looks for. This holds in a function compiled with them.
     unsafe fn assume() -> Self {
-        // SAFETY: the caller's promise includes what the way to multiply needs.
+        // SAFETY: the caller's promise includes the features that `B` needs.
         Neon(unsafe { B::assume() })
     }
 }
@@ -60,13 +61,13 @@ mod dotprod {
     }
 }
 
-/// The kernels, where the machine can run them: without and with the dot product.
+/// The kernels without and with the dot product, each if the machine can run it.
 pub fn tables() -> [Option<&'static Kernels>; 2] {
     [table(), dotprod::table()]
 }
 
-// In every function below the instructions are there, because a `Neon` is; and loads and stores are within the array that
-// they are given. That is the whole of each SAFETY argument.
+// The SAFETY argument of every function below: a `Neon` exists, so the machine has the instructions; loads and stores
+// stay within the array they are given.
 macro_rules! with_neon {
     ($e:expr) => {
         // SAFETY: see above: the instructions are proven by self, the addresses by the array's type.
@@ -82,8 +83,8 @@ macro_rules! each {
 }
 use {each, with_neon};
 
-/// The lower and the upper half of eight f16 as f32, exactly. In assembly, for Rust has no f16 in its stable intrinsics;
-/// a value that is a signalling NaN sets a flag of the status register, so that flags are not said to be preserved.
+/// The lower and the upper half of eight f16 as f32, exactly. In assembly, because Rust's stable intrinsics have no
+/// f16. A signalling NaN sets a flag of the status register, so the options do not include `preserves_flags`.
 #[inline(always)]
 fn widen(x: uint16x8_t) -> [float32x4_t; 2] {
     let (low, high);
@@ -148,7 +149,7 @@ impl<B: Bytes> Simd for Neon<B> {
         each!(vdivq_f32, a, b)
     }
 
-    // The number where one of the two is none, as f32::max.
+    // If one of the two is NaN, the other: like f32::max.
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         each!(vmaxnmq_f32, a, b)
@@ -185,7 +186,7 @@ impl<B: Bytes> Simd for Neon<B> {
 
     #[inline(always)]
     fn to_bytes(self, a: Self::F, out: &mut [i8; LANES]) -> i32 {
-        // What is no number has become 0, and what is infinite the largest there is: sums of these wrap.
+        // NaN has become 0, and infinity the largest integer: sums of these wrap.
         let whole = each!(vcvtnq_s32_f32, a);
         let [a, b, c, d] = each!(vqmovn_s32, whole);
         with_neon!({
