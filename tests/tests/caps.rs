@@ -1,5 +1,5 @@
-//! What readers allocate follows from the bytes that they were given: for the committed fuzzing seeds, for changed ones,
-//! and for inputs made to take as much as can be.
+//! What readers allocate follows from the bytes that they were given: for the committed fuzzing seeds, for changed
+//! ones, and for inputs made to take as much as can be.
 //!
 //! One test alone in this program, so that nothing else allocates while it counts.
 
@@ -32,8 +32,8 @@ fn counted<T>(read: impl FnOnce() -> T) -> usize {
 }
 
 const READERS: [Reader; 5] = [
-    // Against the input, which has not the zeros that make a file 64 KiB long. What may follow is kept until its kind is
-    // known: a number of two bytes takes 32, and twice that while the list grows.
+    // Against the input, which has not the zeros that make a file 64 KiB long. What may follow is kept until its kind
+    // is known: a number of two bytes takes 32, and twice that while the list grows.
     Reader {
         name: "nsv",
         always: 16 << 10,

@@ -210,7 +210,8 @@ fn a_second_ctrl_c_leaves_the_terminal_as_it_was() {
     terminal.expect("length.\n");
     terminal.expect(" ");
     assert!(!terminal.is_sane(), "keys wait");
-    // One byte of input, two signals: whichever of them comes in time to stop the answer, the terminal is sane at the end.
+    // One byte of input, two signals: whichever of them comes in time to stop the answer, the terminal is sane at the
+    // end.
     terminal.send("\x03\x03\x03");
     terminal.send("\x04");
     let code = terminal.wait().code();

@@ -1,5 +1,5 @@
-//! Sequences in one step: each gets the bits that it gets alone, whatever else is in the step and in whatever order. On a
-//! GPU, whose spans run one after the other, the same steps within the GPU's tolerance, and the same bits as alone.
+//! Sequences in one step: each gets the bits that it gets alone, whatever else is in the step and in whatever order. On
+//! a GPU, whose spans run one after the other, the same steps within the GPU's tolerance, and the same bits as alone.
 
 use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::backend::{Backend, WINDOW_STEP};
@@ -69,8 +69,8 @@ fn run<'t, B: Backend>(engine: &mut Engine<B>, talks: &mut [Talk<'t, B>], plan: 
     engine.step(&mut spans.collect::<Vec<_>>()).unwrap()
 }
 
-/// Feeds all texts in random company; every row of logits that is given is held against `expected` by `hold`. Now and then
-/// a sequence goes back, or goes on as a copy.
+/// Feeds all texts in random company; every row of logits that is given is held against `expected` by `hold`. Now and
+/// then a sequence goes back, or goes on as a copy.
 fn mix<B: Backend>(
     engine: &mut Engine<B>,
     texts: &[Vec<u32>],
@@ -159,8 +159,8 @@ fn emulated(path: &Path, first_layer: usize) -> Option<Engine<Split<Emulator>>> 
     Some(Engine::with_backend(file, Split::new(cpu, Emulator::new()?, first_layer)).unwrap())
 }
 
-/// Each span of a step runs by itself there, so that company changes no bit of it; alone it may be fed in other chunks, of
-/// which one token gets another arithmetic than several.
+/// Each span of a step runs by itself there, so that company changes no bit of it; alone it may be fed in other chunks,
+/// of which one token gets another arithmetic than several.
 #[test]
 fn a_gpu_takes_the_same_steps() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Memory: a small file that claims a giant makes the parser allocate little; conversions and sessions hold no more than
-//! they say.
+//! Memory: a small file that claims a giant makes the parser allocate little; conversions and sessions hold no more
+//! than they say.
 //!
 //! One test alone in this program, so that nothing else allocates while it counts.
 

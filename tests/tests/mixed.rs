@@ -92,8 +92,8 @@ fn a_tied_head_has_the_embeddings_encoding() {
     assert_eq!(file.layout().encodings().to_string(), "f16+q8");
 }
 
-/// One step, chunks and single tokens, on every instruction set and some threads: the plain kernels' bits; and these are near
-/// those of the same weights in f32, so that no matrix was read as another's encoding.
+/// One step, chunks and single tokens, on every instruction set and some threads: the plain kernels' bits; and these
+/// are near those of the same weights in f32, so that no matrix was read as another's encoding.
 #[test]
 fn every_instruction_set_computes_the_same_bits() {
     each_recipe(|recipe, path, _| {

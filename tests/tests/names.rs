@@ -43,8 +43,8 @@ const NORMS: [(&str, &str); 4] = [
     ("layers.{i}.mlp_post_norm.weight", "layers.{i}.behind_mlp.weight"),
 ];
 
-/// A checkpoint as if its family named, split and stored its tensors as Llama does: one word for one norm, fused matrices
-/// apart, norms as what they multiply by, nothing of a vision tower.
+/// A checkpoint as if its family named, split and stored its tensors as Llama does: one word for one norm, fused
+/// matrices apart, norms as what they multiply by, nothing of a vision tower.
 fn untangled(folder: &Path, source: BTreeMap<String, Source>, spec: &ModelSpec) -> BTreeMap<String, Source> {
     let config: Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
     let family = config["model_type"].as_str().unwrap();

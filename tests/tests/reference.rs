@@ -167,7 +167,8 @@ fn same_bits(fixture: &Fixture, encoding: Encoding, folder: &Path) {
                         assert_eq!(bits(&got), row(last), "{what}: chunks of {chunk}, position {last}");
                     }
                 }
-                // Chunks that the session cuts itself, after a prefix that it kept: a ring keeps none that it overwrote.
+                // Chunks that the session cuts itself, after a prefix that it kept: a ring keeps none that it
+                // overwrote.
                 let kept = session.truncate(5);
                 assert_eq!(kept, if fixture.name.ends_with("-ring") { 0 } else { 5 }, "{what}");
                 let got = session.feed(&ids[kept..], 7).unwrap();

@@ -1,5 +1,5 @@
-//! Every switch of a model's description against the plain twin, bit for bit: on every way through the model, in contexts
-//! that wind around a window's ring more than once.
+//! Every switch of a model's description against the plain twin, bit for bit: on every way through the model, in
+//! contexts that wind around a window's ring more than once.
 
 use nanoserve_format::{Encoding, ModelSpec, QkNorm, RopeScaling};
 use nanoserve_runtime::backend::{KvShape, WINDOW_STEP};
@@ -83,8 +83,8 @@ fn rounded_weights_give_the_same_bits_on_every_way() {
     }
 }
 
-/// Llama 3.2's heads, rotation and tied embedding, and a prompt past every chunk: one hash of the logits that tokens were
-/// chosen from, for every set of kernels, 1 to 3 threads and every chunk.
+/// Llama 3.2's heads, rotation and tied embedding, and a prompt past every chunk: one hash of the logits that tokens
+/// were chosen from, for every set of kernels, 1 to 3 threads and every chunk.
 #[test]
 fn llamas_logits_have_one_hash() {
     let folder = tempfile::tempdir().unwrap();
