@@ -29,7 +29,7 @@ pub struct MatrixKernel {
 /// output.
 #[derive(Clone, Copy, Debug)]
 pub enum MatrixRun {
-/// Takes [`InputForm::Float`].
+    /// Takes [`InputForm::Float`].
     Float(fn([&[u8]; 2], FloatTile, &mut MatrixTile)),
     /// Takes [`InputForm::Bytes32`].
     Bytes32(fn([&[u8]; 2], BytesTile, &mut MatrixTile)),
@@ -94,9 +94,9 @@ impl Kernels {
 /// Loops that each do a single thing, to measure the machine's peak rates.
 #[derive(Clone, Copy)]
 pub struct Rates {
-/// `(rounds)`: int8 products. Returns the number of multiply-accumulates.
-pub dot: fn(usize) -> usize,
-/// `(rounds)`: f32 products, likewise.
+    /// `(rounds)`: int8 products. Returns the number of multiply-accumulates.
+    pub dot: fn(usize) -> usize,
+    /// `(rounds)`: f32 products, likewise.
     pub fma: fn(usize) -> usize,
     /// Reads all bytes.
     pub read: fn(&[u8]),

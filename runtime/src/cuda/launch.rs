@@ -62,9 +62,9 @@ const MOST_BLOCKS: usize = 4096;
 /// The properties of a device that determine launches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chip {
-/// Number of streaming multiprocessors.
-pub processors: u32,
-/// The most bytes of shared memory of a block.
+    /// Number of streaming multiprocessors.
+    pub processors: u32,
+    /// The most bytes of shared memory of a block.
     pub shared: u32,
 }
 

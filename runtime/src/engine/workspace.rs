@@ -86,7 +86,7 @@ impl<B: Backend> Workspace<B> {
 /// A sequence's use of a RoPE table. The table is not replaced while this is held.
 #[derive(Debug)]
 pub struct RopeUse {
-/// Index in [`Workspace::ropes`].
+    /// Index in [`Workspace::ropes`].
     pub place: usize,
     _used: Arc<()>,
 }

@@ -49,7 +49,8 @@ impl Case {
             let head_at = |from: &[f32], p: usize| widened(&from[p * width + at..][..self.dim]);
             let scores: Vec<f64> = (begin..=position)
                 .map(|p| {
-                    let score: f64 = q.iter().zip(head_at(k, p)).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
+                    let score: f64 =
+                        q.iter().zip(head_at(k, p)).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
                     let cap = f64::from(self.cap);
                     if cap > 0.0 { cap * (score / cap).tanh() } else { score }
                 })
@@ -57,7 +58,8 @@ impl Case {
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
             out.extend((0..self.dim).map(|d| {
-                let sum: f64 = scores.iter().enumerate().map(|(i, s)| (s - largest).exp() * head_at(v, begin + i)[d]).sum();
+                let sum: f64 =
+                    scores.iter().enumerate().map(|(i, s)| (s - largest).exp() * head_at(v, begin + i)[d]).sum();
                 sum / total
             }));
         }

@@ -103,7 +103,7 @@ fn gates() {
             let (gate_at, up_at, x_at, weight_at) = (gpu.put(&gate.0), gpu.put(&up.0), gpu.put(&x), gpu.put(&weight));
             let (gate_bias, up_bias) = (gpu.put(&gate_bias), gpu.put(&up_bias));
             let or_null = |memory| if biased { at(memory) } else { NULL };
-            for (activation, of) in [("silu", silu as fn(f64) -> f64), ("gelu", gelu)] {
+            for (activation, activate) in [("silu", silu as fn(f64) -> f64), ("gelu", gelu)] {
                 let kernel = match (activation, encoding) {
                     ("silu", Encoding::F32) => "matvec_gated_silu_f32",
                     ("silu", Encoding::F16) => "matvec_gated_silu_f16",
@@ -126,7 +126,7 @@ fn gates() {
                     at(&out),
                 ];
                 gpu.run(kernel, [rows.div_ceil(32), 1], 384, shared(encoding, step, cols, true), &args, &[&out]);
-                let want: Vec<f64> = g.iter().zip(&u).map(|(g, u)| of(*g) * u).collect();
+                let want: Vec<f64> = g.iter().zip(&u).map(|(g, u)| activate(*g) * u).collect();
                 // Both factors may be off; neither is much larger than 3.
                 close(&format!("{kernel} {rows} x {cols}"), &gpu.get(&out), &want, 6.0 * tolerance(&input), 1e-5);
             }

@@ -20,7 +20,7 @@ pub fn explain(case: &Case, unseen: &[&String], plain: &str, matrix: &Matrix) ->
     }
     let starts_right = case.tokens() > 1 && (0..case.width).all(|i| !case.off(i));
     if let Some(own) = layer_rope(case)
-    && let Some(theirs) = turned(case, own).filter(|_| starts_right)
+        && let Some(theirs) = turned(case, own).filter(|_| starts_right)
     {
         return Some(angles(case, own, &theirs));
     }
