@@ -1,4 +1,4 @@
-//! Small checkpoints of random weights, as the Hub has them: `config.json` and `model.safetensors`.
+//! Small checkpoints with random weights in the Hub's layout: `config.json` and `model.safetensors`.
 
 use crate::random::SplitMix64;
 use half::{bf16, f16};
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The type that weights have in the checkpoint.
+/// The type of a checkpoint's weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceType {
     /// Four bytes.
@@ -19,7 +19,7 @@ pub enum SourceType {
 }
 
 impl SourceType {
-    /// What config.json calls it.
+    /// Its name in config.json.
     fn torch(self) -> &'static str {
         match self {
             SourceType::F32 => "float32",
@@ -28,7 +28,7 @@ impl SourceType {
         }
     }
 
-    /// What a safetensors header calls it.
+    /// Its name in a safetensors header.
     fn safetensors(self) -> &'static str {
         match self {
             SourceType::F32 => "F32",
@@ -51,9 +51,9 @@ impl SourceType {
 pub enum TinyRope {
     /// Not at all.
     Default,
-    /// All by this factor.
+    /// All frequencies by this factor.
     Linear(f64),
-    /// As Llama 3.1 does: factor and original context.
+    /// As in Llama 3.1: factor and original context.
     Llama3(f64, usize),
 }
 
@@ -64,7 +64,7 @@ pub struct Tiny {
     pub hidden: usize,
     /// Width of the feed-forward block.
     pub intermediate: usize,
-    /// Layers.
+    /// Number of layers.
     pub layers: usize,
     /// Query heads.
     pub heads: usize,
@@ -72,11 +72,11 @@ pub struct Tiny {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Tokens.
+    /// Number of tokens in the vocabulary.
     pub vocab: usize,
-    /// Positions.
+    /// Number of positions.
     pub context: usize,
-    /// No head of its own.
+    /// The head is the embedding.
     pub tied: bool,
     /// q, k, v and o have biases.
     pub attention_bias: bool,
@@ -86,7 +86,7 @@ pub struct Tiny {
     pub rope: TinyRope,
     /// The weights' type.
     pub dtype: SourceType,
-    /// Where the random numbers start.
+    /// The seed of the random weights.
     pub seed: u64,
 }
 
@@ -152,7 +152,7 @@ impl Tiny {
         all
     }
 
-    /// Random values for every tensor: matrices of a spread that keeps activations near 1, norms around 1, biases small.
+    /// Random values for every tensor: matrices scaled to keep activations near 1, norms around 1, small biases.
     pub fn tensors(&self) -> BTreeMap<String, Source> {
         let mut random = SplitMix64::new(self.seed);
         let make = |(key, shape): (String, Vec<usize>)| {
@@ -168,7 +168,7 @@ impl Tiny {
         self.shapes().into_iter().map(make).collect()
     }
 
-    /// The `config.json`, in the style from before transformers 5.
+    /// The `config.json`, in the style before transformers 5.
     pub fn config(&self) -> Value {
         let scaling = match self.rope {
             TinyRope::Default => Value::Null,
@@ -202,12 +202,12 @@ impl Tiny {
         })
     }
 
-    /// Writes the checkpoint into `folder`, which is made.
+    /// Writes the checkpoint into `folder`, which is created.
     pub fn write(&self, folder: &Path) {
         self.write_tensors(folder, &self.tensors());
     }
 
-    /// Writes the checkpoint with these tensors, which need not fit it.
+    /// Writes the checkpoint with these tensors, which need not match it.
     pub fn write_tensors(&self, folder: &Path, tensors: &BTreeMap<String, Source>) {
         let mut header = serde_json::Map::new();
         let mut data = Vec::new();

@@ -1,5 +1,5 @@
-//! The system's allocator, with a count of the bytes that are in use. A program that measures sets it as its global
-//! allocator and runs one test, so that nothing else allocates meanwhile.
+//! The system's allocator with a count of the bytes in use. A test program that measures memory sets it as its global
+//! allocator and contains a single test, so that nothing else allocates meanwhile.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, counted.
+/// The counting allocator.
 #[derive(Debug)]
 pub struct Counting;
 
-// SAFETY: every call goes on to the system's allocator unchanged; the counters touch no memory but their own.
+// SAFETY: every call is passed to the system's allocator unchanged; the counters touch only their own memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
@@ -26,7 +26,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// The largest number of bytes that `work` had in use beyond those of before.
+/// The peak number of bytes in use during `work`, beyond those in use before.
 pub fn peak(work: impl FnOnce()) -> usize {
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);

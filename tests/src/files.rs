@@ -1,10 +1,10 @@
-//! `.nsv` files made and read without the converter.
+//! Writes and reads `.nsv` files without the converter.
 
 use nanoserve_format::{Encoding, FormatError, ModelSpec, NsvFile, PANEL_ROWS, Plan, Recipe, SectionKind, Shape};
 use nanoserve_format::{TensorView, Writer, panel};
 use std::path::Path;
 
-/// Writes a file whose tensors' rows come from `row(name, row, out)`; a vector is one row.
+/// Writes a file whose tensor rows come from `row(name, row, out)`; a vector is one row.
 ///
 /// # Panics
 /// When the file cannot be written, or a value does not fit the encoding.
@@ -63,7 +63,7 @@ pub fn read_values(view: TensorView) -> Vec<f32> {
     }
 }
 
-/// Writes a file in f32 that holds the values which `from` stores in its own encoding: its rounding, and nothing else.
+/// Writes an f32 file with the decoded values of `from`. It has the rounding of the weights of `from`, and no other.
 ///
 /// # Panics
 /// When a file cannot be read or written.

@@ -1,4 +1,4 @@
-//! The reference fixtures, and how a test converts and opens a model.
+//! The reference fixtures, and helpers to convert and open a model.
 
 use nanoserve_converter::{Options, Report};
 use nanoserve_format::Encoding;
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-/// A checkpoint with what transformers computes from it.
+/// A checkpoint with the results that transformers computes from it.
 #[derive(Clone, Debug)]
 pub struct Fixture {
     /// Its folder's name.
@@ -20,12 +20,12 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// What transformers computes.
+    /// The results of transformers.
     pub fn reference(&self) -> Reference {
         Reference::read(&self.reference_path()).unwrap()
     }
 
-    /// The file that holds it.
+    /// The path of its reference file.
     pub fn reference_path(&self) -> PathBuf {
         self.path.join("reference.safetensors")
     }
@@ -38,7 +38,7 @@ impl Fixture {
     }
 }
 
-/// Every folder of `tests/reference` that holds a reference, by name.
+/// Every folder of `tests/reference` that holds a reference, sorted by name.
 pub fn fixtures() -> Vec<Fixture> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference");
     let mut all: Vec<Fixture> = fs::read_dir(folder)
@@ -51,7 +51,7 @@ pub fn fixtures() -> Vec<Fixture> {
     all
 }
 
-/// The fixture of that name.
+/// The fixture with this name.
 ///
 /// # Panics
 /// When there is none.
@@ -59,12 +59,12 @@ pub fn fixture(name: &str) -> Fixture {
     fixtures().into_iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no fixture {name}"))
 }
 
-/// Converts a checkpoint that is good.
+/// Converts a valid checkpoint.
 pub fn convert(source: &Path, encoding: Encoding, output: &Path) -> Report {
     convert_with(source, encoding, output, None)
 }
 
-/// As [`convert`], on so many threads.
+/// Like [`convert`], on this many threads.
 ///
 /// # Panics
 /// When the conversion fails.
@@ -75,7 +75,7 @@ pub fn convert_with(source: &Path, encoding: Encoding, output: &Path, threads: O
     converted.unwrap_or_else(|e| panic!("{}: {e}", source.display()))
 }
 
-/// Copies the files of a folder into another, which is made.
+/// Copies the files of a folder into another, which is created.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -84,7 +84,7 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// A file bound to these kernels and so many threads.
+/// An engine for a file, with these kernels and this many threads.
 ///
 /// # Panics
 /// When it does not open.
@@ -94,7 +94,7 @@ pub fn engine(path: &Path, kernels: &'static Kernels, threads: usize) -> Engine<
     Engine::open(path, &options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Calls `work` with the kernels of every instruction set that this machine runs, the plain ones first.
+/// Calls `work` with the kernels of every instruction set that this machine can run, the scalar ones first.
 pub fn for_each_isa(mut work: impl FnMut(&'static Kernels)) {
     let all = isa::available();
     assert_eq!(all[0].name, "scalar");

@@ -1,7 +1,7 @@
-//! What the whole-system tests share: random numbers, small checkpoints, files, measures and the built programs.
+//! Shared helpers of the whole-system tests: random numbers, small checkpoints, files, measures and the built programs.
 //!
-//! The tests themselves are in `tests/tests`, the reference data in `tests/reference`. Everything here panics where a
-//! library would return an error: a helper that fails is a test that fails.
+//! The tests themselves are in `tests/tests`, the reference data in `tests/reference`. Where a library would return an
+//! error, a helper panics, because its failure is the test's failure.
 
 mod checkpoint;
 #[allow(unsafe_code)]

@@ -1,6 +1,6 @@
-//! How far two results are from each other.
+//! Measures of how far two results are apart.
 
-/// The largest absolute difference; infinite where one of a pair is not a number.
+/// The largest absolute difference; infinite if a value is NaN.
 ///
 /// # Panics
 /// When the lengths differ.
@@ -13,12 +13,12 @@ pub fn max_abs_diff(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(difference).fold(0.0, f64::max)
 }
 
-/// Place of the largest value, the first of equals.
+/// Index of the largest value; the first of equals.
 pub fn argmax(row: &[f32]) -> usize {
     row.iter().enumerate().fold(0, |best, (i, x)| if *x > row[best] { i } else { best })
 }
 
-/// The Kullback-Leibler divergence, in nats, of the distribution of logits `q` from that of logits `p`:
+/// The Kullback-Leibler divergence, in nats, of the distribution given by logits `q` from that given by `p`:
 /// `sum softmax(p) * (log softmax(p) - log softmax(q))`.
 ///
 /// # Panics
@@ -42,9 +42,9 @@ pub fn kl(p: &[f32], q: &[f32]) -> f64 {
 pub struct Divergence {
     /// Mean of [`kl`] over the rows.
     pub mean: f64,
-    /// Its largest.
+    /// Its maximum over the rows.
     pub max: f64,
-    /// Rows whose largest logit is another one.
+    /// Number of rows whose largest logit is another token's.
     pub other_top: usize,
 }
 
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn kl_of_two_coins() {
-        // Half and half against a quarter and three: 0.5 ln 2 + 0.5 ln (2/3). Adding to all logits changes nothing.
+        // (1/2, 1/2) against (1/4, 3/4): 0.5 ln 2 + 0.5 ln (2/3). A constant added to all logits changes nothing.
         let (p, q) = ([3.0, 3.0], [0.25f32.ln() - 9.0, 0.75f32.ln() - 9.0]);
         let expected = 0.5 * 2f64.ln() + 0.5 * (2f64 / 3.0).ln();
         assert!((kl(&p, &q) - expected).abs() < 1e-6);

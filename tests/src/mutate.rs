@@ -1,12 +1,12 @@
-//! Changes to bytes, as a fuzzer makes them, from a seed.
+//! Seeded random changes to bytes, like those of a fuzzer.
 
 use crate::random::SplitMix64;
 
-/// Numbers at the edges of what readers check.
+/// Numbers at the limits that readers check.
 const EDGES: [u64; 14] =
     [0, 1, 2, 7, 63, 64, 255, 65_535, 65_536, 1 << 28, u32::MAX as u64, 1 << 60, u64::MAX - 63, u64::MAX];
 
-/// What JSON is made of, and what readers look for in it.
+/// Pieces of JSON, and words that readers look for.
 const WORDS: [&str; 18] = [
     "null",
     "true",
@@ -28,10 +28,10 @@ const WORDS: [&str; 18] = [
     "18446744073709551616",
 ];
 
-/// Changes a few things of `bytes`; pieces of `other` may come in.
+/// Makes a few changes to `bytes`, which may bring in pieces of `other`.
 pub fn mutate(random: &mut SplitMix64, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     let mut out = bytes.to_vec();
-    // One change is what most bugs need.
+    // Most bugs need a single change.
     let changes = if random.below(2) == 0 { 1 } else { 1 + random.below(8) };
     for _ in 0..changes {
         change(random, &mut out, other);
@@ -58,7 +58,7 @@ fn change(random: &mut SplitMix64, out: &mut Vec<u8>, other: &[u8]) {
         }
         4 => replace(out, at, WORDS[random.below(WORDS.len())].as_bytes(), 0),
         5 => {
-            // A number in text becomes another one.
+            // Replaces a number in text.
             let digits = |b: &u8| b.is_ascii_digit();
             if let Some(start) = out[at..].iter().position(digits).map(|n| at + n) {
                 let end = out[start..].iter().position(|b| !digits(b)).map_or(out.len(), |n| start + n);

@@ -1,8 +1,9 @@
-//! A file in parts, put together from docs/nsv.md and not by the format crate; and its hashes made right after a change.
+//! A file in parts, assembled according to docs/nsv.md without the format crate, with functions that correct its hashes
+//! after a change.
 
 /// Bytes of the preamble.
 pub const PREAMBLE: usize = 192;
-/// Where the tensors begin, in files with small sections.
+/// Offset of the tensors in files with small sections.
 pub const DATA: usize = 65536;
 
 /// Four bytes as a number.
@@ -15,7 +16,7 @@ pub fn u64_at(b: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(b[at..at + 8].try_into().unwrap())
 }
 
-/// Puts bytes at a place.
+/// Overwrites the bytes at `at`.
 pub fn put(b: &mut [u8], at: usize, value: &[u8]) {
     b[at..at + value.len()].copy_from_slice(value);
 }
@@ -23,10 +24,10 @@ pub fn put(b: &mut [u8], at: usize, value: &[u8]) {
 /// A section: kind, flags, bytes.
 pub type Section = (u32, u32, Vec<u8>);
 
-/// The writer leaves room for so many entries of the section table.
+/// The writer leaves room for this many entries in the section table.
 const ENTRIES: usize = 12;
 
-/// A file in parts: sections, and the tensors, from byte 65536 on.
+/// A file in parts: its sections, and its tensors, which begin at byte 65536.
 #[derive(Clone, Debug)]
 pub struct Parts {
     /// In the file's order.
@@ -36,7 +37,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Takes a good file apart.
+    /// Splits a valid file.
     pub fn split(file: &[u8]) -> Parts {
         let entry = |i: usize| {
             let e = &file[PREAMBLE + 8 + 64 * i..];
@@ -49,7 +50,7 @@ impl Parts {
         Parts { sections: (0..count).map(entry).collect(), data: file[DATA..end].to_vec() }
     }
 
-    /// Puts it together, hashes and root right.
+    /// Assembles the file, with correct hashes and root.
     ///
     /// # Panics
     /// When the sections go beyond byte 65536.
@@ -60,7 +61,7 @@ impl Parts {
         put(&mut out, 8, &1u16.to_le_bytes());
         put(&mut out, 16, &(table_bytes as u64).to_le_bytes());
         put(&mut out, PREAMBLE, &(self.sections.len() as u32).to_le_bytes());
-        // Those that a reader must know stand before the tensors, the others behind them.
+        // Sections that a reader must know come before the tensors, the others after them.
         let before = self.sections.iter().take_while(|s| s.0 <= 2).count();
         for (i, (kind, flags, body)) in self.sections.iter().enumerate() {
             if i == before {
@@ -93,12 +94,12 @@ impl Parts {
     /// The bytes of a section.
     ///
     /// # Panics
-    /// When there is none of that kind.
+    /// When there is no section of that kind.
     pub fn body(&mut self, kind: u32) -> &mut Vec<u8> {
         &mut self.sections.iter_mut().find(|s| s.0 == kind).unwrap().2
     }
 
-    /// The file with its description changed as JSON.
+    /// The file with a change to the JSON of its description.
     pub fn with_spec(&self, change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
         let mut parts = self.clone();
         let mut json = serde_json::from_slice(parts.body(1)).unwrap();
@@ -107,7 +108,7 @@ impl Parts {
         parts.file()
     }
 
-    /// The file with bytes changed after it was put together, its root made right again.
+    /// The file with changed bytes and a corrected root.
     pub fn with_bytes(&self, change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
         let mut file = self.file();
         change(&mut file);
@@ -116,7 +117,7 @@ impl Parts {
     }
 }
 
-/// Makes the root right, where the section table is inside the file.
+/// Corrects the root if the section table is inside the file.
 pub fn reroot(file: &mut [u8]) {
     if file.len() < PREAMBLE {
         return;
@@ -129,7 +130,7 @@ pub fn reroot(file: &mut [u8]) {
     }
 }
 
-/// Makes the hashes of all sections right that are inside the file, then the root: as somebody does who means harm.
+/// Corrects the hashes of all sections that are inside the file, then the root, like an attacker would.
 pub fn rehash(file: &mut [u8]) {
     let count = if file.len() < PREAMBLE + 8 { 0 } else { u32_at(file, PREAMBLE) as usize };
     let entries = file.len().saturating_sub(PREAMBLE + 8) / 64;

@@ -1,14 +1,14 @@
-//! The built programs, run as a user runs them.
+//! Runs the built programs as a user does.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
 
-/// The program of that name, of the same profile as the test that asks.
+/// The path of a program, built with the same profile as the calling test.
 ///
-/// Cargo builds a package's programs for its own tests alone, so the first call builds them; that takes a fraction of a
-/// second where nothing is left to do, and never tests an old program.
+/// Cargo builds a package's programs only for that package's own tests, so the first call builds them. If they are up
+/// to date, that takes a fraction of a second; and no test runs an outdated program.
 ///
 /// # Panics
 /// When the build fails.
@@ -33,10 +33,10 @@ pub fn program(name: &str) -> PathBuf {
     profile.join(name)
 }
 
-/// What a program said.
+/// The output of a program.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Its exit code; None when a signal ended it.
+    /// Its exit code; None if a signal ended it.
     pub code: Option<i32>,
     /// Its standard output.
     pub stdout: String,
@@ -45,10 +45,10 @@ pub struct Run {
 }
 
 impl Run {
-    /// This, if the exit code is the expected one.
+    /// Returns itself if the exit code is the expected one.
     ///
     /// # Panics
-    /// When it is not, with all that was said.
+    /// When it is another; the message has the whole output.
     #[track_caller]
     pub fn expect(self, code: i32) -> Run {
         assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
@@ -59,7 +59,7 @@ impl Run {
     /// Standard output as one JSON value.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is not valid JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))

@@ -1,4 +1,4 @@
-//! Seeded random numbers, the same everywhere.
+//! Seeded random numbers, the same on every machine.
 
 /// Vigna's SplitMix64: one word of state, good enough for weights.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl SplitMix64 {
         (self.next_u64() % n as u64) as usize
     }
 
-    /// A number of mean 0 and standard deviation 1, bell-shaped: four uniform ones together.
+    /// A number with mean 0 and standard deviation 1, roughly normal: a sum of four uniform numbers.
     pub fn bell(&mut self) -> f32 {
         let sum: f64 = (0..4).map(|_| self.unit() - 0.5).sum();
         (sum * 3f64.sqrt()) as f32

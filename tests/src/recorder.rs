@@ -1,46 +1,47 @@
-//! A device that computes nothing: it records what is asked of it, and asserts that it may be asked.
+//! A device that computes nothing: it records every call, and asserts that the call is allowed.
 //!
-//! Every copy and every argument of a launch must lie in memory that is there, and nothing may be read that was never
-//! written. Nothing may be allocated, freed or copied while a graph is captured; a graph that is replayed must find its memory
-//! where it was. What is read back is the bytes that were copied there, and zeros where a kernel would have written.
+//! Every copy and every argument of a launch must lie in allocated memory, and memory that was never written must not
+//! be read. Nothing may be allocated, freed or copied during stream capture. When a graph is replayed, its memory must
+//! still be where it was. Reading back gives the bytes that were copied there, and zeros where a kernel would have
+//! written.
 
 use nanoserve_runtime::cuda::device::{Access, Device, DeviceError, DeviceMemory, Launch, SLOT_BYTES, SLOTS, Span};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// What was asked of the device.
+/// A call to the device.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// So many bytes.
+    /// An allocation of this many bytes.
     Allocate(u64),
-    /// So many bytes given back.
+    /// This many bytes freed.
     Free(u64),
     /// A copy to it.
     To(Span),
     /// A copy from it.
     From(Span),
-    /// A copy from it to a slot, which is under way.
+    /// The start of a copy from it to a slot.
     Begin(Span, usize),
-    /// A wait for what was last copied to a slot.
+    /// A wait for the last copy to a slot.
     End(usize),
     /// A launch that runs.
     Launch(Launch),
     /// A launch that is captured.
     Capture(Launch),
-    /// A replay of so many launches.
+    /// A replay of a graph with this many launches.
     Replay(usize),
 }
 
 #[derive(Debug, Default)]
 struct State {
     total: u64,
-    /// Allocations by address: bytes, their contents, and which were written.
+    /// Allocations by address: their contents, and which bytes were written.
     memory: BTreeMap<u64, (Vec<u8>, Vec<bool>)>,
     next: u64,
     events: Vec<Event>,
     capturing: Option<Vec<Launch>>,
-    /// What was copied to each slot.
+    /// The contents of each slot.
     slots: [Vec<u8>; SLOTS],
     /// The next call of this kind fails.
     fail: Option<&'static str>,
@@ -67,7 +68,7 @@ impl Drop for Memory {
 }
 
 impl State {
-    /// The allocation that a span lies in, and where it begins there.
+    /// The allocation that a span lies in, and the span's offset in it.
     #[track_caller]
     fn place(&mut self, span: Span) -> (&mut (Vec<u8>, Vec<bool>), std::ops::Range<usize>) {
         let (&start, memory) = self.memory.range_mut(..=span.address).next_back().expect("no memory there");
@@ -88,7 +89,7 @@ impl State {
                 Access::Read | Access::Both => {
                     assert!(written[at].iter().all(|w| *w), "{} reads what was never written: {span:?}", launch.kernel);
                 }
-                // Of what it changes some of, nobody knows what.
+                // Which part it writes is unknown, so all of it counts as written.
                 Access::Write | Access::Some => written[at].fill(true),
             }
         }
@@ -104,12 +105,12 @@ impl State {
 }
 
 impl Recorder {
-    /// One with so much memory.
+    /// A device with this many bytes of memory.
     pub fn new(total: u64) -> Recorder {
         Recorder(Rc::new(RefCell::new(State { total, next: 1 << 32, ..State::default() })))
     }
 
-    /// What was asked since the last time.
+    /// Takes the calls since the last `take`.
     pub fn take(&self) -> Vec<Event> {
         std::mem::take(&mut self.0.borrow_mut().events)
     }
@@ -123,20 +124,20 @@ impl Recorder {
         self.take().into_iter().filter_map(kernel).collect()
     }
 
-    /// Bytes that are allocated.
+    /// Bytes in use.
     pub fn used(&self) -> u64 {
         self.0.borrow().memory.values().map(|(bytes, _)| bytes.len() as u64).sum()
     }
 
-    /// What lies there.
+    /// The contents of a span.
     pub fn bytes(&self, span: Span) -> Vec<u8> {
         let mut state = self.0.borrow_mut();
         let ((bytes, _), at) = state.place(span);
         bytes[at].to_vec()
     }
 
-    /// Makes the next call of this name fail: `allocate`, `copy_to`, `copy_from`, `begin_copy_from`, `end_copy_from`, `launch`,
-    /// `replay`.
+    /// Makes the next call with this name fail: `allocate`, `copy_to`, `copy_from`, `begin_copy_from`, `end_copy_from`,
+    /// `launch`, `replay`.
     pub fn fail(&self, call: &'static str) {
         self.0.borrow_mut().fail = Some(call);
     }
@@ -173,7 +174,7 @@ impl Device for Recorder {
         assert!(bytes > 0, "an allocation of nothing");
         state.failing("allocate")?;
         let span = Span { address: state.next, bytes: bytes as u64 };
-        // A gap, so that what runs over an end is seen.
+        // A gap, so that accesses past an end are detected.
         state.next = (state.next + span.bytes + 4096).next_multiple_of(256);
         state.memory.insert(span.address, (vec![0; bytes], vec![false; bytes]));
         state.events.push(Event::Allocate(span.bytes));

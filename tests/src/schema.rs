@@ -1,11 +1,11 @@
-//! JSON schemas, checked the plain way: what an answer held to a schema must pass.
+//! A simple JSON schema validator, for answers that were constrained by a schema.
 
 use serde_json::Value;
 
-/// Ok where a value is one of the schema's; else what it breaks, and where.
+/// Ok if a value is valid for the schema; otherwise what it violates, and where.
 ///
 /// # Panics
-/// When the schema has a keyword that is not known here: a test that overlooks one shows nothing.
+/// When the schema has a keyword that is not known here: ignoring it would make the test pass for nothing.
 pub fn validate(schema: &Value, value: &Value) -> Result<(), String> {
     check(schema, schema, value, "$")
 }
@@ -62,7 +62,7 @@ fn is_type(name: &str, value: &Value) -> bool {
     }
 }
 
-/// Equal, numbers by their value.
+/// Equality that compares numbers by value.
 fn same(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,
@@ -70,7 +70,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Keywords that ask something of another type than the value's.
+/// True for keywords that constrain only another type than the value's.
 fn of_another_type(key: &str) -> bool {
     const KNOWN: [&str; 22] = [
         "properties",

@@ -1,4 +1,4 @@
-//! Descriptions of small models that between them have every switch.
+//! Descriptions of small models that together have every switch.
 
 use nanoserve_format::{Activation, ModelSpec, QkNorm, Rope, RopeScaling, Window};
 
@@ -27,7 +27,7 @@ pub fn window(size: usize, layers: &[usize], rope: Option<Rope>) -> Option<Windo
     Some(Window { size, layers: layers.to_vec(), rope })
 }
 
-/// Models that have each switch at least once, alone or with what it is found with.
+/// Models that together have every switch, each alone or with the switches that usually accompany it.
 pub fn specs() -> Vec<(&'static str, ModelSpec)> {
     let yarn = RopeScaling::Yarn {
         factor: 4.0,

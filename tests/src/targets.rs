@@ -1,8 +1,8 @@
-//! Doors that hostile bytes knock on, each a function of bytes that must end soon and never panic. cargo-fuzz calls
-//! them for hours (`tests/fuzz`), `tests/tests/fuzz_smoke.rs` for a minute.
+//! Fuzz targets: the entry points for hostile bytes. Each is a function of bytes that must end soon and never panic.
+//! cargo-fuzz runs them for hours (`tests/fuzz`), `tests/tests/fuzz_smoke.rs` for a minute.
 //!
-//! Hashes would keep nearly every changed file out, so that nothing behind them is tried. A file for [`nsv`] is
-//! therefore taken in a form that has none, and gets them here.
+//! Hash checks would refuse nearly every changed file, and the code after them would stay untested. So [`nsv`] takes a
+//! form of file without hashes and computes them here.
 
 use crate::files::read_values;
 use crate::parts::{DATA, PREAMBLE, Parts, put, rehash};
@@ -16,10 +16,10 @@ use nanoserve_tokenizer::Tokenizer;
 use nanoserve_tokenizer::vocab::{CompiledVocabulary, Splitter};
 use std::sync::Arc;
 
-/// A door: how the corpus calls it, and the function.
+/// A target: its name in the corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
-/// Every door. The answer is whether the bytes were taken for good ones.
+/// Every target. A function returns whether the bytes were accepted as valid.
 pub const TARGETS: [Target; 6] = [
     ("nsv", nsv),
     ("safetensors", safetensors),
@@ -29,7 +29,7 @@ pub const TARGETS: [Target; 6] = [
     ("template", template),
 ];
 
-/// Texts that tokenizers are tried on: several scripts, spaces, an added token, and rows of one character.
+/// Texts to try tokenizers on: several scripts, spaces, an added token, and runs of one character.
 const TEXTS: [&str; 4] = [
     "Hello, world 1234\r\n\n  don't é 日本\u{0}<|eot|> \u{10FFFF}",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!",
@@ -42,7 +42,7 @@ pub const WHOLE: u8 = 0;
 /// First byte of an input that holds sections, then the tensors.
 pub const PARTS: u8 = 1;
 
-/// A `.nsv` file as [`nsv`] takes it.
+/// Converts a `.nsv` file to the form that [`nsv`] takes.
 pub fn input(form: u8, file: &[u8]) -> Vec<u8> {
     let mut out = vec![form];
     if form == PARTS {
@@ -63,7 +63,7 @@ pub fn input(form: u8, file: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The file that an input stands for; None where there is none.
+/// The file that an input stands for; None if it stands for none.
 pub fn file(input: &[u8]) -> Option<Vec<u8>> {
     let (&form, mut rest) = input.split_first()?;
     if form % 2 == PARTS {
@@ -98,19 +98,19 @@ pub fn nsv(input: &[u8]) -> bool {
     file(input).is_some_and(|file| open(&file))
 }
 
-/// Opens a file, looks at all it offers and runs some tokens; the tensors' hashes are not asked. Which kernels and which
-/// cache run is the root's to say, so that all have their share.
+/// Opens a file, reads everything it offers and runs some tokens, without checking the tensors' hashes. The root
+/// decides which kernels and which cache type run, so that all of them are used.
 pub fn open(file: &[u8]) -> bool {
     let Ok(layout) = parse(file) else { return false };
     touch(&layout, file);
     let _ = layout.damage(file);
     let (kernels, caches) = (isa::available(), KvType::ALL);
     let [a, b, ..] = layout.root.map(usize::from);
-    // What a file says of itself may still be refused, by the tokenizer or the sampler: with words.
+    // The tokenizer or the sampler may still refuse the file's contents with an error.
     run(file, kernels[a % kernels.len()], caches[b % caches.len()].1).is_ok()
 }
 
-/// Reads what a parsed file offers.
+/// Reads everything that a parsed file offers.
 pub fn touch(layout: &Layout, file: &[u8]) {
     for entry in &layout.tensors {
         let values = read_values(layout.view(file, entry));
@@ -144,7 +144,7 @@ fn run(bytes: &[u8], kernels: &'static isa::Kernels, kv: KvType) -> Result<(), R
     Ok(())
 }
 
-/// The model that the tensors of the safetensors seeds belong to.
+/// The model of the tensors in the safetensors seeds.
 pub fn safetensors_model() -> ModelSpec {
     let sizes = ModelSpec { hidden_size: 4, intermediate_size: 6, vocab_size: 5, ..ModelSpec::default() };
     ModelSpec { n_heads: 2, qkv_bias: true, attn_out_bias: true, tied_lm_head: true, ..sizes }
@@ -160,11 +160,11 @@ pub fn config(bytes: &[u8]) -> bool {
     door::config(bytes).inspect(|spec| spec.check().expect("what is returned was checked")).is_ok()
 }
 
-/// A compiled tokenizer's section; the length of its last table is made to fit.
+/// A compiled tokenizer's section, after correcting the length of its last table.
 pub fn vocabulary(bytes: &[u8]) -> bool {
     let mut section = bytes.to_vec();
     fit(&mut section);
-    // Tables are read as numbers in place: what is mapped lies at a multiple of four.
+    // Tables are read in place as numbers. In a map they are aligned to four bytes, so this copy must be, too.
     let mut aligned = vec![0u32; section.len().div_ceil(4)];
     let place: &mut [u8] = bytemuck::cast_slice_mut(&mut aligned);
     place[..section.len()].copy_from_slice(&section);
@@ -180,7 +180,7 @@ pub fn vocabulary(bytes: &[u8]) -> bool {
     TEXTS.iter().all(|text| vocabulary.encode(&splitter, text).is_ok())
 }
 
-/// Makes the last number of a vocabulary's header right, where the others leave room for it.
+/// Corrects the last number of a vocabulary's header, if the others leave room for it.
 fn fit(section: &mut [u8]) {
     if section.len() < 64 {
         return;
@@ -192,7 +192,7 @@ fn fit(section: &mut [u8]) {
     }
 }
 
-/// A tokenizer.json: compiled, and read as it is.
+/// A tokenizer.json: both compiled and loaded directly.
 pub fn tokenizer(bytes: &[u8]) -> bool {
     let compiled = nanoserve_converter::compile_tokenizer(bytes);
     let Ok(tokenizer) = Tokenizer::from_json(bytes, Some(1), None) else { return false };
@@ -209,7 +209,7 @@ pub fn tokenizer(bytes: &[u8]) -> bool {
     true
 }
 
-/// What templates are rendered with: messages of every kind, tools, and values of every type.
+/// The variables for rendering templates: messages of every kind, tools, and values of every type.
 const VARIABLES: &str = r#"{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " Hi, Ünï 😀 "},
     {"role": "assistant", "content": "<think>hm</think> Yes", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
     {"role": "tool", "content": "2"}, {"role": "user", "content": "Bye"}], "tools": [{"type": "function", "function": {"name": "f",
@@ -222,8 +222,14 @@ const VARIABLES: &str = r#"{"messages": [{"role": "system", "content": "Be kind.
 pub fn template(bytes: &[u8]) -> bool {
     let clock: Clock = "2026-01-15T12:00:00".parse().expect("a time");
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
+<<<<<<< HEAD
     let rendered = Template::compile(text).and_then(|template| template.render_json(VARIABLES, clock));
     // A panic stays on the template's own thread, and would be taken for an error.
     assert!(!matches!(rendered, Err(TemplateError::Panicked)), "{text}");
+=======
+    let rendered = Template::new(text).and_then(|template| template.render_json(VARIABLES, clock));
+    // Rendering has its own thread, so a panic there would appear as an error only.
+    assert!(!matches!(rendered, Err(TemplateError::Failed { kind: "panic", .. })), "{text}");
+>>>>>>> words-b
     rendered.is_ok()
 }

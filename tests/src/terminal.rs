@@ -1,4 +1,4 @@
-//! A program on a terminal of its own: a pty whose other end is ours.
+//! Runs a program on its own terminal: a pty whose other end is the test's.
 
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -13,25 +13,25 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// How long a program may take to say what is waited for: machines are slow at times.
+/// How long to wait for an expected output: machines are slow at times.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A program, its terminal, and what it has written there.
+/// A program, its terminal, and its output.
 #[derive(Debug)]
 pub struct Terminal {
     child: Child,
     ours: File,
     theirs: File,
     output: Receiver<Vec<u8>>,
-    /// All of it, and how much of that was waited for.
+    /// All output, and how much of it earlier calls have consumed.
     seen: (String, usize),
 }
 
 impl Terminal {
-    /// Starts a program on a terminal of so many columns.
+    /// Starts a program on a terminal with this many columns.
     ///
     /// # Panics
-    /// When there is no terminal to be had.
+    /// When there is no terminal available.
     pub fn start(mut command: Command, columns: u16) -> Terminal {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pty");
         grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("a pty");
@@ -61,7 +61,7 @@ impl Terminal {
         Terminal { child, ours, theirs, output, seen: (String::new(), 0) }
     }
 
-    /// Types this.
+    /// Types these keys.
     ///
     /// # Panics
     /// When the terminal is gone.
@@ -69,18 +69,19 @@ impl Terminal {
         self.ours.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
 
-    /// Waits until this is written, after what was waited for last; what came up to it, without the terminal's own marks.
+    /// Waits until this text appears after the last expected one. Returns the output up to it, without escape
+    /// sequences.
     ///
     /// # Panics
-    /// When it does not come.
+    /// When it does not appear in time.
     pub fn expect(&mut self, text: &str) -> String {
         self.expect_one(&[text])
     }
 
-    /// As [`Terminal::expect`], for the first of several texts.
+    /// Like [`Terminal::expect`], for the first of several texts.
     ///
     /// # Panics
-    /// When none of them comes.
+    /// When none of them appears in time.
     pub fn expect_one(&mut self, texts: &[&str]) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -99,15 +100,15 @@ impl Terminal {
         }
     }
 
-    /// All that was written so far.
+    /// All output so far.
     pub fn all(&self) -> &str {
         &self.seen.0
     }
 
-    /// Whether the terminal echoes and takes lines, as a shell expects to find it.
+    /// True if the terminal echoes and is in line mode, as a shell expects.
     ///
     /// # Panics
-    /// When it cannot be asked.
+    /// When its state cannot be read.
     pub fn is_sane(&self) -> bool {
         let modes = tcgetattr(&self.theirs).expect("a terminal").local_modes;
         modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
@@ -154,14 +155,14 @@ fn plain(text: &str) -> String {
     out
 }
 
-/// Makes the program the leader of a session whose terminal is its standard input: so Ctrl-C reaches it.
+/// Makes the program the leader of a session whose terminal is its standard input, so that Ctrl-C reaches it.
 fn own_terminal(command: &mut Command) {
     let act = || {
         rustix::process::setsid()?;
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         Ok(())
     };
-    // SAFETY: between fork and exec only what is async-signal-safe may be called. `act` makes two system calls through
-    // rustix, which allocates nothing and takes no lock; its errors are numbers.
+    // SAFETY: between fork and exec only async-signal-safe functions may be called. `act` makes two system calls
+    // through rustix, which neither allocates nor takes a lock; its errors are numbers.
     unsafe { command.pre_exec(act) };
 }

@@ -1,7 +1,8 @@
-//! The forward pass once more, as docs/arithmetic.md has it: one token after the other, one loop for each sum, everything
-//! kept and what is not seen left out. Slow, and without a kernel, a panel, a thread, a cache or a chunk.
+//! A naive twin of the forward pass, written after docs/arithmetic.md: one token after the other and one loop for each
+//! sum. It keeps the keys and values of every position and skips those that a token does not see. It is slow, and has
+//! no kernels, panels, threads, ring buffers or chunks.
 //!
-//! What it shares with the runtime are the functions of one number, and the angles.
+//! It shares with the runtime only the scalar math functions and the RoPE tables.
 
 use crate::{SplitMix64, write_file};
 use half::f16;
@@ -13,10 +14,10 @@ use nanoserve_runtime::cpu::math::{exp, gelu, sum_lanes, tanh};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Tensors by their names, rows one after the other, in f32.
+/// Tensors by name, in f32, row by row.
 pub type Tensors = BTreeMap<String, Vec<f32>>;
 
-/// Random weights: matrices of a spread that keeps activations near 1, norms around 1, biases small.
+/// Random weights: matrices scaled to keep activations near 1, norms around 1, small biases.
 pub fn random_tensors(spec: &ModelSpec) -> Tensors {
     let mut random = SplitMix64::new(7);
     let all = nanoserve_format::schema::tensors(spec).into_iter().map(|(name, shape)| {
@@ -32,7 +33,7 @@ pub fn random_tensors(spec: &ModelSpec) -> Tensors {
     all.collect()
 }
 
-/// Writes a model of these weights, of which there may be more than it has, into `folder`.
+/// Writes a model with these weights into `folder`. `tensors` may hold more than the model has.
 pub fn write_tensors(spec: &ModelSpec, tensors: &Tensors, recipe: impl Into<Recipe>, folder: &Path) -> PathBuf {
     let recipe = recipe.into();
     let path = folder.join(format!("{recipe}.nsv"));
@@ -45,7 +46,7 @@ pub fn write_tensors(spec: &ModelSpec, tensors: &Tensors, recipe: impl Into<Reci
 /// A model and its weights.
 #[derive(Debug)]
 pub struct Twin<'a> {
-    /// Its switches.
+    /// Its description.
     pub spec: &'a ModelSpec,
     /// Its weights.
     pub tensors: &'a Tensors,
@@ -98,7 +99,7 @@ impl Twin<'_> {
         parts.flat_map(|x| norm(x, weight, self.spec.norm_eps as f32)).collect()
     }
 
-    /// One head of one token, at the last of `keys` and `values`.
+    /// Attention of one head of one token, whose position is the last of `keys` and `values`.
     fn attend(&self, layer: usize, q: &[f32], keys: &[&[f32]], values: &[&[f32]]) -> Vec<f32> {
         let (spec, end) = (self.spec, keys.len());
         let begin = spec.window_of(layer).map_or(0, |window| end.saturating_sub(window.size));
@@ -131,18 +132,18 @@ impl Twin<'_> {
         out.iter().map(|x| x / total).collect()
     }
 
-    /// The logits of every token, `[ids, vocab_size]`, in a session of `length` positions.
+    /// The logits of every token, `[ids, vocab_size]`, as in a session with a capacity of `length` positions.
     pub fn logits(&self, ids: &[u32], length: usize, kv: KvType) -> Vec<f32> {
         let spec = self.spec;
         let (dim, hidden) = (spec.head_dim, spec.hidden_size);
         let mut ropes: Vec<Option<RopeTable>> =
             (0..spec.n_layers).map(|i| spec.rope_of(i).map(|rope| RopeTable::new(rope, dim, length))).collect();
         ropes.iter_mut().flatten().for_each(|rope| rope.extend(ids.len()));
-        let kept = |x: Vec<f32>| match kv {
+        let rounded = |x: Vec<f32>| match kv {
             KvType::F32 => x,
             KvType::F16 => x.iter().map(|x| f16::from_f32(*x).to_f32()).collect(),
         };
-        // Of each layer, of each position.
+        // [layer][keys, values][position]
         let mut cache: Vec<[Vec<Vec<f32>>; 2]> = vec![[vec![], vec![]]; spec.n_layers];
         let mut logits = Vec::new();
         for (position, &id) in ids.iter().enumerate() {
@@ -165,8 +166,8 @@ impl Twin<'_> {
                     rows
                 };
                 let q = turned(Part::Q, Part::QNorm);
-                cache[0].push(kept(turned(Part::K, Part::KNorm)));
-                cache[1].push(kept(self.part(i, Part::V, &input)));
+                cache[0].push(rounded(turned(Part::K, Part::KNorm)));
+                cache[1].push(rounded(self.part(i, Part::V, &input)));
                 let heads = q.chunks_exact(dim).enumerate().flat_map(|(h, q)| {
                     let own = h / (spec.n_heads / spec.n_kv_heads) * dim;
                     let [keys, values] = cache.each_ref().map(|rows| {

@@ -1,4 +1,4 @@
-//! What `nanoserve-run` can be asked beside a plain continuation, as a user asks it.
+//! What `nanoserve-run` can do beyond a plain continuation, as a user runs it.
 
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::isa;
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A model in a folder that lives as long as this.
+/// A model in a temporary folder that lives as long as this value.
 struct Model {
     folder: TempDir,
     path: PathBuf,
@@ -26,7 +26,7 @@ impl Model {
         Model { folder, path }
     }
 
-    /// The demo: it knows words, and repeats itself.
+    /// The demo model, which knows words and repeats itself.
     fn demo(encoding: Encoding) -> Model {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("demo.nsv");
@@ -48,7 +48,7 @@ impl Model {
     }
 }
 
-/// All of an answer that is not time.
+/// The parts of an answer that do not depend on time.
 fn answer(report: &Value) -> [&Value; 4] {
     [&report["ids"], &report["text"], &report["stop_reason"], &report["logits_hash"]]
 }
@@ -194,7 +194,7 @@ fn logprobs_are_the_models_own() {
     let report = model.json(&args);
     let all = report["logprobs"].as_array().unwrap();
     assert_eq!(all.len(), report["ids"].as_array().unwrap().len());
-    // What the model says of the same text, from a session of its own.
+    // What the model gives for the same text in a session of its own.
     let file = isa::available().pop().unwrap();
     let mut engine = engine(&model.path, file, 1);
     let ids = |key: &str| -> Vec<u32> {
@@ -243,7 +243,7 @@ fn a_prompt_cache_changes_no_bit() {
     let second = model.json(&[&args(long)[..], &kept].concat());
     assert_eq!((answer(&second), &second["prompt_reused"]), (answer(&plain), &(count - 1).into()));
     assert_eq!(fs::read(&cache).unwrap(), written, "nothing new, nothing written");
-    // What another prompt shares with it, a longer one and a shorter one; other threads; an answer kept as well.
+    // Prompts that share a prefix with it, longer and shorter; other numbers of threads; a stored answer as well.
     let more: &'static str = format!("{long}And what is that?").leak();
     let less: &'static str = "ROMEO:\nThe harbour lies as quiet as";
     let else_: &'static str = "First Servant:\nMy lord";
@@ -267,7 +267,7 @@ fn a_prompt_cache_changes_no_bit() {
     assert!(report["prompt_reused"].as_u64().unwrap() as usize > asked - 6, "the answer is reused: {report}");
     assert_eq!(answer(&report), answer(&model.json(&args(next))));
 
-    // Of another model, of another kind, too long, or not what was written: refused, and left alone.
+    // A cache of another model or kind, too long, or damaged is refused and not touched.
     fs::write(&cache, &written).unwrap();
     let refused = |model: &Model, more: &[&str], bytes: Vec<u8>, word: &str| {
         fs::write(&cache, &bytes).unwrap();
@@ -330,7 +330,7 @@ fn guessing_changes_no_bit() {
                 }
             }
         }
-        // Something was guessed, or nothing is shown.
+        // The test shows something only if some guesses were right.
         assert!(right > 20, "{right}");
     }
 }
@@ -352,7 +352,7 @@ fn perplexity_is_the_one_of_transformers() {
                 let [got, want] = [&report[key], &want[key]].map(|x| x.as_f64().unwrap());
                 assert!((got / want - 1.0).abs() < tolerance, "{encoding} ctx {ctx} {key}: {got}, expected {want}");
             };
-            // The file's other encodings are other models, by little.
+            // In another encoding the model is slightly different.
             let tolerance = if *encoding == Encoding::F32 { 1e-4 } else { 1e-2 };
             close("perplexity", tolerance);
             close("standard_error", tolerance);
@@ -385,7 +385,7 @@ fn a_schema_from_the_command_line() {
         assert!(value["n"].is_u64() && value["ok"].is_boolean(), "{value}");
         assert_eq!(inline["stop_reason"], "grammar");
     }
-    // Ended before it was complete, and it says so.
+    // The answer ended before it was complete, and the program says so.
     let short = model.json(&["-p", "ROMEO:", "-n", "2", "--json-schema", schema]);
     assert_eq!(short["stop_reason"], "length");
     let grammar = model.file("answer.lark");

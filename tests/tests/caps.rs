@@ -1,7 +1,7 @@
-//! What readers allocate follows from the bytes that they were given: for the committed fuzzing seeds, for changed ones,
-//! and for inputs made to take as much as can be.
+//! The memory that readers allocate is bounded by the size of their input: for the committed fuzzing seeds, for changed
+//! ones, and for inputs made to take as much as possible.
 //!
-//! One test alone in this program, so that nothing else allocates while it counts.
+//! This program has a single test, so that nothing else allocates while it counts.
 
 use nanoserve_converter::door;
 use nanoserve_format::parse;
@@ -17,7 +17,7 @@ use std::path::Path;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A reader: its seeds, bytes that it may always have, bytes for each byte given, and how it is called.
+/// A reader: its seeds, the bytes it may always allocate, the bytes for each byte of input, and how to call it.
 struct Reader {
     name: &'static str,
     always: usize,
@@ -26,14 +26,14 @@ struct Reader {
     read: fn(&[u8]) -> usize,
 }
 
-/// Counts what `read` allocates at most.
+/// The peak number of bytes that `read` allocates.
 fn counted<T>(read: impl FnOnce() -> T) -> usize {
     peak(|| drop(read()))
 }
 
 const READERS: [Reader; 5] = [
-    // Against the input, which has not the zeros that make a file 64 KiB long. What may follow is kept until its kind is
-    // known: a number of two bytes takes 32, and twice that while the list grows.
+    // Relative to the input, which lacks the zeros that make a file 64 KiB long. JSON values are stored until their
+    // kind is known: a number of two bytes takes 32, and twice that while the list grows.
     Reader {
         name: "nsv",
         always: 16 << 10,
@@ -41,7 +41,7 @@ const READERS: [Reader; 5] = [
         rounds: 20_000,
         read: |bytes| file(bytes).map_or(0, |file| counted(|| parse(&file))),
     },
-    // Three encodings of each tensor are made as well.
+    // Each tensor is also converted to three encodings.
     Reader {
         name: "safetensors",
         always: 256 << 10,
@@ -49,7 +49,7 @@ const READERS: [Reader; 5] = [
         rounds: 10_000,
         read: |bytes| counted(|| door::safetensors("LlamaForCausalLM", &safetensors_model(), bytes)),
     },
-    // An object of one field takes a node with room for eleven.
+    // An object with one field takes a node with room for eleven.
     Reader {
         name: "config",
         always: 16 << 10,
@@ -57,7 +57,7 @@ const READERS: [Reader; 5] = [
         rounds: 20_000,
         read: |bytes| counted(|| door::config(bytes)),
     },
-    // Tables stay where they are.
+    // Tables are read in place.
     Reader {
         name: "vocabulary",
         always: 1 << 10,
@@ -78,11 +78,11 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    // Aligned as a map is: a vector of bytes is only as it happens to be.
+    // Must be aligned like a map: a vector of bytes is aligned only by chance.
     paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// JSON that takes much for each of its bytes, alone and as what stands in the place of a known field.
+/// JSON that takes much memory for its size, alone and as the value of a known field.
 fn greedy(name: &str) -> Vec<Vec<u8>> {
     let count = if name == "nsv" { 3_000 } else { 20_000 };
     let rows = ["[0]", "{\"\":0}", "\"\"", "[[[]]]", "{\"a\":{\"b\":[]}}", "0", "1e9"];
@@ -108,7 +108,7 @@ fn greedy(name: &str) -> Vec<Vec<u8>> {
 
 #[test]
 fn readers_allocate_no_more_than_their_bytes_justify() {
-    // Panics of the tokenizers library are caught, and their messages say nothing here.
+    // Panics of the tokenizers library are caught, and their messages are of no interest here.
     std::panic::set_hook(Box::new(|panic| {
         if panic.location().is_none_or(|at| !at.file().contains("tokenizers-")) {
             eprintln!("{panic}");
@@ -116,7 +116,7 @@ fn readers_allocate_no_more_than_their_bytes_justify() {
     }));
     for Reader { name, always, factor, rounds, read } in READERS {
         let seeds = seeds(name);
-        // What is made once, by the first call, is not the bytes' doing.
+        // The first call allocates things that are made once and do not depend on the input.
         read(&seeds[0]);
         let mut worst = (0, 0);
         let mut look = |what: &str, bytes: &[u8]| {

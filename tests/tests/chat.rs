@@ -1,4 +1,4 @@
-//! Conversations as a user has them: on a terminal, from a pipe, from a file.
+//! Conversations as a user runs them: on a terminal, from a pipe, from a file.
 
 use nanoserve_tests::{Terminal, command, copy_folder, nanoserve};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ impl Scene {
         self.file("demo.nsv").display().to_string()
     }
 
-    /// nanoserve-run with the demo and its template.
+    /// Arguments of nanoserve-run with the demo and its template.
     fn arguments(&self, more: &[&str]) -> Vec<String> {
         let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
         let own = [&self.model(), "--chat-template", &template, "-t", "1", "--temperature", "0"].map(str::to_string);
@@ -60,7 +60,7 @@ impl Scene {
         terminal
     }
 
-    /// The messages that a conversation has saved: role and content.
+    /// The messages of a saved conversation: role and content.
     fn saved(&self, name: &str) -> Vec<(String, String)> {
         let saved: Value = serde_json::from_slice(&fs::read(self.file(name)).unwrap()).unwrap();
         let part = |message: &Value, name: &str| message[name].as_str().unwrap().to_string();
@@ -68,7 +68,7 @@ impl Scene {
     }
 }
 
-/// Says something and waits until it is answered; what was answered.
+/// Sends a message, waits for the answer and returns it.
 fn say(terminal: &mut Terminal, text: &str) -> String {
     terminal.send(&format!("{text}\r"));
     terminal.expect("\n");
@@ -77,7 +77,7 @@ fn say(terminal: &mut Terminal, text: &str) -> String {
     answer
 }
 
-/// Gives a command and waits for its answer.
+/// Sends a command and waits for its output.
 fn ask(terminal: &mut Terminal, text: &str, answer: &str) -> String {
     terminal.send(&format!("{text}\r"));
     let told = terminal.expect(answer);
@@ -85,7 +85,7 @@ fn ask(terminal: &mut Terminal, text: &str, answer: &str) -> String {
     told
 }
 
-/// Prompt, run, kept and generated tokens, as `/stats` tells them.
+/// Prompt, run, reused and generated tokens, as `/stats` prints them.
 fn stats(terminal: &mut Terminal) -> [usize; 4] {
     let told = ask(terminal, "/stats", "stopped:");
     let told = told.split_once("last turn: ").expect("a turn").1;
@@ -108,7 +108,7 @@ fn only_the_new_tokens_of_a_turn_run() {
     assert_eq!((first[1], first[2], first[3]), (first[0], 0, 12), "nothing was there before");
     say(&mut terminal, "What news?");
     let second = stats(&mut terminal);
-    // The last token of an answer was chosen and not run.
+    // The last token of an answer was chosen but has not run.
     assert_eq!(second[2], first[0] + first[3] - 1, "{first:?} {second:?}");
     assert_eq!(second[1], second[0] - second[2]);
     assert!(second[1] < 20, "{second:?}");
@@ -210,7 +210,7 @@ fn a_second_ctrl_c_leaves_the_terminal_as_it_was() {
     terminal.expect("length.\n");
     terminal.expect(" ");
     assert!(!terminal.is_sane(), "keys wait");
-    // One byte of input, two signals: whichever of them comes in time to stop the answer, the terminal is sane at the end.
+    // One byte of input, two signals: whichever stops the answer in time, the terminal is sane at the end.
     terminal.send("\x03\x03\x03");
     terminal.send("\x04");
     let code = terminal.wait().code();
@@ -227,7 +227,7 @@ fn a_narrow_terminal_takes_long_lines() {
     terminal.send("\x01\x05\x1b[D\x1b[C"); // home, end, left, right
     terminal.send("\r");
     terminal.expect("\n> ");
-    // Its own echo has line breaks too: wait for the answer by asking.
+    // The echo has line breaks too, so wait for the answer by sending a command.
     terminal.send(&format!("/save {}\r", scene.file("narrow.json").display()));
     terminal.expect("saved");
     terminal.expect("> ");
@@ -303,7 +303,7 @@ fn a_file_of_messages_is_answered_or_rendered() {
         scene.run(&["--chat", "--single-turn", "-p", "Hi", "-n", "8"]).expect(0).stdout.trim_end_matches('\n'),
         answer["text"]
     );
-    // Without --chat the same words are a plain prompt.
+    // Without --chat the same text is a plain prompt.
     let plain = scene.run(&["-p", "Hi", "-n", "8", "--json"]).expect(0).json();
     assert_ne!(plain["prompt_ids"], answer["prompt_ids"]);
     let system = scene.run(&["--chat", "--system", "S", "-p", "Hi", "--render"]).expect(0).stdout;
@@ -359,7 +359,7 @@ fn with_tools_the_template_for_tools_is_taken() {
     }
 }
 
-/// Files of format 1.0 of before there were special tokens in them.
+/// Files of format 1.0 made before they had special tokens.
 #[test]
 fn a_file_without_special_tokens_chats_by_its_own_template() {
     let model = root().join("tests/format-1.0/f16.nsv").display().to_string();

@@ -1,4 +1,4 @@
-//! The programs as a user runs them: what they print, and how they exit.
+//! The programs as a user runs them: their output and exit codes.
 
 use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::cpu::isa;
@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A fixture, converted with the program, in a folder that lives as long as this.
+/// A fixture, converted with the program, in a temporary folder that lives as long as this value.
 struct Model {
     folder: TempDir,
     fixture: Fixture,
@@ -31,7 +31,7 @@ impl Model {
         nanoserve("run", [&[text(&self.path)], args].concat())
     }
 
-    /// The report of a run that succeeds.
+    /// The report of a successful run.
     #[track_caller]
     fn json(&self, args: &[&str]) -> Value {
         self.run(&[args, &["--json"]].concat()).expect(0).json()
@@ -68,7 +68,7 @@ fn convert_run_verify_inspect_bench() {
         let run = nanoserve("verify", [&path, text(&reference)]).expect(0);
         assert!(run.stdout.contains("layers.1.mlp.out") && run.stdout.contains("20 of 20 equal"), "{}", run.stdout);
         assert!(run.stdout.lines().last().unwrap().starts_with("PASS"), "{}", run.stdout);
-        // What it dumps is a reference that it agrees with to the last bit.
+        // The dump is a reference that the model matches to the last bit.
         let dump = model.folder.path().join("ours.safetensors");
         let report = nanoserve("verify", [&path, text(&reference), "--json", "--dump", text(&dump)]).expect(0).json();
         assert_eq!(report["pass"], true);
@@ -128,7 +128,8 @@ fn the_json_report_of_a_run() {
     let streamed = model.run(&[&args[..], &["-q"]].concat()).expect(0).stdout;
     assert_eq!(streamed, format!("{}\n", report["text"].as_str().unwrap()));
 
-    // The same seed: the same everything, on any threads, prompt in any chunks. Another seed: another text.
+    // The same seed gives the same everything, with any number of threads and any chunks. Another seed gives another
+    // text.
     for more in [&["-t", "1"][..], &["-t", "3"], &["--chunk", "1"], &["--isa", "scalar"]] {
         let again = model.json(&[&args[..], more].concat());
         for key in ["prompt_ids", "ids", "text", "logits_hash"] {
@@ -137,7 +138,7 @@ fn the_json_report_of_a_run() {
     }
     let other = model.json(&["-p", "The harbour", "-n", "16", "--temperature", "1", "--seed", "8"]);
     assert_ne!(other["ids"], report["ids"]);
-    // A prompt from a file is the same prompt.
+    // A prompt from a file gives the same.
     let file = model.folder.path().join("prompt.txt");
     fs::write(&file, "The harbour").unwrap();
     let from_file = model.json(&["-f", text(&file), "-n", "16", "--temperature", "1", "--seed", "7"]);
@@ -175,7 +176,7 @@ fn it_stops_at_any_eos_of_the_generation_config() {
     let prompt = model.ids();
     let args = [&["--ids", &prompt, "-n", "20"], &GREEDY[..]].concat();
     let free = ids(&model.json(&args)["ids"]);
-    // A token that the greedy run makes becomes the second of two ends.
+    // A token that the greedy run makes becomes the second of two end tokens.
     let eos = free[7];
     let first = free.iter().position(|&id| id == eos).unwrap();
     let source = model.folder.path().join("source");
@@ -192,7 +193,7 @@ fn it_stops_at_any_eos_of_the_generation_config() {
     assert!(!ids(&report["ids"]).contains(&eos));
 }
 
-/// A greedy text whose tokens are known: `(prompt, text, pieces)`, the pieces being the text token by token.
+/// A greedy text and its pieces, token by token.
 fn pieces(model: &Model, prompt: &str) -> (String, Vec<String>) {
     let report = model.json(&[&["-p", prompt, "-n", "40"], &GREEDY[..]].concat());
     let engine = engine(&model.path, isa::available()[0], 1);
@@ -213,7 +214,7 @@ fn stop_strings_end_the_text_also_across_tokens() {
         let (whole, pieces) = pieces(&model, prompt);
         for (i, piece) in pieces.iter().enumerate().filter(|(_, p)| !p.is_empty() && !p.contains('\u{fffd}')) {
             let Some(next) = pieces.get(i + 1).filter(|n| !n.is_empty() && !n.contains('\u{fffd}')) else { continue };
-            // The end of one token and the beginning of the next; and one token alone.
+            // A stop text across two tokens, and one that is a single token.
             let edge: String = piece.chars().last().into_iter().chain(next.chars().next()).collect();
             let (stop, count) = if i % 2 == 0 { (&edge, &mut across) } else { (piece, &mut within) };
             if *count >= 4 || stop.trim().is_empty() {
@@ -236,12 +237,12 @@ fn it_stops_at_the_length_and_at_the_contexts_end() {
     let model = Model::new("odd-sizes", "q8");
     let report = model.json(&["--ids", "5,6,7,8", "-n", "5", "--ignore-eos"]);
     assert_eq!((report["stop_reason"].as_str(), ids(&report["ids"]).len()), (Some("length"), 5));
-    // Ten positions hold four tokens of the prompt and six more; the last choice needs none.
+    // Ten positions hold the four tokens of the prompt and six more; the last chosen token needs none.
     for n in ["50", "-1"] {
         let report = model.json(&["--ids", "5,6,7,8", "-n", n, "--ctx", "10", "--ignore-eos"]);
         assert_eq!((report["stop_reason"].as_str(), ids(&report["ids"]).len()), (Some("context"), 7));
     }
-    // The model's own context, 55.
+    // The model's own context length is 55.
     let report = model.json(&["--ids", "5,6,7,8", "-n", "100", "--ignore-eos"]);
     assert_eq!((report["stop_reason"].as_str(), ids(&report["ids"]).len()), (Some("context"), 52));
 }
@@ -264,7 +265,7 @@ fn a_file_without_tokenizer_runs_on_ids() {
 fn a_wrong_command_line_exits_with_2() {
     let model = Model::new("odd-sizes", "q8");
     let long = (0..60).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
-    // Options, and words that the message must have.
+    // Options, and words that the message must contain.
     let cases: [(&[&str], &[&str]); 17] = [
         (&["--ids", &long], &["60", "55"]),
         (&["--ids", "1,2,3,4,5,6,7", "--ctx", "6"], &["7 tokens", "6"]),
@@ -305,7 +306,7 @@ fn without_a_gpu_cuda_is_refused_and_auto_is_the_cpu() {
     assert!(run.stdout.is_empty() && missing(&run.stderr), "{}", run.stderr);
     let run = model.run(&["--ids", "1", "--device", "cuda", "--gpu-layers", "1"]).expect(2);
     assert!(missing(&run.stderr), "{}", run.stderr);
-    // No layer on the GPU needs none.
+    // With no layer on the GPU, no GPU is needed.
     let ids = ["--ids", "1,2,3", "-n", "4", "--temperature", "0", "--json"];
     let cpu = model.run(&ids).expect(0);
     let none = model.run(&[&ids[..], &["--device", "cuda", "--gpu-layers", "0"]].concat()).expect(0);
@@ -356,7 +357,7 @@ fn however_it_is_loaded_the_logits_are_the_same() {
     let huge = row(&["--load", "huge"]);
     assert_eq!(huge["load"], "huge");
     assert_eq!(huge["logits_hash"], mapped["logits_hash"]);
-    // Locking may be forbidden; then it says so, and it is the machine's fault.
+    // Locking may be forbidden; then the program says so, and the exit code is that of a failure of the machine.
     let locked = nanoserve("bench", [&args[..], &["--lock"]].concat());
     match locked.code {
         Some(0) => assert_eq!(locked.json()["logits_hash"], mapped["logits_hash"]),
@@ -389,7 +390,7 @@ fn damage_and_differences_exit_with_1() {
     let report = nanoserve("verify", [text(&model.path), text(&reference), "--json"]).expect(1).json();
     assert_eq!(report["pass"], false);
     assert!(report["kl_mean"].as_f64().unwrap() > 0.0);
-    // As far as q8 goes it passes, if greedy agrees; another model's reference is no reference.
+    // It passes within q8's tolerance if the greedy text agrees. Another model's reference is refused.
     let other = fixture("odd-sizes").reference_path();
     nanoserve("verify", [text(&model.path), text(&other)]).expect(2);
 
@@ -404,7 +405,7 @@ fn damage_and_differences_exit_with_1() {
     let report = nanoserve("inspect", [text(&model.path), "--check", "--json"]).expect(1).json();
     assert_eq!(report["damage"][0]["what"], "tensor layers.1.mlp.down.weight");
     nanoserve("inspect", [text(&model.path)]).expect(0);
-    // Truncated: refused at once by everything.
+    // Every program refuses a truncated file at once.
     fs::write(&model.path, &bytes[..bytes.len() - 64]).unwrap();
     let run = nanoserve("inspect", [text(&model.path)]).expect(2);
     assert!(run.stderr.contains("truncated"), "{}", run.stderr);
@@ -445,7 +446,7 @@ fn every_program_helps_with_an_example() {
     }
 }
 
-/// Converts, expects exit 2 and no file, and gives the message.
+/// Converts, expects exit code 2 and no file, and returns the message.
 #[track_caller]
 fn refused(folder: &Path, source: &Path) -> String {
     let out = folder.join("refused.nsv");
@@ -500,7 +501,7 @@ fn what_cannot_be_converted_is_refused_by_name() {
     assert!(message.contains("hint"), "{message}");
     refused(folder, &folder.join("no-such-folder"));
 
-    // Several problems, one report: missing, unknown, of the wrong shape.
+    // One report of several problems: a tensor missing, one unknown, one with the wrong shape.
     let mut tensors = tiny.tensors();
     tensors.remove("model.layers.1.mlp.up_proj.weight").unwrap();
     let mut wrong = tensors["model.layers.0.self_attn.k_proj.weight"].clone();
@@ -520,7 +521,7 @@ fn what_cannot_be_converted_is_refused_by_name() {
         assert!(message.contains(word), "no {word} in {message}");
     }
 
-    // A weight that is no number, and what was there before stays.
+    // A weight that is NaN is refused, and the old file stays.
     let mut tensors = tiny.tensors();
     tensors.get_mut("model.layers.1.mlp.down_proj.weight").unwrap().values[77] = f32::NAN;
     tiny.write_tensors(&source, &tensors);

@@ -1,5 +1,5 @@
-//! Sequences in one step: each gets the bits that it gets alone, whatever else is in the step and in whatever order. On a
-//! GPU, whose spans run one after the other, the same steps within the GPU's tolerance, and the same bits as alone.
+//! Several sequences in one step: each gets the same bits as alone, whatever else is in the step and in whatever order.
+//! On a GPU, spans run one after the other: the results are within the GPU's tolerance and have the same bits as alone.
 
 use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::backend::{Backend, WINDOW_STEP};
@@ -13,10 +13,10 @@ use nanoserve_tests::{SplitMix64, engine, for_each_isa, random_tensors, write_te
 use std::path::Path;
 use std::sync::Arc;
 
-/// Room of a sequence: rings of small windows wind in it.
+/// Capacity of a sequence: rings of small windows wrap in it.
 const CAPACITY: usize = 400;
 
-/// Texts of 1 to `most` tokens. Every second one begins as the one before it.
+/// Texts of 1 to `most` tokens. Every second one begins like the one before it.
 fn texts(random: &mut SplitMix64, count: usize, most: usize, vocab_size: usize) -> Vec<Vec<u32>> {
     let mut all: Vec<Vec<u32>> = Vec::new();
     for i in 0..count {
@@ -28,12 +28,12 @@ fn texts(random: &mut SplitMix64, count: usize, most: usize, vocab_size: usize) 
     all
 }
 
-/// Logits of every token of each text, which has the engine to itself: `[tokens, vocab_size]`.
+/// Logits of every token of each text, each run by itself: `[tokens, vocab_size]`.
 fn alone<B: Backend>(engine: &mut Engine<B>, texts: &[Vec<u32>], kv: KvType) -> Vec<Vec<f32>> {
     texts.iter().map(|ids| engine.session(CAPACITY, kv).unwrap().feed_all(ids).unwrap()).collect()
 }
 
-/// A sequence with its text, and what its logits must be.
+/// A sequence with its text and its expected logits.
 struct Talk<'t, B: Backend> {
     sequence: Sequence<B>,
     ids: &'t [u32],
@@ -43,7 +43,7 @@ struct Talk<'t, B: Backend> {
 /// A span of the next step: which talk, how many tokens, what it asks for.
 type Plan = (usize, usize, Wants);
 
-/// Some of the talks that are not over, in any order, with some of their next tokens.
+/// Picks some unfinished talks, in random order, with some of their next tokens.
 fn plan<B: Backend>(random: &mut SplitMix64, talks: &[Talk<B>]) -> Vec<Plan> {
     let mut open: Vec<usize> = (0..talks.len()).filter(|&i| talks[i].sequence.len() < talks[i].ids.len()).collect();
     let count = 1 + random.below(open.len());
@@ -69,11 +69,16 @@ fn run<'t, B: Backend>(engine: &mut Engine<B>, talks: &mut [Talk<'t, B>], plan: 
     engine.step(&mut spans.collect::<Vec<_>>()).unwrap()
 }
 
+<<<<<<< HEAD
 /// Holds logits against what they must be; the text says where they are from.
 type Hold<'h> = &'h dyn Fn(&[f32], &[f32], &str);
 
 /// Feeds all texts in random company; every row of logits that is given is held against `expected` by `hold`. Now and then
 /// a sequence goes back, or goes on as a copy.
+=======
+/// Feeds all texts in random company, and `hold` compares every returned row of logits with `expected`. Now and then a
+/// sequence is truncated, or replaced by a copy.
+>>>>>>> words-b
 fn mix<B: Backend>(
     engine: &mut Engine<B>,
     texts: &[Vec<u32>],
@@ -162,8 +167,8 @@ fn emulated(path: &Path, first_layer: usize) -> Option<Engine<Split<Emulator>>> 
     Some(Engine::with_backend(file, Split::new(cpu, Emulator::new()?, first_layer)).unwrap())
 }
 
-/// Each span of a step runs by itself there, so that company changes no bit of it; alone it may be fed in other chunks, of
-/// which one token gets another arithmetic than several.
+/// On a GPU each span of a step runs by itself, so company changes no bit of it. But alone it may be fed in other
+/// chunks, and single tokens use other arithmetic than several.
 #[test]
 fn a_gpu_takes_the_same_steps() {
     let folder = tempfile::tempdir().unwrap();
@@ -185,7 +190,7 @@ fn a_gpu_takes_the_same_steps() {
     }
 }
 
-/// The same chunks alone and in company: not a bit differs on a GPU either.
+/// With the same chunks alone and in company, no bit differs on a GPU either.
 #[test]
 fn company_changes_no_bit_on_a_gpu() {
     let folder = tempfile::tempdir().unwrap();
@@ -235,7 +240,7 @@ fn a_step_that_is_refused_changes_nothing() {
     });
 }
 
-/// What sequences were promised and have not touched is not there for others, until they are dropped.
+/// Memory that sequences were promised and have not touched is not available to others until they are dropped.
 #[test]
 fn one_ledger_counts_all_sequences() {
     let folder = tempfile::tempdir().unwrap();
@@ -244,7 +249,7 @@ fn one_ledger_counts_all_sequences() {
     let path = write_tensors(&spec, &random_tensors(&spec), Encoding::Q8, folder.path());
     let mut engine = engine(&path, nanoserve_runtime::cpu::isa::choose(None).unwrap(), 1);
     let Some(room) = engine.room() else { return };
-    // Each takes three fifths of what there is: one fits, two do not.
+    // Each takes three fifths of the available memory: one fits, two do not.
     let position = 3 * 2 * 64 * 128 * 2u64;
     let capacity = (room.bytes / position / 5 * 3) as usize;
     let first = engine.sequence(capacity, KvType::F16).unwrap();
@@ -258,7 +263,7 @@ fn sendable<T: Send>(value: T) -> T {
     value
 }
 
-/// An engine and its sequences can live on a thread of their own, and come back.
+/// An engine and its sequences can move to another thread and back.
 #[test]
 fn an_engine_moves_to_another_thread() {
     let folder = tempfile::tempdir().unwrap();

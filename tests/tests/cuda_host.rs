@@ -1,4 +1,4 @@
-//! The CUDA backend without a GPU: what it asks of a device, asserted by one that records.
+//! The CUDA backend without a GPU: its calls to a device, checked with a device that records them.
 
 use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, Window};
 use nanoserve_runtime::backend::Backend;
@@ -16,7 +16,7 @@ use nanoserve_tests::{random_tensors, write_tensors};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Memory of a device that has enough.
+/// Memory of a device that is large enough.
 const ENOUGH: u64 = 1 << 30;
 
 fn base() -> ModelSpec {
@@ -60,12 +60,12 @@ fn open(path: &Path, device: &Recorder) -> Engine<CudaBackend<Recorder>> {
     Engine::with_backend(file, CudaBackend::new(device.clone(), 0)).unwrap()
 }
 
-/// Names in order, one after the other.
+/// Names in order, separated by spaces.
 fn joined(kernels: &[&str]) -> String {
     kernels.join(" ")
 }
 
-/// Kernels of a prompt of `tokens`, of the token behind it, and what the third token does.
+/// The kernels of a prompt of `tokens` tokens, those of the token after it, and the calls for the third token.
 fn launches(spec: &ModelSpec, encoding: Encoding, tokens: usize) -> (String, String, Vec<Event>) {
     let folder = tempfile::tempdir().unwrap();
     let device = Recorder::new(ENOUGH);
@@ -87,13 +87,13 @@ fn a_token_of_a_llama_is_five_kernels_a_layer_and_then_a_replay() {
     let (prompt, token, third) = launches(&base(), Encoding::F16, 5);
     let layer = "matvec_f16 decode_f16 matvec_f16 matvec_gated_silu_f16 matvec_f16";
     assert_eq!(token, joined(&["embed_f16", layer, layer, "matvec_f16"]));
-    // The step and its token go there, logits come back.
+    // The step and its token are copied to the device, logits come back.
     let sizes: Vec<(&str, u64)> = third.iter().map(what).collect();
     assert_eq!(sizes, [("to", 12), ("replay", 12), ("from", 4 * 50)]);
     let attention = "rope rope kv_store_f16 attention_f16 to_f16 matmul_narrow_f16";
     let mlp = "rms_norm to_f16 matmul_narrow_f16 matmul_narrow_f16 gate_silu to_f16 matmul_narrow_f16";
     let first = joined(&["rms_norm to_f16 matmul_narrow_f16 matmul_narrow_f16 matmul_narrow_f16", attention, mlp]);
-    // In the last layer the last token alone goes on.
+    // In the last layer only the last token continues.
     let last = "rms_norm to_f16 matmul_narrow_f16 matmul_narrow_f16 matvec_f16 rope rope kv_store_f16 attention_f16 matvec_f16 \
                 matvec_gated_silu_f16 matvec_f16";
     assert_eq!(prompt, joined(&["embed_f16", &first, last, "matvec_f16"]));
@@ -122,10 +122,10 @@ fn olmos_blocks_read_the_stream_and_norm_whole_rows() {
 #[test]
 fn every_other_switch_finds_its_place() {
     let layer = "matvec_f32 decode_f16 matvec_f32 matvec_gated_silu_f32 matvec_f32";
-    // Multipliers are arguments of what is there anyway; the logits' is not.
+    // Multipliers are arguments of kernels that run anyway, except that of the logits.
     let spec = ModelSpec { residual_scale: 0.22, embed_scale: 12.0, logit_divisor: 8.0, ..base() };
     assert_eq!(launches(&spec, Encoding::F32, 5).1, joined(&["embed_f32", layer, layer, "matvec_f32 scale"]));
-    // Norms of heads, biases, and layers without rotation are the decode kernel's and the matrices'.
+    // The decode kernel and the matrix kernels handle norms of heads, biases and layers without RoPE.
     let spec = ModelSpec { qk_norm: QkNorm::Head, qkv_bias: true, no_rope_layers: vec![1], ..base() };
     assert_eq!(launches(&spec, Encoding::F32, 5).1, joined(&["embed_f32", layer, layer, "matvec_f32"]));
 }
@@ -180,7 +180,7 @@ fn a_ring_is_stored_and_attended_a_few_tokens_at_a_time() {
         ["kv_store_f32", "attention_f32"].map(|kernel| (kernel, format!("[Int({offset}), Int({rows})]")))
     };
     let mut expected = [both(0, 256), both(256, 256), both(512, 88)].concat();
-    // The second layer sees all; its last token alone goes on.
+    // The second layer sees all positions; only its last token continues.
     expected.push(("kv_store_f32", "[Int(0), Int(600)]".into()));
     expected.push(("attention_f32", "[Int(599), Int(1)]".into()));
     assert_eq!(rows, expected);
@@ -204,7 +204,7 @@ fn weights_go_there_once_and_in_order() {
         ranges.dedup();
         assert_eq!(sent.iter().map(|s| s.bytes).sum::<u64>(), ranges.iter().map(|r| r.len() as u64).sum::<u64>());
         assert!(sent.iter().map(|s| s.bytes.next_multiple_of(256)).sum::<u64>() == all, "nothing is left over");
-        // Every tensor's bytes are there.
+        // Every tensor's bytes are on the device.
         for range in ranges {
             let bytes = &file.bytes()[range];
             assert!(sent.iter().any(|span| device.bytes(*span) == bytes));
@@ -255,7 +255,7 @@ fn all_memory_comes_back() {
     assert_eq!(device.used(), 0);
 }
 
-/// A rotation that goes by a sequence's length has a table for each length: old ones go.
+/// A RoPE that depends on the capacity has a table for each capacity; old tables are freed.
 #[test]
 fn tables_of_angles_do_not_pile_up() {
     let folder = tempfile::tempdir().unwrap();
@@ -330,13 +330,13 @@ fn the_residual_stream_alone_crosses_once_a_step() {
         device.take();
         session.feed(&[1; 7], 7).unwrap();
         let crossed = |events: Vec<Event>| -> Vec<(&'static str, u64)> {
-            // Not the step, the angles or what is zeroed.
+            // Ignores the step, the RoPE tables and zeroed memory.
             let small =
                 |event: &Event| matches!(event, Event::To(span) if span.bytes <= 16 || span.bytes == 256 * 8 * 4);
             events.iter().filter(|e| matches!(e, Event::To(_) | Event::From(_)) && !small(e)).map(what).collect()
         };
         assert_eq!(crossed(device.take()), [("to", 7 * 64 * 4), ("from", 50 * 4)]);
-        // As long as nothing changes one token is a graph, too.
+        // As long as nothing changes, one token is a graph, too.
         for id in 0..3 {
             session.feed(&[id], 1).unwrap();
         }
@@ -367,7 +367,7 @@ fn a_split_model_takes_the_memory_of_its_layers() {
     assert_eq!(used(2), bytes("final_norm") + bytes("lm_head"));
     assert_eq!(used(1), used(2) + bytes("layers.1."));
     assert_eq!(used(0), used(1) + bytes("layers.0.") + bytes("embed"));
-    // Its keys and values are looked at by themselves, on either side.
+    // Keys and values are checked for each side by itself.
     let device = Recorder::new((96 << 20) + used(1) + 100_000);
     let error = split(&path, &device, 1).session(4096, KvType::F32).unwrap_err().to_string();
     assert!(
@@ -407,12 +407,12 @@ fn the_likeliest_tokens_are_all_that_comes_back() {
         let launched = |e: &Event| matches!(e, Event::Launch(launch) if launch.kernel == kernel);
         assert!(launched(&events[events.len() - 2]), "{events:?}");
     }
-    // More than there are is all there are.
+    // Asking for more than there are gives all.
     session.feed_for(&[1], 1, Wants::Top(200)).unwrap();
     assert_eq!(device.take().last().map(what), Some(("from", 8 * 50)));
 }
 
-/// Where nobody waits for a token to begin the next one's step. What comes back here is always token 0.
+/// The next token's step starts without waiting for the token. Here the device always returns token 0.
 #[test]
 fn the_next_step_is_queued_before_a_token_comes_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -426,20 +426,20 @@ fn the_next_step_is_queued_before_a_token_comes_back() {
     let ahead = |slot| [("replay", 12), ("launch", 1), ("begin", slot)];
     for turn in 0..4 {
         assert_eq!(session.feed_ahead(0, true).unwrap(), Logits::Top(vec![(0, 0.0)]));
-        // The step behind the one that is waited for; nothing is allocated, and nothing goes there.
+        // The step after the awaited one; nothing is allocated, and nothing is copied to the device.
         assert_eq!(events(&device), [&ahead((turn + 1) % 2)[..], &[("end", turn % 2)]].concat(), "{turn}");
         assert_eq!((session.len(), session.ids().len()), (7 + turn as usize, 7 + turn as usize));
     }
-    // The last one begins nothing.
+    // The last one starts no further step.
     session.feed_ahead(0, false).unwrap();
     assert_eq!(events(&device), [("end", 0)]);
-    // Another token than the likeliest: its own step, in the place of the one that was begun.
+    // A token other than the likeliest runs its own step, which replaces the one started early.
     session.feed_ahead(0, true).unwrap();
     device.take();
     session.feed_ahead(3, false).unwrap();
     assert_eq!(events(&device), [("to", 12), ("replay", 12), ("launch", 1), ("begin", 1), ("end", 1)]);
     assert_eq!(session.ids()[11..], [0, 3]);
-    // What was begun is forgotten by whatever else is done.
+    // Anything else that is done discards the step started early.
     session.feed_ahead(0, true).unwrap();
     session.feed(&[0], 1).unwrap();
     assert_eq!((session.len(), session.ids().len()), (15, 15));
@@ -497,7 +497,7 @@ fn a_step_that_was_begun_may_fail() {
         assert_eq!(error, format!("{call} failed on the GPU: as asked"));
         assert_eq!(session.len(), session.ids().len(), "{call}");
         device.take();
-        // The step is sent again: nobody knows what the device has.
+        // The step is sent again, because the device's copy is unknown.
         session.feed_ahead(0, true).unwrap();
         assert!(device.take().iter().any(|event| what(event) == ("to", 12)), "{call}");
     }
@@ -505,7 +505,7 @@ fn a_step_that_was_begun_may_fail() {
 
 #[test]
 fn what_a_gpu_can_do_is_measured() {
-    // It copies a quarter of this.
+    // The measured copy takes a quarter of this.
     let device = Recorder::new(16 << 20);
     let limits = Limits::of_device(&device).unwrap();
     assert!(limits.read_gb_s > 0.0 && limits.tensor_gmac_s.is_some_and(|rate| rate.is_finite()));

@@ -1,7 +1,7 @@
-//! Whole models through the CUDA backend on emulated kernels, held against references: the ladder as nanoserve-verify climbs it, and
-//! every way that tokens are fed. Without g++ these skip, saying so.
+//! Whole models through the CUDA backend on emulated kernels, compared with references: the ladder of nanoserve-verify,
+//! and every way of feeding tokens. Without g++, the tests say so and skip.
 //!
-//! The emulator takes a minute or so for some fixtures; with NANOSERVE_EMULATE=all it takes every one, in some ten minutes.
+//! By default some fixtures run, in about a minute. With NANOSERVE_EMULATE=all every one runs, in some ten minutes.
 
 use nanoserve_converter::{LastStep, Options, convert_with};
 use nanoserve_format::{Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, SectionKind, Window};
@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Fixtures that between them have every switch, for a run that has little time.
+/// Fixtures that together have every switch, for a short run.
 const SOME: [&str; 5] = ["biases", "gemma3", "granite", "olmo2", "tied-llama3"];
 
-/// Whether this run has time.
+/// True for a full run.
 fn all() -> bool {
     std::env::var_os("NANOSERVE_EMULATE").is_some_and(|value| value == "all")
 }
@@ -39,7 +39,7 @@ fn file(path: &Path) -> Arc<NsvFile> {
 
 type Emulated = Engine<CudaBackend<Emulator>>;
 
-/// The backends that are tried: fused and graphs, one operation at a time; None without an emulator.
+/// The two backends to test: with fusing and graphs, and one operation at a time. None without an emulator.
 fn engines(path: &Path) -> Option<[(&'static str, Emulated); 2]> {
     let fused = CudaBackend::new(Emulator::new()?, 0);
     let plain = CudaBackend::new(Emulator::new()?, 0).unfused();
@@ -47,7 +47,8 @@ fn engines(path: &Path) -> Option<[(&'static str, Emulated); 2]> {
     Some([("fused", bind(fused)), ("unfused", bind(plain))])
 }
 
-/// Logits of all tokens: in one step, in two, and one by one. The last as it is generated: graphs are captured and replayed.
+/// Logits of all tokens: in one step, in two, and one by one. The last way is that of decode: graphs are captured and
+/// replayed.
 fn every_way<B: Backend>(engine: &mut Engine<B>, ids: &[u32], kv: KvType) -> Vec<(&'static str, Vec<f32>)> {
     let mut session = engine.session(ids.len(), kv).unwrap();
     let one = session.feed_all(ids).unwrap();
@@ -120,13 +121,13 @@ fn rounded_weights_diverge_no_more_than_on_the_cpu() {
             for (kv_name, kv) in KvType::ALL {
                 let cpu = on_cpu(&path, &reference, kv);
                 let Some(engines) = engines(&path) else { return };
-                // Unfused, f32 shows what there is to see.
+                // For the unfused backend, f32 is enough.
                 for (how, mut engine) in engines.into_iter().take(if all() { 2 } else { 1 }) {
                     for (fed, got) in every_way(&mut engine, &reference.input_ids, kv) {
                         let gpu = kl(&reference, &got);
                         let what = format!("{} {encoding} kv {kv_name} {how}, {fed}", fixture.name);
                         println!("{what}: KL {gpu:.3e}, the CPU's {cpu:.3e}");
-                        // Below 1e-9 both are the same: noise of f32 sums.
+                        // Below 1e-9 both are only noise of f32 sums.
                         assert!(gpu <= 1.1 * cpu + 1e-9, "{what}: KL {gpu:e}, the CPU's {cpu:e}");
                     }
                 }
@@ -198,11 +199,11 @@ fn text_is_chosen_from_the_likeliest_as_from_all() {
     }
 }
 
-/// Greedy text, for which the next step is begun before the host has seen a token: as when it waits for whole rows.
+/// Greedy text, where the next step starts before the host has seen the token, equals that from whole rows of logits.
 #[test]
 fn running_ahead_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    // Of the first the ring winds.
+    // In the first one the ring wraps.
     for (name, encoding) in [("gemma3-ring", Encoding::Q8), ("olmo2", Encoding::F16)] {
         let fixture = nanoserve_tests::fixture(name);
         let path = fixture.convert(encoding, folder.path());
@@ -223,13 +224,13 @@ fn running_ahead_changes_nothing() {
             let whole = run(&mut session, &options(true), usize::MAX).unwrap();
             let what = format!("{name} {how}");
             for most in [1, 2, 3, 30] {
-                // As many as asked for, then the same session again.
+                // As many tokens as asked for, then the same session again.
                 let options = GenerateOptions { max_tokens: Some(most), ..options(false) };
                 let ahead = run(&mut session, &options, usize::MAX).unwrap();
                 assert_eq!((&ahead.ids[..], ahead.stop_reason), (&whole.ids[..most], StopReason::Length), "{what}");
                 assert_eq!(session.ids().len(), session.len(), "{what}");
             }
-            // Ended by the caller, by a token, by the context: what was begun is no part of it.
+            // Ended by the caller, by a token, by the context: the step started early has no effect.
             let cancelled = run(&mut session, &options(false), 5).unwrap();
             assert_eq!(cancelled.ids, whole.ids[..cancelled.ids.len()], "{what}");
             assert!(cancelled.stop_reason == StopReason::Cancelled && cancelled.ids.len() < 6, "{what}: {cancelled:?}");
@@ -248,7 +249,7 @@ fn running_ahead_changes_nothing() {
     }
 }
 
-/// A file that holds golden vectors, as nanoserve-convert makes it.
+/// A file with golden vectors, as nanoserve-convert makes it.
 fn with_golden(fixture: &Fixture, encoding: Encoding, folder: &Path) -> PathBuf {
     let output = folder.join(format!("{}-{encoding}-golden.nsv", fixture.name));
     let options = Options::new(&fixture.path, &output, encoding);
@@ -257,7 +258,7 @@ fn with_golden(fixture: &Fixture, encoding: Encoding, folder: &Path) -> PathBuf 
     output
 }
 
-/// The golden vectors that a file holds, within half of what a GPU's self-test allows.
+/// The golden vectors of a file pass with half the tolerance of a GPU's self-test.
 #[test]
 fn golden_vectors_are_near() {
     let folder = tempfile::tempdir().unwrap();
@@ -280,7 +281,8 @@ fn golden_vectors_are_near() {
     }
 }
 
-/// Rings that wind, a step longer than what a ring takes at a time, and heads that the kernel for one token cannot do.
+/// Rings that wrap, a step longer than a ring takes at a time, and heads that the kernel for one token does not
+/// support.
 #[test]
 fn rings_wind_as_on_the_cpu() {
     let base = ModelSpec {

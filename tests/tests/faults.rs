@@ -1,5 +1,5 @@
-//! What the machine may do to a program: a full disk, limits, files that shrink while they are mapped, a closed output.
-//! Each test asks for the exit code, the words, and what is left on the disk. docs/reliability.md lists them.
+//! Faults of the machine: a full disk, limits, files that shrink while they are mapped, a closed output. Each test
+//! checks the exit code, the message, and what is left on the disk. docs/reliability.md lists them.
 
 #![cfg(target_os = "linux")]
 
@@ -35,12 +35,12 @@ fn ended(out: std::process::Output) -> Run {
     Run { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr) }
 }
 
-/// Runs a script of `sh` with a program and its arguments as `"$@"`.
+/// Runs an `sh` script with a program and its arguments as `"$@"`.
 fn shell<S: AsRef<OsStr>>(script: &str, name: &str, args: &[S]) -> Run {
     run(Command::new("sh").args(["-c", script, "sh"]).arg(program(&format!("nanoserve-{name}"))).args(args))
 }
 
-/// A fixture's model in a folder, and the reference that belongs to it.
+/// A fixture's model in a folder, and its reference.
 struct Model {
     folder: TempDir,
     fixture: Fixture,
@@ -54,24 +54,25 @@ impl Model {
         Model { folder, fixture, path }
     }
 
-    /// Every program with arguments that make it print, as JSON and not.
+    /// Every program, with arguments that make it print text and with `--json`.
     fn commands(&self) -> Vec<(&'static str, Vec<String>)> {
         let (path, reference) = (text(&self.path), self.fixture.reference_path());
         let out = self.folder.path().join("again.nsv");
-        let of = |name, args: &[&str]| (name, args.iter().map(ToString::to_string).collect::<Vec<String>>());
+        let command = |name, args: &[&str]| (name, args.iter().map(ToString::to_string).collect::<Vec<String>>());
         let plain = [
-            of("run", &[path, "-p", "The harbour", "-n", "4"]),
-            of("verify", &[path, text(&reference)]),
-            of("inspect", &[path, "--check"]),
-            of("bench", &[path, "-p", "4", "-n", "2", "-r", "1", "--no-limits"]),
-            of("convert", &[text(&self.fixture.path), text(&out)]),
+            command("run", &[path, "-p", "The harbour", "-n", "4"]),
+            command("verify", &[path, text(&reference)]),
+            command("inspect", &[path, "--check"]),
+            command("bench", &[path, "-p", "4", "-n", "2", "-r", "1", "--no-limits"]),
+            command("convert", &[text(&self.fixture.path), text(&out)]),
         ];
         let json = plain.clone().map(|(name, args)| (name, [args, vec!["--json".to_string()]].concat()));
         plain.into_iter().chain(json).collect()
     }
 }
 
-/// How to run something that mounts, seen by itself alone; None, and said, where that is not allowed.
+/// The command prefix that runs a program in its own mount namespace. If that is not allowed, prints so and returns
+/// None.
 fn namespace() -> Option<[&'static str; 2]> {
     let folder = tempfile::tempdir().unwrap();
     let mounts = |flag: &&str| {
@@ -86,8 +87,8 @@ fn namespace() -> Option<[&'static str; 2]> {
     Some(["unshare", flag?])
 }
 
-/// Runs a program that writes into a tmpfs of a size, `$1/out`, with a file of before under that name. Gives what the
-/// program said; on its standard output also what lies there afterwards.
+/// Runs a program that writes `$1/out` into a tmpfs of this size, where an old file has that name. Returns the
+/// program's output; its standard output also lists what is there afterwards.
 fn on_tmpfs(size: &str, then: &str, name: &str, args: &[&str]) -> Option<Run> {
     let [unshare, flag] = namespace()?;
     let folder = tempfile::tempdir().unwrap();
@@ -100,7 +101,7 @@ fn on_tmpfs(size: &str, then: &str, name: &str, args: &[&str]) -> Option<Run> {
     Some(run(command.args(args)).expect(0))
 }
 
-/// What [`on_tmpfs`] shows when nothing but the file of before is left.
+/// What [`on_tmpfs`] lists if only the old file is left.
 fn only_old() -> String {
     format!("code 1\nout\n{OLD}")
 }
@@ -132,7 +133,7 @@ fn a_read_only_target_is_refused() {
     fs::create_dir(folder).unwrap();
     fs::write(&out, OLD).unwrap();
     let permit = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    // To whom permissions mean nothing, nothing can be shown.
+    // As root, permissions have no effect, so there is nothing to test.
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         println!("SKIPPED: a folder without permission does not stop root");
     } else {
@@ -142,7 +143,7 @@ fn a_read_only_target_is_refused() {
         assert!(run.stderr.contains("cannot create: permission denied"), "{}", run.stderr);
         assert_eq!((fs::read(&out).unwrap(), fs::read_dir(folder).unwrap().count()), (OLD.into(), 1));
     }
-    // A name belongs to its folder: the file's own permission does not keep it from getting a new file.
+    // A name belongs to its folder: a read-only file can still be replaced by a new one.
     permit(&out, 0o444);
     nanoserve("convert", [&model.fixture.path, &out]).expect(0);
     nanoserve("inspect", [out.as_os_str(), "--check".as_ref()]).expect(0);
@@ -178,7 +179,7 @@ fn output_that_cannot_be_written_exits_with_1() {
         let words = "standard output";
         assert!(run.stderr.contains(words) && run.stderr.contains("No space left"), "{name}: {}", run.stderr);
     }
-    // The conversion itself was done by then, and the message said so.
+    // The conversion itself was finished by then, as the message says.
     nanoserve("inspect", [text(&model.folder.path().join("again.nsv")), "--check"]).expect(0);
 }
 
@@ -196,8 +197,8 @@ fn an_output_closed_early_is_no_fault() {
     let bad_convert = ("convert", vec![text(&missing).to_string(), text(&status).to_string()], "2");
     let good = model.commands().into_iter().map(|(name, args)| (name, args, "0"));
     for (name, args, code) in good.chain(bad).chain([bad_convert]) {
-        // Closed before it starts; a reader that goes away after a byte; one that goes away at once and takes standard
-        // error with it.
+        // The output is closed before the program starts; the reader closes it after a byte; the reader closes it and
+        // standard error at once.
         let pipe = |to: &str| format!("{{ \"$@\" {to}; echo $? > {}; }}", text(&status));
         for script in [pipe(">&-"), format!("{} | head -c1", pipe("")), format!("{} 2>&1 | true", pipe(""))] {
             let run = shell(&script, name, &args).expect(0);
@@ -208,7 +209,7 @@ fn an_output_closed_early_is_no_fault() {
     }
 }
 
-/// A checkpoint of 42 MB and its model in f32: large enough that nothing is over in a moment.
+/// A checkpoint of 42 MB and its model in f32: large enough that nothing finishes at once.
 struct Large {
     folder: TempDir,
     source: PathBuf,
@@ -226,12 +227,12 @@ impl Large {
     }
 }
 
-/// Whether a program has mapped a file.
+/// True if a program has mapped a file.
 fn mapped(child: &Child, file: &Path) -> bool {
     fs::read_to_string(format!("/proc/{}/maps", child.id())).is_ok_and(|maps| maps.contains(text(file)))
 }
 
-/// Starts a program and cuts `file` to half in the moment that `when` names. Where the program was done before, again.
+/// Starts a program and cuts `file` in half as soon as `when` is true. If the program finished before, tries again.
 fn cut(file: &Path, when: impl Fn(&Child) -> bool, start: impl Fn() -> Child) -> Run {
     let whole = file.with_extension("whole");
     fs::copy(file, &whole).unwrap();
@@ -249,7 +250,7 @@ fn cut(file: &Path, when: impl Fn(&Child) -> bool, start: impl Fn() -> Child) ->
     panic!("fifty times it was done before the file was cut");
 }
 
-/// An error of one line that names the file.
+/// Asserts an error of one line that names the file.
 fn assert_told(run: Run, file: &Path) {
     let run = run.expect(1);
     let start = format!("error: {}: bytes of ", text(file));
@@ -261,7 +262,7 @@ fn assert_told(run: Run, file: &Path) {
 fn a_model_truncated_while_it_runs_ends_in_a_message() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("demo.nsv");
-    // A slow way to make a long text, cut after its first letter. A copy in memory is not touched by that.
+    // A long text is generated slowly, and the file is cut after the first letter. A copy in memory is not affected.
     for (load, n) in [("map", "1000"), ("huge", "100")] {
         convert(&demo(), Encoding::Q8, &model);
         let args = ["-p", "ROMEO:", "-n", n, "--ignore-eos", "-q", "--isa", "scalar", "-t", "2", "--load", load];
@@ -309,7 +310,7 @@ fn a_source_that_shrinks_while_mapped_ends_in_a_message_and_leaves_nothing() {
         command("nanoserve-convert", [text(&large.source), text(&out), "-t", "1"]).spawn().unwrap()
     };
     let files = || fs::read_dir(&folder).unwrap().count();
-    // As soon as it is mapped; and in the midst of writing, with an unfinished file beside the old one.
+    // Once as soon as it is mapped, and once in the middle of writing, with an unfinished file beside the old one.
     for writing in [false, true] {
         let when = |child: &Child| if writing { files() == 2 } else { mapped(child, &shard) };
         assert_told(cut(&shard, when, start), &large.source);
@@ -356,14 +357,14 @@ fn memory_too_small_for_the_context_is_said_before_any_work() {
         other => panic!("{other}"),
     }
 
-    // The same under a limit: half a gigabyte, and a context of twice that or of some megabytes.
+    // The same under a limit of half a gigabyte, with a context of twice that and one of some megabytes.
     let limited = |ctx: &str, more: &[&str]| {
         let args = [&[text(&model), "--ids", "1", "-n", "1", "-t", "2", "--ctx", ctx], more].concat();
         shell("ulimit -v 500000; exec \"$@\"", "run", &args)
     };
     refused(limited("16000", &[]), &["the limit on address space, ulimit -v"]);
     limited("64", &[]).expect(0);
-    // A step as large as the context, and a copy of a file: told as well.
+    // A step as large as the context and a copy of a file are refused as well.
     let ids = vec!["1"; 20_000].join(",");
     let step = ["--ids", &ids, "--chunk", "20000", "-t", "1", "--kv", "f16"];
     refused(
@@ -378,7 +379,7 @@ fn memory_too_small_for_the_context_is_said_before_any_work() {
 
 #[test]
 fn a_killed_conversions_remains_do_not_hinder_the_next() {
-    // As a full disk has them: what a killed program left is taken away before room is asked for.
+    // On a full disk: files left by a killed program are removed before space is needed.
     let remains = "head -c 3000000 /dev/zero > .out.AbCdEf.partial";
     let Some(run) = on_tmpfs("5m", remains, "convert", &[text(&demo()), "out", "-q"]) else { return };
     assert!(run.stdout.starts_with("code 0\nout\n"), "{}\n{}", &run.stdout[..40.min(run.stdout.len())], run.stderr);

@@ -1,10 +1,10 @@
-//! Files that version 0.1.0 wrote in format 1.0 are read for ever, and run to the same bits.
+//! Files written by version 0.1.0 in format 1.0 stay readable and give the same bits.
 
 use nanoserve_format::{NsvFile, SectionKind};
 use nanoserve_tests::nanoserve;
 use std::path::PathBuf;
 
-/// A file, its root, the hash of the logits of `--ids 1,5,9 -n 4 --temperature 0`, and the sections it has beside
+/// A file, its root, the hash of the logits of `--ids 1,5,9 -n 4 --temperature 0`, and its sections besides
 /// description, directory, generation and provenance.
 const FILES: [(&str, &str, &str, &[SectionKind]); 4] = [
     (

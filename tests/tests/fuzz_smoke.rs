@@ -1,7 +1,7 @@
-//! The fuzzing doors for a minute or two, on any toolchain: the committed seeds as they are, then changed from a fixed
-//! random seed, so many times. `scripts/fuzz.sh` goes on from the same seeds for as long as is asked.
+//! Runs the fuzz targets for a minute or two, on any toolchain: first on the committed seeds, then on a fixed number of
+//! random changes to them. `scripts/fuzz.sh` continues from the same seeds for as long as you like.
 //!
-//! The seeds themselves are made, where the format has changed, by
+//! After a change of the format, make new seeds with
 //!
 //!     cargo test -p nanoserve-tests --test fuzz_smoke -- --ignored
 
@@ -18,14 +18,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-/// Far longer than the slowest input takes, in a debug build on a busy machine.
+/// Far longer than the slowest input takes in a debug build on a busy machine.
 const HANG: Duration = Duration::from_secs(120);
 
 fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target)
 }
 
-/// The committed inputs of a door, by name.
+/// The committed inputs of a target, by name.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let files = fs::read_dir(folder(target)).unwrap().map(|entry| entry.unwrap().path());
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_string();
@@ -34,7 +34,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// Ends the program when one input takes as long as [`HANG`].
+/// Ends the program if one input takes as long as [`HANG`].
 fn watched(name: &'static str, done: &'static AtomicUsize) {
     thread::spawn(move || {
         loop {
@@ -52,22 +52,22 @@ fn watched(name: &'static str, done: &'static AtomicUsize) {
     });
 }
 
-/// All seeds of a door, then `count` changed ones.
+/// Runs all seeds of a target, then `count` changed ones.
 fn smoke(name: &'static str, count: usize) {
-    let &(_, door): &Target = TARGETS.iter().find(|(target, _)| *target == name).unwrap();
+    let &(_, target): &Target = TARGETS.iter().find(|(target, _)| *target == name).unwrap();
     let done: &'static AtomicUsize = Box::leak(Box::default());
     watched(name, done);
     let seeds = seeds(name);
     for (seed, bytes) in &seeds {
-        // Those whose name says so must be taken, or all that is made of them stops at the door.
-        assert!(door(bytes) || !seed.starts_with("good"), "{name}/{seed} is refused");
+        // Seeds named "good" must be accepted; otherwise everything made from them is refused at once.
+        assert!(target(bytes) || !seed.starts_with("good"), "{name}/{seed} is refused");
         done.fetch_add(1, Relaxed);
     }
     let (mut random, mut taken) = (SplitMix64::new(1), 0);
     for i in 0..count {
         let (a, b) = (random.below(seeds.len()), random.below(seeds.len()));
         let changed = mutate(&mut random, &seeds[a].1, &seeds[b].1);
-        match catch_unwind(AssertUnwindSafe(|| door(&changed))) {
+        match catch_unwind(AssertUnwindSafe(|| target(&changed))) {
             Ok(good) => taken += usize::from(good),
             Err(panic) => {
                 let path = std::env::temp_dir().join(format!("nanoserve-{name}-{i}"));
@@ -105,7 +105,7 @@ fn vocabulary() {
 
 #[test]
 fn tokenizer() {
-    // Where the library panics, the panic is caught; here its message is of no interest.
+    // Panics of the library are caught; their messages are of no interest here.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if panic.location().is_none_or(|at| !at.file().contains("tokenizers-") && !at.file().contains("onig-")) {
@@ -120,7 +120,7 @@ fn templates() {
     smoke("template", 4_000);
 }
 
-/// A byte-level vocabulary of few merges, and one of the text family.
+/// A byte-level vocabulary with few merges, and one of the text family.
 fn vocabularies() -> [Contents; 2] {
     let mut bytes = Contents::new(Family::ByteLevel);
     bytes.byte_ids = (0..256).collect();
@@ -144,7 +144,7 @@ fn vocabularies() -> [Contents; 2] {
     [bytes, text]
 }
 
-/// A tokenizer.json of few entries, with some of its parts replaced.
+/// A tokenizer.json with few entries, with some of its parts replaced.
 fn tokenizer_json(parts: &[(&str, Value)]) -> Vec<u8> {
     let mut vocab = json!({"a": 0, "b": 1, "c": 2, "ab": 3, "Ġ": 4, "Ġa": 5, "abc": 6});
     vocab["<unk>"] = 7.into();
@@ -171,7 +171,7 @@ fn tokenizer_json(parts: &[(&str, Value)]) -> Vec<u8> {
 
 type Sections = Vec<(SectionKind, Vec<u8>)>;
 
-/// Files of tiny models, by name: every encoding, with and without what may be there beside the model.
+/// Files of tiny models, by name: every encoding, with and without the optional sections.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     let small = ModelSpec { hidden_size: 8, intermediate_size: 12, n_heads: 2, head_dim: 4, ..ModelSpec::default() };
     let scaling =

@@ -1,4 +1,4 @@
-//! Answers held to a schema or a grammar: whatever the model and the seed, they are what was asked for.
+//! Answers constrained by a schema or a grammar are valid, whatever the model and the seed.
 
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::CpuBackend;
@@ -42,7 +42,7 @@ fn schemas() -> Vec<Value> {
     ]
 }
 
-/// A fixture's engine with what grammars need; its byte-level or its SentencePiece-like tokenizer.
+/// A fixture's engine, its tokenizer (byte-level or like SentencePiece), and what grammars need.
 fn open(name: &str, folder: &Path) -> (Engine<CpuBackend>, Tokenizer, GrammarTokens, Vec<u32>) {
     let path = fixture(name).convert(Encoding::Q8, folder);
     let engine = engine(&path, isa::available().pop().unwrap(), 1);
@@ -85,7 +85,7 @@ fn every_answer_is_of_its_schema() {
             }
         }
     }
-    // A model of random weights does not hurry to close a quote; most come to an end all the same.
+    // A model with random weights rarely closes a quote soon, but most answers still come to an end.
     assert!(complete * 10 >= all * 8, "{complete} of {all} answers are complete");
 }
 
@@ -122,7 +122,7 @@ fn without_an_end_token_a_complete_answer_ends() {
     let mut session = engine.session(60, KvType::F16).unwrap();
     let g = session.generate(&prompt, &options(without, &[], 1), Some(&tokenizer), &mut |_| true).unwrap();
     assert_eq!((g.stop_reason, g.ids.len()), (StopReason::Grammar, 1));
-    // End tokens that may not be chosen: it goes on to the end of the context, and says so.
+    // If end tokens must not be chosen, generation continues to the end of the context and says so.
     let going_on = GenerateOptions { ignore_eos: true, ..options(with, &eos_ids, 1) };
     let g = session.generate(&prompt, &going_on, Some(&tokenizer), &mut |_| true).unwrap();
     assert_eq!(g.stop_reason, StopReason::Context);
@@ -163,7 +163,7 @@ fn what_is_not_supported_is_refused_by_name() {
     let mut found = keywords(deep);
     found.sort();
     assert_eq!(found, ["\"not\" at #/properties/uniqueItems/items/0/not", "\"then\" at #/$defs/a/anyOf/0/then"]);
-    // Annotations ask nothing, and names of properties are no keywords.
+    // Annotations constrain nothing, and names of properties are not keywords.
     let fine =
         json!({"title": "a", "description": "b", "examples": [1], "x-own": 1, "properties": {"not": {"type": "null"}}});
     vocabulary.json_schema(&fine.to_string()).unwrap();
@@ -192,7 +192,7 @@ fn what_is_not_supported_is_refused_by_name() {
     }
 }
 
-/// Token bytes in a row are what a stream of the same tokens gives, for real tokenizers where they are at hand.
+/// Concatenated token bytes equal what a stream of the same tokens gives, also for real tokenizers if available.
 #[test]
 fn the_bytes_of_real_tokens_make_their_text() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/tokenizers");
@@ -208,7 +208,7 @@ fn the_bytes_of_real_tokens_make_their_text() {
         {
             let ids = tokenizer.encode(text, false).unwrap();
             let joined: Vec<u8> = ids.iter().flat_map(|id| bytes[*id as usize].clone()).collect();
-            // A SentencePiece tokenizer puts a space in front of a text.
+            // A SentencePiece tokenizer adds a space in front of a text.
             assert_eq!(String::from_utf8(joined).unwrap().trim_start(), text.trim_start(), "{name}");
         }
         let vocabulary = GrammarTokens::new(&tokenizer, count, &[2]).unwrap();

@@ -1,7 +1,7 @@
-//! Bad files: one made by hand for each way the parser refuses, every truncation, every changed byte.
+//! Bad files: a hand-made one for each error of the parser, every truncation, every changed byte.
 //!
-//! The bytes are put together from docs/nsv.md, not by the format crate: that both agree on a good file is the first
-//! test.
+//! The bytes are assembled according to docs/nsv.md, without the format crate. The first test is that both agree on a
+//! valid file.
 
 use nanoserve_format::{Encoding, FileAction, FormatError, ModelSpec, NsvFile, Plan, SectionKind, Writer, parse};
 use nanoserve_runtime::{GenerateOptions, KvType};
@@ -14,7 +14,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-/// One entry of the tensor directory; `place` is 48 bytes of a stored tensor or 4 of an alias.
+/// One entry of the tensor directory. `place` has the 48 bytes of a stored tensor or the 4 of an alias.
 #[derive(Clone)]
 struct Entry {
     name: Vec<u8>,
@@ -68,7 +68,7 @@ impl Entry {
     }
 }
 
-/// The file with its directory changed as entries.
+/// The file with a change to the entries of its directory.
 fn with_entries(good: &Parts, change: impl Fn(&mut Vec<Entry>)) -> Vec<u8> {
     let mut parts = good.clone();
     let mut entries = Entry::decode(parts.body(2));
@@ -127,6 +127,47 @@ fn the_document_and_the_writer_agree() {
     }
 }
 
+<<<<<<< HEAD
+=======
+/// The variant's name, and whether [`parse`] can return it. Until a new variant is added here, this does not compile.
+fn variant(error: &FormatError) -> (&'static str, bool) {
+    match error {
+        FormatError::Magic { .. } => ("Magic", true),
+        FormatError::Version { .. } => ("Version", true),
+        FormatError::Features { .. } => ("Features", true),
+        FormatError::FileLength { .. } => ("FileLength", true),
+        FormatError::HeaderLength { .. } => ("HeaderLength", true),
+        FormatError::HeaderHash { .. } => ("HeaderHash", true),
+        FormatError::Reserved { .. } => ("Reserved", true),
+        FormatError::SignatureScheme { .. } => ("SignatureScheme", true),
+        FormatError::SectionTable { .. } => ("SectionTable", true),
+        FormatError::SectionUnknown { .. } => ("SectionUnknown", true),
+        FormatError::SectionOrder { .. } => ("SectionOrder", true),
+        FormatError::SectionBounds { .. } => ("SectionBounds", true),
+        FormatError::SectionMissing { .. } => ("SectionMissing", true),
+        FormatError::SectionHash { .. } => ("SectionHash", true),
+        FormatError::SectionText { .. } => ("SectionText", true),
+        FormatError::Spec { .. } => ("Spec", true),
+        FormatError::Directory { .. } => ("Directory", true),
+        FormatError::TensorCount { .. } => ("TensorCount", true),
+        FormatError::TensorName { .. } => ("TensorName", true),
+        FormatError::TensorShape { .. } => ("TensorShape", true),
+        FormatError::TensorEncoding { .. } => ("TensorEncoding", true),
+        FormatError::VectorEncoding { .. } => ("VectorEncoding", true),
+        FormatError::TensorStorage { .. } => ("TensorStorage", true),
+        FormatError::TensorLength { .. } => ("TensorLength", true),
+        FormatError::TensorBounds { .. } => ("TensorBounds", true),
+        FormatError::TensorAlignment { .. } => ("TensorAlignment", true),
+        FormatError::Alias { .. } => ("Alias", true),
+        FormatError::Io { .. } => ("Io", false),
+        FormatError::Unwritten { .. } => ("Unwritten", false),
+    }
+}
+
+/// Number of variants in [`variant`] that the parser can return.
+const PARSER_VARIANTS: usize = 27;
+
+>>>>>>> words-b
 /// Bad files by the variant that refuses them: preamble and section table.
 fn bad_headers(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
     let file = good.file();
@@ -308,7 +349,7 @@ fn the_writer_refuses_what_is_not_written_once() {
     writer.write(stored[0], zeros).unwrap();
     unwritten(writer.write(stored[0], zeros), "embed.weight");
     unwritten(writer.finish().map(|_| ()), "layers.0.attn_norm.weight");
-    // An error of the filler is the error of the whole; nothing is left of any of these.
+    // An error of the closure becomes the error of the write. None of these cases leaves a file.
     let failed = create().write(stored[0], |_, _| Err(FormatError::Features { bits: 7 }));
     assert!(matches!(failed, Err(FormatError::Features { bits: 7 })));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -325,7 +366,7 @@ fn every_truncation_and_addition_is_refused() {
     for n in 0..good.len() {
         assert!(parse(&good[..n]).is_err(), "{n} bytes");
     }
-    // The same with a preamble that admits it: only the zeros after the last tensor can be spared.
+    // The same with a preamble that states the shorter length: only the zeros after the last tensor can be missing.
     let mut file = good.clone();
     for n in PREAMBLE..good.len() {
         put(&mut file, 24, &(n as u64).to_le_bytes());
@@ -357,11 +398,11 @@ fn every_changed_byte_of_the_header_is_refused_or_harmless() {
                 let mut taken = 0;
                 for change in 1..=255 {
                     file[at] ^= change;
-                    // As it is, the hashes see it, but in the padding before a section.
+                    // Without corrected hashes the change is detected, except in the padding before a section.
                     if let Ok(layout) = parse(file) {
                         assert_eq!(layout.damage(file)[0].what, "padding, which should be zero,", "byte {at}");
                     }
-                    // Made by somebody who makes the hashes right, it is taken for what it says, or refused.
+                    // With corrected hashes, the file is either accepted as what it says, or refused.
                     rehash(file);
                     if let Ok(layout) = parse(file) {
                         touch(&layout, file);
@@ -377,11 +418,11 @@ fn every_changed_byte_of_the_header_is_refused_or_harmless() {
         )
         .sum();
     println!("{end} bytes, {} changes, {taken} with right hashes still parse", end * 255);
-    // Most of these change a tensor's hash, or a digit of a number that may be any.
+    // Most accepted changes are in a tensor's hash, or in a digit of a number without constraints.
     assert!(taken > 0 && taken < end * 255 / 2, "{taken} of {} changes were taken", end * 255);
 }
 
-/// The bytes that say something: all but the long row of zeros before the tensors.
+/// The positions of all bytes except the long run of zeros before the tensors.
 fn meaning(good: &[u8]) -> Vec<usize> {
     let head = good[..DATA].iter().rposition(|&b| b != 0).unwrap() + 1;
     (0..head).chain(DATA..good.len()).collect()
@@ -392,7 +433,7 @@ fn changed_weights_run_to_the_end() {
     let good = good_parts().file();
     let ran = (DATA..good.len()).into_par_iter().step_by(5).map(|at| {
         let mut file = good.clone();
-        // A sign and an exponent, all ones, then anything. Of NaNs and infinities no token can be chosen.
+        // A sign bit, all ones, then an arbitrary value. From NaN and infinite logits no token can be chosen.
         let changes = [0x80, 0xff, (at % 251) as u8].into_iter();
         let runs = changes.filter(|change| {
             file[at] ^= change;
@@ -405,7 +446,7 @@ fn changed_weights_run_to_the_end() {
     assert!(ran > all / 2, "{ran} of {all}");
 }
 
-/// A kernel's sum of bytes that are no numbers overflowed.
+/// A regression test: in a kernel, the sum of bytes made from NaN overflowed.
 #[test]
 fn weights_that_are_no_numbers_end_in_an_error_or_a_token() {
     let folder = tempfile::tempdir().unwrap();
@@ -438,7 +479,7 @@ fn a_hundred_thousand_random_changes_are_refused_or_harmless() {
             |file, seed| {
                 file.copy_from_slice(&good);
                 let mut random = SplitMix64::new(seed);
-                // Changes near each other, as in a damaged block, or anywhere.
+                // Changes close together, as in a damaged block, or anywhere.
                 let first = random.below(places.len());
                 let reach = if seed % 2 == 0 { 64 } else { places.len() };
                 for _ in 0..2 + random.below(15) {
@@ -454,11 +495,11 @@ fn a_hundred_thousand_random_changes_are_refused_or_harmless() {
                 if *file == good {
                     return 0;
                 }
-                // As it is, it is refused, or the check of every byte names it.
+                // Without corrected hashes it is refused, or the check of every byte names it.
                 if let Ok(layout) = parse(file) {
                     assert!(!layout.damage(file).is_empty(), "change {seed}");
                 }
-                // With the hashes made right it is refused, or runs to the end.
+                // With corrected hashes it is refused, or runs to the end.
                 rehash(file);
                 usize::from(open(file))
             },
@@ -482,7 +523,7 @@ fn check_names_whatever_is_damaged() {
         tensor.or(section).unwrap_or("padding, which should be zero,".into())
     };
     let header_end = PREAMBLE + 8 + 64 * layout.sections.len();
-    // Every byte of sections and tensors, and of the padding every byte but those of its long stretch.
+    // Every byte of sections and tensors, and every byte of padding except the long run of zeros.
     let long = header_end + 4096..DATA - 64;
     let places: Vec<usize> = (header_end..good.len()).filter(|at| !long.contains(at) || at % 997 == 0).collect();
     places.par_iter().for_each_init(
@@ -502,7 +543,7 @@ fn check_names_whatever_is_damaged() {
             file[at] ^= 0x10;
         },
     );
-    // And through a file on disk.
+    // The same through a file on disk.
     let path = folder.path().join("damaged.nsv");
     let at = layout.tensor("layers.0.mlp.up.weight").unwrap().range.start + 7;
     let mut file = good.clone();
@@ -511,7 +552,7 @@ fn check_names_whatever_is_damaged() {
     let damage = NsvFile::open(&path).unwrap().check();
     assert_eq!(damage.len(), 1);
     assert_eq!(damage[0].what, "tensor layers.0.mlp.up.weight");
-    // Two at once are both named, in the file's order; a damaged section is refused when it is read.
+    // Two damages are both named, in the file's order. A damaged section is refused when it is read.
     let at = layout.sections[2].range.start;
     file[at] ^= 1;
     let names: Vec<String> = layout.damage(&file).into_iter().map(|d| d.what).collect();
@@ -529,7 +570,7 @@ fn unknown_sections_are_skipped_unless_required() {
     touch(&layout, &file);
     let unknown = layout.sections.last().unwrap();
     assert_eq!((unknown.code, &file[unknown.range.clone()]), (4_000_000_000, &b"from the future"[..]));
-    // Unknown, and still covered by the check.
+    // An unknown section is still covered by the check.
     let mut damaged = file.clone();
     damaged[unknown.range.start] ^= 1;
     assert_eq!(layout.damage(&damaged)[0].what, "section 4000000000");

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A checkpoint of 42 MB, the file that comes of it, and a folder to work in.
+/// A checkpoint of 42 MB, the file converted from it, and a folder to work in.
 struct Scene {
     folder: TempDir,
     new: Vec<u8>,
@@ -18,7 +18,7 @@ struct Scene {
 
 const OLD: &[u8] = b"the file of before";
 
-/// How often a conversion is ended at a random moment.
+/// How many times a conversion is ended at a random moment.
 const ROUNDS: u32 = 200;
 
 impl Scene {
@@ -28,7 +28,7 @@ impl Scene {
         tiny.write(&folder.path().join("source"));
         fs::create_dir(folder.path().join("out")).unwrap();
         let reference = folder.path().join("reference.nsv");
-        // By the program: it has a last step that the library alone has not.
+        // Made with the program, which has a last step that the library does not have.
         let arguments = [folder.path().join("source"), reference.clone()];
         assert!(command("nanoserve-convert", arguments).arg("-q").status().unwrap().success());
         let new = fs::read(&reference).unwrap();
@@ -46,17 +46,17 @@ impl Scene {
 
     fn start(&self) -> Child {
         let mut command = command("nanoserve-convert", [self.source(), self.out()]);
-        // One thread takes longer: more moments to be killed at.
+        // One thread takes longer, which gives more moments to kill it.
         command.args(["-t", "1"]).spawn().unwrap()
     }
 
-    /// Names in the output's folder, but for the output.
+    /// Names in the output's folder, except the output.
     fn siblings(&self) -> Vec<String> {
         let names = fs::read_dir(self.folder.path().join("out")).unwrap();
         names.map(|e| e.unwrap().file_name().into_string().unwrap()).filter(|n| n != "model.nsv").collect()
     }
 
-    /// What stands under the output's name; anything but these three is a failure.
+    /// What the output's name refers to: the old file, the new one, or none. Anything else fails.
     fn state(&self, had_old: bool) -> &'static str {
         match fs::read(self.out()) {
             Ok(bytes) if bytes == self.new => "new",
@@ -67,15 +67,15 @@ impl Scene {
         }
     }
 
-    /// What an interrupted conversion has left, checked, and its exit code; None where the signal itself ended it.
+    /// Checks what an interrupted conversion has left and returns its exit code; None if the signal itself ended it.
     fn interrupted(&self, child: Child, had_old: bool) -> Option<i32> {
         let out = child.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&out.stderr);
         assert!(!stderr.contains("panicked"), "{stderr}");
         match out.status.code() {
-            // It was done.
+            // It had finished.
             Some(0) => assert_eq!(self.state(had_old), "new"),
-            // It stopped, or was not yet listening: then the signal itself ends it.
+            // It stopped. Before its handler is installed, the signal itself ends it.
             Some(130) | None => assert_ne!(self.state(had_old), "new"),
             other => panic!("exit code {other:?}: {stderr}"),
         }
@@ -83,7 +83,7 @@ impl Scene {
         out.status.code()
     }
 
-    /// The old file, or none.
+    /// Prepares the output's folder with the old file or without.
     fn set_up(&self, old: bool) {
         let _ = fs::remove_file(self.out());
         if old {
@@ -103,7 +103,7 @@ fn interrupt(child: &Child) {
     assert!(sent.success() || sent.code() == Some(1));
 }
 
-/// How long a conversion takes, only to spread the ends over it.
+/// How long a conversion takes, used to spread the interruptions over it.
 fn whole(scene: &Scene) -> Duration {
     let time = |_| {
         let start = Instant::now();
@@ -128,14 +128,14 @@ fn killed_two_hundred_times_it_leaves_no_partial_file_under_the_name() {
         let _ = child.kill();
         child.wait().unwrap();
         new += u32::from(scene.state(had_old) == "new");
-        // One of its own at most: those of before are taken away before the next is made.
+        // At most one temporary file of its own: earlier ones are removed before the next is made.
         let left = scene.siblings();
         assert!(left.len() <= 1, "{left:?}");
         writing += u32::from(left.iter().any(|name| !before.contains(name)));
     }
     println!("of {ROUNDS}, over {whole:?}: {writing} were killed while they wrote, {new} were done before");
     assert!(writing >= ROUNDS / 8, "only {writing} of {ROUNDS} were killed while they wrote: too few to tell");
-    // The next conversion works, and takes away what the killed ones left.
+    // The next conversion works, and removes what the killed ones left.
     scene.set_up(true);
     assert!(scene.start().wait().unwrap().success());
     assert_eq!(scene.state(true), "new");
@@ -173,7 +173,7 @@ fn stale_temporary_files_are_cleaned_and_those_in_use_are_not() {
     for path in [&stale, &used, &folder.join(".other.nsv.AbCdEf.partial"), &folder.join("model.nsv.partial")] {
         fs::write(path, "half").unwrap();
     }
-    // Another conversion is still at work on this one.
+    // Another conversion is still using this one.
     let lock = fs::File::open(&used).unwrap();
     lock.lock().unwrap();
     assert!(scene.start().wait().unwrap().success());
@@ -193,7 +193,7 @@ fn interrupted_it_leaves_nothing() {
         let had_old = i % 2 == 0;
         scene.set_up(had_old);
         let mut child = scene.start();
-        // As soon as its temporary file is there; on odd turns at once, a moment into the work.
+        // Interrupts as soon as its temporary file exists, on even turns a moment later.
         if i < 4 {
             wait_for(&mut child, || !scene.siblings().is_empty());
         } else {
@@ -205,7 +205,7 @@ fn interrupted_it_leaves_nothing() {
     println!("{stopped} of 6 were stopped");
 }
 
-/// Asks to stop at a given number of calls.
+/// Asks to stop after a given number of calls.
 struct StopAt<'a> {
     calls: AtomicU64,
     at: u64,

@@ -1,7 +1,7 @@
-//! Memory: a small file that claims a giant makes the parser allocate little; conversions and sessions hold no more than
-//! they say.
+//! Memory use: a small file that claims huge sizes makes the parser allocate little, and conversions and sessions use
+//! no more than they announce.
 //!
-//! One test alone in this program, so that nothing else allocates while it counts.
+//! This program has a single test, so that nothing else allocates while it counts.
 
 use nanoserve_format::{Encoding, parse};
 use nanoserve_runtime::backend::DEFAULT_CHUNK;
@@ -14,7 +14,7 @@ use serde_json::json;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A file of a kilobyte with a description and a directory that say anything, all hashes right.
+/// A file of a kilobyte with an arbitrary description and directory, and correct hashes.
 fn liar(description: &[u8], directory: &[u8]) -> Vec<u8> {
     let mut file = vec![0; 1024];
     let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -35,7 +35,7 @@ fn liar(description: &[u8], directory: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Files that claim more than there is, with the words that each is refused with.
+/// Files that claim more than they hold, each with words of the error.
 fn liars() -> Vec<(Vec<u8>, &'static str)> {
     let spec = |size: u64, layers: u64, vocab: u64| {
         let json = json!({
@@ -63,7 +63,7 @@ fn liars() -> Vec<(Vec<u8>, &'static str)> {
 
 #[test]
 fn claims_cost_nothing_a_conversion_little_and_a_session_what_was_said() {
-    // Warm up what is made once: tables of the hash, the panic machinery.
+    // A first call for what is allocated only once: tables of the hash, the panic machinery.
     parse(&liars()[0].0).unwrap_err();
     for (i, (file, words)) in liars().into_iter().enumerate() {
         let mut message = String::new();
@@ -72,7 +72,7 @@ fn claims_cost_nothing_a_conversion_little_and_a_session_what_was_said() {
         assert!(bytes < 16 * 1024, "liar {i}: {bytes} bytes allocated before it said: {message}");
     }
 
-    // 16 MB as f32 in its largest tensor: less than twice that is in use, whatever the encoding.
+    // The largest tensor has 16 MB as f32: less than twice that is in use, whatever the encoding.
     let folder = tempfile::tempdir().unwrap();
     let tiny = Tiny { vocab: 16384, hidden: 256, intermediate: 512, dtype: SourceType::Bf16, ..Tiny::default() };
     let (source, out) = (folder.path().join("source"), folder.path().join("out.nsv"));
@@ -88,7 +88,7 @@ fn claims_cost_nothing_a_conversion_little_and_a_session_what_was_said() {
         assert!(bytes < 2 * largest, "{encoding}: {bytes} bytes in use, the largest tensor has {largest}");
     }
 
-    // A session to its last position takes what was said before, at most, and most of that.
+    // A session that is filled to its last position takes at most what was announced, and most of that.
     let (capacity, ids) = (1024, (0..1024).map(|i| i % 256).collect::<Vec<u32>>());
     Tiny { context: capacity, intermediate: 512, hidden: 256, head_dim: 64, ..Tiny::default() }.write(&source);
     for (encoding, kv_type) in [(Encoding::F32, KvType::F32), (Encoding::Q8, KvType::F16)] {

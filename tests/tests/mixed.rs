@@ -12,10 +12,10 @@ use nanoserve_tests::{Tensors, decoded_f32, engine, for_each_isa, max_abs_diff, 
 use std::path::Path;
 use std::sync::Arc;
 
-/// More than a tile of tokens, and a rest of each size.
+/// Number of tokens: more than one tile, with a remainder for each tile size.
 const TOKENS: usize = 29;
 
-/// Two superblocks and a rest of columns; three panels and a rest of rows.
+/// Two superblocks and a remainder of columns; three panels and a remainder of rows.
 fn spec() -> ModelSpec {
     ModelSpec {
         hidden_size: 136,
@@ -32,7 +32,7 @@ fn spec() -> ModelSpec {
     }
 }
 
-/// What is common, and what no two roles that share an input have in common.
+/// Recipes with common mixes, and one in which no two roles that share an input share an encoding.
 fn recipes() -> [Recipe; 3] {
     let [f32, f16, q8] = [Encoding::F32, Encoding::F16, Encoding::Q8];
     let common = Recipe::uniform(q8).with(Role::Embedding, f16).with(Role::Head, f16);
@@ -49,7 +49,7 @@ fn bits(rows: &[f32]) -> Vec<u32> {
     rows.iter().map(|x| x.to_bits()).collect()
 }
 
-/// A model of each recipe, in a folder of its own.
+/// Calls `see` with a model of each recipe, in a folder of its own.
 fn each_recipe(see: impl Fn(Recipe, &Path, &Tensors)) {
     let (spec, folder) = (spec(), tempfile::tempdir().unwrap());
     let tensors = random_tensors(&spec);
@@ -73,7 +73,7 @@ fn every_matrix_has_the_encoding_of_its_role() {
                 continue;
             };
             assert_eq!(view.encoding, recipe.encoding(Role::of(&name).unwrap()), "{name}");
-            // The first panel is what this encoding makes of these rows.
+            // The first panel must be these rows in this encoding.
             let mut expected = vec![0; view.encoding.panel_bytes(cols).unwrap()];
             panel::pack(view.encoding, cols, &tensors[&name][..PANEL_ROWS * cols], &mut expected).unwrap();
             assert!(view.bytes[..expected.len()] == expected, "{name}");
@@ -92,8 +92,8 @@ fn a_tied_head_has_the_embeddings_encoding() {
     assert_eq!(file.layout().encodings().to_string(), "f16+q8");
 }
 
-/// One step, chunks and single tokens, on every instruction set and some threads: the plain kernels' bits; and these are near
-/// those of the same weights in f32, so that no matrix was read as another's encoding.
+/// One step, chunks and single tokens, on every instruction set and some numbers of threads, give the bits of the
+/// scalar kernels. These are close to those of the same weights in f32, so no matrix was read in another's encoding.
 #[test]
 fn every_instruction_set_computes_the_same_bits() {
     each_recipe(|recipe, path, _| {
@@ -105,7 +105,7 @@ fn every_instruction_set_computes_the_same_bits() {
         };
         let plain = isa::available()[0];
         let (expected, exact) = (logits(path, plain, 1), logits(&decoded, plain, 1));
-        // Rounding of activations to bytes alone; a wrong matrix moves logits by whole numbers.
+        // Only the rounding of activations to bytes differs. A wrong matrix would change logits by 1 or more.
         let (off, largest) = (max_abs_diff(&expected, &exact), exact.iter().fold(0f32, |m, x| m.max(x.abs())));
         assert!(off > 0.0 && off < 0.05 * f64::from(largest), "{recipe}: {off} of {largest}");
         for_each_isa(|kernels| {
@@ -131,7 +131,7 @@ fn every_instruction_set_computes_the_same_bits() {
     });
 }
 
-/// On emulated CUDA kernels: within what is allowed of the loosest encoding. Without g++ this skips, saying so.
+/// On emulated CUDA kernels, results are within the tolerance of the loosest encoding. Without g++, says so and skips.
 #[test]
 fn emulated_kernels_agree_with_the_cpu() {
     each_recipe(|recipe, path, _| {

@@ -1,5 +1,5 @@
-//! The right bytes under the right name: what a file gives back for a canonical name is what the checkpoint holds under
-//! the key that the table below says, read here without the converter.
+//! The right bytes under the right name: a file's tensor with a canonical name equals the checkpoint's tensor with the
+//! key in the table below, which is read here without the converter.
 
 use half::{bf16, f16};
 use nanoserve_format::{Encoding, ModelSpec, NsvFile, Shape, q8};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Every tensor of a model: our name and the Hub's, `{i}` for the layer.
+/// Every tensor of a model: our name and the Hub's; `{i}` is the layer.
 const TABLE: [(&str, &str); 19] = [
     ("embed.weight", "embed_tokens.weight"),
     ("layers.{i}.attn_norm.weight", "layers.{i}.input_layernorm.weight"),
@@ -35,7 +35,7 @@ const TABLE: [(&str, &str); 19] = [
     ("lm_head.weight", "lm_head.weight"),
 ];
 
-/// Norms that some models have, with the Hub's names as [`untangled`] makes them.
+/// Norms that some models have, with the Hub's names after [`untangled`].
 const NORMS: [(&str, &str); 4] = [
     ("layers.{i}.attn.q_norm.weight", "layers.{i}.self_attn.q_norm.weight"),
     ("layers.{i}.attn.k_norm.weight", "layers.{i}.self_attn.k_norm.weight"),
@@ -43,8 +43,8 @@ const NORMS: [(&str, &str); 4] = [
     ("layers.{i}.mlp_post_norm.weight", "layers.{i}.behind_mlp.weight"),
 ];
 
-/// A checkpoint as if its family named, split and stored its tensors as Llama does: one word for one norm, fused matrices
-/// apart, norms as what they multiply by, nothing of a vision tower.
+/// A checkpoint's tensors as Llama would name, split and store them: consistent names of norms, fused matrices split,
+/// norm weights as the factors they stand for, no vision tower.
 fn untangled(folder: &Path, source: BTreeMap<String, Source>, spec: &ModelSpec) -> BTreeMap<String, Source> {
     let config: Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
     let family = config["model_type"].as_str().unwrap();
@@ -116,7 +116,7 @@ fn read_checkpoint(folder: &Path) -> BTreeMap<String, Source> {
     all
 }
 
-/// What one block of q8 may differ by: half of its scale, and the last bit of a division.
+/// How far the values of a row may differ in q8: half of a block's scale, and the last bit of a division.
 fn q8_limits(row: &[f32]) -> impl Iterator<Item = f64> {
     row.chunks(q8::Q8_BLOCK).flat_map(|block| {
         let scale = q8::scale(block.iter().fold(0.0, |m, x| x.abs().max(m))).unwrap().to_f64();

@@ -1,4 +1,4 @@
-//! A file proves itself: golden vectors, the reference beside them, the tokenizer's texts, and its sources.
+//! The proofs in a file: golden vectors, a reference, the tokenizer's test texts, and its sources.
 
 use nanoserve_converter::{ConvertError, LastStep, Options, convert_with};
 use nanoserve_format::{Encoding, Golden, NsvFile, SectionKind};
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
-/// Root of the demo in q8, golden vectors included: whatever changes it changes the format, the conversion or the
-/// arithmetic.
+/// Root of the demo in q8, including golden vectors. If it changes, the format, the conversion or the arithmetic has
+/// changed.
 const DEMO_ROOT: &str = "818bc268c1f143478bad738143530dd90df3d2548c2c283bb1087952520fd873";
 
 fn demo() -> PathBuf {
@@ -24,7 +24,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Converts with the program; what it said, and where the file is.
+/// Converts with the program; returns its output and the file's path.
 fn converted(folder: &TempDir, source: &Path, name: &str, more: &[&str]) -> (Run, PathBuf) {
     let out = folder.path().join(name);
     (nanoserve("convert", [&[text(source), text(&out)], more].concat()), out)
@@ -34,7 +34,7 @@ fn self_test(file: &Path, more: &[&str]) -> Run {
     nanoserve("run", [&[text(file), "--self-test"], more].concat())
 }
 
-/// Converts with a last step that spoils what the right one says.
+/// Converts with a last step that spoils the golden vectors.
 fn spoiled(folder: &TempDir, name: &str, spoil: &(dyn Fn(&mut Golden) + Sync)) -> PathBuf {
     let output = folder.path().join(name);
     let options = Options::new(demo(), &output, Encoding::Q8);
@@ -90,7 +90,7 @@ fn other_bits_fail() {
     assert_eq!(fails, 2 * isa::available().len(), "{}", run.stdout);
     assert!(run.stdout.contains("other bits at position 3, largest difference 0e0"), "{}", run.stdout);
 
-    // A weight that is another: the hash of the tensor is not asked here.
+    // A changed weight; the tensor's hash is not checked here.
     let (run, file) = converted(&folder, &demo(), "weight.nsv", &["-q"]);
     run.expect(0);
     let at = NsvFile::open(&file).unwrap().layout().tensor("layers.0.attn.q.weight").unwrap().range.start;
@@ -141,7 +141,7 @@ fn a_reference_stands_beside_the_files_own_answers() {
     assert_eq!(report["reference"]["same_first"], report["reference"]["positions"]);
     assert!(self_test(&file, &[]).expect(0).stdout.contains("reference reference.safetensors"));
 
-    // Another model's reference, and no reference at all: nothing is written.
+    // With another model's reference, or a file that is no reference, nothing is written.
     let other = fixture("odd-sizes").reference_path();
     for bad in [text(&other), text(&f.path.join("config.json")), "none.safetensors"] {
         let (run, out) = converted(&folder, &f.path, "x.nsv", &["--golden", bad]);
@@ -174,7 +174,7 @@ fn the_tokenizers_texts_are_checked_at_every_start() {
     assert!(
         has(&|t| t.contains("日本")) && has(&|t| t.contains("1234")) && has(&|t| t.trim().is_empty() && t.len() > 1)
     );
-    // One that says something else, with hashes that fit it.
+    // A vocabulary that gives other tokens, with correct hashes.
     let bytes = fs::read(&file).unwrap();
     let section = NsvFile::open(&file).unwrap().section(SectionKind::TokenizerVectors).unwrap().unwrap().to_vec();
     let wrong = String::from_utf8(section.clone()).unwrap().replacen("\"ids\":[", "\"ids\":[7,", 1);

@@ -1,4 +1,4 @@
-//! Where a file came from: shown so that the usual programs can hold the sources against it.
+//! Where a file came from, printed so that the usual programs can check the sources.
 
 use nanoserve_tests::{Run, copy_folder, fixture, nanoserve};
 use std::fs;
@@ -12,10 +12,10 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Copies a checkpoint as a download leaves it, with a licence.
+/// Copies a checkpoint as it is after a download, with a licence.
 fn download(to: &Path) {
     copy_folder(&fixture("tied-llama3").path, to);
-    // What the fixture has beside its checkpoint was not downloaded.
+    // Files of the fixture that are not part of a download.
     for name in ["reference.safetensors", "tokenizer_cases.json"] {
         fs::remove_file(to.join(name)).unwrap();
     }
@@ -29,7 +29,7 @@ fn download(to: &Path) {
     fs::write(to.join("README.md"), "---\nlicense: mit\n---\n").unwrap();
 }
 
-/// Lets a program such as b3sum check a list in a folder; None where there is no such program.
+/// Has a program such as b3sum check a list in a folder; None if there is no such program.
 fn checked_by(program: &str, list: &str, folder: &Path) -> Option<bool> {
     let mut command = Command::new(program);
     command.args(["--check", "-"]).current_dir(folder);
@@ -74,7 +74,7 @@ fn the_sources_hashes_are_those_of_the_usual_programs() {
     assert_eq!((&json["revision"], &json["recipe"]), (&REVISION.into(), &"--dtype q8 --sha256".into()));
     assert_eq!(json["license_files"][0]["text"], "Use it well.\n");
 
-    // A source that changed is found; where there are no hashes, that is said.
+    // A changed source is found. If there are no hashes, the program says so.
     fs::write(source.join("config.json"), "{}").unwrap();
     for (program, list) in [("b3sum", b3sum), ("sha256sum", sha256sum)] {
         assert_ne!(checked_by(program, &list, &source), Some(true), "{program}");

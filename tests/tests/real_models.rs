@@ -1,7 +1,7 @@
-//! The ladder on real checkpoints, where `NANOSERVE_WEIGHTS` points at them.
+//! The ladder on real checkpoints, if `NANOSERVE_WEIGHTS` points at them.
 //!
-//! The folder is a checkpoint itself or holds folders named after Llama-3.2-1B or TinyLlama-1.1B. Beside the weights
-//! stands what transformers computes:
+//! That folder is a checkpoint itself, or holds folders named after Llama-3.2-1B or TinyLlama-1.1B. Each needs a
+//! reference made with transformers next to the weights:
 //!
 //! ```text
 //! python tests/reference/make_reference.py --checkpoint DIR DIR/reference.safetensors
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 const NAMES: [&str; 2] = ["llama-3.2-1b", "tinyllama-1.1b"];
 
-/// The checkpoints that a folder is or holds.
+/// The folder itself if it is a checkpoint, otherwise the checkpoints in it.
 fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     if folder.join("config.json").exists() {
         return vec![folder.to_path_buf()];
@@ -30,8 +30,8 @@ fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).filter(wanted).collect()
 }
 
-/// In fp32 every implementation rounds elsewhere, and real models have activations in the hundreds beside small ones:
-/// so 1e-5 holds against each component's largest value, not against each value.
+/// In fp32 every implementation rounds differently, and real models have activations in the hundreds beside small ones.
+/// So the tolerance of 1e-5 is relative to each component's largest value, not to each value.
 fn ladder(checkpoint: &Path) {
     let reference = checkpoint.join("reference.safetensors");
     assert!(

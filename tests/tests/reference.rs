@@ -1,5 +1,5 @@
-//! Every fixture against what transformers computes: the ladder in f32, the same bits on every way through the model,
-//! and what rounding the weights costs.
+//! Compares every fixture with what transformers computes: the ladder in f32, the same bits on every way through the
+//! model, and the cost of rounding the weights.
 
 use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::KvType;
@@ -8,7 +8,7 @@ use nanoserve_runtime::diagnose::verify::{compare, trace};
 use nanoserve_tests::{Divergence, Fixture, decoded_f32, divergence, engine, fixtures, for_each_isa, max_abs_diff};
 use std::path::Path;
 
-/// Every fixture, whether its reference holds every operation, and what it holds beyond the parts that all models have.
+/// Every fixture, whether its reference holds every operation, and its parts beyond those of all models.
 const FIXTURES: [(&str, bool, Extra); 28] = [
     ("biases", true, LLAMA),
     ("dynamic", false, LLAMA),
@@ -40,7 +40,7 @@ const FIXTURES: [(&str, bool, Extra); 28] = [
     ("yarn", false, LLAMA),
 ];
 
-/// Models with Llama's switches and ropes, which lose less to rounding than some others.
+/// Models with Llama's switches and RoPE, which lose less to rounding than some others.
 const LLAMAS: [&str; 9] = [
     "biases",
     "head-dim",
@@ -72,7 +72,7 @@ fn all_fixtures_are_there() {
     assert_eq!(names, FIXTURES.map(|(name, ..)| name));
 }
 
-/// Every operation of a layer in order, and whether the reference of a fixture has it, by whether it is `fine`.
+/// Every operation of a layer in order, and whether a fixture's reference has it; a `fine` reference has more.
 fn parts(fine: bool, has: Extra) -> [(&'static str, bool); 19] {
     [
         ("attn_norm", has.attn_norm),
@@ -97,7 +97,7 @@ fn parts(fine: bool, has: Extra) -> [(&'static str, bool); 19] {
     ]
 }
 
-/// Every name that the reference of a fixture with so many layers has, in the order of the forward pass.
+/// Every name in the reference of a fixture with this many layers, in the order of the forward pass.
 fn ladder(fixture: &str, layers: usize) -> Vec<String> {
     let (_, fine, has) = FIXTURES.into_iter().find(|(name, ..)| *name == fixture).unwrap();
     let parts: Vec<&str> = parts(fine, has).into_iter().filter(|(_, there)| *there).map(|(part, _)| part).collect();
@@ -133,7 +133,7 @@ fn every_component_agrees_in_f32() {
     }
 }
 
-/// All logits of a file, token ids in one step, one thread, plain kernels.
+/// All logits of a file, computed in one step by one thread with the scalar kernels.
 fn one_shot(path: &Path, ids: &[u32], kv: KvType) -> Vec<f32> {
     let mut engine = engine(path, isa::available()[0], 1);
     trace(&mut engine, ids, kv).unwrap().pop().expect("logits come last").1
@@ -143,8 +143,8 @@ fn bits(row: &[f32]) -> Vec<u32> {
     row.iter().map(|x| x.to_bits()).collect()
 }
 
-/// The whole prompt at once, in chunks, token by token, with a reused cache; on 1, 2 and 3 threads and every
-/// instruction set: the same bits of logits.
+/// The whole prompt at once, in chunks, token by token, and with a reused cache give the same logits bit for bit, on 1,
+/// 2 and 3 threads and every instruction set.
 fn same_bits(fixture: &Fixture, encoding: Encoding, folder: &Path) {
     let path = fixture.convert(encoding, folder);
     let ids = fixture.reference().input_ids;
@@ -167,12 +167,12 @@ fn same_bits(fixture: &Fixture, encoding: Encoding, folder: &Path) {
                         assert_eq!(bits(&got), row(last), "{what}: chunks of {chunk}, position {last}");
                     }
                 }
-                // Chunks that the session cuts itself, after a prefix that it kept: a ring keeps none that it overwrote.
+                // Chunks that the session cuts itself, after a kept prefix. A ring cannot keep what it has overwritten.
                 let kept = session.truncate(5);
                 assert_eq!(kept, if fixture.name.ends_with("-ring") { 0 } else { 5 }, "{what}");
                 let got = session.feed(&ids[kept..], 7).unwrap();
                 assert_eq!(bits(&got), row(ids.len() - 1), "{what}: a reused prefix");
-                // A step back that every ring has the window for.
+                // A step back for which every ring still holds the window.
                 let kept = session.truncate(ids.len() - 30);
                 assert_eq!(kept, ids.len() - 30, "{what}");
                 let got = session.feed(&ids[kept..], 7).unwrap();
@@ -200,15 +200,15 @@ fn every_way_gives_the_same_bits_in_q8() {
     fixtures().iter().for_each(|f| same_bits(f, Encoding::Q8, folder.path()));
 }
 
-/// How much worse than the rounding of its weights alone a file may be, with keys and values kept as `kv`. KL goes with
-/// the square of an error. Measured over the 28 fixtures, mean over positions and the largest:
+/// Checks how much worse a file is than the rounding of its weights alone explains, with keys and values of type `kv`.
+/// KL grows with the square of an error. Measured over the 28 fixtures, as mean and maximum over positions:
 ///
-/// - f16 weights with an f32 cache: the bits of the rounded weights in f32; nothing is added.
-/// - An f16 cache adds up to 4.1e-7 and 4.6e-6, at f16 weights; where these are rounded too, 1.06 to 1.38 times (mean) and
-///   up to 1.94 times (largest).
-/// - q8 rounds activations as finely as weights, so twice the divergence is to be expected: it is 1.45 to 2.34 times
-///   (mean) and up to 4.01 times (largest, at one of the positions), with an f16 cache 1.38 to 2.05 and up to 3.1.
-/// - Of 32 to 110 positions, at most two more have another first token than the rounded weights have; of 350, four.
+/// - f16 weights with an f32 cache give the bits of the rounded weights in f32; nothing is added.
+/// - An f16 cache adds up to 4.1e-7 (mean) and 4.6e-6 (maximum) with f16 weights; if these are rounded too, 1.06 to 1.38
+///   times (mean) and up to 1.94 times (maximum).
+/// - q8 rounds activations as finely as weights, so twice the divergence is expected. It is 1.45 to 2.34 times (mean) and
+///   up to 4.01 times (maximum, at one of the positions); with an f16 cache 1.38 to 2.05 times and up to 3.1 times.
+/// - Of 32 to 110 positions, at most two more than with the rounded weights have another first token; of 350, four.
 fn check(what: &str, encoding: Encoding, kv: KvType, got: Divergence, explained: Divergence, positions: usize) {
     let cache = if kv == KvType::F16 { 1e-6 } else { 1e-9 };
     let llama = LLAMAS.iter().any(|name| what.split(' ').next() == Some(name));
@@ -255,11 +255,11 @@ fn rounding_the_weights_explains_the_divergence() {
                     max_abs_diff(&weights, &ours),
                 );
                 check(&what, encoding, kv, got, explained, ids.len());
-                // f16 times f32 is exact in the multiply-add: the arithmetic is that of the rounded weights.
+                // f16 weights widen to f32 exactly, so the arithmetic is that of the rounded weights.
                 if encoding == Encoding::F16 && kv == KvType::F32 {
                     assert_eq!(bits(&ours), bits(&weights), "{what}");
                 }
-                // What nanoserve-verify reports is the same measure.
+                // nanoserve-verify reports the same measure.
                 let mut engine = engine(&path, isa::available()[0], 1);
                 let (report, _) = compare(&mut engine, &reference, kv, 1e-5, 1e-5).unwrap();
                 let top1 = 1.0 - got.other_top as f64 / ids.len() as f64;

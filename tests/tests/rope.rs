@@ -1,4 +1,4 @@
-//! Every kind of rotary embedding against transformers' own numbers (tests/reference/make_rope.py).
+//! Compares every kind of rotary embedding with transformers' numbers (tests/reference/make_rope.py).
 
 use nanoserve_format::Rope;
 use nanoserve_runtime::backend::rope::{RopeTable, frequencies};
@@ -26,7 +26,7 @@ fn every_kind_turns_as_in_transformers() {
     for case in cases {
         let got = frequencies(&case.rope, case.head_dim, case.length);
         assert_eq!(got.len(), case.inv_freq.len(), "{}", case.what);
-        // Only where theta itself is made of powers in f32 are the two some units apart.
+        // The two differ by some units in the last place only if theta itself is computed from powers in f32.
         let mut worst = 0f64;
         for (j, (got, want)) in got.iter().zip(&case.inv_freq).enumerate() {
             let off = (f64::from(*got) - want).abs() / want;
@@ -38,7 +38,7 @@ fn every_kind_turns_as_in_transformers() {
         for (i, &position) in case.positions.iter().enumerate() {
             let (cos, sin) = table.at(position);
             for (j, (got, want)) in cos.iter().chain(sin).zip(case.cos[i].iter().chain(&case.sin[i])).enumerate() {
-                // What a frequency is off, an angle is off so many times over.
+                // An angle's error is the frequency's error times the position.
                 let limit = 3e-7 + worst * position as f64 * 1.5;
                 assert!((f64::from(*got) - want).abs() <= limit, "{}: {position}, {j}: {got}, {want}", case.what);
             }

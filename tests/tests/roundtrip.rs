@@ -1,4 +1,4 @@
-//! Whatever is written comes back; and the same input gives the same bytes.
+//! Whatever is written is read back, and the same input gives the same bytes.
 
 use half::f16;
 use nanoserve_format::{
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
 
-/// A row of a tensor, from its name and number alone: mostly a bell, with zeros, tiny and large values among them.
+/// A row of a tensor, determined by its name and number: mostly normal values, with some zeros, tiny and large ones.
 fn row(name: &str, row: usize, out: &mut [f32]) {
     let seed = name.bytes().fold(row as u64, |h, b| h.wrapping_mul(1_099_511_628_211).wrapping_add(b.into()));
     let mut random = SplitMix64::new(seed);
@@ -57,7 +57,7 @@ fn spec() -> impl Strategy<Value = ModelSpec> {
     )
 }
 
-/// With switches that Llama does not have.
+/// Descriptions with switches that Llama does not have.
 fn other_spec() -> impl Strategy<Value = ModelSpec> {
     let norms = prop::sample::select(vec![(true, false), (true, true), (false, true)]);
     let qk_norm = prop::sample::select(vec![QkNorm::None, QkNorm::Head, QkNorm::Projection]);
@@ -124,7 +124,7 @@ fn sections() -> impl Strategy<Value = Vec<(SectionKind, Vec<u8>)>> {
         .prop_flat_map(move |kinds| kinds.into_iter().map(|k| (Just(k), bytes())).collect::<Vec<_>>())
 }
 
-/// Every value of the file against the row it was made from.
+/// Compares every value of the file with the row it was made from.
 fn check_values(file: &NsvFile) {
     for (name, shape) in schema::tensors(file.spec()) {
         let view = file.tensor(&name).unwrap();
@@ -179,7 +179,7 @@ proptest! {
     }
 }
 
-/// Runs `work` in a pool of so many threads.
+/// Runs `work` in a pool of this many threads.
 fn on_threads(threads: usize, work: impl FnOnce() + Send) {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work);
 }
@@ -213,7 +213,7 @@ fn same_conversion(source: &Path) {
         let mut first = None;
         for threads in [1, 2, 5] {
             let folder = tempfile::tempdir().unwrap();
-            // Another folder of another name, files made in another order at another time.
+            // A folder with another name, whose files were made in another order at another time.
             let copy = folder.path().join(format!("copy-{threads}"));
             copy_folder(source, &copy);
             let out = folder.path().join(format!("out-{threads}.nsv"));

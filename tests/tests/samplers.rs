@@ -1,4 +1,4 @@
-//! Each sampler against a plain numpy reimplementation: tests/reference/make_sampling.py made the cases.
+//! Compares each sampler with a plain numpy reimplementation; tests/reference/make_sampling.py made the cases.
 
 use nanoserve_runtime::generate::sampler::{Mirostat, Sampler, SamplingOptions, Step};
 use serde_json::Value;
@@ -14,7 +14,7 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-/// The options of a case; everything is off that it does not name.
+/// The options of a case; everything that it does not name is off.
 fn options(named: &Value) -> SamplingOptions {
     let mut o = SamplingOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplingOptions::default() };
     let mut mirostat = Mirostat::default();
@@ -77,7 +77,7 @@ fn every_sampler_leaves_what_numpy_leaves() {
             assert!((sum - 1.0).abs() < 1e-12, "{name}: {sum}");
             let mut plain = Sampler::new(self::options(&serde_json::json!({}))).unwrap();
             changed += usize::from(plain.distribution(&logits, &history).unwrap() != got);
-            // What is chosen is among them; greedy is the first.
+            // The chosen token is among the candidates; greedy chooses the first.
             let id = Sampler::new(options.clone()).unwrap().sample(&logits, &history).unwrap();
             assert!(order.contains(&id), "{name}");
         } else {
@@ -89,7 +89,7 @@ fn every_sampler_leaves_what_numpy_leaves() {
             changed += 1;
         }
     }
-    // Numbers that are meant to change nothing are few.
+    // Only a few cases are meant to change nothing.
     assert!(changed >= 45, "{changed} cases do anything");
 }
 

@@ -1,4 +1,4 @@
-//! A session that goes on: what the cache already holds does not run again, and no bit tells.
+//! A continued session: tokens that the cache already holds do not run again, and the bits are the same.
 
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::isa;
@@ -10,7 +10,7 @@ fn options(temperature: f32) -> GenerateOptions {
     GenerateOptions { max_tokens: Some(6), sampling, chunk: 7, ..GenerateOptions::default() }
 }
 
-/// All of a generation that does not depend on what was there before.
+/// The parts of a generation that do not depend on earlier contents of the session.
 fn outcome(g: &Generation) -> (&[u32], &str) {
     (&g.ids, &g.logits_hash)
 }
@@ -32,7 +32,7 @@ fn a_shared_beginning_runs_once_at_every_cut() {
             assert_eq!(fresh.reused, 0);
             let mut session = engine.session(ids.len() + 8, kv).unwrap();
             for cut in 0..=ids.len() {
-                // Another text from `cut` on, and longer than the prompt by what is generated.
+                // A text that differs from `cut` on, and is longer than the prompt by what is generated.
                 let other = |id: &u32| if *id == 7 { 8 } else { 7 };
                 let before: Vec<u32> = ids[..cut].iter().copied().chain(ids[cut..].iter().map(other)).collect();
                 session.generate(&before, &options, None, &mut |_| true).unwrap();
@@ -40,10 +40,10 @@ fn a_shared_beginning_runs_once_at_every_cut() {
                 let again = session.generate(&ids, &options, None, &mut |_| true).unwrap();
                 assert_eq!(outcome(&again), outcome(&fresh), "{encoding} cut {cut}");
                 assert_eq!(again.reused, cut.min(ids.len() - 1), "{encoding} cut {cut}");
-                // The last token that was chosen has not run.
+                // The last chosen token has not run.
                 assert_eq!(session.ids(), [&ids[..], &again.ids[..again.ids.len() - 1]].concat());
             }
-            // The answer as the next turn's beginning, and a prompt shorter than what is held.
+            // The answer as the beginning of the next turn, and a prompt shorter than what the session holds.
             let turn = [&ids[..], &fresh.ids].concat();
             let one = GenerateOptions { max_tokens: Some(1), ..options.clone() };
             let next = session.generate(&turn, &one, None, &mut |_| true).unwrap();
@@ -77,7 +77,7 @@ fn what_was_cut_off_is_not_remembered() {
     assert_eq!(resumed.reused, 14);
     _ = session.truncate(3);
     assert_eq!(session.ids(), &ids[..3]);
-    // A prompt that is refused leaves what it shares with the cache.
+    // A refused prompt leaves in the cache what it shares with it.
     assert!(session.generate(&[ids[0], ids[1], u32::MAX], &options(0.0), None, &mut |_| true).is_err());
     assert_eq!(session.ids(), &ids[..2]);
     let again = session.generate(&ids, &options(0.0), None, &mut |_| true).unwrap();

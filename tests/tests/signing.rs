@@ -1,4 +1,4 @@
-//! Signatures, as a user of the programs sees them: what a signed file is good for, and every way a file is refused.
+//! Signatures as a user of the programs sees them: what a signed file is good for, and every reason to refuse one.
 
 use nanoserve_format::{Encoding, FormatError, NsvFile, PublicKey, SIGNATURE_PLACE, SecretKey, SignatureError};
 use nanoserve_tests::{Run, SourceType, Tiny, convert, nanoserve};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 const TENSOR: &str = "layers.1.mlp.down.weight";
 
-/// Two models, two pairs of keys, and the first model signed with the first key.
+/// Two models, two key pairs, and the first model signed with the first key.
 struct Signed {
     folder: TempDir,
     unsigned: Vec<u8>,
@@ -44,7 +44,7 @@ impl Signed {
         self.folder.path().join(name)
     }
 
-    /// Runs a file of these bytes, asking for a signer.
+    /// Runs a file with these bytes, requiring a signer.
     fn run(&self, bytes: &[u8], signer: &str) -> Run {
         let path = self.path("run.nsv");
         fs::write(&path, bytes).unwrap();
@@ -74,7 +74,7 @@ fn a_file_is_signed_shown_verified_and_run() {
     assert_eq!(file.check(), []);
     let digits = key.to_string();
 
-    // Shown without being asked; asked for by file and by digits.
+    // The signer is shown by default, and can be required by key file and by hex digits.
     let shown = nanoserve("inspect", [text(&model)]).expect(0).stdout;
     assert!(shown.contains(&format!("signed by   {digits}\n")), "{shown}");
     for key in [text(&s.path("a.pub.pem")), &digits] {
@@ -87,7 +87,7 @@ fn a_file_is_signed_shown_verified_and_run() {
     let plain = nanoserve("run", [text(&model), "--ids", "1,2,3", "-n", "4", "--temperature", "0", "-q", "--check"]);
     assert_eq!(s.run(&s.signed, "a.pub.pem").expect(0).stdout, plain.expect(0).stdout);
 
-    // Another key signs in its place, and says so.
+    // Signing with another key replaces the signature, and the program says so.
     let second = s.path("b.pem");
     let args = ["sign", text(&model), "--key", text(&second)];
     let again = nanoserve("inspect", args).expect(0).stdout;
@@ -103,7 +103,7 @@ fn a_file_is_signed_shown_verified_and_run() {
     );
 }
 
-/// A file, whose signer is asked for, and words of the refusal.
+/// A case: its name, the file's bytes, the required signer, and words of the error.
 type Case<'a> = (&'a str, Vec<u8>, &'a str, &'a str);
 
 #[test]
@@ -132,7 +132,7 @@ fn everything_else_is_refused() {
         let run = s.run(&bytes, key).expect(2);
         assert!(run.stdout.is_empty() && run.stderr.contains(words), "{name}: {}{}", run.stdout, run.stderr);
         assert!(run.stderr.contains("run.nsv"), "{name}: {}", run.stderr);
-        // inspect says the same of what it can open.
+        // inspect says the same about files that it can open.
         let (path, key) = (s.path("run.nsv"), s.path(key));
         let shown = nanoserve("inspect", [text(&path), "--verify-key", text(&key), "-q"]);
         match NsvFile::open(&path) {
@@ -140,14 +140,14 @@ fn everything_else_is_refused() {
             Err(_) => assert!(shown.expect(2).stderr.contains(words), "{name}"),
         }
     }
-    // A header changed after signing, its root made right: the signature is of another root.
+    // A header changed after signing, with a corrected root: the signature is for another root.
     let mut changed = s.signed.clone();
     changed[10] = 1;
     let table = 192..192 + u64::from_le_bytes(changed[16..24].try_into().unwrap()) as usize;
     let root = blake3::Hasher::new().update(&changed[..32]).update(&changed[table]).finalize();
     changed[32..64].copy_from_slice(root.as_bytes());
     assert!(s.run(&changed, "a.pub.pem").expect(2).stderr.contains("is wrong"));
-    // A wrong signature is no secret: it shows without a key, and as damage.
+    // A wrong signature is detected even without a key, and counts as damage.
     fs::write(s.path("run.nsv"), flipped(140)).unwrap();
     let run = nanoserve("inspect", [text(&s.path("run.nsv")), "--check"]).expect(1);
     assert!(
@@ -155,7 +155,7 @@ fn everything_else_is_refused() {
         "{}",
         run.stdout
     );
-    // No key, no run.
+    // Without a valid key the file does not run.
     for key in ["none.pem", "a.pem", "model.nsv"] {
         assert!(s.run(&s.signed, key).expect(2).stderr.contains("key"));
     }
@@ -167,7 +167,7 @@ fn what_was_signed_is_what_runs() {
     let range = NsvFile::open(s.path("model.nsv")).unwrap().layout().tensor(TENSOR).unwrap().range.clone();
     let damaged = s.with(|b| b[range.start + 100] ^= 4);
     let words = format!("damaged: tensor {TENSOR} bytes {}..", range.start);
-    // The header is as it was signed, a weight is not.
+    // The header is as signed, but a weight has changed.
     let run = s.run(&damaged, "a.pub.pem").expect(1);
     assert!(run.stdout.is_empty() && run.stderr.contains(&words), "{}", run.stderr);
     let path = s.path("run.nsv");
@@ -176,11 +176,11 @@ fn what_was_signed_is_what_runs() {
         assert!(run.stdout.is_empty() && run.stderr.contains(&words), "{}", run.stderr);
     }
     nanoserve("run", [text(&path), "--ids", "1", "-n", "2", "-q"]).expect(0);
-    // Nobody signs it.
+    // A damaged file cannot be signed.
     let run = nanoserve("inspect", ["sign", text(&path), "--key", text(&s.path("b.pem"))]).expect(1);
     assert!(run.stdout.contains(&format!("DAMAGED: tensor {TENSOR}")) && run.stderr.contains("not signed"));
     assert!(fs::read(&path).unwrap() == damaged);
-    // Nor a file that is none, nor one that became another between opening and signing.
+    // Nor can an invalid file, or one that was replaced between opening and signing.
     fs::write(&path, &s.signed[..1000]).unwrap();
     nanoserve("inspect", ["sign", text(&path), "--key", text(&s.path("b.pem"))]).expect(2);
     nanoserve("inspect", ["sign", text(&s.path("none.nsv")), "--key", text(&s.path("b.pem"))]).expect(2);

@@ -1,5 +1,5 @@
-//! Every switch of a model's description against the plain twin, bit for bit: on every way through the model, in contexts
-//! that wind around a window's ring more than once.
+//! Compares every switch of a model's description with the naive twin, bit for bit, on every way through the model, in
+//! contexts that wrap around a window's ring more than once.
 
 use nanoserve_format::{Encoding, ModelSpec, QkNorm, RopeScaling};
 use nanoserve_runtime::backend::{KvShape, WINDOW_STEP};
@@ -10,7 +10,7 @@ use nanoserve_tests::{SplitMix64, Twin, engine, for_each_isa, random_tensors, wr
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Tokens: two rings of the smallest windows, and some.
+/// Number of tokens: a little more than twice around the rings of the smallest windows.
 const TOKENS: usize = 660;
 
 fn ids(vocab_size: usize) -> Vec<u32> {
@@ -28,7 +28,7 @@ fn same(got: &[f32], expected: &[f32], what: &str) {
     assert_eq!((got.len(), first), (expected.len(), None), "{what}");
 }
 
-/// All rows in one step, then chunks of every size, on every instruction set and some threads.
+/// Runs all rows in one step, then in chunks of various sizes, on every instruction set and some numbers of threads.
 fn every_way(what: &str, path: &Path, ids: &[u32], kv: KvType, expected: &[f32]) {
     let vocab = expected.len() / ids.len();
     let row = |position: usize| &expected[position * vocab..(position + 1) * vocab];
@@ -39,7 +39,7 @@ fn every_way(what: &str, path: &Path, ids: &[u32], kv: KvType, expected: &[f32])
             let all = trace(&mut engine, ids, kv).unwrap().pop().expect("logits come last").1;
             same(&all, expected, &format!("{what}: one step"));
             let mut session = engine.session(ids.len(), kv).unwrap();
-            // Threads have little to do with chunks of so few tokens.
+            // With chunks of so few tokens, threads have little to do.
             let chunks: &[usize] = if threads == 1 { &[1, 7, 64, 512] } else { &[64] };
             for &chunk in chunks {
                 assert_eq!(session.truncate(0), 0);
@@ -83,8 +83,8 @@ fn rounded_weights_give_the_same_bits_on_every_way() {
     }
 }
 
-/// Llama 3.2's heads, rotation and tied embedding, and a prompt past every chunk: one hash of the logits that tokens were
-/// chosen from, for every set of kernels, 1 to 3 threads and every chunk.
+/// Heads, RoPE and tied embedding of Llama 3.2, and a prompt longer than every chunk: the logits that tokens were
+/// chosen from have the same hash for every instruction set, 1 to 3 threads and every chunk.
 #[test]
 fn llamas_logits_have_one_hash() {
     let folder = tempfile::tempdir().unwrap();
@@ -122,17 +122,17 @@ fn llamas_logits_have_one_hash() {
     }
 }
 
-/// Each switch changes the answer: none is passed over.
+/// Each switch changes the logits, so none is ignored.
 #[test]
 fn no_switch_is_without_effect() {
     let ids = &ids(base().vocab_size)[..320];
     let plain = |spec: &ModelSpec| {
-        // Of both, so that weights agree where both have them.
+        // From one model with both switches, so that weights common to two models agree.
         let mut all = random_tensors(&ModelSpec { post_norm: true, qk_norm: QkNorm::Head, ..spec.clone() });
         all.retain(|name, _| nanoserve_format::schema::tensors(spec).iter().any(|(n, _)| n == name));
         Twin { spec, tensors: &all }.logits(ids, ids.len(), KvType::F32)
     };
-    let of = |change: fn(&mut ModelSpec)| {
+    let logits_after = |change: fn(&mut ModelSpec)| {
         let mut spec = base();
         change(&mut spec);
         spec.check().unwrap();
@@ -155,7 +155,7 @@ fn no_switch_is_without_effect() {
         |s| s.embed_scale = 2.0,
         |s| s.rope.rotary_dim = Some(6),
     ];
-    let all: Vec<Vec<u32>> = changes.into_iter().map(|change| bits(&of(change))).collect();
+    let all: Vec<Vec<u32>> = changes.into_iter().map(|change| bits(&logits_after(change))).collect();
     for (i, a) in all.iter().enumerate() {
         assert!(all[..i].iter().all(|b| a != b), "change {i}");
     }
@@ -175,11 +175,11 @@ fn a_ring_says_when_it_has_forgotten() {
 
     let mut session = engine.session(TOKENS, KvType::F32).unwrap();
     session.feed(&ids, 256).unwrap();
-    // As far back as the ring goes: the first token after it sees the window's other positions.
+    // As far back as the ring allows: the first token after that still sees the other positions of its window.
     let furthest = TOKENS - ring + spec.window.as_ref().unwrap().size - 1;
     assert!(furthest <= TOKENS - WINDOW_STEP);
     for len in [TOKENS, TOKENS - 1, 600, TOKENS - WINDOW_STEP, furthest] {
-        // Something else there, and back: it goes no further than before.
+        // Feed something else there and go back again: no further than before.
         assert_eq!(session.truncate(len), len);
         if len + 3 <= TOKENS {
             session.feed(&other[..3], 1).unwrap();
@@ -194,7 +194,7 @@ fn a_ring_says_when_it_has_forgotten() {
     assert_eq!(session.len(), 0);
     assert_eq!(bits(&session.feed(&ids, 7).unwrap()), last);
 
-    // What never went around is all there.
+    // A ring that never wrapped holds everything.
     assert_eq!(session.truncate(0), 0);
     session.feed(&ids[..ring], 64).unwrap();
     for len in [3, 0] {
@@ -204,7 +204,7 @@ fn a_ring_says_when_it_has_forgotten() {
             bits(&expected[(ring - 1) * spec.vocab_size..][..spec.vocab_size])
         );
     }
-    // Without windows one can always go back.
+    // Without windows, going back is always possible.
     let path = write_tensors(&base(), &random_tensors(&base()), Encoding::F32, folder.path());
     let mut engine = nanoserve_tests::engine(&path, nanoserve_runtime::cpu::isa::available()[0], 1);
     let mut session = engine.session(TOKENS, KvType::F32).unwrap();
@@ -212,13 +212,13 @@ fn a_ring_says_when_it_has_forgotten() {
     assert_eq!((session.truncate(1), session.truncate(9)), (1, 1));
 }
 
-/// A window's layer takes memory for its ring, not for the context.
+/// A layer with a sliding window takes memory for its ring, not for the context.
 #[test]
 fn a_ring_is_as_long_as_its_window_needs() {
     let spec = ModelSpec { window: window(512, &[0, 2], None), ..base() };
     let shape = KvShape::new(&spec, 32768, KvType::F16);
     assert_eq!(shape.positions, [768, 32768, 768]);
-    // Keys of 12 and values of 16 numbers, of two heads.
+    // Keys of 12 and values of 16 numbers, for two heads.
     assert_eq!(shape.bytes(), (768 + 32768 + 768) * 2 * (12 + 16) * 2);
     assert_eq!(KvShape::new(&spec, 100, KvType::F16).positions, [112, 112, 112]);
     let full = KvShape::new(&base(), 32768, KvType::F16).bytes();

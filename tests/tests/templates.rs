@@ -1,4 +1,4 @@
-//! Chat templates rendered as transformers renders them: text, the ids of it, and the error where it raises one.
+//! Chat templates are rendered as by transformers: the text, its ids, and errors where transformers raises one.
 
 use nanoserve_format::Encoding;
 use nanoserve_runtime::chat::{ChatTemplate, Conversation};
@@ -27,7 +27,7 @@ struct Case {
     expected: Expected,
 }
 
-/// What transformers made of it: one of the two.
+/// The result of transformers: one of the two.
 #[derive(Deserialize)]
 struct Expected {
     text: Option<String>,
@@ -38,7 +38,7 @@ fn reference(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("reference/templates").join(name)
 }
 
-/// An error as Python names it, where there is such a name.
+/// Python's name for an error, if there is one.
 fn python(error: &TemplateError) -> String {
     match error {
         TemplateError::Refused { message } => format!("TemplateError: {message}"),
@@ -75,7 +75,7 @@ struct Ids {
     cases: Vec<IdCase>,
 }
 
-/// A fixture, with what stands beside its tokenizer.
+/// A fixture, with the settings of its tokenizer.
 #[derive(Deserialize)]
 struct IdCheckpoint {
     fixture: String,
@@ -91,7 +91,7 @@ struct IdCase {
     template: String,
     #[serde(flatten)]
     expected: Expected,
-    /// Apart by spaces.
+    /// Separated by spaces.
     #[serde(default)]
     ids: String,
 }
@@ -109,7 +109,7 @@ struct SharedCase {
     error: Option<String>,
 }
 
-/// What is not as in Jinja, each said in docs/chat.md.
+/// Known differences from Jinja, all listed in docs/chat.md.
 const KNOWN: [&str; 6] = [
     "{{ +1 }}",
     "{{ l[0, 1] }}",
@@ -137,7 +137,7 @@ const OTHER_WORDS: [&str; 14] = [
     "{{ self.x() }}",
 ];
 
-/// Says in what a rendering differs; errors of the language itself may be told in other words.
+/// Describes how a rendering differs. Errors of the language itself may have another message.
 fn difference(got: &Result<String, TemplateError>, expected: &Expected) -> Option<String> {
     let syntax = ["TemplateSyntaxError", "TemplateAssertionError", "SyntaxError"];
     let same = match (got, &expected.text, &expected.error) {
@@ -164,7 +164,7 @@ fn every_feature_is_as_in_jinja() {
         match difference(&got, expected) {
             Some(difference) if !known => wrong.push(format!("{name}: {template}{difference}")),
             None if known => wrong.push(format!("{name}: {template}: is as in Jinja now")),
-            // An error in other words is an error all the same.
+            // An error with another message is fine.
             Some(_) if OTHER_WORDS.contains(&template.as_str()) => {
                 assert!(got.is_err() && expected.error.is_some(), "{template}");
             }
@@ -191,7 +191,8 @@ fn conversations_are_rendered_as_by_transformers() {
     assert_eq!(all.cases.len(), all.templates.len() * all.conversations.len());
 }
 
-/// From a checkpoint on disk to the ids that the program prints: those of `apply_chat_template(tokenize=True)`.
+/// From a checkpoint on disk to the ids that the program prints, which are those of
+/// `apply_chat_template(tokenize=True)`.
 #[test]
 fn the_ids_of_conversations_are_those_of_transformers() {
     let all: Ids = serde_json::from_slice(&fs::read(reference("ids.json")).unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! Tokenizers through whole files: ids, text, and text that comes one token at a time. And the proof that a compiled
-//! tokenizer is the one that it was made of: equal ids, and equal text of them, for texts meant to show a difference.
+//! Tokenizers in whole files: ids, text, and text streamed one token at a time. And the proof that a compiled tokenizer
+//! equals the one it was made from: the same ids, and the same text of them, for texts chosen to show a difference.
 //!
 //! The long proof, with times, on the published vocabularies:
 //!
@@ -52,7 +52,7 @@ fn the_fixtures_agree_with_the_tokenizers_library() {
         for case in &cases {
             let (text, mut expected) = (case["text"].as_str().unwrap(), ids(&case["ids"]));
             let what = format!("{} {text:?}", fixture.name);
-            // The library puts BOS before a text that begins with BOS, written out; a prompt has it once.
+            // The library adds a BOS even if the text begins with one; a prompt has it only once.
             if expected.len() > 1 && expected[0] == expected[1] {
                 assert_eq!(expected.remove(0), bos, "{what}");
                 twice += 1;
@@ -67,7 +67,7 @@ fn the_fixtures_agree_with_the_tokenizers_library() {
     assert!(tokenizers == 2 && twice > 0, "{tokenizers} tokenizers, {twice} texts that begin with BOS");
 }
 
-/// The vocabularies of published models, by the names of their files without the ending; none where they are not there.
+/// The names of published models' vocabularies (file names without the extension); empty if they are not available.
 fn published() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/tokenizers");
     if !folder.is_dir() {
@@ -114,7 +114,7 @@ fn compiled_fixtures_agree_on_any_text() {
     for path in files.iter().filter(|path| path.exists()) {
         let json = fs::read(path).unwrap();
         let mut file: Value = serde_json::from_slice(&json).unwrap();
-        // As it is, and with every switch that has a compiled form.
+        // Unchanged, and with every switch that has a compiled form.
         let mut variants = vec![json];
         for ignore in [true, false] {
             file["model"]["ignore_merges"] = ignore.into();
@@ -164,8 +164,8 @@ fn other_tokenizers_are_not_compiled() {
     }
 }
 
-/// What fuzzing and reading found in tokenizer.json: a padding of any length, expressions and steps without end, a text
-/// that is no JSON, which the library panics at.
+/// Problems with tokenizer.json found by fuzzing and reading: a padding of any length, expressions and steps without
+/// end, and a text that is no JSON, at which the library panics.
 #[test]
 fn hostile_tokenizers_are_refused_or_harmless() {
     let path = fixtures().into_iter().map(|f| f.path.join("tokenizer.json")).find(|p| p.exists()).unwrap();
@@ -191,7 +191,7 @@ fn hostile_tokenizers_are_refused_or_harmless() {
     let step = serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
     for (place, value, words) in [
         ("pre_tokenizer", split("(?=(?:(?=(?:(?=a*).)*).)*)"), "without bounds"),
-        // The library runs these as it loads, over its added tokens.
+        // The library runs these over its added tokens while it loads.
         ("normalizer", serde_json::json!({"type": "Sequence", "normalizers": vec![step; 60]}), "4096 times longer"),
     ] {
         let json = with(place, value);
@@ -206,7 +206,7 @@ fn hostile_tokenizers_are_refused_or_harmless() {
     }
 }
 
-/// Takes minutes; prints how many texts agree, and how long loading and encoding take.
+/// Takes minutes. Prints how many texts agree, and how long loading and encoding take.
 #[test]
 #[ignore = "takes minutes: see the head of this file"]
 fn the_long_proof() {
@@ -280,7 +280,7 @@ fn the_long_proof() {
     }
 }
 
-/// A file of a tiny model with a compiled tokenizer.
+/// Writes a file of a tiny model with a compiled tokenizer.
 fn write(path: &Path, section: Vec<u8>) {
     let spec = ModelSpec {
         hidden_size: 8,
@@ -306,7 +306,8 @@ fn write(path: &Path, section: Vec<u8>) {
     writer.finish().unwrap();
 }
 
-/// Holds a compiled tokenizer against the parsed one: ids of `count` texts, their text, and the text of random ids.
+/// Compares a compiled tokenizer with the parsed one: ids of `count` texts, their decoded text, and the text of random
+/// ids.
 fn agree(name: &str, json: &[u8], parsed: &Tokenizer, compiled: &Tokenizer, count: usize, seed: u64) {
     assert!(compiled.is_compiled() && !parsed.is_compiled());
     assert_eq!((compiled.token_count(), compiled.max_id()), (parsed.token_count(), parsed.max_id()), "{name}");
@@ -326,7 +327,7 @@ fn agree(name: &str, json: &[u8], parsed: &Tokenizer, compiled: &Tokenizer, coun
         assert_eq!(compiled.decode(&ids, skip).unwrap(), parsed.decode(&ids, skip).unwrap(), "{name}: {text:?}");
         bytes += text.len();
         tokens += ids.len();
-        // Ids that no text has: broken characters, bytes of all kinds, gaps.
+        // Random ids that no text gives: broken characters, arbitrary bytes, gaps.
         let ids: Vec<u32> = (0..random.below(12))
             .map(|_| match random.below(3) {
                 0 => random.below(300) as u32,
@@ -359,7 +360,7 @@ impl Random {
     }
 }
 
-/// What texts are made of.
+/// The material for random texts.
 struct Texts<'t> {
     added: Vec<String>,
     tokenizer: &'t Tokenizer,
@@ -374,7 +375,7 @@ impl<'t> Texts<'t> {
         Self { added: file["added_tokens"].as_array().unwrap().iter().map(content).collect(), tokenizer, ids }
     }
 
-    /// Words, numbers and marks, as in a book or a program.
+    /// Words, numbers and punctuation, as in a book or a program.
     fn plain(&self, random: &mut Random) -> String {
         const WORDS: [&str; 24] = [
             "the",
@@ -410,7 +411,7 @@ impl<'t> Texts<'t> {
         text
     }
 
-    /// A text of pieces that tokenizers trip over.
+    /// A text of pieces that are difficult for tokenizers.
     fn any(&self, random: &mut Random) -> String {
         if random.below(50) == 0 {
             return self.plain(random);
@@ -487,7 +488,7 @@ impl<'t> Texts<'t> {
             7 => *text += random.pick(&SHORT),
             8 => *text += random.pick(&MARKS),
             9 => *text += random.pick(&FALSE),
-            // Added tokens whole, twice over, and broken off at either end.
+            // Added tokens: whole, doubled, and cut at either end.
             10 if !self.added.is_empty() => *text += &self.added[random.below(self.added.len())],
             11 if !self.added.is_empty() => {
                 let token: Vec<char> = self.added[random.below(self.added.len())].chars().collect();
@@ -497,7 +498,7 @@ impl<'t> Texts<'t> {
             12 => text.push(char::from(random.below(32) as u8)), // control characters, NUL among them
             13 => text.extend((0..random.below(10)).map(|_| char::from(b'!' + random.below(94) as u8))),
             14 => {
-                // A piece of the vocabulary, as it is written and as it reads.
+                // A piece of the vocabulary, both encoded and decoded.
                 let id = random.below(self.ids) as u32;
                 if random.below(4) == 0 {
                     text.extend(self.tokenizer.id_to_piece(id));

@@ -119,7 +119,7 @@ pub struct Launch {
 pub struct DeviceMemory {
     /// Bytes that can be allocated.
     pub free: u64,
-    /// In total.
+    /// Bytes in total.
     pub total: u64,
 }
 

@@ -458,7 +458,7 @@ impl<D: Device + std::fmt::Debug> Backend for CudaBackend<D> {
     }
 
     fn chosen(&mut self, choice: Choice) -> Result<(u32, f32)> {
-        assert!(self.choices - choice.0 < SLOTS as u64, "a later choice has overwritten it");
+        assert!(self.choices - choice.0 < SLOTS as u64, "another choice came in its place");
         let mut words = [0u32; 2];
         self.device.end_copy_from(slot(choice), bytemuck::cast_slice_mut(&mut words))?;
         Ok((words[0], f32::from_bits(words[1])))

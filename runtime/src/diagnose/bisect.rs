@@ -1,16 +1,16 @@
-//! The first thing that differs: a damaged byte, a kernel that does not equal its plain twin, or a component that is not
-//! the reference's.
+//! Finds the first thing that differs: a damaged byte, a kernel that does not equal its scalar twin, or a component
+//! that is not the reference's.
 //!
 //! ```text
 //! file        its own hashes                                                    a flipped bit, by tensor and bytes
-//! kernels     each instruction set against the plain kernels, bit for bit       a broken lane, by kernel and position
-//! reference   the model against somebody else's activations                     a wrong weight, bias, eps, angle
+//! kernels     each instruction set against the scalar kernels, bit for bit      a broken lane, by kernel and position
+//! reference   the model against another program's activations                   a wrong weight, bias, eps, angle
 //! ```
 //!
-//! A stage is worth asking where those before it found nothing. The last two compare under *teacher forcing*: once an
-//! operation's result was compared, the expected rows take its place ([`forward::Tap`](crate::engine::step::Tap)), so that
-//! each operation is judged alone, on good inputs, and an error does not travel. A component is a result by its name on
-//! the ladder; the blame is what made it wrong: a tensor, a number of the description, a kernel.
+//! A stage is useful only if those before it found nothing. The last two compare under *teacher forcing*: once an
+//! operation's result was compared, the expected rows replace it ([`Tap`](crate::engine::step::Tap)). So each operation
+//! is judged alone, on correct inputs, and errors do not propagate. A component is a result, named as on the ladder.
+//! The blame is what made it wrong: a tensor, a number of the description, a kernel.
 
 mod attention;
 mod component;
@@ -28,21 +28,22 @@ pub use reference::{Judged, Tolerance, reference};
 use nanoserve_format::{ModelSpec, NsvFile};
 use std::fmt;
 
-/// Tokens of [`some_ids`]: more than one block of attention, and some of every tile of a matrix kernel.
+/// Number of tokens of [`some_ids`]: more than one block of attention, and such that every tile size of a matrix kernel
+/// occurs.
 const SOME_IDS: usize = 66;
 
 /// Something that differs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// The first result that shows it, by its name on the ladder; the tensor or section where bytes are damaged.
+    /// The first result that shows it, by its name on the ladder. For damaged bytes, the tensor or section.
     pub component: String,
     /// What is at fault: a tensor, a number of the description, a kernel.
     pub blame: String,
-    /// Where in the result; None where bytes are damaged.
+    /// The place in the result; None for damaged bytes and missing components.
     pub at: Option<At>,
-    /// The instruction set and the way through the model; None where they do not matter.
+    /// The instruction set and the way of feeding tokens; None if they do not matter.
     pub path: Option<String>,
-    /// What is known about it, in a sentence.
+    /// What is known about it, for people.
     pub what: String,
 }
 
@@ -51,11 +52,11 @@ pub struct Finding {
 pub struct At {
     /// The token's position.
     pub position: usize,
-    /// The output: the row of the matrix that made it.
+    /// The index of the output: the row of the matrix that made it.
     pub row: usize,
 }
 
-/// The parts of a file whose bytes are not the ones that were written.
+/// The parts of a file whose bytes have changed since they were written.
 pub fn damage(file: &NsvFile) -> Vec<Finding> {
     let finding = |d: nanoserve_format::Damage| Finding {
         component: d.what.clone(),
@@ -67,13 +68,13 @@ pub fn damage(file: &NsvFile) -> Vec<Finding> {
     file.check().into_iter().map(finding).collect()
 }
 
-/// Token ids for a model that nobody gave any: always the same, spread over the vocabulary.
+/// Token ids to use when none are given: always the same, spread over the vocabulary.
 pub fn some_ids(spec: &ModelSpec) -> Vec<u32> {
     let n = SOME_IDS.min(spec.context_length);
     (0..n).map(|i| ((i * i * 31 + i * 7 + 1) % spec.vocab_size) as u32).collect()
 }
 
-/// Numbers as a person lists them: `3, 17, 40 and 5 more`.
+/// Displays numbers as `3, 17, 40, 41 and 5 more`.
 struct Listed<'a>(&'a [usize]);
 
 impl fmt::Display for Listed<'_> {

@@ -1,4 +1,4 @@
-//! What tells whether a file and a machine compute what they should, and how fast they could.
+//! Diagnosis: whether a file and a machine compute what they should, and how fast they could be.
 
 pub mod bisect;
 pub mod perplexity;

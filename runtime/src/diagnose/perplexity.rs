@@ -1,12 +1,12 @@
-//! How well a model foretells a text: exp of the mean of -ln(probability) of its tokens.
+//! Perplexity: how well a model predicts a text, as exp of the mean of -ln(probability) of its tokens.
 //!
-//! As llama.cpp does it: the text's tokens are cut into windows of `ctx`, each by itself; the second half of a window is
-//! scored, what is before it is context; a rest that fills no window is left out. Where prompts begin with a BOS, it takes
-//! the place of each window's first token.
+//! The method is that of llama.cpp. The text's tokens are cut into independent windows of `ctx`. The second half of a
+//! window is scored, the first half is context. An incomplete last window is ignored. For models whose prompts begin
+//! with a BOS token, it replaces the first token of each window.
 //!
 //! ```text
 //! window       tokens[i * ctx..(i + 1) * ctx]
-//! scored       token t + 1 by the logits of token t, for t from ctx / 2 to ctx - 2
+//! scored       token t + 1 with the logits of token t, for t from ctx / 2 to ctx - 2
 //! value        exp(mean of -ln p)
 //! error        value * sqrt((mean of (ln p)^2 - (mean of ln p)^2) / (scored - 1)), one standard error
 //! ```
@@ -16,12 +16,12 @@ use crate::engine::session::Session;
 use crate::error::{Result, RuntimeError};
 use crate::generate::logprobs::log_sum_exp;
 
-/// What has been scored so far.
+/// The score so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Perplexity {
-    /// Windows done.
+    /// Number of windows done.
     pub windows: usize,
-    /// Tokens scored.
+    /// Number of tokens scored.
     pub scored: usize,
     /// Sum of -ln p.
     sum: f64,
@@ -35,7 +35,7 @@ impl Perplexity {
         libm::exp(self.mean())
     }
 
-    /// Mean of -ln p, in nats a token.
+    /// Mean of -ln p, in nats per token.
     pub fn mean(&self) -> f64 {
         self.sum / self.scored as f64
     }
@@ -53,10 +53,10 @@ impl Perplexity {
     }
 }
 
-/// Windows of `ctx` tokens that a text of so many has.
+/// The number of windows of `ctx` tokens in a text of `tokens` tokens.
 ///
 /// # Errors
-/// When it has none, or a window scores nothing.
+/// When there is none, or a window is too short to score anything.
 pub fn windows(tokens: usize, ctx: usize) -> Result<usize> {
     if ctx < 4 || tokens < ctx {
         return Err(RuntimeError::TextTooShort { got: tokens, ctx });
@@ -64,8 +64,9 @@ pub fn windows(tokens: usize, ctx: usize) -> Result<usize> {
     Ok(tokens / ctx)
 }
 
-/// Scores a text window by window, in a session with room for `ctx`; `chunk` tokens go through the model in one step.
-/// `bos` is what each window begins with. After each window `on_window` sees what there is, and answers whether to go on.
+/// Scores a text window by window, in a session with a capacity of at least `ctx`; a step takes `chunk` tokens. `bos`,
+/// if given, replaces the first token of each window. `on_window` is called after each window with the score so far and
+/// returns whether to go on.
 ///
 /// # Errors
 /// When the text has no window, or a step fails.
@@ -86,7 +87,7 @@ pub fn perplexity<B: Backend>(
         _ = session.truncate(0);
         let first = ctx / 2;
         session.feed_quietly(&window[..first], chunk)?;
-        // The last token is foretold and need not run.
+        // The last token is only predicted and need not run.
         for start in (first..ctx - 1).step_by(chunk.max(1)) {
             let ids = &window[start..(start + chunk.max(1)).min(ctx - 1)];
             let logits = session.feed_all(ids)?;

@@ -1,7 +1,8 @@
-//! What this machine can do at best, measured in a few tenths of a second: how far a model's speed is from it.
+//! The roofline: this machine's peak rates, measured in a few tenths of a second, to compare a model's speed with.
 //!
-//! Generation reads every weight once a token: it is bound by how fast the threads can read the map. A prompt multiplies
-//! every weight once a token, many tokens to each time the weights are read: it is bound by the rate of products.
+//! Decode reads every weight once for each token: the rate at which the threads read the map bounds it. Prefill
+//! multiplies every weight once for each token, but reads the weights once for many tokens: the rate of products bounds
+//! it.
 
 use crate::backend::KvType;
 use crate::cpu::CpuBackend;
@@ -13,36 +14,36 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 
-/// Bytes of the map that are read, at most.
+/// The most bytes of the map that are read.
 const READ_BYTES: usize = 1 << 30;
 
-/// Bytes that a thread takes at a time.
+/// Bytes that a thread reads at a time.
 const PIECE: usize = 1 << 20;
 
-/// Rounds of a rate's loop that a thread takes at a time: some tens of microseconds.
+/// Rounds of a rate's loop in one piece of work: some tens of microseconds.
 const ROUNDS: usize = 10_000;
 
-/// Pieces of a rate's loop for each thread.
+/// Pieces of work for each thread.
 const PIECES: usize = 200;
 
-/// Each limit is the best of so many tries.
+/// Each limit is the best of this many tries.
 const TRIES: usize = 3;
 
-/// The limits of some threads with one instruction set.
+/// The peak rates of a pool of threads with one instruction set, or of a GPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of the map that the threads read in a second, in GB.
+    /// GB of the map that the threads read in a second. On a GPU, GB read and written by a copy.
     pub read_gb_s: f64,
-    /// Int8 multiply-accumulates a second, in billions; None for the plain kernels.
+    /// Billions of int8 multiply-accumulates in a second; None for the scalar kernels and for a GPU.
     pub dot_gmac_s: Option<f64>,
-    /// Fused multiply-adds of f32 a second, in billions; None for the plain kernels.
+    /// Billions of f32 fused multiply-adds in a second; None for the scalar kernels and for a GPU.
     pub fma_gmac_s: Option<f64>,
-    /// Multiply-accumulates of f16 into f32 on a GPU's tensor cores a second, in billions.
+    /// Billions of multiply-accumulates of f16 into f32 in a second on a GPU's tensor cores; None for a CPU.
     pub tensor_gmac_s: Option<f64>,
 }
 
 impl Limits {
-    /// Measures them, over the map of `file`.
+    /// Measures a CPU, reading the map of `file`.
     pub fn measure(file: &NsvFile, backend: &CpuBackend) -> Limits {
         let (pool, rates) = (backend.pool(), backend.kernels().rates.as_ref());
         Limits {
@@ -53,16 +54,17 @@ impl Limits {
         }
     }
 
-    /// Measures those of a GPU: the copy of its own memory, bytes read and written, and its tensor cores.
+    /// Measures a GPU: a copy within its memory, counting bytes read and written, and its tensor cores.
     ///
     /// # Errors
-    /// When it has no memory for it, or fails.
+    /// When it has too little free memory, or fails.
     pub fn of_device<D: Device>(device: &D) -> Result<Limits, DeviceError> {
         let (read_gb_s, tensor_gmac_s) = (copy_gb_s(device)?, Some(tensor_gmac_s(device)?));
         Ok(Limits { read_gb_s, dot_gmac_s: None, fma_gmac_s: None, tensor_gmac_s })
     }
 
-    /// The rate of the products that matrices of an encoding are made of. A GPU multiplies f32 without its tensor cores.
+    /// The rate that bounds the matrix products of an encoding; None if it was not measured. A GPU multiplies f32
+    /// without its tensor cores.
     pub fn gmac_s(&self, encoding: Encoding) -> Option<f64> {
         match (self.tensor_gmac_s, encoding.input()) {
             (Some(rate), _) => on_tensor_cores(encoding).then_some(rate),
@@ -72,13 +74,13 @@ impl Limits {
     }
 }
 
-/// Bytes that a device's copy is measured over: far more than its caches hold.
+/// Bytes of one measured copy: far more than a device's caches hold.
 const COPY_BYTES: usize = 1 << 29;
 
 /// Copies in one try.
 const COPIES: usize = 16;
 
-/// Bytes that a device reads and writes in a second when it copies its own memory, in GB: what generation there is bound by.
+/// GB that a device reads and writes in a second when it copies within its memory: the bound of decode there.
 fn copy_gb_s<D: Device>(device: &D) -> Result<f64, DeviceError> {
     let bytes = COPY_BYTES.min((device.memory()?.free / 4) as usize).max(4096);
     let [from, to] = [device.allocate(bytes)?, device.allocate(bytes)?];
@@ -87,12 +89,12 @@ fn copy_gb_s<D: Device>(device: &D) -> Result<f64, DeviceError> {
     Ok((2 * COPIES * bytes) as f64 / shortest(device, COPIES, copy)? / 1e9)
 }
 
-/// Rounds of chains of products in one launch: some tenths of a millisecond. Launches in one try.
+/// Rounds of chained products in one launch (some tenths of a millisecond), and launches in one try.
 const CHAINED: usize = 2048;
 const CHAINS: usize = 32;
 
-/// Multiply-accumulates of f16 into f32 that a device's tensor cores do in a second, in billions: what a prompt is bound by. By
-/// `mma.sync`, as the kernels of matrices have them; two blocks on each processor, as there.
+/// Billions of multiply-accumulates of f16 into f32 that a device's tensor cores do in a second: the bound of prefill.
+/// The kernel uses `mma.sync` and two blocks on each processor, like the matmul kernels.
 fn tensor_gmac_s<D: Device>(device: &D) -> Result<f64, DeviceError> {
     let blocks = 2 * device.processors() as usize;
     let sums = device.allocate(4 * blocks * RATE as usize)?;
@@ -100,7 +102,7 @@ fn tensor_gmac_s<D: Device>(device: &D) -> Result<f64, DeviceError> {
     Ok((CHAINS * CHAINED * blocks * RATE_MACS) as f64 / shortest(device, CHAINS, chain)? / 1e9)
 }
 
-/// Seconds of the shortest of some tries of so many calls, each of which is queued.
+/// The time in seconds of `calls` queued calls: the shortest of some tries.
 fn shortest<D: Device>(
     device: &D,
     calls: usize,
@@ -117,18 +119,18 @@ fn shortest<D: Device>(
     Ok(least)
 }
 
-/// What a token costs at least.
+/// The least work for a token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Work {
-    /// Multiply-accumulates of a prompt's token for each encoding of the layers' matrices. The head runs for the last token
-    /// alone.
+    /// Multiply-accumulates for one prompt token, by the encoding of the layers' matrices. The head is not included: it
+    /// runs only for the last token.
     pub prompt_macs: Vec<(Encoding, u64)>,
-    /// Bytes of weights that a generated token reads: all but the embedding, of which it reads one row, unless that is
-    /// the head too.
+    /// Bytes of weights that a generated token reads: all weights except the embedding, of which it reads one row. A
+    /// tied embedding counts, because it is the head too.
     pub read_bytes: u64,
 }
 
-/// Bytes of keys and values that a token reads in all layers, on average over tokens at these positions.
+/// Bytes of keys and values that a token reads in all layers: the mean over tokens at these positions.
 pub fn attended_bytes(spec: &ModelSpec, kv_type: KvType, positions: Range<usize>) -> f64 {
     let row = (2 * spec.n_kv_heads * spec.head_dim * kv_type.bytes()) as f64;
     let seen = |layer, position: usize| spec.window_of(layer).map_or(usize::MAX, |w| w.size).min(position + 1) as f64;
@@ -138,7 +140,7 @@ pub fn attended_bytes(spec: &ModelSpec, kv_type: KvType, positions: Range<usize>
 }
 
 impl Work {
-    /// Of a model, from its directory.
+    /// The work of a model, from its file's layout.
     pub fn of(layout: &Layout) -> Work {
         let (embedding, rest) = layout.tensors.split_first().expect("a model has an embedding");
         let head_apart = layout.tensors.last().is_some_and(|t| t.alias_of.is_none());
@@ -158,13 +160,13 @@ impl Work {
 }
 
 impl Limits {
-    /// Seconds that the products of a prompt's token take at least; None where a rate is not known.
+    /// The least time in seconds for the products of one prompt token; None if a rate is unknown.
     pub fn prompt_s(&self, work: &Work) -> Option<f64> {
         work.prompt_macs.iter().map(|(encoding, macs)| Some(*macs as f64 / 1e9 / self.gmac_s(*encoding)?)).sum()
     }
 }
 
-/// Billions a second, the best of some tries.
+/// The rate of `work` in billions per second, the best of some tries. `work` returns what it has done.
 fn best(mut work: impl FnMut() -> usize) -> f64 {
     let rates = (0..TRIES).map(|_| {
         let start = Instant::now();
@@ -174,7 +176,7 @@ fn best(mut work: impl FnMut() -> usize) -> f64 {
     rates.fold(0.0, f64::max)
 }
 
-/// Reads the map's tensors, or the first GiB of them; how many bytes.
+/// Reads the map's tensors, at most the first GiB, and returns the number of bytes.
 fn read(read: fn(&[u8]), file: &NsvFile, pool: &Pool) -> usize {
     let bytes = &file.bytes()[file.layout().tensors[0].range.start..];
     let bytes = &bytes[..bytes.len().min(READ_BYTES)];
@@ -185,7 +187,7 @@ fn read(read: fn(&[u8]), file: &NsvFile, pool: &Pool) -> usize {
     bytes.len()
 }
 
-/// Reads a piece in plain code: the sum of its words, in as many lanes as a cache line has.
+/// Reads a piece with plain code: sums its words in as many lanes as a cache line has words.
 fn sum(piece: &[u8]) {
     let mut lanes = [0u64; 8];
     for line in piece.as_chunks::<64>().0 {
@@ -196,7 +198,7 @@ fn sum(piece: &[u8]) {
     black_box(lanes);
 }
 
-/// Runs a rate's loop on every thread; how many multiply-accumulates.
+/// Runs a rate's loop on every thread and returns the number of multiply-accumulates.
 fn multiply(rate: fn(usize) -> usize, pool: &Pool) -> usize {
     let pieces = PIECES * pool.threads();
     let one = rate(1);

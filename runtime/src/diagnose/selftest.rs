@@ -1,9 +1,10 @@
-//! A file proves itself where it runs: golden vectors are made when a file is, and replayed by every path of a machine.
+//! The self-test: golden vectors are made together with a file, and replayed on every path of the machine that runs it.
 //!
-//! A path is an instruction set's kernels, a way of keeping keys and values, and a way of feeding tokens: a prompt goes
-//! through other kernels than single tokens do. On the CPU all paths give the same bits of logits, so a hash is the test.
-//! The answers were made by the file itself: they show that this machine computes what the one that made the file did.
-//! Whether that is what the model's authors meant is for a reference to say, which a file may hold beside them.
+//! A path is an instruction set's kernels, a type of keys and values, and a way of feeding tokens, since a prompt goes
+//! through other kernels than single tokens. On the CPU all paths give the same logits bit for bit, so the test
+//! compares hashes. The golden vectors were computed from the file itself: they show that this machine computes the
+//! same as the one that made the file. Whether that is what the model's authors meant is for a reference to show, which
+//! a file may also hold.
 
 use crate::backend::{Backend, KvType};
 use crate::cpu::isa::{self, Kernels};
@@ -15,17 +16,17 @@ use nanoserve_format::{Encoding, Golden, GoldenRow, GoldenRun, InputForm, NsvFil
 use std::fmt;
 use std::sync::Arc;
 
-/// Tokens of the golden vectors.
+/// Number of tokens of the golden vectors.
 const TOKENS: usize = 16;
 
-/// The positions whose logits are kept.
+/// The positions whose logits are stored.
 const POSITIONS: [usize; 5] = [0, 1, 3, 8, TOKENS - 1];
 
-/// Tokens that the plain kernels run of a model with more weights than [`LARGE`]: enough to see positions differ, few enough
-/// not to wait for.
+/// Number of tokens that the scalar kernels run of a model with more weights than [`LARGE`]: enough to tell positions
+/// apart, few enough not to take long.
 const PLAIN_TOKENS: usize = 2;
 
-/// Weights from which on the plain kernels are slow.
+/// Number of weights above which the scalar kernels are slow.
 const LARGE: u64 = 50_000_000;
 
 /// How tokens are fed.
@@ -46,35 +47,35 @@ impl fmt::Display for Feed {
     }
 }
 
-/// What one path made of the golden vectors.
+/// The result of one path on the golden vectors.
 #[derive(Clone, Debug)]
 pub struct PathResult {
     /// The kernels.
     pub isa: &'static str,
-    /// How keys and values were kept.
+    /// Type of keys and values.
     pub kv: String,
     /// How tokens were fed.
     pub feed: Feed,
-    /// Positions compared.
+    /// Number of positions compared.
     pub positions: usize,
-    /// The first position with other bits, and the largest difference of its kept logits.
+    /// The first position with other bits, and the largest difference of its stored logits.
     pub failed: Option<(usize, f64)>,
 }
 
-/// How far a file is from the reference it holds.
+/// How far a file's logits are from the reference that it holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceResult {
-    /// Whose answers they are.
+    /// The program that made the reference.
     pub made_by: String,
-    /// Positions compared.
+    /// Number of positions compared.
     pub positions: usize,
-    /// Largest difference of the reference's kept logits.
+    /// Largest difference from the reference's stored logits.
     pub max_abs: f64,
-    /// Positions where both put the same token first.
+    /// Number of positions where both have the same likeliest token.
     pub same_first: usize,
 }
 
-/// Tokens that any vocabulary has: SplitMix64, from a fixed start.
+/// `count` token ids that are in any vocabulary: SplitMix64 with a fixed seed.
 fn tokens(vocab_size: usize, count: usize) -> Vec<u32> {
     let mut state = 0u64;
     let next = || {
@@ -86,7 +87,7 @@ fn tokens(vocab_size: usize, count: usize) -> Vec<u32> {
     std::iter::repeat_with(next).take(count).collect()
 }
 
-/// An engine of some kernels.
+/// An engine with these kernels.
 fn engine(file: &Arc<NsvFile>, kernels: &'static Kernels, pool: &Arc<Pool>) -> Result<Engine<CpuBackend>> {
     Engine::with_backend(file.clone(), CpuBackend::new(kernels, pool.clone()))
 }
@@ -107,10 +108,11 @@ fn kv_type(name: &str) -> Option<KvType> {
     KvType::ALL.iter().find(|(n, _)| *n == name).map(|(_, kv)| *kv)
 }
 
-/// The golden vectors of a file: run by this machine's fastest kernels, the first positions again by the plain ones.
+/// Makes the golden vectors of a file with this machine's fastest kernels, and checks the first positions with the
+/// scalar kernels.
 ///
 /// # Errors
-/// When the file cannot be run, or the two disagree.
+/// When the file cannot be run, a logit is not finite, or the two kinds of kernels disagree.
 pub fn golden(file: &Arc<NsvFile>, threads: Option<usize>) -> Result<Golden> {
     let (spec, kernels) = (file.spec(), isa::choose(None)?);
     let ids = tokens(spec.vocab_size, TOKENS.min(spec.context_length));
@@ -127,7 +129,7 @@ pub fn golden(file: &Arc<NsvFile>, threads: Option<usize>) -> Result<Golden> {
         let rows = rows.filter_map(|(position, row)| row.map(|row| GoldenRow::of(position, row))).collect();
         runs.push(GoldenRun { kv: kv.to_string(), rows });
     }
-    // No kernel's name: whichever machine made the file, its bytes are the same.
+    // Does not name the kernels, so that every machine makes the same bytes.
     let made_by = concat!("this file, nanoserve ", env!("CARGO_PKG_VERSION")).to_string();
     let golden = Golden { made_by, ids, runs };
     let mut plain = engine(file, isa::available()[0], &pool)?;
@@ -139,8 +141,8 @@ pub fn golden(file: &Arc<NsvFile>, threads: Option<usize>) -> Result<Golden> {
     }
 }
 
-/// Replays the golden vectors on every path this machine can run, the plain kernels first, or those of one instruction
-/// set; nothing where the file holds none.
+/// Replays the golden vectors on every path that this machine can run, the scalar kernels first, or only on those of
+/// one instruction set. Returns nothing if the file holds none.
 ///
 /// # Errors
 /// When the file cannot be run, its vectors do not fit it, or there are no such kernels.
@@ -166,7 +168,8 @@ pub fn self_test(file: &Arc<NsvFile>, threads: Option<usize>, isa: Option<&str>)
     Ok(results)
 }
 
-/// Runs the first of the golden tokens and compares what was kept of them: how many positions, and the first that differs.
+/// Runs `ids`, the first golden tokens, and compares their stored positions. Returns the number of positions, and the
+/// first one that differs with its largest difference.
 fn replay<B: Backend>(
     engine: &mut Engine<B>,
     golden: &Golden,
@@ -192,33 +195,34 @@ fn replay<B: Backend>(
     if compared == 0 { Err(unfit("they keep no position of their tokens")) } else { Ok((compared, failed)) }
 }
 
-/// What a device whose bits are its own made of the golden vectors.
+/// The result on the golden vectors of a device that gives other bits than the CPU.
 #[derive(Clone, Debug)]
 pub struct DeviceResult {
-    /// How keys and values were kept.
+    /// Type of keys and values.
     pub kv: String,
     /// How tokens were fed.
     pub feed: Feed,
-    /// Positions compared.
+    /// Number of positions compared.
     pub positions: usize,
-    /// Largest difference of the kept logits, over the largest of them.
+    /// Largest difference of the stored logits of a position, relative to the largest of them.
     pub difference: f64,
-    /// How much that may be: see [`device_tolerance`].
+    /// The largest difference that passes: see [`device_tolerance`].
     pub tolerance: f64,
 }
 
 impl DeviceResult {
-    /// Whether it is near enough.
+    /// True if the difference is within the tolerance.
     pub fn pass(&self) -> bool {
-        // Written so that what is not a number fails.
+        // Written so that NaN fails.
         self.difference <= self.tolerance
     }
 }
 
-/// How far a GPU's logits may be from the CPU's, over the largest kept one; docs/cuda.md has what was measured. f32 and f16 weights
-/// differ in the order of sums alone. Into an f16 cache a key or value that was a little off may be rounded the other way.
-/// With q8 the CPU rounds activations to 8 bits, the GPU does so for a token and not in a prompt: what differs is that rounding.
-/// Where a file has several encodings, the loosest counts.
+/// How far a GPU's logits may be from the CPU's, relative to the largest stored one; docs/cuda.md has the measurements.
+/// With f32 and f16 weights only the order of sums differs. In an f16 KV cache, a key or value that is slightly off may
+/// be rounded the other way. With q8 weights the CPU rounds activations to 8 bits; the GPU does so for single tokens
+/// but not in a prompt, and that rounding is the difference. If a file has several encodings, the loosest tolerance
+/// applies.
 pub fn device_tolerance(encoding: Encoding, kv: KvType) -> f64 {
     match (encoding.input(), kv) {
         (InputForm::Float, KvType::F32) => 1e-4,
@@ -227,7 +231,8 @@ pub fn device_tolerance(encoding: Encoding, kv: KvType) -> f64 {
     }
 }
 
-/// Replays the golden vectors on an engine that is held to a tolerance; nothing where the file holds none.
+/// Replays the golden vectors on an engine whose logits need only be within a tolerance. Returns nothing if the file
+/// holds none.
 ///
 /// # Errors
 /// When the file cannot be run, or its vectors do not fit it.
@@ -246,7 +251,7 @@ pub fn device_test<B: Backend>(engine: &mut Engine<B>) -> Result<Vec<DeviceResul
                 let got = all.chunks_exact(vocab_size).nth(row.position).ok_or_else(unfit)?;
                 let largest = row.top.iter().fold(0.0f64, |most, (_, x)| most.max(f64::from(x.abs())));
                 let off = largest_difference(row, got) / largest.max(f64::MIN_POSITIVE);
-                // What is not a number stays.
+                // Once NaN, it stays NaN.
                 difference = if off > difference || off.is_nan() { off } else { difference };
             }
             let tolerance = encodings.iter().map(|encoding| device_tolerance(encoding, kv)).fold(0.0, f64::max);
@@ -256,7 +261,7 @@ pub fn device_test<B: Backend>(engine: &mut Engine<B>) -> Result<Vec<DeviceResul
     Ok(results)
 }
 
-/// Over the logits that were kept; infinite for one that does not exist.
+/// The largest difference of the stored logits; infinite if one of them does not exist.
 fn largest_difference(row: &GoldenRow, got: &[f32]) -> f64 {
     let one = |&(id, logit): &(u32, f32)| match got.get(id as usize) {
         Some(&got) => (f64::from(got) - f64::from(logit)).abs(),
@@ -265,7 +270,7 @@ fn largest_difference(row: &GoldenRow, got: &[f32]) -> f64 {
     row.top.iter().map(one).fold(0.0, |most: f64, x| if x > most || x.is_nan() { x } else { most })
 }
 
-/// Runs the tokens of the file's reference and says how far its own answers are; None when it holds none.
+/// Runs the tokens of the file's reference and compares the logits with it. None if the file holds no reference.
 ///
 /// # Errors
 /// When the file cannot be run, or its reference does not fit it.
@@ -287,13 +292,14 @@ pub fn against_reference(file: &Arc<NsvFile>, threads: Option<usize>) -> Result<
     Ok(Some(result))
 }
 
-/// What is kept of a reference's logits `[ids, vocab_size]`: as many positions as of golden vectors, the last among them.
+/// Selects what a file stores of a reference's logits `[ids, vocab_size]`: as many positions as of golden vectors,
+/// including the last.
 pub fn reference(made_by: String, ids: &[u32], logits: &[f32]) -> Golden {
     let (last, vocab_size) = (ids.len().saturating_sub(1), logits.len() / ids.len().max(1));
     let mut positions: Vec<usize> = (0..POSITIONS.len()).map(|i| i * last / (POSITIONS.len() - 1)).collect();
     positions.dedup();
     let rows = positions.into_iter().map(|position| GoldenRow {
-        // Another arithmetic gives other bits: there is nothing to compare a hash with.
+        // Other arithmetic gives other bits, so a hash would be useless.
         hash: None,
         ..GoldenRow::of(position, &logits[position * vocab_size..][..vocab_size])
     });

@@ -1,7 +1,8 @@
-//! Our activations against a reference's, component by component: the ladder.
+//! Compares our activations with a reference's, component by component: the ladder.
 //!
-//! A reference file is a safetensors file with `input_ids` (i64 `[T]`), `logits` (f32 `[T, vocab_size]`) and, optionally,
-//! `greedy_ids` (i64) and any of the ladder's activations, by the names that [`forward`](crate::engine::step) gives them.
+//! A reference file is a safetensors file with `input_ids` (i64 `[T]`), `logits` (f32 `[T, vocab_size]`) and,
+//! optionally, `greedy_ids` (i64) and any of the ladder's activations, under the names that
+//! [`step`](crate::engine::step) gives them.
 
 use crate::backend::{Backend, KvType};
 use crate::engine::Engine;
@@ -12,14 +13,14 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a reference file holds.
+/// The contents of a reference file.
 #[derive(Clone, Debug)]
 pub struct Reference {
     /// The prompt.
     pub input_ids: Vec<u32>,
     /// The reference's greedy continuation.
     pub greedy_ids: Option<Vec<u32>>,
-    /// Every f32 tensor by its name, `[T, width]` as one row after the other.
+    /// Every f32 tensor by its name: `[T, width]`, row by row.
     pub activations: BTreeMap<String, Vec<f32>>,
 }
 
@@ -58,14 +59,14 @@ impl Reference {
         Ok(Reference { input_ids, greedy_ids: ids("greedy_ids")?, activations })
     }
 
-    /// That a component has another size than the model's.
+    /// The error that a component has another size than the model's.
     pub(crate) fn other_size(&self, name: &str, got: usize) -> RuntimeError {
         let expected = self.activations[name].len();
         let cause = format!("'{name}' has {expected} values, the model makes {got}: another model's reference?");
         RuntimeError::Reference { path: "reference".into(), cause }
     }
 
-    /// That a component is nothing the model makes.
+    /// The error that the model has no such component.
     pub(crate) fn unknown(&self, name: &str) -> RuntimeError {
         let cause = format!("'{name}' is no component of this model");
         RuntimeError::Reference { path: "reference".into(), cause }
@@ -81,29 +82,29 @@ pub struct Row {
     pub max_abs: f64,
     /// Largest difference relative to the reference's value.
     pub max_rel: f64,
-    /// Whether every value is within `atol + rtol * |reference|`.
+    /// True if every value is within `atol + rtol * |reference|`.
     pub pass: bool,
 }
 
-/// Everything a comparison found.
+/// The result of a comparison.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// One for each component of the ladder that the reference has, in the order of the forward pass.
     pub rows: Vec<Row>,
-    /// Kullback-Leibler divergence of our next-token distribution from the reference's, nats, mean over positions.
+    /// Kullback-Leibler divergence of our next-token distribution from the reference's, in nats: mean over positions.
     pub kl_mean: f64,
-    /// Its largest.
+    /// The same, the largest of all positions.
     pub kl_max: f64,
-    /// Share of positions where both put the same token first.
+    /// Share of positions where both have the same likeliest token.
     pub top1: f64,
     /// Our greedy continuation, as long as the reference's.
     pub greedy_ids: Option<Vec<u32>>,
-    /// Whether it is the reference's.
+    /// True if it equals the reference's.
     pub greedy_pass: bool,
 }
 
 impl Report {
-    /// Whether every component and the greedy continuation pass.
+    /// True if every component and the greedy continuation pass.
     pub fn pass(&self) -> bool {
         self.greedy_pass && self.rows.iter().all(|r| r.pass)
     }
@@ -178,7 +179,7 @@ pub fn compare<B: Backend>(
     Ok((report, ours))
 }
 
-/// `n` greedy tokens after `ids`; fewer where the context ends.
+/// `n` greedy tokens after `ids`; fewer if the context ends.
 fn greedy<B: Backend>(engine: &mut Engine<B>, ids: &[u32], n: usize, kv_type: KvType) -> Result<Vec<u32>> {
     let capacity = (ids.len() + n).min(engine.file().spec().context_length);
     let sampling = SamplingOptions { temperature: 0.0, repeat_penalty: 1.0, ..SamplingOptions::default() };
@@ -186,7 +187,8 @@ fn greedy<B: Backend>(engine: &mut Engine<B>, ids: &[u32], n: usize, kv_type: Kv
     Ok(engine.session(capacity, kv_type)?.generate(ids, &options, None, &mut |_| true)?.ids)
 }
 
-/// KL(reference || ours) in nats for each row of logits, and the share of rows with the same largest.
+/// KL(reference || ours) in nats for each row of logits, and the share of rows in which both have the same largest
+/// logit.
 pub fn divergence(reference: &[f32], ours: &[f32], vocab_size: usize) -> (Vec<f64>, f64) {
     let log_softmax = |row: &[f32]| -> Vec<f64> {
         let max = row.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x.into()));
@@ -208,7 +210,7 @@ pub fn divergence(reference: &[f32], ours: &[f32], vocab_size: usize) -> (Vec<f6
     (kl, top1)
 }
 
-/// Writes activations as a reference file, which appears whole or not at all.
+/// Writes activations to a reference file. The file appears whole or not at all.
 ///
 /// # Errors
 /// When the file cannot be written.

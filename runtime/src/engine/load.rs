@@ -4,7 +4,7 @@
 //! So a background thread reads all of them, in the order in which the forward pass will need them:
 //!
 //! ```text
-//! sections            the tokenizer, behind the tensors
+//! sections            the tokenizer, after the tensors
 //! layers, norm, head
 //! embedding           last: a step starts with a few of its rows; it is read in full only as a tied head, at the end
 //! ```

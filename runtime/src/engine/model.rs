@@ -6,7 +6,7 @@ use nanoserve_format::schema::{self, Part};
 use nanoserve_format::{FeedForwardKind, MixerKind, ModelSpec, NsvFile, QkNorm, Rope, Shape};
 use std::sync::Arc;
 
-/// All weights of a model, where the backend's kernels can read them.
+/// All weights of a model, in the form that the backend's kernels read.
 #[derive(Debug)]
 pub struct Model<B: Backend> {
     /// Its sizes and switches.

@@ -164,7 +164,7 @@ impl<B: Backend> Step<'_, '_, '_, B> {
             runs => {
                 let known = runs.iter().map(|run| match run.ids {
                     Ids::Known(ids) => ids,
-                    Ids::Chosen => unreachable!("a token that only the device knows is a step by itself"),
+                    Ids::Chosen => unreachable!("a token that the device knows alone is a step by itself"),
                 });
                 let ids = known.collect::<Vec<_>>().concat();
                 self.backend.embed(&model.embed, Ids::Known(&ids), x);

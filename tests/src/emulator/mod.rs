@@ -1,10 +1,11 @@
-//! The CUDA kernels on a CPU: their own text, compiled by g++ with `emulator.h` in front, behind the runtime's [`Device`].
+//! Runs the CUDA kernels on a CPU: their own text, compiled by g++ with `emulator.h` in front, behind the runtime's
+//! [`Device`].
 //!
-//! What it finds, it finds as an error of the launch: memory outside an allocation, barriers that not all threads reach,
-//! misaligned vectors, arguments of other sizes than the kernel's. What depends on the order of blocks, warps and lanes, or on
-//! when an asynchronous copy happens, comes out differently under another [`Emulator::set_order`].
+//! It detects accesses outside an allocation, barriers that not all threads reach, misaligned vectors and arguments of
+//! the wrong size, and reports them as an error of the launch. Results that depend on the order of blocks, warps and
+//! lanes, or on when an asynchronous copy happens, change with [`Emulator::set_order`].
 //!
-//! What a GPU does besides is not in it: caches that are not coherent, memory order between blocks, time.
+//! It does not emulate incoherent caches, memory order between blocks, or time.
 
 use libloading::Library;
 use nanoserve_runtime::cuda::device::{Device, DeviceError, DeviceMemory, Launch, SLOT_BYTES, SLOTS, Span};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// A kernel as its text declares it.
+/// A kernel, as its text declares it.
 #[derive(Debug)]
 struct Kernel {
     index: usize,
@@ -23,7 +24,7 @@ struct Kernel {
     arguments: Vec<usize>,
 }
 
-/// The compiled kernels, loaded once a process.
+/// The compiled kernels, loaded once per process.
 #[derive(Debug)]
 struct Kernels {
     library: Library,
@@ -44,7 +45,7 @@ pub struct Emulator {
     slots: RefCell<[[u8; SLOT_BYTES]; SLOTS]>,
 }
 
-/// Memory of the emulator; its end is the end of a page, and what is behind faults.
+/// Memory of the emulator. It ends at the end of a page, so accesses past it fault.
 #[derive(Debug)]
 pub struct EmulatedMemory {
     kernels: &'static Kernels,
@@ -52,7 +53,7 @@ pub struct EmulatedMemory {
 }
 
 impl Emulator {
-    /// An emulator; None, saying so, where there is no g++ to compile the kernels with.
+    /// An emulator. Without g++ to compile the kernels, prints so and returns None.
     ///
     /// # Panics
     /// When the kernels do not compile.
@@ -66,8 +67,9 @@ impl Emulator {
         Some(Emulator { kernels: kernels?, order: Cell::new(0), capture, slots })
     }
 
-    /// How blocks, warps and lanes take turns from now on: 0 in their order, with asynchronous copies at once; 1 the other
-    /// way round, and more in an order of that seed, both with copies at the last moment. Results must not depend on it.
+    /// Sets how blocks, warps and lanes take turns. 0: in their order, with asynchronous copies at once. 1: in reverse
+    /// order; more: shuffled with that seed; both with asynchronous copies at the last moment. Results must not depend
+    /// on it.
     pub fn set_order(&self, order: u32) {
         self.order.set(order);
     }
@@ -96,8 +98,8 @@ impl Emulator {
             .collect();
         let arguments: Vec<*const c_void> = words.iter().map(|words| words.as_ptr().cast()).collect();
         let block = [launch.block, 1, 1];
-        // SAFETY: emu_launch has this type (emulator.cpp). The kernel gets as many arguments as it has, each of its size. What
-        // they point to it reads and writes as a GPU's kernel would; faults come back as an error.
+        // SAFETY: emu_launch has this type (emulator.cpp). The kernel gets the right number of arguments, each of the
+        // right size. It reads and writes what they point to, like a kernel on a GPU; faults come back as an error.
         let answer = unsafe {
             let run = self.kernels.library.get::<Run>(b"emu_launch").unwrap();
             let answer = run(
@@ -115,7 +117,7 @@ impl Emulator {
 }
 
 impl EmulatedMemory {
-    /// Where it lies.
+    /// Its address and length.
     pub fn span(&self) -> Span {
         self.span
     }
@@ -177,7 +179,7 @@ impl Device for Emulator {
     fn copy_to(&self, to: Span, from: &[u8]) -> Result<(), DeviceError> {
         assert!(self.capture.borrow().is_none(), "a copy to the device while a graph is captured");
         assert_eq!(to.bytes, from.len() as u64, "bytes of a copy to the device");
-        // SAFETY: a span lies in memory of this emulator, which is this process's; what is outside faults.
+        // SAFETY: a span lies in memory of this emulator, which belongs to this process; accesses outside fault.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.address as *mut u8, from.len()) };
         Ok(())
     }
@@ -233,7 +235,8 @@ impl Device for Emulator {
     }
 }
 
-/// Of g++. A kernel may have the name of a function of the program or its libraries: -Bsymbolic.
+/// Options for g++. -Bsymbolic is needed because a kernel may have the name of a function of the program or its
+/// libraries.
 const OPTIONS: [&str; 10] = [
     "-std=c++17",
     "-O2",
@@ -247,7 +250,8 @@ const OPTIONS: [&str; 10] = [
     "-Wno-unknown-pragmas",
 ];
 
-/// The kernels as a library beside the test's own program, compiled if their text is new; None where there is no g++.
+/// The path of the kernels' library, next to the test's program. Compiles it if the kernels' text is new; None without
+/// g++.
 fn compile() -> Option<PathBuf> {
     let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/emulator");
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/src/cuda/kernels");
@@ -265,7 +269,7 @@ fn compile() -> Option<PathBuf> {
     if library.exists() {
         return Some(library);
     }
-    // Other tests may do the same at this moment: whole files under their name alone.
+    // Other tests may compile at the same time, so only a complete file gets the final name.
     let unfinished = tempfile::Builder::new().prefix("kernels").tempfile_in(&folder).unwrap();
     let output = Command::new("g++")
         .args(OPTIONS)
@@ -283,13 +287,13 @@ fn compile() -> Option<PathBuf> {
     Some(library)
 }
 
-/// Loads the library and asks it for its kernels.
+/// Loads the library and lists its kernels.
 fn load(library: &Path) -> Kernels {
     type Name = unsafe extern "C" fn(usize) -> *const c_char;
     type Count = unsafe extern "C" fn(usize) -> usize;
     type Bytes = unsafe extern "C" fn(usize, usize) -> usize;
-    // SAFETY: the library is ours (emulator.cpp), its constructors fill a table; the functions have these types, and are asked for
-    // kernels and arguments that there are.
+    // SAFETY: the library is ours (emulator.cpp); its constructors fill a table. The functions have these types, and
+    // are called only with kernels and arguments that exist.
     unsafe {
         let library = Library::new(library).unwrap();
         let name = library.get::<Name>(b"emu_name").unwrap();

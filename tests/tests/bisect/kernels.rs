@@ -1,4 +1,4 @@
-//! Kernels with one broken lane: found, named, and told from each other.
+//! Kernels with one broken lane are found, named, and told apart.
 
 use super::{Mutant, pool};
 use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, Window};
@@ -10,7 +10,7 @@ use nanoserve_runtime::diagnose::bisect::{self, At, Finding};
 use nanoserve_tests::{random_tensors, write_tensors};
 use std::sync::Arc;
 
-/// The table that is broken; its twin, the plain one, where the machine has no other.
+/// The table to break: the fastest, or the scalar one if the machine has no other.
 fn fast() -> &'static Kernels {
     isa::choose(None).unwrap()
 }
@@ -19,13 +19,13 @@ fn touch(x: &mut f32) {
     *x = f32::from_bits(x.to_bits() ^ 1);
 }
 
-/// What a kernel of bytes computes.
+/// Runs a kernel that takes bytes.
 fn in_bytes(kernel: &MatrixKernel, panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
     let MatrixRun::Bytes32(run) = kernel.run else { panic!("{kernel:?} takes floats") };
     run(panels, x, out);
 }
 
-/// What a kernel of floats computes.
+/// Runs a kernel that takes floats.
 fn in_floats(kernel: &MatrixKernel, panels: [&[u8]; 2], x: FloatTile, out: &mut MatrixTile) {
     let MatrixRun::Float(run) = kernel.run else { panic!("{kernel:?} takes bytes") };
     run(panels, x, out);
@@ -37,10 +37,11 @@ fn attend_and_touch(kernel: fn(AttendJob), job: AttendJob) {
     touch(&mut out[head_dim - 1]);
 }
 
-/// A kernel of the fastest table with one lane broken in its last bit; the component that shows it first, and a row.
+/// A kernel's name, a function that breaks one lane of it in the last bit, the component that first shows it, and a
+/// row.
 type Broken = (&'static str, fn(&mut Kernels), &'static str, usize);
 
-/// By whom a model in q8 is broken, with keys and values in f16.
+/// Broken kernels for a model in q8 with keys and values in f16.
 const BROKEN_Q8: [Broken; 7] = [
     (
         "rms_norm",
@@ -73,7 +74,7 @@ const BROKEN_Q8: [Broken; 7] = [
             })
         },
         "layers.0.attn.q_plain",
-        // Of 64 rows, the first panel and the third go together: lane 5 of the second of them.
+        // Of 64 rows, the first and the third panel form a pair: this is lane 5 of the second one of the pair.
         37,
     ),
     (
@@ -139,7 +140,7 @@ const BROKEN_F32: [Broken; 2] = [
     ("attend_f32", |k| k.attend_f32 = |job| attend_and_touch(fast().attend_f32, job), "layers.0.attn.mix", 15),
 ];
 
-/// Kernels that models of other switches have.
+/// Broken kernels for models with other switches.
 const BROKEN_OTHERS: [Broken; 3] = [
     (
         "scale",
@@ -199,7 +200,7 @@ fn a_broken_lane_of_what_other_models_need() {
     }
 }
 
-/// What is found with these kernels in a file of `encoding`.
+/// The findings with these kernels in a file with this encoding.
 fn searched(encoding: Encoding, kv: KvType, kernels: &Kernels) -> Vec<Finding> {
     let mutant = Mutant::of("untied-mha");
     let file = Arc::new(NsvFile::open(mutant.path(encoding)).unwrap());
@@ -221,7 +222,7 @@ fn a_broken_lane() {
             let found = searched(encoding, kv, &kernels);
             let [f] = found.as_slice() else { panic!("{name}: {found:?}") };
             assert_eq!((f.blame.as_str(), f.component.as_str()), (*name, *component));
-            // A wrong byte of an activation moves every row, by a bit or by none.
+            // A wrong byte of an activation changes every row, by a bit or not at all.
             assert!(f.at == Some(At { position: 0, row: *row }) || *name == "quantize", "{name}: {f:?}");
             let path = format!("{}, the prompt whole, cache {}", fast().name, kv.name());
             assert_eq!(f.path.as_deref(), Some(path.as_str()), "{name}");
@@ -240,7 +241,7 @@ fn several_broken_kernels_are_all_found() {
     assert_eq!(blamed, BROKEN_Q8.map(|(name, ..)| name));
 }
 
-/// 36 tokens are whole tiles of every set's kernels: a tile of one token comes only token by token.
+/// 36 tokens are whole tiles for every instruction set: a tile of one token occurs only token by token.
 #[test]
 fn a_kernel_for_one_token() {
     let mut kernels = *fast();

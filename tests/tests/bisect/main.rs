@@ -1,5 +1,5 @@
-//! `nanoserve-verify --bisect`: each fault that was put in is blamed on just what was changed, and a sound model on
-//! nothing.
+//! `nanoserve-verify --bisect` blames each injected fault on exactly what was changed, and finds nothing in a sound
+//! model.
 
 mod kernels;
 mod switches;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// A fixture's checkpoint, to be changed before it is converted.
+/// A fixture's checkpoint that can be changed before it is converted.
 struct Mutant {
     folder: TempDir,
     reference: Reference,
@@ -43,7 +43,7 @@ impl Mutant {
         self
     }
 
-    /// Changes tensors, which are in f32, by their keys.
+    /// Changes tensors, in f32, by their keys.
     fn tensors(self, change: impl FnOnce(&mut BTreeMap<String, Source>)) -> Mutant {
         let path = self.source("model.safetensors");
         let bytes = fs::read(&path).unwrap();
@@ -65,7 +65,7 @@ impl Mutant {
         self
     }
 
-    /// Leaves the reference with what any has: nothing between the steps of a block.
+    /// Reduces the reference to what any reference has: nothing between the steps of a block.
     fn coarse(mut self) -> Mutant {
         let fine = ["_plain", ".mix", ".mid", ".gate", ".up", ".gated"];
         self.reference.activations.retain(|name, _| !fine.iter().any(|end| name.ends_with(end)));
@@ -84,14 +84,14 @@ impl Mutant {
         bisect::reference(&file, backend, &self.reference, Tolerance { atol: 1e-5, rtol: 1e-5 }).unwrap()
     }
 
-    /// Every component that differs with what is blamed for it.
+    /// Every component that differs, with its blame.
     fn blamed(&self, encoding: Encoding) -> Vec<(String, String)> {
         let found = self.judged(encoding).findings;
         found.iter().for_each(|f| println!("{encoding}: {f:?}"));
         found.into_iter().map(|f| (f.component, f.blame)).collect()
     }
 
-    /// That these components differ, by these faults, and no other.
+    /// Asserts that exactly these components differ, with these blames.
     #[track_caller]
     fn expect(&self, encoding: Encoding, expected: &[(&str, &str)]) {
         let got = self.blamed(encoding);
@@ -134,7 +134,7 @@ fn what_the_reference_lacks_is_not_judged_by_rounded_inputs() {
     broken.expect(Encoding::F32, &[("logits", "anything from embed to lm_head.weight")]);
 }
 
-/// Two matrices of one shape, each in the other's place.
+/// Swaps two matrices of the same shape.
 fn swap(t: &mut BTreeMap<String, Source>, a: &str, b: &str) {
     let (was_a, was_b) = (t[a].clone(), t[b].clone());
     assert_eq!(was_a.shape, was_b.shape, "shapes must not give the swap away");
@@ -165,7 +165,7 @@ fn swapped_matrices() {
             ],
         );
     }
-    // Without the finer components gate and up show after down alone.
+    // Without the finer components, gate and up show only after down.
     let coarse = mutant().coarse().blamed(Encoding::F32);
     assert_eq!(coarse[0].0, "layers.0.mlp.out");
     assert_eq!(coarse[0].1, "layers.0.mlp.gated or layers.0.mlp.down.weight");
@@ -183,8 +183,8 @@ fn dropped_rope_scaling_and_a_wrong_theta() {
     };
     for encoding in Encoding::ALL {
         for coarse in [false, true] {
-            let of = |name| if coarse { Mutant::of(name).coarse() } else { Mutant::of(name) };
-            let llama3 = || of("tied-llama3");
+            let mutant = |name| if coarse { Mutant::of(name).coarse() } else { Mutant::of(name) };
+            let llama3 = || mutant("tied-llama3");
             let dropped = |c: &mut Value| c["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 8000.0});
             llama3().config(dropped).expect(encoding, &every_layer("rope.scaling"));
             let factor = |c: &mut Value| c["rope_parameters"]["factor"] = json!(4.0);
@@ -192,9 +192,9 @@ fn dropped_rope_scaling_and_a_wrong_theta() {
             let theta = |c: &mut Value| c["rope_parameters"]["rope_theta"] = json!(10000.0);
             llama3().config(theta).expect(encoding, &every_layer("rope.theta"));
             let dropped = |c: &mut Value| c["rope_scaling"] = Value::Null;
-            of("linear-rope").config(dropped).expect(encoding, &every_layer("rope.scaling"));
+            mutant("linear-rope").config(dropped).expect(encoding, &every_layer("rope.scaling"));
             let added = |c: &mut Value| c["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
-            of("untied-mha").config(added).expect(encoding, &every_layer("rope.scaling"));
+            mutant("untied-mha").config(added).expect(encoding, &every_layer("rope.scaling"));
         }
     }
     let theta = |c: &mut Value| c["rope_theta"] = json!(500000.0);
@@ -255,10 +255,10 @@ fn a_missing_bias() {
 
 /// The highest bit of the exponent: a weight below 1 becomes huge.
 const BIT_30: u32 = 1 << 30;
-/// The third lowest: a weight of 0.02 or so becomes 16 times as large, no more than q8 can hold.
+/// The third lowest bit of the exponent: a weight of about 0.02 becomes 16 times as large, which q8 can still hold.
 const BIT_25: u32 = 1 << 25;
 
-/// Flips a bit of a weight of a middling size in a row of a matrix; the column.
+/// Flips a bit of a medium-sized weight in a row of a matrix and returns the column.
 fn flip(source: &mut Source, row: usize, bit: u32) -> usize {
     let cols = *source.shape.last().unwrap();
     let row = &mut source.values[row * cols..(row + 1) * cols];
@@ -305,7 +305,7 @@ fn a_flipped_weight_bit() {
             Mutant::of("untied-mha").tensors(|t| column = flip(t.get_mut("lm_head.weight").unwrap(), 399, bit));
         check(mutant, "logits", "lm_head.weight", 399, column);
 
-        // The head of a tied model is the embedding; this token is not in the prompt.
+        // The head of a tied model is the embedding. This token is not in the prompt.
         let tied = fixture("tied-llama3").reference().input_ids;
         let token = (0..).find(|id| !tied.contains(id)).unwrap() as usize;
         let change = |t: &mut BTreeMap<String, Source>| {
@@ -314,7 +314,7 @@ fn a_flipped_weight_bit() {
         let mutant = Mutant::of("tied-llama3").tensors(change);
         check(mutant, "logits", "embed.weight", token, column);
 
-        // This one is.
+        // This token is.
         let (position, token) = (5, tied[5] as usize);
         let change = |t: &mut BTreeMap<String, Source>| {
             column = flip(t.get_mut("model.embed_tokens.weight").unwrap(), token, bit)
@@ -328,7 +328,7 @@ fn a_flipped_weight_bit() {
     }
 }
 
-/// A turned sign of a small weight hardly shows beside q8's rounding; where it does, it is no bias.
+/// The flipped sign of a small weight hardly shows beside q8's rounding. If it does, it is not taken for a bias.
 #[test]
 fn a_fault_as_small_as_the_rounding() {
     let mut found = 0;
@@ -367,7 +367,7 @@ fn a_flipped_bit_of_a_norm() {
     }
 }
 
-/// Where the reference has no finer components, one row of a matrix still tells which.
+/// Even if the reference has no finer components, a single wrong row tells which matrix it is.
 #[test]
 fn a_flipped_weight_bit_seen_from_afar() {
     for (module, component, tensor) in [
@@ -389,7 +389,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The programs' side: the stages in their order, the exit codes, and both ways to print.
+/// The program: the order of the stages, the exit codes, and both output formats.
 #[test]
 fn the_program_names_what_it_found() {
     let mutant = Mutant::of("untied-mha")
@@ -410,7 +410,7 @@ fn the_program_names_what_it_found() {
         (&json!(true), &json!(null), 3)
     );
 
-    // Swapped before it was made: the file and the kernels are sound.
+    // The matrices were swapped before conversion: the file and the kernels are sound.
     nanoserve("verify", [text(&bad), "--bisect"]).expect(0);
     let run = nanoserve("verify", [text(&bad), text(&reference), "--bisect", "-q"]).expect(1);
     let blame = "layers.0.attn.q.weight, swapped with layers.0.attn.k.weight";
@@ -421,7 +421,7 @@ fn the_program_names_what_it_found() {
     let first = &report["stages"][2]["findings"][0];
     assert_eq!((&first["component"], &first["position"]), (&json!("layers.0.attn.q_plain"), &json!(0)));
 
-    // A bit of the file itself: found before anything runs.
+    // A flipped bit of the file itself is found before anything runs.
     let mut bytes = fs::read(&bad).unwrap();
     let range = NsvFile::open(&bad).unwrap().layout().tensor("layers.1.mlp.down.weight").unwrap().range.clone();
     bytes[range.start + 700] ^= 0x10;
@@ -435,7 +435,7 @@ fn the_program_names_what_it_found() {
     let what = report["stages"][0]["findings"][0]["what"].as_str().unwrap();
     assert_eq!(what, format!("bytes {}..{} are not the ones that were written", range.start, range.end));
 
-    // Without --bisect there is nothing to do without a reference; another model's is refused.
+    // Without --bisect and without a reference there is nothing to do. Another model's reference is refused.
     nanoserve("verify", [text(&sound)]).expect(2);
     nanoserve("verify", [text(&sound), text(&reference), "--bisect", "--dump", "x"]).expect(2);
     let other = fixture("biases").reference_path();

@@ -1,6 +1,7 @@
-//! Each switch and number of a description, wrong in a file: blamed by its name, and nothing else.
+//! A wrong switch or number in a file's description is blamed by its name, and nothing else is.
 //!
-//! The reference is the right model's own trace in f32: that it is what others compute is for reference.rs to say.
+//! The reference is the right model's own trace in f32. That it equals what other programs compute is tested in
+//! reference.rs.
 
 use super::pool;
 use nanoserve_format::{Activation, Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, Window};
@@ -27,12 +28,12 @@ pub fn base() -> ModelSpec {
     }
 }
 
-/// Weights for any switches: those of a model that has all.
+/// Weights that fit any switches: those of a model that has all of them.
 fn weights() -> Tensors {
     let all = ModelSpec { post_norm: true, qk_norm: QkNorm::Head, qkv_bias: true, ..base() };
     let mut tensors = random_tensors(&all);
     let projection = random_tensors(&ModelSpec { qk_norm: QkNorm::Projection, ..all });
-    // The first of a projection's weights are a head's.
+    // The first values of a projection-wide norm serve as a head's.
     tensors.extend(projection.into_iter().filter(|(name, _)| name.contains("q_norm") || name.contains("k_norm")));
     tensors
 }
@@ -42,8 +43,8 @@ fn write(spec: &ModelSpec, encoding: Encoding, folder: &std::path::Path) -> std:
     write_tensors(spec, &weights(), encoding, folder)
 }
 
-/// What is found in a file of `wrong`, held against a model of `right`; without what lies between a block's steps where
-/// that is asked.
+/// The findings in a file of `wrong`, compared with a model of `right`. If `coarse`, the reference has nothing between
+/// a block's steps.
 fn found(right: &ModelSpec, wrong: &ModelSpec, encoding: Encoding, coarse: bool) -> Vec<Finding> {
     let folder = tempfile::tempdir().unwrap();
     let input_ids: Vec<u32> = (0..TOKENS).map(|i| (i * i * 31 + i * 7 + 1) % right.vocab_size as u32).collect();
@@ -61,7 +62,7 @@ fn found(right: &ModelSpec, wrong: &ModelSpec, encoding: Encoding, coarse: bool)
     judged.findings
 }
 
-/// That whatever is found is blamed on `blame`, on both ways, and that `what` is said first of a difference.
+/// Asserts that all findings blame `blame`, with both kinds of reference, and that the first one begins with `what`.
 #[track_caller]
 fn blames(right: &ModelSpec, wrong: &ModelSpec, blame: &str, component: &str, what: &str) {
     for encoding in Encoding::ALL {
@@ -120,7 +121,7 @@ fn norms_of_queries_and_keys() {
     for kind in [QkNorm::Head, QkNorm::Projection] {
         let with = changed(|s| s.qk_norm = kind);
         blames(&with, &base(), "qk_norm", "layers.0.attn.q", "it is normed before it is turned there");
-        // Where the reference does not have the norms' own results, by what comes of them.
+        // If the reference lacks the norms' own results, later results show the fault.
         let coarse = found(&with, &base(), Encoding::F32, true);
         assert!(coarse.len() == 4 && coarse.iter().all(|f| f.blame == "qk_norm"), "{coarse:?}");
         let without = found(&base(), &with, Encoding::F32, true);
@@ -157,16 +158,46 @@ fn caps_and_scales() {
 
 #[test]
 fn windows() {
-    let of = |size, layers: &[usize]| changed(|s| s.window = window(size, layers));
+    let with_window = |size, layers: &[usize]| changed(|s| s.window = window(size, layers));
     let first = "layers.0.attn.mix";
     let both = &[0, 1];
-    blames(&of(5, both), &of(6, both), "window.size", first, "a token sees 6 positions here and 5 positions there");
-    blames(&of(6, both), &of(5, both), "window.size", first, "a token sees 5 positions here and 6 positions there");
-    blames(&of(16, both), &of(17, both), "window.size", first, "a token sees 17 positions here and 16 positions there");
-    blames(&of(5, both), &of(5, &[0]), "window.layers", "layers.1.attn.mix", "a token sees all here and 5 positions");
-    blames(&of(5, &[1]), &of(5, both), "window.layers", first, "a token sees 5 positions here and all there");
-    blames(&base(), &of(5, both), "window.layers", first, "a token sees 5 positions here and all there");
-    blames(&of(5, both), &base(), "window.layers", first, "a token sees all here and 5 positions there");
+    blames(
+        &with_window(5, both),
+        &with_window(6, both),
+        "window.size",
+        first,
+        "a token sees 6 positions here and 5 positions there",
+    );
+    blames(
+        &with_window(6, both),
+        &with_window(5, both),
+        "window.size",
+        first,
+        "a token sees 5 positions here and 6 positions there",
+    );
+    blames(
+        &with_window(16, both),
+        &with_window(17, both),
+        "window.size",
+        first,
+        "a token sees 17 positions here and 16 positions there",
+    );
+    blames(
+        &with_window(5, both),
+        &with_window(5, &[0]),
+        "window.layers",
+        "layers.1.attn.mix",
+        "a token sees all here and 5 positions",
+    );
+    blames(
+        &with_window(5, &[1]),
+        &with_window(5, both),
+        "window.layers",
+        first,
+        "a token sees 5 positions here and all there",
+    );
+    blames(&base(), &with_window(5, both), "window.layers", first, "a token sees 5 positions here and all there");
+    blames(&with_window(5, both), &base(), "window.layers", first, "a token sees all here and 5 positions there");
 }
 
 #[test]
@@ -190,7 +221,7 @@ fn what_turns() {
 
 #[test]
 fn kinds_of_rope() {
-    let of = |scaling| changed(|s| s.rope.scaling = scaling);
+    let with_scaling = |scaling| changed(|s| s.rope.scaling = scaling);
     let yarn = |attention_factor| RopeScaling::Yarn {
         factor: 4.0,
         original_context: 16,
@@ -200,16 +231,16 @@ fn kinds_of_rope() {
         attention_factor,
     };
     let q = "layers.0.attn.q";
-    blames(&of(yarn(1.0)), &base(), "rope.scaling", q, "pairs ");
-    blames(&base(), &of(yarn(1.0)), "rope.scaling", q, "it turns as without any scaling there");
+    blames(&with_scaling(yarn(1.0)), &base(), "rope.scaling", q, "pairs ");
+    blames(&base(), &with_scaling(yarn(1.0)), "rope.scaling", q, "it turns as without any scaling there");
     blames(
-        &of(yarn(1.25)),
-        &of(yarn(1.0 + 1e-3)),
+        &with_scaling(yarn(1.25)),
+        &with_scaling(yarn(1.0 + 1e-3)),
         "rope.scaling",
         q,
         "cosines and sines are 1.2488 times as large there",
     );
-    let dynamic = |factor| of(RopeScaling::Dynamic { factor, original_context: 20 });
+    let dynamic = |factor| with_scaling(RopeScaling::Dynamic { factor, original_context: 20 });
     blames(&dynamic(2.0), &base(), "rope.theta", q, "it is 10000 here");
     blames(&base(), &dynamic(2.0), "rope.scaling", q, "it turns as without any scaling there");
 }

@@ -1,17 +1,17 @@
-//! Attention in its three forms: plain, with tensor cores, and one token's with all that is around it.
+//! Attention in its three forms: plain, with tensor cores, and fused for one token.
 
 use super::*;
 use half::f16;
 
-/// A cache of one layer after some steps, and what is asked of it.
+/// The KV cache of one layer after some steps, and the queries to it.
 struct Case {
     heads: usize,
     kv_heads: usize,
     dim: usize,
-    /// Position of the first row that asks.
+    /// Position of the first query row.
     first: usize,
     rows: usize,
-    /// Positions that the cache has.
+    /// Number of positions that the cache holds.
     positions: usize,
     window: usize,
     cap: f32,
@@ -22,12 +22,12 @@ impl Case {
         1.0 / (self.dim as f32).sqrt()
     }
 
-    /// Keys or values of every position up to the last row's, `[positions][kv_heads * dim]`.
+    /// Keys or values of every position up to the last row's: `[positions][kv_heads * dim]`.
     fn random(&self, random: &mut SplitMix64, deviation: f32) -> Vec<f32> {
         bell(random, (self.first + self.rows) * self.kv_heads * self.dim, deviation)
     }
 
-    /// The cache that holds them, the last ones where it is a ring; what nothing was put into is NaN.
+    /// The cache that holds them; a ring holds the last ones. Places never written are NaN.
     fn cache(&self, values: &[f32]) -> Vec<f32> {
         let mut cache = vec![f32::NAN; self.kv_heads * self.positions * self.dim];
         for (p, row) in values.chunks(self.kv_heads * self.dim).enumerate() {
@@ -39,17 +39,18 @@ impl Case {
         cache
     }
 
-    /// What attention is, for the row at `position`.
+    /// Attention by definition, for the row at `position`.
     fn plain(&self, q: &[f64], k: &[f32], v: &[f32], position: usize) -> Vec<f64> {
         let width = self.kv_heads * self.dim;
         let begin = if self.window > 0 { (position + 1).saturating_sub(self.window) } else { 0 };
         let mut out = Vec::new();
         for (head, q) in q.chunks(self.dim).enumerate() {
             let at = head / (self.heads / self.kv_heads) * self.dim;
-            let of = |from: &[f32], p: usize| widened(&from[p * width + at..][..self.dim]);
+            let head_at = |from: &[f32], p: usize| widened(&from[p * width + at..][..self.dim]);
             let scores: Vec<f64> = (begin..=position)
                 .map(|p| {
-                    let score: f64 = q.iter().zip(of(k, p)).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
+                    let score: f64 =
+                        q.iter().zip(head_at(k, p)).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
                     let cap = f64::from(self.cap);
                     if cap > 0.0 { cap * (score / cap).tanh() } else { score }
                 })
@@ -57,7 +58,8 @@ impl Case {
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
             out.extend((0..self.dim).map(|d| {
-                let sum: f64 = scores.iter().enumerate().map(|(i, s)| (s - largest).exp() * of(v, begin + i)[d]).sum();
+                let sum: f64 =
+                    scores.iter().enumerate().map(|(i, s)| (s - largest).exp() * head_at(v, begin + i)[d]).sum();
                 sum / total
             }));
         }
@@ -106,7 +108,7 @@ fn many_rows() {
     for c in &ROWS {
         let (k, v) = (c.random(&mut random, 2.0), c.random(&mut random, 1.0));
         let q = bell(&mut random, c.rows * c.heads * c.dim, 2.0);
-        // The rows are the last ones of a step that began before them.
+        // The rows are the last ones of a step that begins before them.
         let (q_at, step) = (gpu.put(&q), gpu.put(&[c.first as u32 - c.first.min(3) as u32, 99]));
         let out = gpu.room(q.len());
         let rest = [
@@ -152,16 +154,16 @@ fn many_rows() {
     }
 }
 
-/// One token: whether its norms, RoPE and store come right, and the merge over lanes, warps and blocks.
+/// One token: its norms, RoPE and store, and the merge over lanes, warps and blocks.
 #[test]
 fn one_token() {
     let gpu = gpu!();
     let mut random = SplitMix64::new(22);
     let cases = [
-        // Llama: several blocks have a part.
+        // Like Llama: several blocks have a part.
         (case([4, 1], 64, 600, 1, 608, 0, 0.0), 8, 64, false),
         (case([8, 2], 64, 0, 1, 16, 0, 0.0), 4, 64, false),
-        // More splits than parts, norms, heads that are no whole rounds.
+        // More splits than parts, norms, and heads that do not fill whole rounds.
         (case([9, 1], 128, 63, 1, 64, 0, 0.0), 4, 128, true),
         (case([14, 2], 64, 64, 1, 80, 0, 0.0), 3, 64, false),
         (case([3, 3], 80, 200, 1, 208, 0, 0.0), 2, 20, true),
@@ -179,7 +181,7 @@ fn one_token() {
         let (cosines, sines): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
         let (q_norm, k_norm) = (bell(&mut random, c.dim, 1.0), bell(&mut random, c.dim, 1.0));
         let eps = 1e-5f32;
-        // What the kernel makes of a row's heads.
+        // A row's heads after norms and RoPE, as the kernel should compute them.
         let made = |row: &[f32], norm: &[f32]| -> Vec<f64> {
             let mut row = widened(row);
             for head in row.chunks_mut(c.dim) {
@@ -212,7 +214,7 @@ fn one_token() {
             let mut all = values.to_vec();
             all[last * width..].fill(f32::NAN);
             let mut cache = c.cache(&all);
-            // In a ring the place holds an older position; NaN stands for it as well.
+            // In a ring that place holds an older position; NaN can stand for it.
             cache.iter_mut().for_each(|x| *x = if x.is_nan() { f32::NAN } else { *x });
             cache
         };
@@ -253,7 +255,7 @@ fn one_token() {
             assert!(gpu.get::<u32>(&counter).iter().all(|n| *n == 0), "{what}: the counter");
             let (k, v) = if half { (rounded(&with_own), rounded(&v)) } else { (with_own.clone(), v.clone()) };
             close(&what, &gpu.get(&out), &c.plain(&q_made, &k, &v, last), if half { 4e-3 } else { 5e-5 }, 1e-4);
-            // The cache now has its own key and value, and what was there.
+            // The cache now has the token's own key and value, and everything from before.
             let stored: Vec<f32> = match half {
                 true => gpu.get::<f16>(&cache_k).into_iter().map(f16::to_f32).collect(),
                 false => gpu.get(&cache_k),

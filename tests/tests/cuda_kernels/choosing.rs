@@ -1,8 +1,8 @@
-//! Greedy choice, the step of what was chosen, and the candidates of a sampler.
+//! Greedy choice, the next step's token, and a sampler's candidates.
 
 use super::*;
 
-/// Logits with ties: quarters, few distinct values; both infinities stay out of it.
+/// Logits with ties: multiples of a quarter with few distinct values, none infinite.
 fn logits(random: &mut SplitMix64, n: usize) -> Vec<f32> {
     (0..n).map(|_| (random.bell() * 12.0).round() / 4.0).collect()
 }
@@ -11,13 +11,13 @@ fn logits(random: &mut SplitMix64, n: usize) -> Vec<f32> {
 fn greedy() {
     let gpu = gpu!();
     let mut random = SplitMix64::new(41);
-    let of = |random: &mut SplitMix64, n| {
+    let draw = |random: &mut SplitMix64, n| {
         let x = logits(random, n);
         let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let want = x.iter().position(|x| *x == largest).unwrap();
         (x, want)
     };
-    let mut cases: Vec<(Vec<f32>, usize)> = [1, 2, 255, 1000, 20_000].map(|n| of(&mut random, n)).into();
+    let mut cases: Vec<(Vec<f32>, usize)> = [1, 2, 255, 1000, 20_000].map(|n| draw(&mut random, n)).into();
     let negative_nan = f32::from_bits(0xffc0_0000);
     cases.push((vec![-0.0, 0.0], 0));
     cases.push((vec![1.0, f32::INFINITY, negative_nan, f32::NAN], 2));
@@ -33,7 +33,7 @@ fn greedy() {
         let value = f32::from_bits(bits);
         assert!(value == x[want] || value.is_nan() && x[want].is_nan(), "{value}, expected {}", x[want]);
         assert_eq!(gpu.get::<u32>(&scratch)[0], 0, "the counter");
-        // The same with the step that becomes the next one's.
+        // The same, with a step that becomes the next one.
         let (step, ids) = (gpu.put(&[40u32, 5]), gpu.put(&[1u32, 2, 3]));
         let args = [&args[..], &[at(&step), at(&ids)]].concat();
         gpu.run("argmax", [64, 1], 256, 80, &args, &[&scratch, &id_at, &step, &ids]);
@@ -56,7 +56,7 @@ fn candidates() {
     ] {
         let mut x = logits(&mut random, n);
         if rising {
-            // Every batch brings some that are larger, and the last block has them all.
+            // Every batch has larger values than the one before, so the last block has all the largest.
             x.iter_mut().enumerate().for_each(|(i, x)| *x = i as f32 * 0.5 - 9.0);
         }
         let mut order: Vec<u32> = (0..n as u32).collect();

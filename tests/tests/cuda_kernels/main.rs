@@ -1,11 +1,12 @@
-//! The CUDA kernels' own text against plain loops in f64: run by the emulator, or with NANOSERVE_KERNELS=cuda by a GPU. Skips,
-//! saying so, without g++ or without a GPU.
+//! Compares the CUDA kernels with plain loops in f64, on the emulator, or with NANOSERVE_KERNELS=cuda on a GPU. Without
+//! g++ or without a GPU, the tests say so and skip.
 //!
-//! On the emulator each launch runs four times: threads, warps and blocks in their order, the other way round, and shuffled,
-//! with asynchronous copies at once and at the last moment. On a GPU it runs twice. The bits must be the same. Outputs hold NaN
-//! before. A test that fails shows its launches, the last of which is the one that was wrong.
+//! On the emulator each launch runs four times: with threads, warps and blocks in their order, reversed, and shuffled,
+//! and with asynchronous copies at once and at the last moment. On a GPU it runs twice. The bits must be the same.
+//! Outputs hold NaN beforehand. A failing test shows its launches; the last one is at fault.
 //!
-//! A fault on a GPU ends its context for the whole process: there each test is best run by itself, as scripts/gpu.sh does.
+//! A fault on a GPU ends its context for the whole process, so there each test should run by itself, as scripts/gpu.sh
+//! does.
 
 mod attention;
 mod choosing;
@@ -21,7 +22,7 @@ use nanoserve_runtime::cuda::device::{Arg, Device, DeviceError, Launch, Span};
 use nanoserve_tests::SplitMix64;
 use nanoserve_tests::emulator::Emulator;
 
-/// What runs kernels, or the end of the test that asks for it where there is none.
+/// A device that runs kernels; ends the calling test if there is none.
 macro_rules! gpu {
     () => {
         match $crate::Gpu::new() {
@@ -32,16 +33,16 @@ macro_rules! gpu {
 }
 pub(crate) use gpu;
 
-/// What runs kernels, with short words for what tests do.
+/// A device that runs kernels, with short methods for tests.
 enum Gpu {
     Emulator(Emulator),
     Cuda(Driver),
 }
 
-/// Memory of either.
+/// Memory of either device.
 struct Memory {
     span: Span,
-    /// Gives it back.
+    /// Frees the memory when dropped.
     _owner: Box<dyn std::fmt::Debug>,
 }
 
@@ -52,7 +53,7 @@ impl Memory {
     }
 }
 
-/// Calls the same of whichever device it is.
+/// Calls the same method on either device.
 macro_rules! on {
     ($gpu:expr, $device:ident => $call:expr) => {
         match $gpu {
@@ -75,7 +76,7 @@ impl Gpu {
     fn orders(&self) -> &'static [u32] {
         match self {
             Gpu::Emulator(_) => &[0, 1, 2, 12_345],
-            // As it comes, once more.
+            // A GPU chooses the order itself; run twice.
             Gpu::Cuda(_) => &[0, 0],
         }
     }
@@ -92,7 +93,7 @@ impl Gpu {
         self.put(&vec![f32::NAN; n])
     }
 
-    /// Puts other bytes there.
+    /// Overwrites the bytes of a memory.
     fn set(&self, memory: &Memory, bytes: &[u8]) {
         on!(self, device => device.copy_to(memory.span, bytes)).unwrap();
     }
@@ -104,12 +105,13 @@ impl Gpu {
         values
     }
 
-    /// Runs a kernel, and waits for it: what goes wrong there is told here.
+    /// Runs a kernel and waits for it, so that its errors are returned here.
     fn launch(&self, launch: &Launch) -> Result<(), DeviceError> {
         on!(self, device => device.launch(launch).and_then(|()| device.synchronise()))
     }
 
-    /// Runs a kernel once in each order, from the same contents of the memories that it changes: the bits must be the same.
+    /// Runs a kernel once in each order, each time from the same contents of the memories it changes. The bits must be
+    /// the same.
     fn run(
         &self,
         kernel: &'static str,
@@ -145,7 +147,8 @@ impl Gpu {
     }
 }
 
-/// Arguments but pointers, of which it says whether they are null: what tells one launch of a kernel from another.
+/// The arguments of a launch as text, to tell launches of a kernel apart. Of pointers it says only whether they are
+/// null.
 fn sizes(args: &[Arg]) -> String {
     let one = |arg: &Arg| match arg {
         Arg::Pointer(0) => "null".to_string(),
@@ -177,12 +180,12 @@ fn float(x: f32) -> Arg {
     Arg::Float(x)
 }
 
-/// `n` bell-shaped numbers of that deviation.
+/// `n` roughly normal numbers with this standard deviation.
 fn bell(random: &mut SplitMix64, n: usize, deviation: f32) -> Vec<f32> {
     (0..n).map(|_| random.bell() * deviation).collect()
 }
 
-/// Every value within `atol + rtol * |want|`, none NaN.
+/// Asserts that every value is within `atol + rtol * |want|` and none is NaN.
 fn close(what: &str, got: &[f32], want: &[f64], atol: f64, rtol: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
@@ -191,7 +194,7 @@ fn close(what: &str, got: &[f32], want: &[f64], atol: f64, rtol: f64) {
     }
 }
 
-/// A random matrix `[rows, cols]` in an encoding: its panels, and what they say.
+/// A random matrix `[rows, cols]` in an encoding: its panels, and their decoded values.
 fn matrix(random: &mut SplitMix64, encoding: Encoding, rows: usize, cols: usize) -> (Vec<u8>, Vec<f32>) {
     let values = bell(random, rows * cols, 0.05);
     let panel_bytes = encoding.panel_bytes(cols).unwrap();
@@ -233,11 +236,11 @@ fn widened(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// What the emulator is there to find, it finds: a test of the tests.
+/// Tests that the emulator finds the faults it is there to find.
 mod emulator {
     use super::*;
 
-    /// An emulator, or the end of the test: what it refuses would end a GPU's context.
+    /// An emulator; ends the test if there is none. A GPU is not used, because these faults would end its context.
     macro_rules! emulator {
         () => {
             match gpu!() {
@@ -265,7 +268,7 @@ mod emulator {
         assert!(error.contains("scale, block 0,0,0, thread 8") && error.contains("allocation of 28"), "{error}");
     }
 
-    /// Up to the next 16 bytes nothing faults; what is written there shows.
+    /// Accesses up to the next multiple of 16 bytes do not fault, but writes there are detected.
     #[test]
     fn a_write_just_behind_an_allocation_shows() {
         let gpu = emulator!();
@@ -287,7 +290,7 @@ mod emulator {
         assert!(refusal(&gpu, Launch { kernel: "none", ..scale(&x, 4) }).contains("no such kernel"));
     }
 
-    /// Shared memory that a launch gives too little of faults as well.
+    /// Too little shared memory faults as well.
     #[test]
     fn too_little_shared_memory_faults() {
         let gpu = emulator!();

@@ -1,4 +1,4 @@
-//! Many tokens through a matrix, and the activations in f16 that go in.
+//! Many tokens through a matrix, and the conversion of activations to f16.
 
 use super::*;
 use half::f16;
@@ -44,7 +44,7 @@ fn activations_in_halves() {
     }
 }
 
-/// Rows, columns, tokens: around tiles of 16, 64 and 128, steps of 16, 32 and 64, and shorter than the pipeline.
+/// (rows, columns, tokens): around tiles of 16, 64 and 128 and steps of 16, 32 and 64, and shorter than the pipeline.
 const SHAPES: [(usize, usize, usize); 8] = [
     (16, 64, 2),
     (130, 200, 33),
@@ -81,7 +81,8 @@ fn products() {
                             .zip(&before[t * rows..])
                             .for_each(|(y, before)| *y = f64::from(*before) + 0.5 * *y);
                     }
-                    // What a token's own size allows: q8 rounds activations and weights to f16, 2^-12 each at most on average.
+                    // The tolerance follows from the token's magnitude: q8 rounds activations and weights to f16, 2^-12
+                    // each at most on average.
                     let size = 0.05 * x.iter().map(|x| x * x).sum::<f64>().sqrt();
                     let relative = if encoding == Encoding::Q8 { 1.5e-3 } else { 4e-6 };
                     let what = format!("{encoding} {rows} x {cols}, token {t} of {tokens}");
@@ -116,7 +117,7 @@ fn products() {
                 let (kernel, shared) = if q8 { ("matmul_q8", 100_352) } else { ("matmul_f16", 98_304) };
                 gpu.run(kernel, [rows.div_ceil(128), tokens.div_ceil(128)], 128, shared, &args, &[&out]);
                 check(&gpu.get(&out));
-                // The narrow shape is right for any number of tokens.
+                // The narrow kernel must be right for any number of tokens.
                 gpu.set(&out, bytemuck::cast_slice(if residual { &before } else { &nothing }));
                 let (kernel, shared) = if q8 { ("matmul_narrow_q8", 37_632) } else { ("matmul_narrow_f16", 73_728) };
                 gpu.run(kernel, [rows.div_ceil(32), tokens.div_ceil(32)], 128, shared, &args, &[&out]);

@@ -1,9 +1,9 @@
-//! What measures a GPU does what is counted.
+//! The kernel that measures a GPU's rate does exactly the work that is counted.
 
 use super::*;
 use half::f16;
 
-/// The kernel's own two f16 of a number.
+/// The two f16 that the kernel makes from a number.
 fn some_halves(n: usize) -> [f64; 2] {
     let bits = (n as u32).wrapping_mul(2_654_435_761) & 0x83ff_83ff | 0x3800_3800;
     [bits as u16, (bits >> 16) as u16].map(|half| f16::from_bits(half).to_f64())

@@ -1,4 +1,4 @@
-//! Embedding, norms, gates, sums, RoPE, the cache: everything that is no product of matrices.
+//! Embedding, norms, gates, sums, RoPE, the KV cache: every kernel that is not a matrix product.
 
 use super::*;
 use half::f16;
@@ -55,7 +55,7 @@ fn norms() {
 fn elementwise() {
     let gpu = gpu!();
     let mut random = SplitMix64::new(3);
-    // The last with fewer blocks than values ask for: threads stride.
+    // The last case has fewer blocks than the values need, so threads stride.
     for (n, blocks) in [(1, 1), (255, 1), (257, 2), (3000, 12), (3000, 2)] {
         let (x, y) = (bell(&mut random, n, 4.0), bell(&mut random, n, 1.0));
         let both = || x.iter().zip(&y).map(|(x, y)| (f64::from(*x), f64::from(*y)));

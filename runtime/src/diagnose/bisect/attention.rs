@@ -1,24 +1,25 @@
-//! Attention that differs from equal queries, keys and values: by its window, its cap or its scale.
+//! Explains attention that differs although queries, keys and values are equal: by its window, its softcap or its
+//! scale.
 //!
-//! Some heads of some tokens are computed once more, in f64, as each of these would make them.
+//! For each candidate setting, some heads of some tokens are computed again in f64.
 
 use super::explain::Blamed;
 use super::reference::Case;
 use super::switches::number;
 
-/// Heads of tokens that are looked at.
+/// The most heads, over all tokens, that are examined.
 const SOME: usize = 48;
 
-/// How a layer may attend.
+/// A candidate for the settings of a layer's attention.
 #[derive(Clone, Copy)]
 struct How {
     scale: f64,
     softcap: Option<f64>,
-    /// Positions that a token sees; more than there are where it sees all.
+    /// Number of positions that a token sees; larger than the context if it sees all.
     window: usize,
 }
 
-/// One head of one token: `[head_dim]`.
+/// The attention of one head of one token: `[head_dim]`.
 fn attend(case: &Case, how: How, t: usize, head: usize) -> Vec<f64> {
     let spec = case.spec();
     let (dim, group) = (spec.head_dim, spec.n_heads / spec.n_kv_heads);
@@ -46,12 +47,12 @@ fn attend(case: &Case, how: How, t: usize, head: usize) -> Vec<f64> {
     out
 }
 
-/// Some of a list, evenly.
+/// A sample of a list, evenly spaced.
 fn some<T: Copy>(all: &[T]) -> Vec<T> {
     all.iter().step_by(all.len().div_ceil(SOME).max(1)).copied().collect()
 }
 
-/// What would make the reference's values of the same queries, keys and values.
+/// Finds the setting that gives the reference's values from the same queries, keys and values.
 pub fn explain(case: &Case) -> Option<Blamed> {
     let (spec, layer) = (case.spec(), case.component.layer);
     let (dim, tokens) = (spec.head_dim, case.tokens());
@@ -73,7 +74,7 @@ pub fn explain(case: &Case) -> Option<Blamed> {
     let scale = spec.attn_scale.unwrap_or(1.0 / (dim as f64).sqrt());
     let ours = How { scale, softcap: spec.attn_softcap, window: size };
 
-    // Tokens before the first that is off see no more than both windows hold: it is the smaller that ends there.
+    // Up to the first token that is off, both windows cover all positions. So the smaller window ends there.
     let smaller = Some(first_off).filter(|&window| window > 0 && window < size);
     let larger = (size < tokens).then(|| size + 1..=tokens).into_iter().flatten();
     if let Some(window) = smaller.into_iter().chain(larger).find(|&window| gives(How { window, ..ours })) {
@@ -82,7 +83,7 @@ pub fn explain(case: &Case) -> Option<Blamed> {
         let blame = if size == usize::MAX || window >= tokens || own { "window.layers" } else { "window.size" };
         return Some((blame.into(), format!("a token sees {} here and {} there", seen(size), seen(window))));
     }
-    let told = |name: &str, here: String, there: f64| {
+    let blamed = |name: &str, here: String, there: f64| {
         (name.to_string(), format!("it is {here} here and about {there:.4} there"))
     };
     if ours.softcap.is_some() && gives(How { softcap: None, ..ours }) {
@@ -90,9 +91,9 @@ pub fn explain(case: &Case) -> Option<Blamed> {
     }
     let capped = |cap: f64| How { softcap: Some(cap), ..ours };
     if let Some(cap) = number(1e-2, 1e4, |cap| error(capped(cap)), |cap| gives(capped(cap))) {
-        return Some(told("attn_softcap", ours.softcap.map_or("none".into(), |cap| cap.to_string()), cap));
+        return Some(blamed("attn_softcap", ours.softcap.map_or("none".into(), |cap| cap.to_string()), cap));
     }
     let scaled = |factor: f64| How { scale: scale * factor, ..ours };
     let factor = number(1e-2, 1e2, |factor| error(scaled(factor)), |factor| gives(scaled(factor)))?;
-    Some(told("attn_scale", format!("{scale:.4}"), scale * factor))
+    Some(blamed("attn_scale", format!("{scale:.4}"), scale * factor))
 }

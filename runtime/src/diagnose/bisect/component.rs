@@ -1,12 +1,12 @@
-//! What makes each component of the ladder, and from what. The forward pass in the form of a table.
+//! The operation that makes each component of the ladder, and its inputs: the forward pass as a table.
 
 use nanoserve_format::schema::{FINAL_NORM, LM_HEAD, Part};
 use nanoserve_format::{ModelSpec, QkNorm};
 
-/// The residual stream at a layer's begin; the only result that has two names, `embed` and `out`.
+/// The residual stream at the beginning of a layer. It is the only result with two names: `embed` and `out`.
 pub const STREAM: &str = "x";
 
-/// The operation that makes a component. Inputs are slots: names without their layer.
+/// The operation that makes a component. Inputs are slots: names without the layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// Rows of the embedding.
@@ -15,9 +15,9 @@ pub enum Op {
     Norm { weight: String, input: &'static str },
     /// A matrix with its bias.
     Linear { weight: String, bias: String, input: &'static str },
-    /// Rotary positions, where the layer has them; the matrix and its input are those that queries or keys come from.
+    /// RoPE, if the layer has it. `weight`, `bias` and `input` are the matrix that made the queries or keys.
     Rope { plain: &'static str, weight: String, bias: String, input: &'static str },
-    /// Attention over the cache.
+    /// Attention over the KV cache.
     Attention,
     /// The residual sum.
     Add { a: &'static str, b: &'static str },
@@ -32,19 +32,19 @@ pub enum Op {
 pub struct Component {
     /// `layers.3.`, or nothing.
     pub prefix: String,
-    /// The layer; 0 where it is in none.
+    /// The layer; 0 if it is in none.
     pub layer: usize,
-    /// Where its rows are looked for by what follows.
+    /// The name under which later operations find its rows.
     pub slot: &'static str,
     /// What makes it.
     pub op: Op,
 }
 
 impl Component {
-    /// The component of that name in a model's forward pass.
+    /// The component with this name in a model's forward pass.
     ///
     /// # Panics
-    /// When the forward pass has none: a name was added there and not here.
+    /// When this table does not know the name, because it was added to the forward pass only.
     pub fn of(spec: &ModelSpec, name: &str) -> Component {
         let rest = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
         let (layer, part) = rest.map_or((0, name), |(i, part)| (i.parse().expect("a layer's number"), part));
@@ -54,7 +54,7 @@ impl Component {
             let plain = if spec.qk_norm == QkNorm::None { plain } else { norm };
             Op::Rope { plain, weight: p.weight(layer), bias: p.bias(layer), input: block }
         };
-        let behind = |out, norm| if spec.post_norm { norm } else { out };
+        let block_output = |out, norm| if spec.post_norm { norm } else { out };
         let norm = |weight, input| Op::Norm { weight, input };
         let (slot, op) = match part {
             "embed" => (STREAM, Op::Embed),
@@ -69,7 +69,7 @@ impl Component {
             "attn.mix" => ("attn.mix", Op::Attention),
             "attn.out" => ("attn.out", linear(Part::O, "attn.mix")),
             "attn_post_norm" => ("attn_post_norm", norm(Part::AttnPostNorm.weight(layer), "attn.out")),
-            "mid" => ("mid", Op::Add { a: STREAM, b: behind("attn.out", "attn_post_norm") }),
+            "mid" => ("mid", Op::Add { a: STREAM, b: block_output("attn.out", "attn_post_norm") }),
             "mlp_norm" => ("mlp_norm", norm(Part::MlpNorm.weight(layer), "mid")),
             "mlp.gate" => ("mlp.gate", linear(Part::Gate, mlp)),
             "mlp.up" => ("mlp.up", linear(Part::Up, mlp)),
@@ -79,7 +79,7 @@ impl Component {
             }
             "mlp.out" => ("mlp.out", linear(Part::Down, "mlp.gated")),
             "mlp_post_norm" => ("mlp_post_norm", norm(Part::MlpPostNorm.weight(layer), "mlp.out")),
-            "out" => (STREAM, Op::Add { a: "mid", b: behind("mlp.out", "mlp_post_norm") }),
+            "out" => (STREAM, Op::Add { a: "mid", b: block_output("mlp.out", "mlp_post_norm") }),
             "final_norm" => ("final_norm", norm(FINAL_NORM.to_string(), STREAM)),
             "logits" => ("logits", Op::Head),
             other => unreachable!("'{other}' is no component of the ladder"),
@@ -88,7 +88,7 @@ impl Component {
         Component { prefix, layer, slot, op }
     }
 
-    /// The switch that a component is there by; None where every model has it, or none.
+    /// The switch that adds a component to a model; None if every model has the component, or none has.
     pub fn switch(name: &str) -> Option<&'static str> {
         match name.strip_prefix("layers.")?.split_once('.')?.1 {
             "attn_norm" | "mlp_norm" => Some("pre_norm"),
@@ -98,7 +98,7 @@ impl Component {
         }
     }
 
-    /// The matrix that makes it.
+    /// The name of the matrix that makes it.
     pub fn weight(&self) -> Option<&str> {
         match &self.op {
             Op::Linear { weight, .. } | Op::Rope { weight, .. } => Some(weight),
@@ -107,7 +107,7 @@ impl Component {
         }
     }
 
-    /// The slots that it is made from.
+    /// The slots of its inputs.
     pub fn inputs(&self) -> Vec<&'static str> {
         match &self.op {
             Op::Embed => vec![],

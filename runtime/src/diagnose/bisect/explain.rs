@@ -1,4 +1,4 @@
-//! From a component that differs to what is at fault, as far as the values tell. `(blame, a sentence)`.
+//! Finds what is at fault in a component that differs, as far as the values tell.
 
 use super::component::Op;
 use super::linear::{self, Matrix};
@@ -7,10 +7,10 @@ use super::reference::Case;
 use super::{Listed, attention, rotary, switches};
 use nanoserve_format::schema::{EMBED, LM_HEAD};
 
-/// What is at fault, and what is known about it.
+/// What is at fault, and a sentence on what is known about it.
 pub type Blamed = (String, String);
 
-/// Looks for what would make just this difference.
+/// Looks for a fault that would make exactly this difference.
 pub fn explain(case: &Case) -> Blamed {
     if let Op::Add { a, b } = &case.component.op
         && let Some(blamed) = switches::residual(case, a, b)
@@ -20,12 +20,13 @@ pub fn explain(case: &Case) -> Blamed {
     let unseen: Vec<&String> = case.component.inputs().iter().flat_map(|input| &case.slots[input].unseen).collect();
     match &case.component.op {
         Op::Embed => embed(case),
-        // Its matrix, its norm or its angles: the values tell, whether or not the reference has what was between.
+        // The matrix, the norm or the angles: the values tell which, even if the reference lacks the results in
+        // between.
         Op::Rope { plain, weight, bias, input } => {
             let matrix = Matrix { weight, bias, input };
             let known = case.slots[*input].unseen.is_empty();
-            let own = || anything(&unseen, &format!("{}{}", case.component.prefix, case.component.slot));
-            rotary::explain(case, &unseen, plain, &matrix).filter(|_| known).unwrap_or_else(own)
+            let unclear = || anything(&unseen, &format!("{}{}", case.component.prefix, case.component.slot));
+            rotary::explain(case, &unseen, plain, &matrix).filter(|_| known).unwrap_or_else(unclear)
         }
         Op::Linear { weight, bias, input } => {
             let matrix = Matrix { weight, bias, input };
@@ -53,7 +54,7 @@ pub fn explain(case: &Case) -> Blamed {
     }
 }
 
-/// All that could be meant where the reference does not have what is between.
+/// Names everything that could be at fault, because the reference lacks the results in between.
 fn anything(unseen: &[&String], own: &str) -> Blamed {
     let blame = match unseen {
         [one] => format!("{one} or {own}"),
@@ -63,7 +64,8 @@ fn anything(unseen: &[&String], own: &str) -> Blamed {
     (blame, format!("a reference with {without} would tell more"))
 }
 
-/// Whether less than half of the outputs are off: then it is their own rows, as what comes before reaches them all.
+/// True if less than half of the outputs are off. Then their own rows are at fault, since an earlier fault reaches all
+/// outputs.
 fn few(case: &Case) -> bool {
     2 * case.rows().len() < case.width
 }
@@ -81,7 +83,8 @@ fn embed(case: &Case) -> Blamed {
     (EMBED.into(), format!("rows of tokens {} differ, in columns {}", Listed(&ids), Listed(&case.rows())))
 }
 
-/// A wrong eps makes one factor of a row, which goes with the row's mean square; a wrong weight one of a column.
+/// A wrong eps multiplies each row by a factor that follows from the row's mean square; a wrong weight multiplies a
+/// column.
 fn norm(case: &Case, weight: &str, input: &str) -> Blamed {
     let (eps, unit) = (case.spec().norm_eps, case.unit());
     let factors: Vec<f64> = (0..case.got.len()).step_by(unit).map(|first| case.factor(first, unit)).collect();
@@ -91,7 +94,7 @@ fn norm(case: &Case, weight: &str, input: &str) -> Blamed {
     });
     let x = case.slots[input].rows.chunks_exact(unit);
     let squares: Vec<f64> = x.map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / unit as f64).collect();
-    // factor^2 = (square + theirs) / (square + ours): the smallest square tells best.
+    // factor^2 = (square + theirs) / (square + ours): the row with the smallest square is the most precise.
     let best = (0..squares.len()).min_by(|&a, &b| squares[a].total_cmp(&squares[b])).expect("a prompt has a token");
     let theirs = factors[best].powi(2) * (squares[best] + eps) - squares[best];
     let explained = |(square, factor): (&f64, &f64)| {

@@ -1,9 +1,9 @@
-//! Each instruction set's kernels against the plain ones, operation by operation, bit for bit.
+//! Compares each instruction set's kernels with the scalar ones, operation by operation, bit for bit.
 //!
-//! Both run the same tokens: the plain ones once, the others with the prompt whole and token by token, which are other
-//! kernels, on the plain ones' inputs. Where a component differs, each kernel that has a part in it is put among plain
-//! ones: where the component still differs, it is at fault. The search goes on with it replaced by its twin, so that
-//! every broken kernel is found, once.
+//! All run the same tokens. The scalar kernels run once; the others run on the scalar kernels' inputs, once with the
+//! whole prompt in a step and once token by token, since those use different kernels. If a component differs, each
+//! kernel involved in it is tested alone among scalar kernels: if the component still differs, that kernel is at fault.
+//! It is then replaced by its scalar twin and the search goes on, so that every broken kernel is found once.
 
 use super::component::{Component, Op};
 use super::{At, Finding, Listed};
@@ -20,7 +20,7 @@ use nanoserve_format::{Activation, Encoding, InputForm, NsvFile, PANEL_ROWS};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// One kernel of a table: its name, and how it is replaced by another table's.
+/// One kernel of a table: its name, and a function that replaces it by another table's.
 type Kernel = (&'static str, fn(&mut Kernels, &Kernels));
 
 const MATRIX_F32: Kernel = ("matrix_f32", |k, by| k.matrix_f32 = by.matrix_f32);
@@ -37,7 +37,7 @@ const ADD: Kernel = ("add", |k, by| k.add = by.add);
 const ATTEND_F32: Kernel = ("attend_f32", |k, by| k.attend_f32 = by.attend_f32);
 const ATTEND_F16: Kernel = ("attend_f16", |k, by| k.attend_f16 = by.attend_f16);
 
-/// The kernel that multiplies matrices of an encoding.
+/// The matrix kernel of an encoding.
 fn multiplies(encoding: Encoding) -> Kernel {
     match encoding {
         Encoding::F32 => MATRIX_F32,
@@ -46,7 +46,7 @@ fn multiplies(encoding: Encoding) -> Kernel {
     }
 }
 
-/// The kernels that have a part in the product of a matrix and its bias.
+/// The kernels involved in the product of a matrix and its bias.
 fn product(file: &NsvFile, weight: &str) -> Vec<Kernel> {
     let encoding = file.tensor(weight).expect("a matrix of the schema").encoding;
     match encoding.input() {
@@ -55,7 +55,7 @@ fn product(file: &NsvFile, weight: &str) -> Vec<Kernel> {
     }
 }
 
-/// The kernels that have a part in a component. One that stands there twice is asked twice, and found once.
+/// The kernels involved in a component. One that is listed twice is tested twice but found once.
 fn involved(file: &NsvFile, component: &Component, kv: KvType) -> Vec<Kernel> {
     let matrix = |weight: &str| product(file, weight);
     match (&component.op, kv) {
@@ -77,19 +77,19 @@ fn involved(file: &NsvFile, component: &Component, kv: KvType) -> Vec<Kernel> {
     }
 }
 
-/// A result that is not the plain kernels'.
+/// A result that differs from the scalar kernels'.
 struct Difference {
     component: String,
     at: At,
     got: f32,
     expected: f32,
-    /// Tokens in one step.
+    /// Number of tokens in one step.
     chunk: usize,
     /// Rows that differ, at any position.
     rows: Vec<usize>,
 }
 
-/// A file, some tokens, and what the plain kernels make of them.
+/// A file, some tokens, and the scalar kernels' results for them.
 struct Twin<'a> {
     file: &'a Arc<NsvFile>,
     pool: &'a Arc<Pool>,
@@ -100,12 +100,13 @@ struct Twin<'a> {
 
 impl Twin<'_> {
     fn engine(&self, kernels: Kernels) -> Result<Engine<CpuBackend>> {
-        // A backend's table lives as long as the program; those made here are small, and some more where one is broken.
+        // A backend's table is `'static`, so it is leaked. Tables are small, and more than a few are made only if one
+        // is broken.
         let kernels = Box::leak(Box::new(kernels));
         Engine::with_backend(self.file.clone(), CpuBackend::new(kernels, self.pool.clone()))
     }
 
-    /// The first component that differs, in steps of `chunk` tokens; of one name only, where that is asked.
+    /// The first component that differs, in steps of `chunk` tokens; if `only` is given, of that name.
     fn first(&self, kernels: Kernels, chunk: usize, only: Option<&str>) -> Result<Option<Difference>> {
         let mut engine = self.engine(kernels)?;
         let mut session = engine.session(self.ids.len(), self.kv)?;
@@ -136,7 +137,7 @@ impl Twin<'_> {
         Ok(found)
     }
 
-    /// Every broken kernel of a table.
+    /// Finds every broken kernel of a table.
     fn search(&self, kernels: &Kernels) -> Result<Vec<Finding>> {
         let (mut healed, mut findings) = (*kernels, Vec::new());
         for chunk in [self.ids.len(), 1] {
@@ -177,7 +178,8 @@ impl Twin<'_> {
     }
 }
 
-/// Runs `ids` with each of `paths` on what the plain kernels make of them; every kernel that is not its plain twin.
+/// Runs `ids` with each of `paths` on the scalar kernels' inputs, and returns every kernel that does not equal its
+/// scalar twin.
 ///
 /// # Errors
 /// When the tokens do not fit the model.

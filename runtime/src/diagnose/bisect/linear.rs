@@ -1,4 +1,4 @@
-//! What is wrong with a matrix: it is another one, its bias, or some of its weights.
+//! What is wrong with a matrix: it was swapped with another, its bias differs, or some of its weights.
 
 use super::Listed;
 use super::component::Component;
@@ -7,32 +7,32 @@ use super::noise::SPREADS;
 use super::reference::Case;
 use nanoserve_format::{Shape, panel};
 
-/// Components of one layer that could be taken for each other.
+/// Components of a layer that could be confused with each other.
 const ALIKE: [&[&str]; 3] =
     [&["attn.q_plain", "attn.k_plain", "attn.v"], &["attn.q", "attn.k"], &["mlp.gate", "mlp.up"]];
 
-/// This many tokens say which column of a matrix a row differs with.
+/// The fewest tokens from which the differing column of a row can be found.
 const MIN_TOKENS: usize = 4;
 
-/// Rows that are looked at to tell a bias from weights.
+/// The most rows that are examined to tell a bias from weights.
 const SOME_ROWS: usize = 16;
 
-/// A matrix with its bias, by names, and where its input is.
+/// A matrix with its bias, by name, and its input.
 pub struct Matrix<'a> {
     /// The weight's name.
     pub weight: &'a str,
-    /// The bias's name, whether or not the model has it; empty where no model has.
+    /// The bias's name, whether or not the model has one; empty if no model has one.
     pub bias: &'a str,
     /// The slot of its input.
     pub input: &'a str,
 }
 
-/// Explains outputs `got` where the reference has `expected`, both before RoPE.
+/// Explains outputs `got` that should be `expected`, both before RoPE.
 pub fn explain(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Blamed {
     certain(case, m, got, expected).unwrap_or_else(|| weights(case, m, got, expected))
 }
 
-/// What no other fault would look like: another matrix's values, or one difference at every position.
+/// Finds faults that look like no other: another matrix's values, or the same difference at every position.
 pub fn certain(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Option<Blamed> {
     if let Some(other) = swapped(case) {
         let component = Component::of(case.spec(), &other);
@@ -47,7 +47,7 @@ pub fn certain(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Option
     Some((m.bias.into(), what))
 }
 
-/// Rows whose weights differ, and where one is alone, its column.
+/// Names the rows whose weights differ, and a single differing column if one explains the difference.
 fn weights(case: &Case, m: &Matrix, got: &[f32], expected: &[f32]) -> Blamed {
     let entry = case.file.layout().tensor(m.weight).expect("a matrix of the schema");
     let weight = entry.alias_of.as_deref().unwrap_or(m.weight);
@@ -65,7 +65,7 @@ fn difference(got: &[f32], expected: &[f32]) -> Vec<f64> {
     got.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect()
 }
 
-/// The other component of the reference that ours is.
+/// The other component of the reference that equals ours.
 fn swapped(case: &Case) -> Option<String> {
     let alike = ALIKE.iter().find(|alike| alike.contains(&case.component.slot))?;
     let others = alike.iter().filter(|slot| **slot != case.component.slot);
@@ -82,7 +82,7 @@ fn of_row(case: &Case, difference: &[f64], row: usize) -> Vec<f64> {
     difference.iter().skip(row).step_by(case.width).copied().collect()
 }
 
-/// Whether the difference is the same at every position, and nearer to that than to what any weight would make.
+/// True if the difference is the same at every position and a bias explains it better than any single weight.
 fn constant(case: &Case, m: &Matrix, difference: &[f64]) -> bool {
     let spread = |row: usize| {
         let d = of_row(case, difference, row);
@@ -108,7 +108,7 @@ fn squares(values: &[f64]) -> f64 {
     values.iter().map(|d| d * d).sum()
 }
 
-/// The column of the matrix whose input goes best with a row's differences, and the squares that it leaves.
+/// The column of the matrix whose input best explains a row's differences, and the sum of squares that remains.
 fn best_column(case: &Case, m: &Matrix, d: &[f64]) -> Option<(usize, f64)> {
     let x = &case.slots[m.input].rows;
     let cols = x.len() / d.len();
@@ -123,7 +123,7 @@ fn best_column(case: &Case, m: &Matrix, d: &[f64]) -> Option<(usize, f64)> {
     (0..cols).map(left).filter(|_| d.len() >= MIN_TOKENS).min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Whether what is left of a row's differences is a little of them, and rounding.
+/// True if what remains of a row's differences is small compared with them, apart from rounding.
 fn explained(case: &Case, row: usize, d: &[f64], left: f64) -> bool {
     let rounding: f64 = (0..d.len()).map(|t| (case.noise.limit(t * case.width + row) / SPREADS).powi(2)).sum();
     left <= 0.02 * squares(d) + 2.0 * rounding && left <= 0.5 * squares(d)

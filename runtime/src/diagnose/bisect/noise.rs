@@ -1,21 +1,23 @@
 //! How far a component may be from the reference because weights, and for some encodings activations, are rounded.
 //!
-//! Where a value is rounded to a multiple of a step, it is off by half a step at most and by step / sqrt(12) as a rule;
-//! these errors are as good as independent. An output `y = sum w[k] x[k]` is then off by a spread whose square is
+//! A value rounded to a multiple of a step is off by at most half a step, with a standard deviation of step / sqrt(12).
+//! These errors are practically independent. The error of an output `y = sum w[k] x[k]` then has a standard deviation,
+//! here called its spread, whose square is
 //!
 //! ```text
-//! sum over blocks of 32 columns of   step_w^2 / 12 * sum of x^2   +   (step_x^2 / 12 + what x is off itself) * sum of w^2
+//! sum over blocks of 32 columns of   step_w^2 / 12 * sum of x^2   +   (step_x^2 / 12 + own noise of x) * sum of w^2
 //! ```
 //!
-//! Steps follow from the largest magnitude of a block, as the encoding says ([`Encoding::step`](nanoserve_format::Encoding::step)): in q8 it is 127 steps; in
-//! f16 a step is at most the unit in the last place of the largest; f32 has none. Rounding is bounded and even about zero, so that
-//! [`SPREADS`] spreads are passed once in 2e13 values; a wrong weight, matrix or bias lies far beyond.
+//! The encoding derives the step from the largest magnitude of a block
+//! ([`Encoding::step`](nanoserve_format::Encoding::step)): in q8 that magnitude is 127 steps; in f16 a step is at most
+//! its unit in the last place; f32 has no steps. Rounding errors are bounded and symmetric about zero, so one value in
+//! 2e13 exceeds [`SPREADS`] spreads. A wrong weight, matrix or bias lies far beyond that.
 
 use nanoserve_format::schema::EMBED;
 use nanoserve_format::{Activation, INPUT_BLOCK, NsvFile, Shape, panel};
 use std::f64::consts::PI;
 
-/// Spreads that rounding may be off: 2 exp(-8^2 / 2) is 3e-14.
+/// How many spreads rounding may be off: 2 exp(-8^2 / 2) is 3e-14.
 pub const SPREADS: f64 = 8.0;
 
 /// What rounding may have done to the values of a component.
@@ -25,12 +27,12 @@ pub enum Noise {
     None,
     /// The square of the spread of each value.
     Each(Vec<f64>),
-    /// Rounded somewhere before, by nobody knows how much.
+    /// An earlier result was rounded by an unknown amount.
     Unknown,
 }
 
 impl Noise {
-    /// What value `i` may be off.
+    /// How far value `i` may be off.
     pub fn limit(&self, i: usize) -> f64 {
         match self {
             Noise::None => 0.0,
@@ -39,7 +41,7 @@ impl Noise {
         }
     }
 
-    /// Of values made of two values each.
+    /// The noise of sums of two values.
     pub fn both(&self, other: &Noise) -> Noise {
         match (self, other) {
             (Noise::Unknown, _) | (_, Noise::Unknown) => Noise::Unknown,
@@ -49,13 +51,14 @@ impl Noise {
         }
     }
 
-    /// Of values that were multiplied.
+    /// The noise of values multiplied by a factor.
     pub fn scaled(&self, factor: f64) -> Noise {
         let Noise::Each(squares) = self else { return self.clone() };
         Noise::Each(squares.iter().map(|square| square * factor * factor).collect())
     }
 
-    /// Of heads whose first `turning` elements were turned: either of a pair gets from both, and is multiplied with it.
+    /// The noise of heads after RoPE of their first `turning` elements: each value of a pair mixes both, times
+    /// `factor`.
     pub fn turned(&self, head_dim: usize, turning: usize, factor: f64) -> Noise {
         let Noise::Each(squares) = self else { return self.clone() };
         let half = turning / 2;
@@ -67,7 +70,7 @@ impl Noise {
         Noise::Each((0..squares.len()).map(square).collect())
     }
 
-    /// Of a norm of `x`, part by part: each value's own, and what all of a part do to its mean square.
+    /// The noise of a norm of `x`, part by part: each value's own noise, and that of the part's mean square.
     pub fn normed(&self, x: &[f32], weight: &[f32], eps: f64) -> Noise {
         let Noise::Each(spread) = self else { return self.clone() };
         let mut out = Vec::with_capacity(x.len());
@@ -82,7 +85,7 @@ impl Noise {
         Noise::Each(out)
     }
 
-    /// Of `activation(gate) * up`; the slope of silu and of gelu is below 1.13.
+    /// The noise of `activation(gate) * up`. The slope of silu and of gelu is below 1.13.
     pub fn gated(activation: Activation, gate: (&[f32], &Noise), up: (&[f32], &Noise)) -> Noise {
         let ((g, g_noise), (u, u_noise)) = (gate, up);
         match (g_noise, u_noise) {
@@ -93,7 +96,7 @@ impl Noise {
         let spread = |i: usize| {
             let (g, u) = (f64::from(g[i]), f64::from(u[i]));
             let (dg, du) = (1.13 * g_noise.limit(i) / SPREADS, u_noise.limit(i) / SPREADS);
-            // The last part counts where both are off far.
+            // The last term matters if both are far off.
             dg * u.abs() + activated(activation, g).abs() * du + SPREADS * dg * du
         };
         Noise::Each((0..g.len()).map(|i| spread(i).powi(2)).collect())
@@ -121,26 +124,26 @@ pub fn vector<'f>(file: &'f NsvFile, name: &str) -> &'f [f32] {
     bytemuck::cast_slice(file.tensor(name).expect("a norm of the schema").bytes)
 }
 
-/// Of rows of the embedding, as they were decoded; each is `width` wide.
+/// The noise of decoded rows of the embedding, each `width` wide.
 pub fn embed(file: &NsvFile, rows: &[f32], width: usize) -> Noise {
     let encoding = file.tensor(EMBED).expect("every model has an embedding").encoding;
     if encoding.is_exact() {
         return Noise::None;
     }
-    // One value, off by half a step at most, and a little for the rounding of the scale itself.
+    // A single value is off by at most half a step, plus a little for the rounding of the scale itself.
     let spread = |block: &[f32]| (0.501 * encoding.step(largest(block)) / SPREADS).powi(2);
     let blocks = rows.chunks(width).flat_map(|row| row.chunks(INPUT_BLOCK));
     Noise::Each(blocks.flat_map(|block| std::iter::repeat_n(spread(block), block.len())).collect())
 }
 
-/// Of a matrix times rows `x`, which may be off themselves.
+/// The noise of a matrix times rows `x`, which may be off themselves.
 pub fn linear(file: &NsvFile, weight: &str, x: &[f32], x_noise: &Noise) -> Noise {
     let view = file.tensor(weight).expect("a matrix of the schema");
     let Shape::Matrix(rows, cols) = view.shape else { unreachable!("{weight} is a matrix") };
     if *x_noise == Noise::Unknown || (view.encoding.is_exact() && *x_noise == Noise::None) {
         return x_noise.clone();
     }
-    // Of each token and block: the sum of x^2, and the square of the spread of one x.
+    // For each token and block: the sum of x^2, and the square of the spread of one x.
     let blocks = cols.div_ceil(INPUT_BLOCK);
     let mut inputs = Vec::with_capacity(x.len() / cols * blocks);
     for (t, row) in x.chunks_exact(cols).enumerate() {
@@ -159,10 +162,11 @@ pub fn linear(file: &NsvFile, weight: &str, x: &[f32], x_noise: &Noise) -> Noise
     let mut weights = vec![0.0; cols];
     for r in 0..rows {
         panel::unpack_rows(view.encoding, cols, view.bytes, r, &mut weights);
-        let of = |block: &[f32]| (view.encoding.step(largest(block)).powi(2) / 12.0, squares(block));
-        let own: Vec<(f64, f64)> = weights.chunks(INPUT_BLOCK).map(of).collect();
+        // For each block: the square of the spread of one weight, and the sum of w^2.
+        let spread_and_square = |block: &[f32]| (view.encoding.step(largest(block)).powi(2) / 12.0, squares(block));
+        let row_blocks: Vec<(f64, f64)> = weights.chunks(INPUT_BLOCK).map(spread_and_square).collect();
         for (t, inputs) in inputs.chunks_exact(blocks).enumerate() {
-            out[t * rows + r] = own.iter().zip(inputs).map(|(w, x)| w.0 * x.0 + w.1 * x.1).sum();
+            out[t * rows + r] = row_blocks.iter().zip(inputs).map(|(w, x)| w.0 * x.0 + w.1 * x.1).sum();
         }
     }
     Noise::Each(out)
@@ -181,7 +185,7 @@ mod tests {
         (*state >> 40) as f64 / f64::from(1 << 23) - 1.0
     }
 
-    /// A file whose matrices hold random weights, with the weights of `lm_head` before they were rounded.
+    /// A file with random weights in `lm_head`, and these weights before they were rounded.
     fn file(encoding: Encoding) -> (NsvFile, Vec<f32>) {
         let spec = ModelSpec {
             hidden_size: COLS,
@@ -219,8 +223,8 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     }
 
-    /// The spread is what errors have: not passed eight times, and not far above them. In f16 it is that of the
-    /// largest weight of a block, and the others' errors are smaller.
+    /// The predicted spread matches the real errors: none is near eight spreads, and typical errors are about one. In
+    /// f16 the spread is that of a block's largest weight, and the other weights' errors are smaller.
     #[test]
     fn spreads_are_those_of_the_errors() {
         for (encoding, least, most) in [(Encoding::Q8, 0.9, 1.1), (Encoding::F16, 0.2, 1.0)] {
@@ -258,7 +262,7 @@ mod tests {
         assert_eq!(linear(&file, "lm_head.weight", &x, &Noise::None), Noise::None);
         assert_eq!(linear(&file, "lm_head.weight", &x, &Noise::Unknown), Noise::Unknown);
         assert_eq!(embed(&file, &x, COLS), Noise::None);
-        // What the input is off goes on.
+        // The noise of the input is passed on.
         let Noise::Each(squares) = linear(&file, "lm_head.weight", &x, &Noise::Each(vec![1.0; COLS])) else { panic!() };
         let mut row = vec![0.0; COLS];
         let view = file.tensor("lm_head.weight").unwrap();

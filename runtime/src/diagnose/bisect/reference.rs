@@ -1,7 +1,7 @@
-//! The model against a reference, component by component, each on the reference's inputs.
+//! Compares the model with a reference, component by component, each on the reference's inputs.
 //!
-//! What the reference does not have goes on as we made it, and with it what it is off; a finding then names all that
-//! could be meant.
+//! If the reference lacks a component, ours is passed on, together with its possible error. A later finding then names
+//! everything that could be at fault.
 
 use super::component::{Component, Op};
 use super::explain::explain;
@@ -18,7 +18,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// What a value may be off for other orders of sums: `atol + rtol * |reference|`, beside what rounding the weights does.
+/// How far a value may be off because sums have another order: `atol + rtol * |reference|`. Rounding of weights is
+/// added to that.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
     /// Absolute.
@@ -27,33 +28,33 @@ pub struct Tolerance {
     pub rtol: f64,
 }
 
-/// What came of a reference.
+/// The result of a comparison with a reference.
 #[derive(Clone, Debug, Default)]
 pub struct Judged {
     /// Components that differ, in the order of the forward pass.
     pub findings: Vec<Finding>,
-    /// Components that were compared.
+    /// Number of components compared.
     pub compared: usize,
-    /// Components that could not be: rounded inputs that the reference does not have.
+    /// Components that could not be compared, because their inputs are rounded and the reference does not have them.
     pub skipped: Vec<String>,
 }
 
-/// Rows that the next operations read.
+/// Rows that later operations read.
 pub(super) struct Slot<'r> {
     /// `[tokens, width]`
     pub rows: Cow<'r, [f32]>,
-    /// What they are off from the reference's.
+    /// How far they may be off from the reference's.
     pub noise: Noise,
-    /// Components that they came through and the reference does not have: empty where they are its own.
+    /// The components on the way to them that the reference does not have; empty if the rows are the reference's own.
     pub unseen: Vec<String>,
 }
 
-/// One component beside the reference's.
+/// One component next to the reference's.
 pub(super) struct Case<'c, 'r> {
     pub file: &'c NsvFile,
     pub reference: &'r Reference,
     pub component: &'c Component,
-    /// What was there before it.
+    /// The slots before this component.
     pub slots: &'c HashMap<&'static str, Slot<'r>>,
     pub got: &'c [f32],
     pub expected: &'r [f32],
@@ -64,12 +65,12 @@ pub(super) struct Case<'c, 'r> {
 }
 
 impl Case<'_, '_> {
-    /// The model's numbers.
+    /// The model's description.
     pub fn spec(&self) -> &ModelSpec {
         self.file.spec()
     }
 
-    /// Values that were normed together; of all but norms a row.
+    /// Number of values that are normed together; for anything but a norm, a whole row.
     pub fn unit(&self) -> usize {
         match &self.component.op {
             Op::Norm { weight, .. } => noise::vector(self.file, weight).len(),
@@ -77,23 +78,23 @@ impl Case<'_, '_> {
         }
     }
 
-    /// Positions.
+    /// Number of positions.
     pub fn tokens(&self) -> usize {
         self.got.len() / self.width
     }
 
-    /// What value `i` may be off.
+    /// How far value `i` may be off.
     pub fn limit(&self, i: usize) -> f64 {
         let Tolerance { atol, rtol } = self.tolerance;
         atol + rtol * f64::from(self.expected[i]).abs() + self.noise.limit(i)
     }
 
-    /// Whether value `i` may be `got` where the reference has `expected`. Written so that NaN may not.
+    /// True if `got` is close enough to `expected` for value `i`. Written so that NaN is not.
     pub fn close(&self, i: usize, got: f64, expected: f64) -> bool {
         (got - expected).abs() <= self.limit(i)
     }
 
-    /// Whether value `i` is off.
+    /// True if value `i` is off.
     pub fn off(&self, i: usize) -> bool {
         !self.close(i, self.got[i].into(), self.expected[i].into())
     }
@@ -104,7 +105,7 @@ impl Case<'_, '_> {
         off.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// By which factor values `first..first + unit` are the reference's, as near as one factor can be.
+    /// The factor that best maps the reference's values `first..first + unit` to ours (least squares).
     pub fn factor(&self, first: usize, unit: usize) -> f64 {
         let part = first..first + unit;
         let (got, expected) = (&self.got[part.clone()], &self.expected[part]);
@@ -112,9 +113,10 @@ impl Case<'_, '_> {
         dot(got, expected) / dot(expected, expected)
     }
 
-    /// The first place that is off. A norm's rows have one more thing in common, their factor, and it shows what is too
-    /// small for any single value, such as an eps of 1e-6 for 1e-5 on rows of size 1, which is 4.5e-6. Half of that is
-    /// where it counts: a fifth of the tolerance. Sums in f32 make 2e-7 of it, in transformers, at widths up to 2048.
+    /// The first place that is off. The values of a norm's row also share a factor, which reveals differences too small
+    /// for any single value. An example is an eps of 1e-6 instead of 1e-5 on rows of size 1: a difference of 4.5e-6.
+    /// The threshold is half of that, a fifth of the tolerance. Summing in f32 causes 2e-7, in transformers, at widths
+    /// up to 2048.
     fn first(&self) -> Option<At> {
         let place = |i: usize| At { position: i / self.width, row: i % self.width };
         let value = (0..self.got.len()).find(|&i| self.off(i)).map(place);
@@ -126,7 +128,7 @@ impl Case<'_, '_> {
     }
 }
 
-/// Looks at every component in turn.
+/// Judges every component in turn.
 struct Judge<'c, 'r> {
     file: &'c NsvFile,
     reference: &'r Reference,
@@ -138,16 +140,16 @@ struct Judge<'c, 'r> {
 }
 
 impl<'r> Judge<'_, 'r> {
-    /// What rounding makes of a component's values, given what it reads.
+    /// What rounding may do to a component's values, given its inputs.
     fn noise(&self, component: &Component, got: &[f32], width: usize) -> Noise {
         let (slot, spec) = (|name: &str| &self.slots[name], self.file.spec());
         match &component.op {
             Op::Embed => {
-                // Steps are those of the table's values.
+                // Rounding steps are those of the embedding's values, before they are scaled.
                 let plain: Vec<f32> = got.iter().map(|x| x / spec.embed_scale as f32).collect();
                 noise::embed(self.file, &plain, width).scaled(spec.embed_scale)
             }
-            // A cap makes differences smaller.
+            // A softcap only makes differences smaller, so it is ignored.
             Op::Head => {
                 let x = slot("final_norm");
                 noise::linear(self.file, LM_HEAD, &x.rows, &x.noise).scaled(1.0 / spec.logit_divisor)
@@ -208,10 +210,10 @@ impl<'r> Judge<'_, 'r> {
         let width = got.len() / reference.input_ids.len();
         let case = Case { file, reference, component, slots, got, expected, noise, tolerance, width };
         let Some(at) = case.first() else { return };
-        // Gate and up are computed once more inside: what was wrong there is no news here.
+        // This component computes gate and up once more: a fault already found there is not reported again.
         let halves = ["mlp.gate", "mlp.up"].map(|half| format!("{}{half}", component.prefix));
-        let told = self.judged.findings.iter().any(|f| halves.contains(&f.component));
-        if !(matches!(component.op, Op::Gate { .. }) && told) {
+        let already_found = self.judged.findings.iter().any(|f| halves.contains(&f.component));
+        if !(matches!(component.op, Op::Gate { .. }) && already_found) {
             let (blame, what) = explain(&case);
             let component = name.to_string();
             self.judged.findings.push(Finding { component, blame, at: Some(at), path: None, what });
@@ -239,7 +241,7 @@ pub fn reference<B: Backend>(
         judged: Judged::default(),
         failed: None,
     };
-    // The cache holds keys and values as they are: rounding them is no fault.
+    // An f32 KV cache, because rounding of keys and values would not be a fault.
     let mut session = engine.session(reference.input_ids.len(), KvType::F32)?;
     session.trace(&reference.input_ids, &mut |name, rows| judge.see(name, rows))?;
     if let Some(e) = judge.failed {

@@ -1,7 +1,8 @@
-//! Queries and keys that are off: by their angles, by a norm, or already before either.
+//! Explains queries and keys that are off: because of their angles, a norm, or something before either.
 //!
-//! At position 0 nothing turns, and turning changes no pair's length: where position 0 is right and only angles are
-//! wrong, it is RoPE. From a position to the next the angles give the reference's frequencies, and these its numbers.
+//! Position 0 does not turn, and turning changes no pair's length. So if position 0 is right and only angles are wrong,
+//! RoPE is at fault. The change of the angles between positions gives the reference's frequencies, and these give its
+//! numbers.
 
 use super::Listed;
 use super::explain::Blamed;
@@ -12,13 +13,13 @@ use crate::backend::rope::{RopeTable, attention_factor, frequencies};
 use nanoserve_format::{QkNorm, Rope, RopeScaling};
 use std::f64::consts::PI;
 
-/// Explains a component after RoPE; `unseen` are components that it was made through and the reference does not have.
+/// Explains a component after RoPE. `unseen` lists the components between that the reference does not have.
 pub fn explain(case: &Case, unseen: &[&String], plain: &str, matrix: &Matrix) -> Option<Blamed> {
     if let Some(blamed) = switches(case, plain) {
         return Some(blamed);
     }
     let starts_right = case.tokens() > 1 && (0..case.width).all(|i| !case.off(i));
-    if let Some(own) = own(case)
+    if let Some(own) = layer_rope(case)
         && let Some(theirs) = turned(case, own).filter(|_| starts_right)
     {
         return Some(angles(case, own, &theirs));
@@ -30,18 +31,20 @@ pub fn explain(case: &Case, unseen: &[&String], plain: &str, matrix: &Matrix) ->
             format!("equal {plain}, and pairs of another length; rows {} differ", Listed(&rows)),
         ));
     }
-    let back = |rows: &[f32]| back(case, rows);
-    (case.spec().qk_norm == QkNorm::None).then(|| linear::explain(case, matrix, &back(case.got), &back(case.expected)))
+    let unturned = |rows: &[f32]| turn_back(case, rows);
+    (case.spec().qk_norm == QkNorm::None)
+        .then(|| linear::explain(case, matrix, &unturned(case.got), &unturned(case.expected)))
 }
 
 /// The layer's rotary embedding.
-fn own<'c>(case: &'c Case) -> Option<&'c Rope> {
+fn layer_rope<'c>(case: &'c Case) -> Option<&'c Rope> {
     case.spec().rope_of(case.component.layer)
 }
 
-/// What value `i` may be off once it is turned back: with what the other of its pair is.
+/// How far value `i` may be off once it is turned back: its own limit plus that of the other value of its pair.
 fn limit(case: &Case, i: usize) -> f64 {
-    let (dim, turning) = (case.spec().head_dim, own(case).map_or(0, |rope| rope.rotary_dim(case.spec().head_dim)));
+    let dim = case.spec().head_dim;
+    let turning = layer_rope(case).map_or(0, |rope| rope.rotary_dim(dim));
     match i % dim {
         j if j < turning / 2 => case.limit(i) + case.limit(i + turning / 2),
         j if j < turning => case.limit(i) + case.limit(i - turning / 2),
@@ -49,7 +52,7 @@ fn limit(case: &Case, i: usize) -> f64 {
     }
 }
 
-/// Whether turning `rows` as `rope` does gives the reference's.
+/// True if turning `rows` with `rope` gives the reference's rows.
 fn gives(case: &Case, rows: &[f32], rope: Option<&Rope>) -> bool {
     let mut rows = rows.to_vec();
     turn(case, rope, &mut rows, 1.0);
@@ -57,9 +60,9 @@ fn gives(case: &Case, rows: &[f32], rope: Option<&Rope>) -> bool {
     rows.iter().enumerate().all(near)
 }
 
-/// Another rotation as a whole, or a norm before it on one side only.
+/// Checks for a rotation that differs as a whole, or a norm before it on one side only.
 fn switches(case: &Case, plain: &str) -> Option<Blamed> {
-    let (spec, input, own) = (case.spec(), &case.slots[plain].rows, own(case));
+    let (spec, input, own) = (case.spec(), &case.slots[plain].rows, layer_rope(case));
     let blamed = |blame: &str, what: &str| Some((blame.to_string(), what.to_string()));
     if case.tokens() > 1 && own.is_some() && gives(case, input, None) {
         return blamed("no_rope_layers", "it does not turn there");
@@ -89,10 +92,10 @@ fn switches(case: &Case, plain: &str) -> Option<Blamed> {
     if own.is_some_and(|own| attention_factor(own) != 1.0) && (0..case.got.len()).all(longer) {
         return blamed("rope.scaling", &format!("cosines and sines are {:.4} times as large there", 1.0 / factor));
     }
-    let back = back(case, case.expected);
+    let unturned = turn_back(case, case.expected);
     match spec.qk_norm {
         QkNorm::None => {
-            let normed = |unit: usize| is_norm(input, &back, unit, |i| 2.0 * limit(case, i));
+            let normed = |unit: usize| is_norm(input, &unturned, unit, |i| 2.0 * limit(case, i));
             let norm = normed(spec.head_dim) || normed(case.width);
             norm.then(|| ("qk_norm".into(), "it is normed before it is turned there, and not here".into()))
         }
@@ -104,14 +107,14 @@ fn switches(case: &Case, plain: &str) -> Option<Blamed> {
     }
 }
 
-/// Rows before they were turned.
-fn back(case: &Case, rows: &[f32]) -> Vec<f32> {
+/// Undoes RoPE: the rows before they were turned.
+fn turn_back(case: &Case, rows: &[f32]) -> Vec<f32> {
     let mut out = rows.to_vec();
-    turn(case, own(case), &mut out, -1.0);
+    turn(case, layer_rope(case), &mut out, -1.0);
     out
 }
 
-/// Turns every head of every row by its position, or back.
+/// Turns every head of every row by its position, or back if `way` is -1.
 fn turn(case: &Case, rope: Option<&Rope>, rows: &mut [f32], way: f32) {
     let Some(rope) = rope else { return };
     let mut table = RopeTable::new(rope, case.spec().head_dim, case.tokens());
@@ -121,7 +124,7 @@ fn turn(case: &Case, rope: Option<&Rope>, rows: &mut [f32], way: f32) {
         for head in row.chunks_exact_mut(case.spec().head_dim) {
             let (low, high) = head[..2 * cos.len()].split_at_mut(cos.len());
             for (((x, y), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                // Back, what they were multiplied by is divided out: it is the pair's length.
+                // Turning back must also divide by the square of the table's factor: cos^2 + sin^2.
                 let length = if way < 0.0 { cos * cos + sin * sin } else { 1.0 };
                 let sin = way * sin;
                 (*x, *y) = ((*x * cos - *y * sin) / length, (*y * cos + *x * sin) / length);
@@ -130,7 +133,7 @@ fn turn(case: &Case, rope: Option<&Rope>, rows: &mut [f32], way: f32) {
     }
 }
 
-/// The reference's frequencies, when its pairs are as long as ours at every position.
+/// The reference's frequencies, if its pairs are as long as ours at every position.
 fn turned(case: &Case, rope: &Rope) -> Option<Vec<f64>> {
     let dim = case.spec().head_dim;
     let half = rope.rotary_dim(dim) / 2;
@@ -150,14 +153,15 @@ fn turned(case: &Case, rope: &Rope) -> Option<Vec<f64>> {
     let theirs = |j: usize| {
         let mut more = 0.0;
         for t in 1..case.tokens() {
-            // All heads turn alike: the angle from our pairs to theirs, as one product of complex numbers.
+            // All heads turn alike. The angle from our pairs to theirs is that of a sum of complex products over the
+            // heads.
             let (mut re, mut im) = (0.0, 0.0);
             for i in firsts(t, j) {
                 let at = |rows: &[f32]| (f64::from(rows[i]), f64::from(rows[i + half]));
                 let ((a, b), (c, d)) = (at(case.got), at(case.expected));
                 (re, im) = (re + a * c + b * d, im + a * d - b * c);
             }
-            // Whole turns follow from the positions before.
+            // The number of whole turns follows from the previous positions.
             let (angle, guess) = (im.atan2(re), more * t as f64);
             more = (angle + 2.0 * PI * ((guess - angle) / (2.0 * PI)).round()) / t as f64;
         }
@@ -166,9 +170,9 @@ fn turned(case: &Case, rope: &Rope) -> Option<Vec<f64>> {
     Some((0..half).map(theirs).collect())
 }
 
-/// Which number of the description would give the reference's values.
+/// Finds the number of the description that would give the reference's values.
 fn angles(case: &Case, own: &Rope, theirs: &[f64]) -> Blamed {
-    let plain = back(case, case.got);
+    let plain = turn_back(case, case.got);
     let gives = |rope: &Rope| gives(case, &plain, Some(rope));
     let local = case.spec().window.as_ref().and_then(|window| window.rope.as_ref()) == Some(own);
     let name = |number: &str| if local { format!("window.rope.{number}") } else { format!("rope.{number}") };
@@ -176,7 +180,7 @@ fn angles(case: &Case, own: &Rope, theirs: &[f64]) -> Blamed {
     if unscaled != *own && gives(&unscaled) {
         return (name("scaling"), "it turns as without any scaling there".into());
     }
-    // Any pair but the first gives theta away, where it is not scaled, or by the factor alone.
+    // Any pair except the first determines theta if its frequency is not scaled, or scaled only by the factor.
     let factor = match own.scaling {
         RopeScaling::Linear { factor } | RopeScaling::Llama3 { factor, .. } | RopeScaling::Yarn { factor, .. } => {
             factor
@@ -186,7 +190,7 @@ fn angles(case: &Case, own: &Rope, theirs: &[f64]) -> Blamed {
     for (j, frequency) in theirs.iter().enumerate().skip(1) {
         for unscaled in [*frequency, frequency * factor] {
             let theta = unscaled.powf(-(theirs.len() as f64) / j as f64);
-            // Whoever chose it chose a round number; measured it is not round.
+            // The true theta is probably a round number; the measured one is not.
             let unit = 10f64.powf(theta.log10().floor() - 2.0);
             let fits = |theta: &f64| theta.is_finite() && gives(&Rope { theta: *theta, ..own.clone() });
             if let Some(theta) = [(theta / unit).round() * unit, theta].into_iter().find(fits) {

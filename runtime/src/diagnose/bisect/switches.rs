@@ -1,16 +1,17 @@
-//! Differences that a number or a switch of the description would make, told by what it would make of equal inputs.
+//! Finds numbers and switches of the description that differ, by computing what another value would make of equal
+//! inputs.
 
 use super::explain::Blamed;
 use super::reference::Case;
 
-/// This many vectors say that they were normed: with fewer some weight always fits.
+/// The fewest vectors from which a norm can be recognised: with fewer, some weight always fits.
 const MIN_PARTS: usize = 4;
 
-/// Steps of a search for a number, and then of its refinement.
+/// Steps of the search for a number, and of its refinement.
 const STEPS: usize = 48;
 
-/// Whether `expected` may be a norm of `x`, over so many values at a time and with whatever weight; `limit` is what a
-/// value may be off.
+/// True if `expected` may be a norm of `x` with any weight, over `unit` values at a time. `limit` says how far a value
+/// may be off.
 pub fn is_norm(x: &[f32], expected: &[f32], unit: usize, limit: impl Fn(usize) -> f64) -> bool {
     let roots = x.chunks_exact(unit).map(|x| {
         let square = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / unit as f64;
@@ -23,7 +24,7 @@ pub fn is_norm(x: &[f32], expected: &[f32], unit: usize, limit: impl Fn(usize) -
         for i in (c..x.len()).step_by(unit) {
             (xy, xx) = (xy + normed(i) * f64::from(expected[i]), xx + normed(i).powi(2));
         }
-        // What eps does is no difference here: it shows in the norm, where there is one.
+        // The effect of eps is tolerated here: it shows in the norm itself if there is one.
         (c..x.len()).step_by(unit).all(|i| {
             let near = limit(i) + 1e-3 * f64::from(expected[i]).abs();
             (f64::from(expected[i]) - xy / xx * normed(i)).abs() <= near
@@ -32,7 +33,7 @@ pub fn is_norm(x: &[f32], expected: &[f32], unit: usize, limit: impl Fn(usize) -
     roots.len() >= MIN_PARTS && (0..unit).all(column)
 }
 
-/// The number between `low` and `high` with the least `error`: a round one where that will do.
+/// The number between `low` and `high` with the least `error`; a round number if that fits.
 pub fn number(low: f64, high: f64, error: impl Fn(f64) -> f64, fits: impl Fn(f64) -> bool) -> Option<f64> {
     let at = |i: f64| low * (high / low).powf(i / STEPS as f64);
     let best = (0..=STEPS).min_by(|&a, &b| error(at(a as f64)).total_cmp(&error(at(b as f64))))? as f64;
@@ -44,18 +45,18 @@ pub fn number(low: f64, high: f64, error: impl Fn(f64) -> f64, fits: impl Fn(f64
     round(at((a + b) / 2.0), fits)
 }
 
-/// A number that was measured, as a round one where that fits: whoever chose it chose one.
+/// Rounds a measured number if the round one fits, because the true one was probably round.
 fn round(found: f64, fits: impl Fn(f64) -> bool) -> Option<f64> {
     let unit = 10f64.powf(found.abs().log10().floor() - 2.0);
     [(found / unit).round() * unit, found].into_iter().find(|&x| fits(x))
 }
 
-/// What to say of a number that is another one.
+/// The finding that a number of the description differs.
 fn other(name: &str, here: f64, there: f64) -> Blamed {
     (name.into(), format!("it is {here} here and about {there:.4} there"))
 }
 
-/// All values off by one factor: what multiplies embeddings.
+/// Checks whether all values are off by one factor: `embed_scale`.
 pub fn embed_scale(case: &Case) -> Option<Blamed> {
     let here = case.spec().embed_scale;
     let fits = |there: f64| {
@@ -64,32 +65,33 @@ pub fn embed_scale(case: &Case) -> Option<Blamed> {
     round(here / case.factor(0, case.got.len()), fits).map(|there| other("embed_scale", here, there))
 }
 
-/// A residual sum of equal parts: another multiplier, or a norm behind the block that is not on both sides.
+/// Explains a residual sum of equal parts: another multiplier, or a post-norm that only one side has.
 pub fn residual(case: &Case, a: &str, b: &str) -> Option<Blamed> {
     let (spec, a, b) = (case.spec(), &case.slots[a], &case.slots[b].rows);
     let here = spec.residual_scale;
     let added: Vec<f32> = case.expected.iter().zip(a.rows.iter()).map(|(x, a)| x - a).collect();
-    // Differences of f32 are rounded as the sum was.
+    // A difference of two f32 is rounded like the sum was, hence twice.
     let limit = |i: usize| 2.0 * case.limit(i);
     let (mut xy, mut xx) = (0.0, 0.0);
     for (x, y) in b.iter().zip(&added) {
         (xy, xx) = (xy + f64::from(*x) * f64::from(*y), xx + f64::from(*x).powi(2));
     }
-    let is = |rows: &[f32], scale: f64| {
+    let added_is = |rows: &[f32], scale: f64| {
         (0..rows.len()).all(|i| (f64::from(added[i]) - scale * f64::from(rows[i])).abs() <= limit(i))
     };
-    if let Some(there) = round(xy / xx, |scale| is(b, scale)) {
+    if let Some(there) = round(xy / xx, |scale| added_is(b, scale)) {
         return Some(other("residual_scale", here, there));
     }
     let plain = if case.component.slot == "mid" { "attn.out" } else { "mlp.out" };
-    if spec.post_norm && is(&case.slots[plain].rows, here) {
+    if spec.post_norm && added_is(&case.slots[plain].rows, here) {
         return Some(("post_norm".into(), "no norm stands behind the block there".into()));
     }
     let normed = !spec.post_norm && is_norm(b, &added, case.width, limit);
     normed.then(|| ("post_norm".into(), "a norm stands behind the block there, and none here".into()))
 }
 
-/// Logits from equal inputs: what divides them, or their cap. The matrix is judged by the logits before either.
+/// Explains logits that differ from equal inputs: by their divisor or their softcap. Otherwise `matrix` judges the
+/// logits before either.
 pub fn logits(case: &Case, matrix: impl Fn(&[f32], &[f32]) -> Blamed) -> Blamed {
     let spec = case.spec();
     let plain = |logit: f32| {
