@@ -69,16 +69,11 @@ fn run<'t, B: Backend>(engine: &mut Engine<B>, talks: &mut [Talk<'t, B>], plan: 
     engine.step(&mut spans.collect::<Vec<_>>()).unwrap()
 }
 
-<<<<<<< HEAD
-/// Holds logits against what they must be; the text says where they are from.
+/// Compares logits with what they must be; the text says where they are from.
 type Hold<'h> = &'h dyn Fn(&[f32], &[f32], &str);
 
-/// Feeds all texts in random company; every row of logits that is given is held against `expected` by `hold`. Now and then
-/// a sequence goes back, or goes on as a copy.
-=======
 /// Feeds all texts in random company, and `hold` compares every returned row of logits with `expected`. Now and then a
 /// sequence is truncated, or replaced by a copy.
->>>>>>> words-b
 fn mix<B: Backend>(
     engine: &mut Engine<B>,
     texts: &[Vec<u32>],

@@ -127,47 +127,6 @@ fn the_document_and_the_writer_agree() {
     }
 }
 
-<<<<<<< HEAD
-=======
-/// The variant's name, and whether [`parse`] can return it. Until a new variant is added here, this does not compile.
-fn variant(error: &FormatError) -> (&'static str, bool) {
-    match error {
-        FormatError::Magic { .. } => ("Magic", true),
-        FormatError::Version { .. } => ("Version", true),
-        FormatError::Features { .. } => ("Features", true),
-        FormatError::FileLength { .. } => ("FileLength", true),
-        FormatError::HeaderLength { .. } => ("HeaderLength", true),
-        FormatError::HeaderHash { .. } => ("HeaderHash", true),
-        FormatError::Reserved { .. } => ("Reserved", true),
-        FormatError::SignatureScheme { .. } => ("SignatureScheme", true),
-        FormatError::SectionTable { .. } => ("SectionTable", true),
-        FormatError::SectionUnknown { .. } => ("SectionUnknown", true),
-        FormatError::SectionOrder { .. } => ("SectionOrder", true),
-        FormatError::SectionBounds { .. } => ("SectionBounds", true),
-        FormatError::SectionMissing { .. } => ("SectionMissing", true),
-        FormatError::SectionHash { .. } => ("SectionHash", true),
-        FormatError::SectionText { .. } => ("SectionText", true),
-        FormatError::Spec { .. } => ("Spec", true),
-        FormatError::Directory { .. } => ("Directory", true),
-        FormatError::TensorCount { .. } => ("TensorCount", true),
-        FormatError::TensorName { .. } => ("TensorName", true),
-        FormatError::TensorShape { .. } => ("TensorShape", true),
-        FormatError::TensorEncoding { .. } => ("TensorEncoding", true),
-        FormatError::VectorEncoding { .. } => ("VectorEncoding", true),
-        FormatError::TensorStorage { .. } => ("TensorStorage", true),
-        FormatError::TensorLength { .. } => ("TensorLength", true),
-        FormatError::TensorBounds { .. } => ("TensorBounds", true),
-        FormatError::TensorAlignment { .. } => ("TensorAlignment", true),
-        FormatError::Alias { .. } => ("Alias", true),
-        FormatError::Io { .. } => ("Io", false),
-        FormatError::Unwritten { .. } => ("Unwritten", false),
-    }
-}
-
-/// Number of variants in [`variant`] that the parser can return.
-const PARSER_VARIANTS: usize = 27;
-
->>>>>>> words-b
 /// Bad files by the variant that refuses them: preamble and section table.
 fn bad_headers(good: &Parts) -> Vec<(&'static str, Vec<u8>)> {
     let file = good.file();
