@@ -173,5 +173,5 @@ fn a_broken_kernel_of_one_role_is_found() {
     });
     let found = bisect::kernels(&file, &pool, &[&kernels], KvType::F32, &ids()).unwrap();
     let [found] = found.as_slice() else { panic!("{found:?}") };
-    assert_eq!((found.blame.as_str(), found.component.as_str()), ("matrix_f16", "layers.0.mlp.gated"));
+    assert_eq!((found.blame.as_str(), found.component.as_str()), ("matrix_f16", "layers.0.mlp.up"));
 }
