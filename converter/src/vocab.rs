@@ -363,14 +363,8 @@ fn texts(loaded: &Tokenizer) -> Vec<String> {
     texts.extend(WHOLE.map(Into::into));
     texts.extend(["a".repeat(3000), " ".repeat(300), "ab ".repeat(200), "日本語".repeat(100)]);
     texts.extend(added.iter().flat_map(|token| [token.clone(), format!("a {token} b"), format!("{token}{token}")]));
-    let mut state = 1u64;
-    let mut random = |below: usize| {
-        // SplitMix64
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ x >> 31) % below as u64) as usize
-    };
+    let mut numbers = nanoserve_format::SplitMix64::new(1);
+    let mut random = |below: usize| (numbers.next_u64() % below as u64) as usize;
     for _ in 0..600 {
         let mut text = String::new();
         for _ in 0..1 + random(24) {

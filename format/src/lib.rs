@@ -55,6 +55,7 @@ mod sign;
 #[allow(unsafe_code)]
 pub mod signal;
 mod spec;
+pub mod splitmix;
 mod stream;
 pub mod tree;
 mod writer;
@@ -74,4 +75,5 @@ pub use replace::replace;
 pub use schema::Role;
 pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
 pub use spec::{Activation, FeedForwardKind, LayerKind, MixerKind, ModelSpec, QkNorm, Rope, RopeScaling, Window};
+pub use splitmix::SplitMix64;
 pub use writer::{Plan, Summary, Writer};

@@ -1,21 +1,18 @@
 //! Seeded random numbers, the same on every machine.
 
-/// Vigna's SplitMix64: one word of state, good enough for weights.
+/// A sequence of random numbers, good enough for weights.
 #[derive(Clone, Debug)]
-pub struct SplitMix64(u64);
+pub struct SplitMix64(nanoserve_format::SplitMix64);
 
 impl SplitMix64 {
     /// A generator that starts at `seed`.
     pub fn new(seed: u64) -> Self {
-        SplitMix64(seed)
+        SplitMix64(nanoserve_format::SplitMix64::new(seed))
     }
 
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// A number in 0..1.

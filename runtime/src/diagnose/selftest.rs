@@ -12,7 +12,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::{CpuBackend, threads::default_threads};
 use crate::engine::Engine;
 use crate::error::{Result, RuntimeError};
-use nanoserve_format::{Encoding, Golden, GoldenRow, GoldenRun, InputForm, NsvFile};
+use nanoserve_format::{Encoding, Golden, GoldenRow, GoldenRun, InputForm, NsvFile, SplitMix64};
 use std::fmt;
 use std::sync::Arc;
 
@@ -77,14 +77,8 @@ pub struct ReferenceResult {
 
 /// `count` token ids that are in any vocabulary: SplitMix64 with a fixed seed.
 fn tokens(vocab_size: usize, count: usize) -> Vec<u32> {
-    let mut state = 0u64;
-    let next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) % vocab_size as u64) as u32
-    };
-    std::iter::repeat_with(next).take(count).collect()
+    let mut random = SplitMix64::new(0);
+    std::iter::repeat_with(|| (random.next_u64() % vocab_size as u64) as u32).take(count).collect()
 }
 
 /// An engine with these kernels.

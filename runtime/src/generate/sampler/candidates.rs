@@ -187,22 +187,22 @@ fn largest(part: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::tests::OneByOne;
     use super::*;
+    use nanoserve_format::SplitMix64;
 
     #[test]
     fn the_top_alone_equals_the_top_of_all() {
-        let mut random = OneByOne(3);
+        let mut random = SplitMix64::new(3);
         for n in [1usize, 500, 5000, 40_000] {
             // Few values, so that ties cross every edge; some never.
             let logits: Vec<f32> = (0..n)
-                .map(|_| match random.next() % 23 {
+                .map(|_| match random.next_u64() % 23 {
                     0 => f32::NEG_INFINITY,
-                    x => x as f32 - 11.0 + (random.next() % 50) as f32 / 16.0,
+                    x => x as f32 - 11.0 + (random.next_u64() % 50) as f32 / 16.0,
                 })
                 .collect();
             for changed in [0, 1, 30usize] {
-                let mut ids: Vec<u32> = (0..changed).map(|_| (random.next() % n as u64) as u32).collect();
+                let mut ids: Vec<u32> = (0..changed).map(|_| (random.next_u64() % n as u64) as u32).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 let own = || ids.iter().map(|&id| Candidate::new(id, f64::from(id % 7) - 2.0));

@@ -127,14 +127,14 @@ pub fn breakers<'t, E>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::tests::OneByOne;
     use super::*;
+    use nanoserve_format::SplitMix64;
 
     #[test]
     fn common_beginnings_are_those_of_the_definition() {
-        let mut random = OneByOne(5);
+        let mut random = SplitMix64::new(5);
         for length in 0..60 {
-            let text: Vec<u32> = (0..length).map(|_| (random.next() % 2) as u32).collect();
+            let text: Vec<u32> = (0..length).map(|_| (random.next_u64() % 2) as u32).collect();
             let plain = |i: usize| text.iter().zip(&text[i..]).take_while(|(a, b)| a == b).count();
             let z = common_beginnings(&text);
             assert!((1..text.len()).all(|i| z[i] == plain(i)), "{text:?}: {z:?}");

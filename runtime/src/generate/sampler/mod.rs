@@ -46,10 +46,9 @@ mod dry;
 mod filters;
 mod options;
 mod penalties;
-mod random;
 
 use candidates::{Candidate, Candidates};
-use random::SplitMix64;
+use nanoserve_format::SplitMix64;
 use std::collections::BTreeMap;
 
 pub use crate::error::SamplingError;

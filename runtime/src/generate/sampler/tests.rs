@@ -1,6 +1,6 @@
 use super::filters::{min_p, top_p};
-use super::random::tests::OneByOne;
 use super::*;
+use nanoserve_format::SplitMix64;
 
 /// Nothing but the draw.
 fn plain() -> SamplingOptions {
@@ -243,10 +243,11 @@ fn chains_by_numbers() -> Vec<(usize, SamplingOptions)> {
 fn tokens_see_the_numbers_that_they_saw_one_by_one() {
     let logits = logits(&[0.3, 0.25, 0.2, 0.15, 0.1]);
     for (count, options) in chains_by_numbers() {
-        let mut sequence = OneByOne(options.seed);
+        let mut sequence = SplitMix64::new(options.seed);
         let mut sampler = sampler(options.clone());
         for token in 0..200 {
-            let numbers: Vec<f64> = (0..count).map(|_| sequence.next_unit()).collect();
+            let numbers: Vec<f64> =
+                (0..count).map(|_| (sequence.next_u64() >> 11) as f64 / 9_007_199_254_740_992.0).collect();
             let [first, last] = sampler.numbers();
             let seen: Vec<f64> = (0..count as u64).map(|i| sampler.random.unit(first + i)).collect();
             assert_eq!(seen, numbers, "token {token} of {options:?}");
