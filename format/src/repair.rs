@@ -85,7 +85,7 @@ pub struct Repaired {
 }
 
 /// A part of a file, and what its bytes must be.
-struct Part {
+struct Region {
     what: String,
     range: Range<usize>,
     expected: Expected,
@@ -97,7 +97,7 @@ enum Expected {
     Zeros,
 }
 
-impl Part {
+impl Region {
     /// Whether the file has the expected bytes here.
     fn holds(&self, file: &[u8]) -> bool {
         let Some(bytes) = file.get(self.range.clone()) else { return false };
@@ -110,11 +110,11 @@ impl Part {
 }
 
 /// All parts after the header, in order; tensors in chunks if their chunk hashes are known.
-fn parts(layout: &Layout, chunks: Option<&[Hash]>) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
+fn parts(layout: &Layout, chunks: Option<&[Hash]>) -> Vec<Region> {
+    let mut parts: Vec<Region> = Vec::new();
     for s in &layout.sections {
         let name = SectionKind::from_code(s.code).map_or(s.code.to_string(), |k| k.to_string());
-        parts.push(Part { what: format!("section {name}"), range: s.range.clone(), expected: Expected::Whole(s.hash) });
+        parts.push(Region { what: format!("section {name}"), range: s.range.clone(), expected: Expected::Whole(s.hash) });
     }
     let mut chunks = chunks.map(|hashes| hashes.iter());
     for t in layout.tensors.iter().filter(|t| t.alias_of.is_none()) {
@@ -122,21 +122,21 @@ fn parts(layout: &Layout, chunks: Option<&[Hash]>) -> Vec<Part> {
         match &mut chunks {
             Some(hashes) if tree::chunk_count(t.range.len()) > 0 => {
                 let starts = t.range.clone().step_by(CHUNK_BYTES).enumerate();
-                parts.extend(starts.zip(hashes).map(|((i, start), &hash)| Part {
+                parts.extend(starts.zip(hashes).map(|((i, start), &hash)| Region {
                     what: what.clone(),
                     range: start..t.range.end.min(start + CHUNK_BYTES),
                     expected: Expected::Chunk(i, hash),
                 }));
             }
-            _ => parts.push(Part { what, range: t.range.clone(), expected: Expected::Whole(t.hash) }),
+            _ => parts.push(Region { what, range: t.range.clone(), expected: Expected::Whole(t.hash) }),
         }
     }
     parts.sort_by_key(|part| part.range.start);
     let ends: Vec<usize> = [layout.header_end()].into_iter().chain(parts.iter().map(|p| p.range.end)).collect();
     let starts = parts.iter().map(|p| p.range.start).chain([layout.file_len as usize]);
     let gaps = ends.into_iter().zip(starts).filter(|(end, start)| end < start);
-    let gaps: Vec<Part> = gaps
-        .map(|(end, start)| Part { what: "padding".into(), range: end..start, expected: Expected::Zeros })
+    let gaps: Vec<Region> = gaps
+        .map(|(end, start)| Region { what: "padding".into(), range: end..start, expected: Expected::Zeros })
         .collect();
     parts.extend(gaps);
     parts.sort_by_key(|part| part.range.start);
@@ -169,7 +169,7 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
         .par_iter()
         .map(|part| if part.holds(bytes) { (true, false) } else { (false, part.holds(copy.bytes())) })
         .collect();
-    let damage = |part: &Part| Damage { what: part.what.clone(), range: part.range.clone() };
+    let damage = |part: &Region| Damage { what: part.what.clone(), range: part.range.clone() };
     let chosen = |want: (bool, bool)| parts.iter().zip(&found).filter(move |(_, found)| **found == want);
     let nowhere: Vec<Damage> = chosen((false, false))
         .filter(|(p, _)| !matches!(p.expected, Expected::Zeros))
@@ -178,7 +178,7 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
     if !nowhere.is_empty() {
         return Err(RepairError::Nowhere(nowhere));
     }
-    let is_content = |(part, _): (&Part, &(bool, bool))| !matches!(part.expected, Expected::Zeros);
+    let is_content = |(part, _): (&Region, &(bool, bool))| !matches!(part.expected, Expected::Zeros);
     if sound.is_none() && !chosen((true, false)).any(is_content) {
         return Err(RepairError::Unlike { bad: bad.to_path_buf(), good: good.to_path_buf() });
     }

@@ -5,7 +5,7 @@ use nanoserve_format::{Provenance, SourceFile};
 
 /// What to print of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Part {
+pub enum Listing {
     /// Everything
     All,
     /// The sources' BLAKE3 alone
@@ -14,13 +14,13 @@ pub enum Part {
     Sha256sum,
 }
 
-pub fn text(p: &Provenance, part: Part) -> String {
+pub fn text(p: &Provenance, part: Listing) -> String {
     let blake3 = list(p, |s| Some(&s.blake3));
     let sha256 = list(p, |s| s.sha256.as_ref());
     match part {
-        Part::B3sum => return blake3,
-        Part::Sha256sum => return sha256,
-        Part::All => {}
+        Listing::B3sum => return blake3,
+        Listing::Sha256sum => return sha256,
+        Listing::All => {}
     }
     let unknown = "unknown".to_string();
     let row = |name: &str, value: &Option<String>| format!("{name:<12}{}\n", value.as_ref().unwrap_or(&unknown));
@@ -60,14 +60,14 @@ mod tests {
     fn odd_names_are_marked_as_b3sum_does() {
         let source = |name: &str| SourceFile { name: name.into(), blake3: "00".into(), ..SourceFile::default() };
         let p = Provenance { sources: vec![source("a b"), source("c\nd\\e")], ..Provenance::default() };
-        assert_eq!(text(&p, Part::B3sum), "00  a b\n\\00  c\\nd\\\\e\n");
-        assert_eq!(text(&p, Part::Sha256sum), "");
+        assert_eq!(text(&p, Listing::B3sum), "00  a b\n\\00  c\\nd\\\\e\n");
+        assert_eq!(text(&p, Listing::Sha256sum), "");
     }
 
     #[test]
     fn a_licence_steers_no_terminal() {
         let file = LicenseFile { name: "LICENSE".into(), text: "a\x1b[2Jb\n\tc\n\n".into() };
         let p = Provenance { license_files: vec![file], ..Provenance::default() };
-        assert!(text(&p, Part::All).ends_with("\nLICENSE\n\na[2Jb\n\tc\n"));
+        assert!(text(&p, Listing::All).ends_with("\nLICENSE\n\na[2Jb\n\tc\n"));
     }
 }

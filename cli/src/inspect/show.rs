@@ -1,6 +1,6 @@
 //! What a file holds, whether its bytes are intact, and who signed it.
 
-use super::provenance::{self, Part};
+use super::provenance::{self, Listing};
 use super::{damage_lines, open, print, switches};
 use crate::console;
 use anyhow::{Result, bail};
@@ -30,7 +30,7 @@ pub struct Show {
     /// Show where the file came from, and nothing else of it: all, or what b3sum or sha256sum can check
     #[arg(long, value_enum, value_name = "all|b3sum|sha256sum", hide_possible_values = true)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "all")]
-    provenance: Option<Part>,
+    provenance: Option<Listing>,
     /// Print what --check and --verify-key refuse, nothing else
     #[arg(short, long)]
     quiet: bool,
