@@ -114,7 +114,11 @@ fn parts(layout: &Layout, chunks: Option<&[Hash]>) -> Vec<Region> {
     let mut parts: Vec<Region> = Vec::new();
     for s in &layout.sections {
         let name = SectionKind::from_code(s.code).map_or(s.code.to_string(), |k| k.to_string());
-        parts.push(Region { what: format!("section {name}"), range: s.range.clone(), expected: Expected::Whole(s.hash) });
+        parts.push(Region {
+            what: format!("section {name}"),
+            range: s.range.clone(),
+            expected: Expected::Whole(s.hash),
+        });
     }
     let mut chunks = chunks.map(|hashes| hashes.iter());
     for t in layout.tensors.iter().filter(|t| t.alias_of.is_none()) {
