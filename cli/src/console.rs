@@ -33,7 +33,7 @@ pub fn begin(model: &Path) {
     ));
 }
 
-/// Tells on standard error; when nobody listens there any more, there is nobody to tell.
+/// Prints a line on standard error. A closed standard error is ignored.
 pub fn tell(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -49,7 +49,7 @@ pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
     }
 }
 
-/// The exit code of a program; errors are told on standard error.
+/// The exit code of a program. Errors are printed on standard error.
 pub fn exit(result: Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
@@ -112,7 +112,7 @@ fn of_reference(error: &RuntimeError) -> bool {
     matches!(error, RuntimeError::Reference { .. } | RuntimeError::TokenId { .. })
 }
 
-/// Whoever read our output went away: no fault of ours; any other failed write is the machine's.
+/// A closed pipe is no error: the reader has read enough. Any other failed write is the machine's fault.
 pub fn broken_pipe(e: std::io::Error) -> Result<ExitCode> {
     if e.kind() == std::io::ErrorKind::BrokenPipe {
         return Ok(ExitCode::SUCCESS);

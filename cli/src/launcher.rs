@@ -29,7 +29,7 @@ pub fn launch(name: &str) -> ExitCode {
         Ok(own) => hand_over(name, &own, arguments),
         Err(why) => why,
     };
-    // Where nobody reads standard error, there is nobody to tell.
+    // A closed standard error is ignored.
     let _ = writeln!(std::io::stderr(), "error: {why}");
     // The command line is wrong: it names a program that is not all there.
     ExitCode::from(2)

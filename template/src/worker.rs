@@ -49,12 +49,12 @@ impl Worker {
     }
 }
 
-/// Compiles the template, says whether that went well, and answers requests until nobody can send one.
+/// Compiles the template, reports the result, and answers requests until all senders are gone.
 fn serve(source: &str, compiled: Sender<Result<(), TemplateError>>, inbox: &Receiver<Request>) {
     let mut program = match Program::compile(source) {
         Ok(program) => program,
         Err(e) => {
-            // Whoever asked is waiting: this cannot fail.
+            // The caller is waiting for it, so this cannot fail.
             _ = compiled.send(Err(e));
             return;
         }

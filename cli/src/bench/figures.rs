@@ -39,7 +39,7 @@ impl Figures {
 /// What this process holds, in bytes, where the system says it.
 #[derive(Clone, Copy, Default)]
 pub struct Memory {
-    /// Pages of files: the map, shared with whoever else has it.
+    /// Pages of files: the map, shared with other processes that map it.
     pub file: Option<u64>,
     /// Pages of its own.
     pub anonymous: Option<u64>,

@@ -167,7 +167,7 @@ fn run(args: &Arguments) -> Result<ExitCode> {
 
 const NO_OUTPUT: &str = "cannot write to standard output";
 
-/// Prints a line; a reader that went away has read enough. What else fails is told after `failed`.
+/// Prints a line. A closed pipe is no error; any other failure is reported after `failed`.
 fn print(text: &str, failed: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(MachineFailed(format!("{failed}: {e}")).into()),

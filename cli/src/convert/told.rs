@@ -1,4 +1,4 @@
-//! What is told of a conversion when it is done: for the eye, and as one object for programs.
+//! The report of a conversion: as text for a person, and as one JSON object for programs.
 
 use super::Arguments;
 use crate::hints;
@@ -49,7 +49,7 @@ pub fn json(report: &Report) -> String {
     .to_string()
 }
 
-/// What a comparison found, as it was asked for; nothing where nothing is to be told.
+/// The result of a comparison, as text or JSON; None if there is nothing to print.
 pub fn comparison(found: &Comparison, args: &Arguments) -> Option<String> {
     let Comparison { tensors, differences } = found;
     if args.json {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 /// Sign a model file: 128 bytes of it change, and no hash
 ///
-/// Every byte is checked first: nobody should vouch for a damaged file. A signature that the file has is replaced.
+/// Every byte is checked first: a damaged file must not be signed. An existing signature is replaced.
 #[derive(Debug, Args)]
 pub struct Sign {
     /// The model file

@@ -1,4 +1,4 @@
-//! `--perplexity`: how well a model foretells a text.
+//! `--perplexity`: how well a model predicts a text.
 
 use super::Arguments;
 use crate::{console, machine};

@@ -1,4 +1,4 @@
-//! What is told of an answer: statistics for the eye, one object for programs.
+//! The report of an answer: statistics for a person, one JSON object for programs.
 
 use crate::{console, machine};
 use anyhow::Result;

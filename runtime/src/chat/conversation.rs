@@ -179,7 +179,7 @@ impl Conversation {
         self.variables.push((name.to_string(), value));
     }
 
-    /// All that a template sees. Fields of a message that are null are left away, and what a model thought goes under
+    /// All that a template sees. Fields of a message that are null are omitted, and what a model thought goes under
     /// each of its names. Beside them, of a message that is to be continued by this template, what its text was.
     pub(super) fn variables(
         &self,

@@ -1,6 +1,6 @@
 //! What goes wrong with a grammar or a JSON schema.
 
-/// Why a grammar is no use.
+/// Why a grammar cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrammarError {
@@ -10,7 +10,7 @@ pub enum GrammarError {
         /// What the parser says.
         cause: String,
     },
-    /// The schema asks for what nobody here would hold the answer to.
+    /// The schema has keywords that would not be enforced.
     #[error("the JSON schema has keywords that are not supported: {}; supported are {}", found.join(", "), supported)]
     Keywords {
         /// Each with its place.

@@ -34,16 +34,16 @@ pub enum RuntimeError {
     /// A sampling option is out of range, or logits are not numbers.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
-    /// A stop string is no use.
+    /// A stop string is invalid.
     #[error(transparent)]
     Stop(#[from] StopError),
-    /// A grammar is no use, or cannot be followed.
+    /// A grammar is invalid, or cannot be followed.
     #[error(transparent)]
     Grammar(#[from] GrammarError),
-    /// A prompt cache is no use.
+    /// A prompt cache cannot be used.
     #[error(transparent)]
     PromptCache(#[from] PromptCacheError),
-    /// The GPU is no use, or failed.
+    /// The GPU cannot be used, or failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A tensor of the schema is not in the file.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why a prompt cache is no use.
+/// Why a prompt cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromptCacheError {

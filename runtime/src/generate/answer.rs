@@ -1,7 +1,7 @@
-//! An answer on its way, as a state machine: it says which tokens must run, takes their logits and chooses the next.
+//! An answer in progress, as a state machine: it says which tokens must run, takes their logits and chooses the next.
 //!
-//! It has the sampler, the grammar, the stop texts, the streamed text and the statistics, and no model: whoever has one
-//! steps it. So many answers can go on side by side, in any order, on sequences of one engine.
+//! It holds the sampler, the grammar, the stop texts, the streamed text and the statistics, but no model. The caller runs
+//! the model, so many answers can go on side by side, in any order, on sequences of one engine.
 //!
 //! ```text
 //! sequence   prompt, answer so far, guesses     made and certain but for the guesses (see lookup); none as a rule
@@ -9,10 +9,10 @@
 //! take       a row of logits for each of those: choose a token of each row, as long as it is the guess that follows
 //! ```
 //!
-//! A guess costs time alone: what is chosen at a row depends on nothing but the tokens before it.
+//! A guess costs only time: the token chosen from a row depends only on the tokens before it.
 //!
-//! The trap: the token that was chosen last has not run, and guesses that were wrong have. A sequence must drop what it
-//! holds behind [`Feed::keep`] before it is fed.
+//! The trap: the last chosen token has not run yet, but wrong guesses have. The caller must truncate the sequence to
+//! [`Feed::keep`] tokens before it feeds it.
 
 use super::GenerateOptions;
 use super::chooser::Chooser;
@@ -26,7 +26,7 @@ use crate::engine::{Logits, Wants};
 use crate::error::{Result, RuntimeError};
 use nanoserve_tokenizer::{TextStream, Tokenizer};
 
-/// An answer on its way.
+/// An answer in progress.
 pub struct Answer {
     pub(super) chooser: Chooser,
     stops: StopMatcher,
@@ -40,9 +40,9 @@ pub struct Answer {
     prompt_len: usize,
     /// How many of the tokens are no guesses.
     certain: usize,
-    /// Whether the step is under way that [`Answer::next_step`] asked for.
+    /// Whether a step that [`Answer::next_step`] asked for is under way.
     stepping: bool,
-    /// Steps taken here: the first runs the prompt, and says nothing of a token's time.
+    /// Steps so far. The first runs the prompt and says nothing about a token's time.
     steps: usize,
     text: String,
     pub(super) reused: usize,
@@ -130,7 +130,7 @@ impl Answer {
     /// on.
     ///
     /// # Errors
-    /// When the logits are not numbers, or the grammar cannot be followed: the answer is then of no more use.
+    /// When the logits are not numbers, or the grammar cannot be followed; the answer cannot go on then.
     ///
     /// # Panics
     /// When there are fewer rows than it asked for.
@@ -214,7 +214,7 @@ impl Answer {
         })
     }
 
-    /// Goes through tokens that were chosen elsewhere, up to one that ends the answer.
+    /// Replays tokens that were chosen elsewhere, up to one that ends the answer.
     pub(super) fn replay(&mut self, ids: &[u32]) -> Result<()> {
         for &id in ids {
             self.done = self.accept(id, &mut |_| true)?;
@@ -225,12 +225,12 @@ impl Answer {
         Ok(())
     }
 
-    /// Ends it: the caller wants no more. One that has ended stays as it is.
+    /// Ends the answer as cancelled. An answer that has ended already stays as it is.
     pub fn cancel(&mut self) {
         self.done.get_or_insert(StopReason::Cancelled);
     }
 
-    /// Says that its sequence held so many tokens of the prompt before: they are not counted as run.
+    /// Sets how many tokens of the prompt the sequence held already: they do not count as run.
     pub fn reused(&mut self, tokens: usize) {
         self.reused = tokens;
         self.clock.reused(tokens);

@@ -211,7 +211,7 @@ impl fmt::Debug for Grammar {
     }
 }
 
-/// Keywords of a schema that nobody would hold the answer to, with their places.
+/// Keywords of a schema that would not be enforced, with their places.
 fn unsupported(schema: &Value, place: &str, found: &mut Vec<String>) {
     let Some(schema) = schema.as_object() else { return };
     for (key, value) in schema {

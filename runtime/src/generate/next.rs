@@ -1,4 +1,4 @@
-//! What an answer asks of whoever steps it.
+//! What an answer needs from the caller that runs the model.
 
 use super::outcome::StopReason;
 use crate::engine::Wants;

@@ -1,4 +1,4 @@
-//! The conversation with whoever sits there: messages, and commands that begin with a slash.
+//! The conversation with the user: messages, and commands that begin with a slash.
 
 use super::lines::{Line, Lines};
 use super::turns::{Answered, Chat};
@@ -62,7 +62,7 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
     }
 }
 
-/// One answer; the exit code where it is the last: nobody reads it, or Ctrl-C came where nobody can go on.
+/// One answer. An exit code if it is the last: the output is closed, or Ctrl-C came where no user can go on.
 fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
     let mut out = std::io::stdout().lock();
     if !lines.is_terminal() {

@@ -85,7 +85,7 @@ impl Lines {
     }
 
     /// Asks a question whose answer is yes where it is empty; asks again where it is neither yes nor no, as a message is that
-    /// was typed before the question came. None where nobody can be asked.
+    /// was typed before the question came. None if there is no terminal to ask on.
     pub fn ask(&mut self, question: &str) -> Result<Option<bool>> {
         let Lines::Terminal(editor) = self else { return Ok(None) };
         loop {
