@@ -104,7 +104,8 @@ pub fn run(
         let others: Vec<&str> = template.names().collect();
         let others = if others.is_empty() { String::new() } else { format!(" but those named {}", others.join(", ")) };
         bail!(
-            "{} has no chat template{others}: give one with --chat-template FILE, or leave --chat away for plain completion",
+            "{} has no chat template{others}: give one with --chat-template FILE; plain completion is nanoserve run -p TEXT, \
+             without --chat",
             a.model.display()
         );
     }
