@@ -1,8 +1,8 @@
-//! Getting at parts of values: attributes, items, slices, iteration, and what there is where nothing is.
+//! Access to the parts of values: attributes, items, slices, iteration, and undefined values where there is no part.
 //!
-//! Jinja looks for `a.b` among a value's methods first and its items second, for `a['b']` the other way round, and gives
-//! an undefined value where there is neither: it is false, empty and prints nothing, but whoever asks it for more is told
-//! what was missing. That is why it is an object here ([`Missing`]): it remembers its name.
+//! Jinja looks for `a.b` among a value's methods first and its items second, for `a['b']` the other way round. If there
+//! is neither, the result is undefined: it is false, empty and prints nothing, but using it further is an error that
+//! says what was missing. That is why it is an object here ([`Missing`]): it keeps its name.
 
 use crate::error::{Outcome, raise, type_error, value_error};
 use crate::limits::{pay, pay_items};
@@ -12,7 +12,7 @@ use crate::value::{Kind, compare, equal, index, int, kind, repr, same_markup, ty
 use minijinja::value::Tuple;
 use minijinja::{Error, State, Value};
 
-/// The error that an undefined value raises when something is asked of it.
+/// The error that an undefined value raises when it is used.
 pub(crate) fn undefined<T>(value: &Value) -> Outcome<T> {
     match value.downcast_object_ref::<Missing>() {
         Some(missing) => Err(missing.raise.clone()),
@@ -22,11 +22,11 @@ pub(crate) fn undefined<T>(value: &Value) -> Outcome<T> {
 
 /// Whether a map is a dict, and not one of the engine's objects that look like one.
 pub(crate) fn is_dict(value: &Value) -> bool {
-    let engine = |name: &str| ["Namespace", "Loop", "Macro", "Module"].iter().any(|own| name.ends_with(own));
-    value.as_object().is_some_and(|object| !engine(object.type_name()))
+    let is_engine_type = |name: &str| ["Namespace", "Loop", "Macro", "Module"].iter().any(|own| name.ends_with(own));
+    value.as_object().is_some_and(|object| !is_engine_type(object.type_name()))
 }
 
-/// The name of what is neither data nor undefined.
+/// The type name of a value that is neither data nor undefined.
 pub(crate) fn object_name(value: &Value) -> &'static str {
     let name = value.as_object().map_or("", |object| object.type_name());
     match name.rsplit("::").next() {
@@ -38,7 +38,7 @@ pub(crate) fn object_name(value: &Value) -> &'static str {
     }
 }
 
-/// What iterating a value gives.
+/// The items that iterating a value gives.
 pub(crate) fn items(value: &Value) -> Outcome<Vec<Value>> {
     let items: Vec<Value> = match kind(value) {
         Kind::Undefined => Vec::new(),
@@ -63,9 +63,9 @@ pub(crate) fn pairs(value: &Value) -> Outcome<Vec<(Value, Value)>> {
     Ok(pairs)
 }
 
-/// A dict's value of a key.
+/// A dict's value for a key.
 pub(crate) fn entry(dict: &Value, key: &Value) -> Outcome<Option<Value>> {
-    // The engine finds `true` under 1 by chance only.
+    // `true` and 1 are one key in Python. The engine finds one under the other only by chance.
     if matches!(kind(key), Kind::Bool(_) | Kind::Int(0 | 1) | Kind::Float(0.0 | 1.0)) {
         for (other, value) in pairs(dict)? {
             if equal(&other, key)? {
@@ -91,11 +91,11 @@ pub(crate) fn length(value: &Value) -> Outcome<usize> {
     }
 }
 
-/// Whether a value has a length and items that can be asked for, as Jinja's `sequence` test wants.
+/// Whether a value has a length and can be indexed, as Jinja's `sequence` test wants.
 pub(crate) fn is_sequence(value: &Value) -> bool {
     match kind(value) {
         Kind::Run(run) => run.name == "range",
-        // An undefined value has a length, 0, and says so.
+        // An undefined value has the length 0.
         Kind::Undefined | Kind::Str(_) | Kind::List | Kind::Tuple | Kind::Dict => true,
         _ => false,
     }
@@ -109,7 +109,7 @@ pub(crate) fn attribute(value: &Value, name: &str) -> Outcome<Value> {
     Ok(named(value, name)?.unwrap_or_else(|| Missing::attribute(value, name)))
 }
 
-/// `value|attr(name)`: what a dict holds is none of it.
+/// `value|attr(name)`: the items of a dict are not its attributes.
 pub(crate) fn own(value: &Value, name: &str) -> Outcome<Value> {
     match kind(value) {
         Kind::Dict => Ok(method(value, name)?.unwrap_or_else(|| Missing::attribute(value, name))),
@@ -146,13 +146,13 @@ pub(crate) fn item(value: &Value, key: &Value) -> Outcome<Value> {
     match kind(key) {
         Kind::Str(name) => Ok(method(value, name)?.unwrap_or_else(|| Missing::attribute(value, name))),
         _ => {
-            let of = if value.is_none() { "None".to_string() } else { format!("{} object", type_name(value)) };
-            Ok(Missing::value("UndefinedError", format!("{of} has no element {}", repr(key)?)))
+            let owner = if value.is_none() { "None".to_string() } else { format!("{} object", type_name(value)) };
+            Ok(Missing::value("UndefinedError", format!("{owner} has no element {}", repr(key)?)))
         }
     }
 }
 
-/// What a value has under a name, methods aside.
+/// What a value has under a name, except methods.
 fn named(value: &Value, name: &str) -> Outcome<Option<Value>> {
     match kind(value) {
         Kind::Dict => entry(value, &Value::from(name)),
@@ -161,7 +161,7 @@ fn named(value: &Value, name: &str) -> Outcome<Option<Value>> {
     }
 }
 
-/// A method of a value, unless that would change it or reach into Python.
+/// A method of a value, unless it would change the value or reach into Python.
 fn method(value: &Value, name: &str) -> Outcome<Option<Value>> {
     if matches!(kind(value), Kind::Undefined) {
         return undefined(value);
@@ -202,7 +202,7 @@ fn call(state: &mut State, found: &Value, args: &[Value]) -> Result<Value, Error
     found.call(state, args)
 }
 
-/// What the engine asks for where an object of its own has no such method: it must not be asked again.
+/// The engine's callback for a method it does not find. For an object of its own, the engine must not be asked again.
 pub(crate) fn call_unknown(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match kind(value) {
         Kind::Object => Ok(undefined(&Missing::attribute(value, name))?),
@@ -210,7 +210,7 @@ pub(crate) fn call_unknown(state: &mut State, value: &Value, name: &str, args: &
     }
 }
 
-/// Where an index points in so many items, counted from the end where it is negative.
+/// The place that an index means among `count` items. A negative index counts from the end.
 fn position(index: i128, count: usize) -> Option<usize> {
     let at = if index < 0 { index + count as i128 } else { index };
     usize::try_from(at).ok().filter(|&at| at < count)
@@ -255,7 +255,7 @@ pub(crate) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) ->
     })
 }
 
-/// Values in ascending order of a key; equal ones stay as they are.
+/// Values in the order of a key, ascending unless `reverse`; equal ones keep their order.
 pub(crate) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, reverse: bool) -> Outcome<Vec<Value>> {
     let mut keyed = items.into_iter().map(|item| Ok((key(&item)?, item))).collect::<Outcome<Vec<_>>>()?;
     let mut failed = None;
@@ -279,7 +279,7 @@ pub(crate) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, 
     }
 }
 
-/// What `a.b.0` leads to from a value, as the `attribute` of filters has it.
+/// What a path such as `a.b.0` leads to from a value, as in the `attribute` of filters.
 pub(crate) fn path(value: &Value, path: &Value) -> Outcome<Value> {
     let Kind::Str(path) = kind(path) else { return item(value, path) };
     path.split('.').try_fold(value.clone(), |at, part| match part.parse::<u32>() {

@@ -1,4 +1,4 @@
-//! Python's operators: `1 + "a"` is an error, and `7 // -2` is -4. [`crate::rewrite`] sends every operator this way.
+//! Python's operators: `1 + "a"` is an error, and `7 // -2` is -4. [`crate::rewrite`] sends every operator here.
 
 use crate::access;
 use crate::error::{Outcome, raise, type_error};
@@ -56,23 +56,23 @@ pub(crate) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
             _ => {}
         },
         "*" => {
-            let times = |v: &Value| match kind(v) {
+            let count = |v: &Value| match kind(v) {
                 Kind::Int(n) => Some(usize::try_from(n.max(0)).unwrap_or(usize::MAX)),
                 Kind::Bool(yes) => Some(yes.into()),
                 _ => None,
             };
-            for (of, count) in [(a, b), (b, a)] {
-                let list = matches!(kind(of), Kind::List | Kind::Tuple);
-                if let (Kind::Str(s), Some(n)) = (kind(of), times(count)) {
+            for (sequence, times) in [(a, b), (b, a)] {
+                let list = matches!(kind(sequence), Kind::List | Kind::Tuple);
+                if let (Kind::Str(s), Some(n)) = (kind(sequence), count(times)) {
                     pay(s.len().saturating_mul(n))?;
-                    return Ok(same_markup(of, s.repeat(n)));
-                } else if let (true, Some(n)) = (list, times(count)) {
-                    let items = access::items(of)?;
+                    return Ok(same_markup(sequence, s.repeat(n)));
+                } else if let (true, Some(n)) = (list, count(times)) {
+                    let items = access::items(sequence)?;
                     pay_items(items.len().saturating_mul(n))?;
                     let many: Vec<Value> = items.iter().cycle().take(items.len() * n).cloned().collect();
-                    return Ok(if of.is_tuple() { Value::from(Tuple::from(many)) } else { Value::from(many) });
-                } else if list || matches!(kind(of), Kind::Str(_)) {
-                    return type_error(format!("can't multiply sequence by non-int of type '{}'", type_name(count)));
+                    return Ok(if sequence.is_tuple() { Value::from(Tuple::from(many)) } else { Value::from(many) });
+                } else if list || matches!(kind(sequence), Kind::Str(_)) {
+                    return type_error(format!("can't multiply sequence by non-int of type '{}'", type_name(times)));
                 }
             }
         }
@@ -87,12 +87,12 @@ pub(crate) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
     let Some(numbers) = numbers(a, b) else {
         return unsupported(if op == "**" { "** or pow()" } else { op }, a, b);
     };
-    let zero = |message: &str| raise("ZeroDivisionError", message);
+    let division_by_zero = |message: &str| raise("ZeroDivisionError", message);
     match (op, numbers) {
         ("+", Numbers::Ints(a, b)) => checked(a.checked_add(b)),
         ("-", Numbers::Ints(a, b)) => checked(a.checked_sub(b)),
         ("*", Numbers::Ints(a, b)) => checked(a.checked_mul(b)),
-        ("/" | "//" | "%", Numbers::Ints(_, 0)) => zero(match op {
+        ("/" | "//" | "%", Numbers::Ints(_, 0)) => division_by_zero(match op {
             "/" => "division by zero",
             "//" => "integer division or modulo by zero",
             _ => "integer modulo by zero",
@@ -100,15 +100,15 @@ pub(crate) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
         ("/", Numbers::Ints(a, b)) => Ok(Value::from(a as f64 / b as f64)),
         ("//", Numbers::Ints(a, b)) => checked(floor_div(a, b)),
         ("%", Numbers::Ints(a, b)) => checked(floor_div(a, b).map(|q| a - q * b)),
-        ("**", Numbers::Ints(0, ..=-1)) => zero("0.0 cannot be raised to a negative power"),
+        ("**", Numbers::Ints(0, ..=-1)) => division_by_zero("0.0 cannot be raised to a negative power"),
         ("**", Numbers::Ints(a, b @ ..=-1)) => Ok(Value::from((a as f64).powf(b as f64))),
         ("**", Numbers::Ints(a, b)) => checked(u32::try_from(b).ok().and_then(|b| a.checked_pow(b))),
         ("+", Numbers::Floats(a, b)) => Ok(Value::from(a + b)),
         ("-", Numbers::Floats(a, b)) => Ok(Value::from(a - b)),
         ("*", Numbers::Floats(a, b)) => Ok(Value::from(a * b)),
-        ("/", Numbers::Floats(_, 0.0)) => zero("float division by zero"),
-        ("//", Numbers::Floats(_, 0.0)) => zero("float floor division by zero"),
-        ("%", Numbers::Floats(_, 0.0)) => zero("float modulo"),
+        ("/", Numbers::Floats(_, 0.0)) => division_by_zero("float division by zero"),
+        ("//", Numbers::Floats(_, 0.0)) => division_by_zero("float floor division by zero"),
+        ("%", Numbers::Floats(_, 0.0)) => division_by_zero("float modulo"),
         ("/", Numbers::Floats(a, b)) => Ok(Value::from(a / b)),
         ("//", Numbers::Floats(a, b)) => Ok(Value::from(((a - float_mod(a, b)) / b).round())),
         ("%", Numbers::Floats(a, b)) => Ok(Value::from(float_mod(a, b))),

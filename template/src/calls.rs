@@ -1,21 +1,21 @@
-//! The arguments of a call: by place or by name, as Python has them.
+//! The arguments of a call, by place or by name, as in Python.
 
 use crate::error::{Outcome, type_error};
 use crate::value::{index, text};
 use minijinja::Value;
 use minijinja::value::Kwargs;
 
-/// What a filter, a test, a method or a function is called with.
+/// The arguments of a filter, a test, a method or a function.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Args {
-    /// Those without a name, in order.
+    /// The arguments without a name, in order.
     pub places: Vec<Value>,
-    /// Those with one.
+    /// The arguments with a name.
     pub names: Vec<(String, Value)>,
 }
 
 impl Args {
-    /// The engine puts those with a name into one value behind the others.
+    /// Splits up the engine's values: it puts all named arguments into one value behind the others.
     pub fn from_values(values: &[Value]) -> Outcome<Args> {
         let mut args = Args::default();
         for value in values {
@@ -32,7 +32,7 @@ impl Args {
         Ok(args)
     }
 
-    /// Refuses more arguments, or others, than `names` are.
+    /// Refuses more arguments than `names`, and arguments of other names.
     pub fn expect_only(&self, function: &str, names: &[&str]) -> Outcome<()> {
         if self.places.len() > names.len() {
             return type_error(format!(
@@ -53,7 +53,7 @@ impl Args {
         Ok(())
     }
 
-    /// The argument at a place or of a name.
+    /// The argument at a place, or of a name.
     pub fn get(&self, place: usize, name: &str) -> Option<&Value> {
         self.places.get(place).or_else(|| self.named(name))
     }
@@ -63,23 +63,23 @@ impl Args {
         self.names.iter().find(|(n, _)| n == name).map(|(_, value)| value)
     }
 
-    /// One that there must be.
+    /// A required argument.
     pub fn need(&self, place: usize, name: &str) -> Outcome<&Value> {
         self.get(place, name)
             .map_or_else(|| type_error(format!("missing 1 required positional argument: '{name}'")), Ok)
     }
 
-    /// A text, or what stands for it where it is absent.
+    /// A text, or `default` if it is absent.
     pub fn str(&self, place: usize, name: &str, default: &str) -> Outcome<String> {
         self.get(place, name).map_or_else(|| Ok(default.to_string()), text)
     }
 
-    /// A whole number.
+    /// A whole number, or `default` if it is absent.
     pub fn int(&self, place: usize, name: &str, default: i128) -> Outcome<i128> {
         self.get(place, name).map_or(Ok(default), index)
     }
 
-    /// A yes or no.
+    /// A boolean, or `default` if it is absent.
     pub fn flag(&self, place: usize, name: &str, default: bool) -> bool {
         self.get(place, name).map_or(default, Value::is_true)
     }

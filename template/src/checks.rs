@@ -1,4 +1,4 @@
-//! Jinja's tests: what may stand behind `is`.
+//! Jinja's tests: what may follow `is`.
 
 use crate::access;
 use crate::arithmetic::binary;
@@ -9,7 +9,7 @@ use crate::value::{Kind, compare, contains, equal, kind, text};
 use minijinja::Value;
 use std::cmp::Ordering;
 
-/// A test: the value, and what stands in parentheses.
+/// A test of a value, with the arguments in parentheses.
 pub(crate) type Check = fn(&Value, &Args) -> Outcome<bool>;
 
 /// Every test by its name.
@@ -57,12 +57,12 @@ pub(crate) const ALL: [(&str, Check); 39] = [
     (">=", |v, a| ordered(">=", v, a)),
 ];
 
-/// The test of a name.
+/// The test of this name.
 pub(crate) fn find(name: &str) -> Option<Check> {
-    ALL.iter().find(|(known, _)| *known == name).map(|(_, check)| *check)
+    ALL.iter().find(|(own, _)| *own == name).map(|(_, check)| *check)
 }
 
-/// As [`find`], with Jinja's error.
+/// As [`find`], or Jinja's error.
 pub(crate) fn need(name: &str) -> Outcome<Check> {
     find(name).map_or_else(|| raise("TemplateRuntimeError", format!("No test named '{name}'.")), Ok)
 }
@@ -71,7 +71,7 @@ fn ordered(op: &str, value: &Value, args: &Args) -> Outcome<bool> {
     holds(op, value, args.need(0, "other")?)
 }
 
-/// Whether an operator that compares holds between two values.
+/// Whether a comparison operator holds between two values.
 pub(crate) fn holds(op: &str, a: &Value, b: &Value) -> Outcome<bool> {
     match op {
         "==" => equal(a, b),
@@ -103,7 +103,7 @@ fn is_callable(value: &Value) -> bool {
     }
 }
 
-/// Python's `is`: for what is one object everywhere, and for small values.
+/// Python's `is`: as Python has it for small values, of which there is one object; else by equality.
 fn same(value: &Value, args: &Args) -> Outcome<bool> {
     let other = args.need(0, "other")?;
     Ok(match (kind(value), kind(other)) {

@@ -1,4 +1,4 @@
-//! What `strftime_now` sees: the time of the place, or a fixed one.
+//! The time that `strftime_now` sees: the local time, or a fixed one.
 
 use crate::error::{Outcome, value_error};
 use crate::limits::pay;
@@ -6,17 +6,17 @@ use jiff::Zoned;
 use jiff::civil::DateTime;
 use std::str::FromStr;
 
-/// A moment, without a zone, as `datetime.now()` gives it.
+/// A date and time without a zone, as `datetime.now()` gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock(DateTime);
 
 impl Clock {
-    /// Now, where the machine stands.
+    /// The local time of the machine, now.
     pub fn now() -> Clock {
         Clock(Zoned::now().datetime())
     }
 
-    /// `strftime` as C has it in its own language.
+    /// `strftime`, as in the locale "C".
     pub(crate) fn format(self, format: &str) -> Outcome<String> {
         pay(32usize.saturating_mul(format.len()))?;
         let mut out = String::new();
@@ -43,13 +43,13 @@ impl Clock {
                     out.push_str(&format!("{:06}", self.0.subsec_nanosecond() / 1000));
                     continue;
                 }
-                // Without a zone there is nothing to say of it.
+                // There is no zone to print.
                 "%z" | "%Z" => continue,
                 other => other,
             };
             match jiff::fmt::strtime::format(spelt, self.0) {
                 Ok(text) => out.push_str(&text),
-                // C leaves what it does not know.
+                // C leaves unknown directives as they are.
                 Err(_) if directive.len() > 1 => out.push_str(&directive),
                 Err(_) => return value_error("stray % in format string"),
             }
@@ -58,7 +58,7 @@ impl Clock {
     }
 }
 
-/// `2026-01-15T12:00:00`, `2026-01-15 12:00`, `2026-01-15`.
+/// Reads `2026-01-15T12:00:00`, `2026-01-15 12:00` or `2026-01-15`.
 impl FromStr for Clock {
     type Err = String;
 

@@ -1,4 +1,4 @@
-//! The engine, set up as Python: a template's instructions, and the operators, filters, tests and functions that they
+//! The engine, set up like Python: a template's instructions, and the operators, filters, tests and functions that they
 //! call.
 
 use crate::calls::Args;
@@ -11,10 +11,10 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use std::collections::BTreeMap;
 use std::error::Error as _;
 
-/// What a template is called in the engine's own errors.
+/// The name of a template in the engine's own errors.
 const NAME: &str = "chat template";
 
-/// A compiled template, and what it runs in.
+/// A compiled template, and the environment it runs in.
 pub(crate) struct Program<'s> {
     instructions: Instructions<'s>,
     blocks: BTreeMap<&'s str, Instructions<'s>>,
@@ -33,7 +33,7 @@ impl<'s> Program<'s> {
         Ok(Program { instructions, blocks, environment: environment() })
     }
 
-    /// Renders it with the variables of a map. What this costs is counted on the thread that calls it.
+    /// Renders it with the variables of a map. The cost is counted on the calling thread.
     pub fn render(&mut self, context: Value, now: Clock) -> Result<String, TemplateError> {
         limits::begin(text_bytes(&context));
         globals::set_clock(&mut self.environment, now);
@@ -45,7 +45,7 @@ impl<'s> Program<'s> {
     }
 }
 
-/// Bytes of text in a value.
+/// Bytes of text in a value; anything else counts as one.
 fn text_bytes(value: &Value) -> usize {
     match value.as_object() {
         None => value.as_str().map_or(1, str::len),
@@ -55,7 +55,7 @@ fn text_bytes(value: &Value) -> usize {
     }
 }
 
-/// What templates run in: our operators, filters, tests and functions, and none of the engine's.
+/// The environment of templates: our operators, filters, tests and functions, none of the engine's.
 fn environment() -> Environment<'static> {
     let mut env = Environment::empty();
     env.set_fuel(Some(limits::FUEL));
@@ -81,7 +81,7 @@ fn environment() -> Environment<'static> {
     env
 }
 
-/// Operators are filters that no template can name.
+/// Adds operators, as filters that no template can name.
 fn add_operators(env: &mut Environment) {
     for op in ["+", "-", "*", "/", "//", "%", "**", "~"] {
         env.add_filter(op, move |a: Value, b: Value| -> Result<Value, Error> { Ok(arithmetic::binary(op, &a, &b)?) });
@@ -103,7 +103,7 @@ fn add_operators(env: &mut Environment) {
     });
 }
 
-/// So are names, attributes, items, slices and calls of methods.
+/// Adds names, attributes, items, slices and calls of methods in the same way.
 fn add_accesses(env: &mut Environment) {
     env.add_filter(
         "$name",
@@ -135,7 +135,7 @@ fn add_accesses(env: &mut Environment) {
     });
 }
 
-/// The engine's error as one of this crate's, in Jinja's words.
+/// Turns the engine's error into one of this crate's, in Jinja's words.
 fn from_engine(error: Error) -> TemplateError {
     let mut source = error.source();
     while let Some(at) = source {

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {
-    /// The template is not what its language allows.
+    /// The template is not valid Jinja.
     #[error("the chat template cannot be read: line {line}: {cause}")]
     Syntax {
         /// Where, counted from 1.
@@ -20,10 +20,10 @@ pub enum TemplateError {
         /// The template's words.
         message: String,
     },
-    /// The template does what cannot be done: it asks for what is not there, or adds what cannot be added.
+    /// The template does something impossible: it uses a value that is undefined, or adds values that cannot be added.
     #[error("the chat template fails on this conversation: {kind}: {message}")]
     Failed {
-        /// The kind of error, by the name that Python and Jinja have for it.
+        /// The kind of error, by its name in Python or Jinja.
         kind: &'static str,
         /// What happened.
         message: String,
@@ -31,12 +31,12 @@ pub enum TemplateError {
     /// The template wants more time, memory or depth than any honest one needs.
     #[error("the chat template was stopped: it needs more than {limit} {what}")]
     Limit {
-        /// What it needs too much of.
+        /// Which resource it needs too much of.
         what: Resource,
         /// How much it may have.
         limit: u64,
     },
-    /// What is to be rendered has not the form of a conversation, or cannot be rendered as it asks to be.
+    /// The input does not have the form of a conversation, or cannot be rendered as it asks to be.
     #[error("the conversation cannot be rendered: {cause}")]
     Conversation {
         /// What is wrong with it.
@@ -53,7 +53,7 @@ pub enum TemplateError {
     },
 }
 
-/// What a template may use only so much of.
+/// A resource that a template may use only so much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resource {
@@ -65,7 +65,7 @@ pub enum Resource {
     Branches,
     /// Instructions of the engine.
     Instructions,
-    /// Bytes made or looked at.
+    /// Bytes made or read.
     Work,
     /// Lists within lists.
     Nesting,
@@ -87,7 +87,7 @@ impl fmt::Display for Resource {
     }
 }
 
-/// An error on its way out of a template: it travels as the source of the engine's own.
+/// An error on its way out of a template. It travels as the source of the engine's own error.
 #[derive(Clone, Debug)]
 pub(crate) struct Raise(pub TemplateError);
 
@@ -105,7 +105,7 @@ impl From<Raise> for minijinja::Error {
     }
 }
 
-/// What a template's operation comes to.
+/// The result of an operation in a template.
 pub(crate) type Outcome<T> = Result<T, Raise>;
 
 /// An error of the kind that Python or Jinja calls `kind`.
@@ -118,7 +118,7 @@ pub(crate) fn type_error<T>(message: impl Into<String>) -> Outcome<T> {
     raise("TypeError", message)
 }
 
-/// A value of the right type that will not do.
+/// A bad value of the right type.
 pub(crate) fn value_error<T>(message: impl Into<String>) -> Outcome<T> {
     raise("ValueError", message)
 }

@@ -14,7 +14,7 @@ use crate::value::{Kind, int, kind, same_markup, text};
 use minijinja::Value;
 use std::cmp::Ordering;
 
-/// A filter: the value, and what stands in parentheses.
+/// A filter of a value, with the arguments in parentheses.
 pub(crate) type Filter = fn(&Value, &Args) -> Outcome<Value>;
 
 /// Every filter by its name.
@@ -58,17 +58,17 @@ pub(crate) const ALL: [(&str, Filter); 43] = [
     ("trim", texts::trim),
     ("unique", sequences::unique),
     ("upper", |v, _| Ok(same_markup(v, text(v)?.to_uppercase()))),
-    // Names that only the engine's own code writes.
+    // Names that only `crate::rewrite` writes.
     ("$iter", |v, _| Ok(Value::from(access::items(v)?))),
     ("$dict", sequences::new_dict),
-    // A list or tuple that a template has written down.
+    // A list or tuple literal.
     ("$new", |v, _| shallow(v.clone())),
     ("$neg", |v, _| arithmetic::negative(v)),
 ];
 
-/// The filter of a name.
+/// The filter of this name.
 pub(crate) fn find(name: &str) -> Option<Filter> {
-    ALL.iter().find(|(known, _)| *known == name && !name.starts_with('$')).map(|(_, filter)| *filter)
+    ALL.iter().find(|(own, _)| *own == name && !name.starts_with('$')).map(|(_, filter)| *filter)
 }
 
 fn need(name: &str) -> Outcome<Filter> {

@@ -1,4 +1,4 @@
-//! What a template finds by name beside the conversation: `range`, `dict`, `namespace`, `cycler`, `joiner`,
+//! The names that a template can use besides the conversation: `range`, `dict`, `namespace`, `cycler`, `joiner`,
 //! `raise_exception`, `strftime_now`.
 
 use crate::access;
@@ -13,10 +13,10 @@ use minijinja::{Environment, Error, State, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Items of a `range`, as Jinja's sandbox allows.
+/// The most items of a `range`, as in Jinja's sandbox.
 const RANGE: i128 = 100_000;
 
-/// Gives an environment these functions.
+/// Adds these functions to an environment.
 pub(crate) fn add(env: &mut Environment) {
     let mut function = |name: &'static str, f: fn(&Args) -> Outcome<Value>| {
         env.add_function(name, move |args: Rest<ValueOrKwargs>| -> Result<Value, Error> {
@@ -49,7 +49,7 @@ pub(crate) fn add(env: &mut Environment) {
     env.add_global("dict", Value::from_object(Dict));
 }
 
-/// Gives it the time that `strftime_now` sees.
+/// Sets the time that `strftime_now` sees.
 pub(crate) fn set_clock(env: &mut Environment, clock: Clock) {
     env.add_function("strftime_now", move |args: Rest<ValueOrKwargs>| -> Result<Value, Error> {
         let args = Args::from_values(&args.into_values())?;
@@ -57,7 +57,7 @@ pub(crate) fn set_clock(env: &mut Environment, clock: Clock) {
     });
 }
 
-/// The error of a namespace's attribute that begins with an underscore.
+/// The error for a namespace's attribute that begins with an underscore.
 pub(crate) fn private<T>(name: &str) -> Outcome<T> {
     raise(
         "SecurityError",
@@ -180,7 +180,7 @@ impl Object for Cycler {
     }
 }
 
-/// Nothing the first time, then what stands between.
+/// Gives nothing the first time, then the separator.
 #[derive(Debug)]
 struct Joiner {
     between: String,

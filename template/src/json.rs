@@ -1,4 +1,4 @@
-//! The `tojson` filter as transformers has it: Python's `json.dumps`.
+//! The `tojson` filter as in transformers: Python's `json.dumps`.
 
 use crate::access;
 use crate::calls::Args;

@@ -2,9 +2,9 @@
 //!
 //! A template comes with its model. It was written for Jinja as transformers sets it up: blocks are trimmed; values,
 //! methods and errors are Python's; nothing changes a value or reaches into Python. The engine is `minijinja`, which
-//! parses templates and runs them. This crate replaces what `minijinja` computes differently from Python, and counts
-//! what a hostile template could use up: the worst templates known to us end within about three seconds of one core
-//! and take up to 590 MiB.
+//! parses templates and runs them. This crate replaces what `minijinja` computes differently from Python, and limits
+//! the time and memory of hostile templates: the worst ones known to us end within about three seconds of one core and
+//! take up to 590 MiB.
 //!
 //! ```text
 //! source --compile, once--> instructions, kept on the template's own thread
@@ -49,10 +49,10 @@ pub use error::{Resource, TemplateError};
 pub use minijinja::Value;
 pub use minijinja::value::ValueKind;
 
-/// A compiled template. Clones share what was compiled.
+/// A compiled template. Clones share it.
 ///
 /// It lives on a thread of its own, which ends with the last clone. Renderings of one template run one after the other
-/// on that thread, so that together they never need more stack or memory than one.
+/// on that thread, so together they never need more stack or memory than one.
 #[derive(Clone, Debug)]
 pub struct Template {
     worker: worker::Worker,
@@ -62,13 +62,13 @@ impl Template {
     /// Parses, checks and compiles a template.
     ///
     /// # Errors
-    /// [`TemplateError::Syntax`] when it is not well formed, [`TemplateError::Limit`] when it is too large or nested too
-    /// deep, [`TemplateError::Thread`] when the system starts no thread.
+    /// [`TemplateError::Syntax`] when it is not well formed, [`TemplateError::Limit`] when it is too large or nested
+    /// too deep, [`TemplateError::Thread`] when the system starts no thread.
     pub fn compile(source: &str) -> Result<Template, TemplateError> {
         Ok(Template { worker: worker::Worker::start(spelling::respell_template(source))? })
     }
 
-    /// Renders it with the variables of a map, at the time that `strftime_now` is to see.
+    /// Renders it with the variables of a map. `now` is the time that `strftime_now` sees.
     ///
     /// # Errors
     /// When the template refuses the conversation, fails on it, or is stopped at a limit.

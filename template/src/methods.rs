@@ -1,4 +1,4 @@
-//! The methods of Python's texts, lists and dicts that templates call.
+//! The methods of Python's strings, lists and dicts that templates call.
 
 use crate::access;
 use crate::calls::Args;
@@ -46,7 +46,7 @@ const LIST_CHANGES: [&str; 8] = ["append", "clear", "extend", "insert", "pop", "
 const DICT: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "values"];
 const DICT_CHANGES: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 
-/// Whether a value has a method of that name that changes nothing.
+/// Whether a value has a method of this name that changes nothing.
 pub(crate) fn has(value: &Value, name: &str) -> bool {
     match kind(value) {
         Kind::Str(_) => STR.contains(&name),
@@ -57,7 +57,7 @@ pub(crate) fn has(value: &Value, name: &str) -> bool {
     }
 }
 
-/// Whether a method of that name would change the value, which no template may.
+/// Whether a method of this name would change the value, which no template may do.
 pub(crate) fn changes(value: &Value, name: &str) -> bool {
     match kind(value) {
         Kind::List => LIST_CHANGES.contains(&name),
@@ -66,7 +66,7 @@ pub(crate) fn changes(value: &Value, name: &str) -> bool {
     }
 }
 
-/// Calls a method that [`has`] knows.
+/// Calls a method for which [`has`] is true.
 pub(crate) fn call(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
     match kind(value) {
         Kind::Str(s) => {
@@ -121,7 +121,7 @@ fn dict_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
     }
 }
 
-/// Which characters `strip` and its kin take away; None is white space.
+/// The characters that `strip` and its kin remove; None means white space.
 fn strip_set(s: &str, args: &Args) -> Outcome<Option<Vec<char>>> {
     match args.get(0, "chars").map(kind) {
         None | Some(Kind::None) => Ok(None),
@@ -146,7 +146,7 @@ fn needs_str<'a>(args: &'a Args, place: usize, name: &str) -> Outcome<&'a str> {
     }
 }
 
-/// A text, or a tuple of which one will do.
+/// Whether the check holds for a text, or for one text of a tuple.
 fn one_of(args: &Args, check: impl Fn(&str) -> bool, what: &str) -> Outcome<bool> {
     let value = args.need(0, "prefix")?;
     match kind(value) {
@@ -166,11 +166,11 @@ fn str_method(value: &Value, s: &str, name: &str, args: &Args) -> Outcome<Value>
     match name {
         "strip" | "lstrip" | "rstrip" => {
             let set = strip_set(s, args)?;
-            let away = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.contains(&c));
+            let is_stripped = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.contains(&c));
             like(match name {
-                "strip" => s.trim_matches(away).to_string(),
-                "lstrip" => s.trim_start_matches(away).to_string(),
-                _ => s.trim_end_matches(away).to_string(),
+                "strip" => s.trim_matches(is_stripped).to_string(),
+                "lstrip" => s.trim_start_matches(is_stripped).to_string(),
+                _ => s.trim_end_matches(is_stripped).to_string(),
             })
         }
         "lower" => like(s.to_lowercase()),
@@ -227,12 +227,12 @@ fn str_method(value: &Value, s: &str, name: &str, args: &Args) -> Outcome<Value>
             Ok(Value::from(Tuple::from(three.map(|part| same_markup(value, part.to_string())))))
         }
         "join" => {
-            let of = args.need(0, "iterable")?;
-            if matches!(kind(of), Kind::None) {
+            let iterable = args.need(0, "iterable")?;
+            if matches!(kind(iterable), Kind::None) {
                 return type_error("can only join an iterable");
             }
             let mut out = String::new();
-            for (at, item) in access::items(of)?.iter().enumerate() {
+            for (at, item) in access::items(iterable)?.iter().enumerate() {
                 if at > 0 {
                     out.push_str(s);
                 }
@@ -290,7 +290,7 @@ fn part<'s>(s: &'s str, args: &Args, place: usize) -> Outcome<&'s str> {
     Ok(s.get(start..end).unwrap_or_default())
 }
 
-/// `str.replace`: at most `count` times where that is not negative.
+/// `str.replace`: at most `count` times, unless `count` is negative.
 pub(crate) fn replace(s: &str, old: &str, new: &str, count: i128) -> Outcome<String> {
     let most = usize::try_from(count).unwrap_or(usize::MAX);
     let places = if old.is_empty() { s.chars().count() + 1 } else { s.matches(old).count() };
@@ -332,7 +332,7 @@ fn split_lines(s: &str, keep: bool) -> Vec<String> {
     lines
 }
 
-/// Every word with a capital; words are runs of letters, or what Jinja's filter takes for one.
+/// Every word with a capital. Words are runs of letters, or what Jinja's `title` filter takes for words.
 pub(crate) fn title(s: &str, jinja: bool) -> String {
     let mut out = String::with_capacity(s.len());
     let mut inside = false;
@@ -347,13 +347,13 @@ pub(crate) fn title(s: &str, jinja: bool) -> String {
     out
 }
 
-/// The first character large, the others small.
+/// The first character in upper case, the others in lower case.
 pub(crate) fn capitalize(s: &str) -> String {
     let mut chars = s.chars();
     chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect())
 }
 
-/// Items in a row as a list, not nested too deep.
+/// Items as a list that is not nested too deep.
 pub(crate) fn list(items: Vec<Value>) -> Outcome<Value> {
     pay_items(items.len())?;
     shallow(Value::from(items))

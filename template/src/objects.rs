@@ -1,5 +1,5 @@
-//! Values that the engine has none of: undefined ones that know their name, methods that were looked up, and what
-//! Python makes lazily.
+//! Values that the engine lacks: undefined ones that know their name, methods that were looked up, and Python's lazy
+//! sequences.
 
 use crate::access::call_method;
 use crate::error::{Raise, TemplateError};
@@ -8,7 +8,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr};
 use minijinja::{Error, State, Value};
 use std::sync::{Arc, Mutex};
 
-/// A value that is not there.
+/// An undefined value.
 #[derive(Clone, Debug)]
 pub(crate) struct Missing {
     /// The error that using it raises.
@@ -25,7 +25,7 @@ impl Missing {
         Self::value("UndefinedError", format!("'{name}' is undefined"))
     }
 
-    /// What there is none of, in these words.
+    /// An undefined value with this error message.
     pub fn nothing(message: &str) -> Value {
         Self::value("UndefinedError", message.to_string())
     }
@@ -62,7 +62,7 @@ impl Object for Missing {
     }
 }
 
-/// A method that was looked up and not called yet.
+/// A method that was looked up but not called yet.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub value: Value,
@@ -79,7 +79,7 @@ impl Object for Bound {
     }
 }
 
-/// Values in a row that are no list: what Python makes lazily.
+/// A sequence that is not a list: what Python makes lazily.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// Its type's name in Python.
@@ -98,12 +98,12 @@ impl Run {
         Value::from_object(Run { name, shown, items: Mutex::new(items) })
     }
 
-    /// Whether it can be gone over once only.
+    /// Whether it can be iterated only once.
     pub fn is_once(&self) -> bool {
         self.name == "generator" || self.name.ends_with("iterator")
     }
 
-    /// What is in it; a generator is empty afterwards.
+    /// Its items; a generator is empty afterwards.
     pub fn all(&self) -> Vec<Value> {
         let mut items = self.items.lock().unwrap_or_else(|e| e.into_inner());
         if self.is_once() { std::mem::take(&mut items) } else { items.clone() }

@@ -4,9 +4,9 @@
 //! text --(spelling)--> text --(parse)--> tree --(operators become filters)--> tree --(code)--> instructions
 //! ```
 //!
-//! `a + b` becomes a filter named `+`, which no template can name itself; so do attributes, items, slices, calls of
-//! methods, what a loop goes over, and names, which then say what is missing. Plain text becomes a printed constant, so
-//! that all output is counted in one place.
+//! `a + b` becomes a filter named `+`, which no template can name itself. So do attributes, items, slices, calls of
+//! methods, the sequences of loops, and names, so that undefined ones know what is missing. Plain text becomes a
+//! printed constant, so that all output is counted in one place.
 
 use crate::error::{Resource, TemplateError};
 use crate::limits::{BRANCHES, SOURCE, TOKENS};
@@ -25,13 +25,13 @@ fn syntax_error(error: &minijinja::Error) -> TemplateError {
     TemplateError::Syntax { line: error.line().unwrap_or(1), cause }
 }
 
-/// Holds a template's text against the limits, and reads it.
+/// Checks a template's text against the limits, and reads it.
 pub(crate) fn read<'t>(source: &'t str) -> Result<Stmt<'t>, TemplateError> {
     let limit = |what, limit: usize| TemplateError::Limit { what, limit: limit as u64 };
     if source.len() > SOURCE {
         return Err(limit(Resource::Source, SOURCE));
     }
-    // The parser, and all that goes over the tree, is as deep on the stack as these are many.
+    // The parser, and every pass over the tree, may recurse as deep as these numbers.
     let (mut run, mut branches) = (0, 0);
     for token in tokenize(source, false, syntax()) {
         match token.map_err(|e| syntax_error(&e))?.0 {
@@ -94,7 +94,7 @@ fn stmt<'t>(node: &Stmt<'t>) -> Read<Stmt<'t>> {
             Stmt::IfCond(Spanned::new(node, s.span()))
         }
         Stmt::WithBlock(s) => {
-            // Every value is worked out before any name has one.
+            // All values are evaluated before any name is assigned.
             let (names, values): (Vec<_>, Vec<_>) =
                 s.assignments.iter().map(|(to, from)| (target(to), expr(from))).unzip();
             let (items, values) = (names.into_iter().collect::<Read<_>>()?, values.into_iter().collect::<Read<_>>()?);
@@ -150,7 +150,7 @@ fn stmt<'t>(node: &Stmt<'t>) -> Read<Stmt<'t>> {
     })
 }
 
-/// A template that asks for another one: there is none.
+/// A statement that asks for another template: there is none.
 fn other_template<'t>(span: Span) -> Stmt<'t> {
     let expr = filter("$other_template", constant((), span), vec![], span);
     Stmt::EmitExpr(Spanned::new(ast::EmitExpr { expr }, span))
@@ -162,7 +162,7 @@ fn macro_block<'t>(node: &Spanned<ast::Macro<'t>>) -> Read<Spanned<ast::Macro<'t
     Ok(Spanned::new(ast::Macro { name: node.name, args, defaults, body: stmts(&node.body)? }, node.span()))
 }
 
-/// What is assigned to: names stay as they are.
+/// The target of an assignment: names stay as they are.
 fn target<'t>(node: &Expr<'t>) -> Read<Expr<'t>> {
     Ok(match node {
         Expr::Var(e) => Expr::Var(Spanned::new(ast::Var { id: e.id }, e.span())),
@@ -177,7 +177,7 @@ fn target<'t>(node: &Expr<'t>) -> Read<Expr<'t>> {
     })
 }
 
-/// What is called: a plain name is looked up by the engine, which knows `loop` and `caller`.
+/// The callee of a call: the engine looks up a plain name, because it knows `loop` and `caller`.
 fn callee<'t>(node: &Expr<'t>) -> Read<Expr<'t>> {
     match node {
         Expr::Var(_) => target(node),
@@ -208,7 +208,7 @@ fn expr<'t>(node: &Expr<'t>) -> Read<Expr<'t>> {
         Expr::Var(e) if matches!(e.id, "self" | "super") => target(node)?,
         Expr::Var(e) => filter("$name", target(node)?, vec![constant(e.id, span)], span),
         Expr::Const(e) => constant(e.value.clone(), span),
-        // Of a constant Jinja works it out before there is anybody to raise an error.
+        // Jinja evaluates a slice of a constant while compiling, where it raises no error: the result is undefined.
         Expr::Slice(e)
             if matches!(&e.expr, Expr::Const(c) if c.value.as_str().is_none())
                 && [&e.start, &e.stop, &e.step].iter().all(|part| matches!(part, None | Some(Expr::Const(_)))) =>
@@ -299,7 +299,7 @@ fn call<'t>(node: &Spanned<ast::Call<'t>>) -> Read<Expr<'t>> {
     Ok(Expr::Call(Spanned::new(ast::Call { expr: callee(&node.expr)?, args }, node.span())))
 }
 
-/// The name of an operator's filter; None for `and` and `or`, which need not look at both sides.
+/// The name of an operator's filter; None for `and` and `or`, which may skip their right side.
 fn binary(op: BinOpKind) -> Option<&'static str> {
     Some(match op {
         BinOpKind::ScAnd | BinOpKind::ScOr => return None,

@@ -1,15 +1,15 @@
-//! A template's text as the engine spells it: line ends, the `generation` tag, and escapes in strings.
+//! Rewrites a template's text for the engine: line ends, the `generation` tag, and escapes in strings.
 
 /// Where the scan is.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
     Text,
-    /// Between `{%` or `{{` and what ends it.
+    /// Between `{%` or `{{` and its end.
     Code(&'static str),
 }
 
-/// The same template with line ends as `\n`, `generation` as a scope of its own, and strings with no escapes but those
-/// that the engine reads as Python does.
+/// The same template with line ends as `\n`, `generation` as a scope of its own, and in strings only those escapes that
+/// the engine reads as Python does.
 pub(crate) fn respell_template(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
@@ -43,7 +43,7 @@ pub(crate) fn respell_template(source: &str) -> String {
                     continue;
                 }
             }
-            // Balanced, for `{{ {'a': {}} }}`: the engine's own way to see where code ends.
+            // Balanced, for `{{ {'a': {}} }}`: this is how the engine finds the end of code.
             At::Code("}}") if c == '{' => {
                 take = braces(rest);
                 let inner = spell_code(&rest[..take]);
@@ -59,7 +59,7 @@ pub(crate) fn respell_template(source: &str) -> String {
     out
 }
 
-/// Code between two braces of its own: only its strings are spelt anew.
+/// Code within braces of its own: only its strings are respelled.
 fn spell_code(code: &str) -> String {
     let mut out = String::with_capacity(code.len());
     let mut rest = code;
@@ -78,7 +78,7 @@ fn spell_code(code: &str) -> String {
     out
 }
 
-/// The length of what stands between a `{` and its `}`, both included.
+/// The length of the text from a `{` to its `}`, both included.
 fn braces(text: &str) -> usize {
     let (mut depth, mut at) = (0usize, 0);
     while let Some(c) = text[at..].chars().next() {
@@ -107,7 +107,7 @@ fn tag(text: &str) -> Option<(&str, usize)> {
     (length > 0).then(|| (&inner[..length], start + length))
 }
 
-/// Where a raw block ends, its last tag included.
+/// Where a raw block ends, including its last tag.
 fn end_of_raw(text: &str) -> usize {
     let mut at = 2;
     while let Some(next) = text[at..].find("{%") {
@@ -120,7 +120,7 @@ fn end_of_raw(text: &str) -> usize {
     text.len()
 }
 
-/// The length of a string literal that begins here; of all the rest where it does not end.
+/// The length of the string literal that begins here, or of the whole rest if it does not end.
 fn string_length(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -134,7 +134,7 @@ fn string_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// A literal's inside with Python's escapes resolved, and those written anew that are needed.
+/// A literal's inside with Python's escapes resolved, and only the necessary ones written again.
 fn respell_literal(inside: &str, out: &mut String) {
     let mut chars = inside.chars();
     let mut put = |c: char| match c {
@@ -184,7 +184,7 @@ fn respell_literal(inside: &str, out: &mut String) {
                     put(char::from_u32(code).unwrap_or('\u{fffd}'));
                     chars = rest[1 + digits..].chars();
                 }
-                // Left as it is: the engine says what is wrong with it.
+                // Left as it is: the engine reports what is wrong with it.
                 None => {
                     out.push('\\');
                     out.push(next);

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 /// How often each text was compiled.
 static COMPILATIONS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
-/// The compiler tells of each of its runs.
+/// Called by the compiler for each of its runs.
 pub(crate) fn count_compilation(source: &str) {
     *COMPILATIONS.lock().unwrap().entry(source.to_string()).or_default() += 1;
 }
@@ -53,7 +53,7 @@ fn renderings_do_not_see_each_other() {
     for n in 0..3 {
         let stopped = template.render_json(r#"{"fail": true}"#, clock());
         assert!(matches!(stopped, Err(TemplateError::Limit { what: Resource::Work, .. })), "{stopped:?}");
-        // What one may do is not what another has left.
+        // Each rendering has its own allowance, whatever another has used.
         assert_eq!(template.render_json(&format!(r#"{{"n": {n}}}"#), clock()).unwrap(), format!("{n} 2026"));
         assert_eq!(template.render_json(r#"{"n": 7}"#, later).unwrap(), "7 2031");
     }
@@ -101,7 +101,7 @@ fn an_unknown_filter_or_method_is_named() {
     }
 }
 
-/// Python's own answers (3.11), where the engine's would be others or grouping meets zeros.
+/// Python's own answers (3.11), where the engine's would differ or grouping meets zeros.
 #[test]
 fn numbers_are_written_as_in_python() {
     for (expression, text) in [

@@ -22,7 +22,7 @@ pub(crate) enum Kind<'v> {
     List,
     Tuple,
     Dict,
-    /// Made of others: a generator, a view, a range.
+    /// A sequence made lazily: a generator, a view, a range.
     Run(&'v Run),
     /// Anything else: a function, a namespace, `loop`.
     Object,
@@ -176,7 +176,7 @@ fn is_printable(c: char) -> bool {
     c == ' ' || !(c.is_control() || c.is_whitespace() || hidden)
 }
 
-/// A float as Python prints it: the shortest digits that come back, an exponent below 1e-4 and from 1e16 on.
+/// A float as Python prints it: the shortest digits that read back the same, an exponent below 1e-4 and from 1e16 on.
 pub(crate) fn float_text(x: f64) -> String {
     // Rust's own debugging form has the same bounds; only its exponent is shorter, and its NaN has capitals.
     let text = format!("{x:?}");
@@ -202,7 +202,7 @@ pub(crate) fn escape(s: &str) -> String {
     out
 }
 
-/// A text that is safe if `like` is: what is done to markup is markup.
+/// A text that is markup if `like` is: an operation on markup gives markup.
 pub(crate) fn same_markup(like: &Value, text: String) -> Value {
     if like.is_safe() { Value::from_safe_string(text) } else { Value::from(text) }
 }
@@ -213,24 +213,24 @@ pub(crate) fn escaped(value: &Value) -> Outcome<String> {
     Ok(if value.is_safe() { plain } else { escape(&plain) })
 }
 
-/// A dict of these pairs. Of keys that are equal, as `1` and `true` are, the first one stays, with the last one's value.
+/// A dict of these pairs. Of equal keys, such as `1` and `true`, the first one stays, with the last one's value.
 pub(crate) fn dict(pairs: Vec<(Value, Value)>) -> Outcome<Value> {
-    let mut kept: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
-    // The engine's own maps take all keys that are equal for one, but for booleans.
+    let mut merged: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
+    // The engine's own maps treat equal keys as one, except booleans.
     let booleans = pairs.iter().any(|(key, _)| matches!(kind(key), Kind::Bool(_)));
     for (key, value) in pairs {
         let mut same = None;
         if booleans && number(&key).is_some() {
-            for (at, (other, _)) in kept.iter().enumerate() {
+            for (at, (other, _)) in merged.iter().enumerate() {
                 same = same.or(equal(other, &key)?.then_some(at));
             }
         }
         match same {
-            Some(at) => kept[at].1 = value,
-            None => kept.push((key, value)),
+            Some(at) => merged[at].1 = value,
+            None => merged.push((key, value)),
         }
     }
-    shallow(Value::from_pairs(kept))
+    shallow(Value::from_pairs(merged))
 }
 
 pub(crate) fn int(value: i128) -> Value {
@@ -243,7 +243,7 @@ pub(crate) enum Numbers {
     Floats(f64, f64),
 }
 
-/// A number: whole, or a float. A truth is 0 or 1.
+/// A number: Ok if it is whole, Err if it is a float. A bool is 0 or 1.
 pub(crate) fn number(value: &Value) -> Option<Result<i128, f64>> {
     match kind(value) {
         Kind::Bool(yes) => Some(Ok(yes.into())),
@@ -253,7 +253,7 @@ pub(crate) fn number(value: &Value) -> Option<Result<i128, f64>> {
     }
 }
 
-/// Two of them, made alike.
+/// Two numbers, made the same type.
 pub(crate) fn numbers(a: &Value, b: &Value) -> Option<Numbers> {
     Some(match (number(a)?, number(b)?) {
         (Ok(a), Ok(b)) => Numbers::Ints(a, b),
@@ -300,11 +300,11 @@ fn same(a: &Value, b: &Value, left: usize) -> Outcome<bool> {
     })
 }
 
-fn all<T>(mut of: impl Iterator<Item = T>, check: impl Fn(T) -> Outcome<bool>) -> Outcome<bool> {
-    of.try_fold(true, |so_far, item| Ok(so_far && check(item)?))
+fn all<T>(mut items: impl Iterator<Item = T>, check: impl Fn(T) -> Outcome<bool>) -> Outcome<bool> {
+    items.try_fold(true, |so_far, item| Ok(so_far && check(item)?))
 }
 
-/// How `a` stands to `b` for the operator `op`, where they have an order; None where nothing holds (NaN).
+/// The order of `a` and `b` for the operator `op`; None if they have none (NaN).
 pub(crate) fn compare(op: &str, a: &Value, b: &Value) -> Outcome<Option<Ordering>> {
     if let Some(numbers) = numbers(a, b) {
         return Ok(match numbers {
@@ -356,7 +356,7 @@ pub(crate) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
     }
 }
 
-/// A whole number, where Python would take the value for one.
+/// A whole number, if Python would accept the value as one.
 pub(crate) fn index(value: &Value) -> Outcome<i128> {
     match number(value) {
         Some(Ok(i)) => Ok(i),

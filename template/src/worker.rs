@@ -13,14 +13,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-/// What is to be rendered, and where the text goes.
+/// What to render, and where to send the text.
 struct Request {
     context: Value,
     now: Clock,
     reply: Sender<Result<String, TemplateError>>,
 }
 
-/// The way to a template's thread, which ends when the last clone of this is dropped.
+/// A handle to a template's thread, which ends when the last clone of the handle is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     requests: Sender<Request>,
@@ -36,12 +36,12 @@ impl Worker {
             .stack_size(STACK)
             .spawn(move || serve(&source, reply, &inbox))
             .map_err(|e| TemplateError::Thread { cause: e.to_string() })?;
-        // Nothing arrives where the thread panicked.
+        // If the thread panicked, nothing arrives.
         compiled.recv().unwrap_or(Err(TemplateError::Panicked))?;
         Ok(Worker { requests })
     }
 
-    /// Has a text rendered and waits for it.
+    /// Renders a text on the thread, and waits for it.
     pub fn render(&self, context: Value, now: Clock) -> Result<String, TemplateError> {
         let (reply, text) = channel();
         self.requests.send(Request { context, now, reply }).map_err(|_| TemplateError::Panicked)?;
@@ -61,7 +61,7 @@ fn serve(source: &str, compiled: Sender<Result<(), TemplateError>>, inbox: &Rece
     };
     _ = compiled.send(Ok(()));
     for Request { context, now, reply } in inbox {
-        // A panic of the engine is the end of one rendering, not of the template.
+        // A panic of the engine ends one rendering, not the template.
         let text = catch_unwind(AssertUnwindSafe(|| program.render(context, now)));
         _ = reply.send(text.unwrap_or(Err(TemplateError::Panicked)));
     }

@@ -59,7 +59,7 @@ pub(super) fn round(v: &Value, a: &Args) -> Outcome<Value> {
     };
     let scale = 10f64.powi(precision);
     Ok(Value::from(match method.as_str() {
-        // To even where it is halfway, of the number that the float really is: as printing does it.
+        // Rounds the float's exact value, half to even, as printing does.
         "common" if precision >= 0 => format!("{x:.*}", precision as usize).parse().unwrap_or(x),
         "common" => {
             let rounded = (x * scale).round_ties_even() / scale;

@@ -1,4 +1,4 @@
-//! Filters of what has items: choosing, ordering and grouping them.
+//! Filters of sequences: choosing, ordering and combining their items.
 
 use super::need;
 use crate::access;
@@ -14,7 +14,7 @@ use minijinja::Value;
 use minijinja::value::Tuple;
 use std::cmp::Ordering;
 
-/// A dict that a template has written down: its keys, and its values.
+/// A dict literal, from its keys and its values.
 pub(super) fn new_dict(keys: &Value, a: &Args) -> Outcome<Value> {
     let (keys, values) = (access::items(keys)?, access::items(a.need(0, "values")?)?);
     if let Some(key) = keys.iter().find(|key| matches!(kind(key), Kind::List | Kind::Dict)) {
@@ -23,14 +23,14 @@ pub(super) fn new_dict(keys: &Value, a: &Args) -> Outcome<Value> {
     value::dict(keys.into_iter().zip(values).collect())
 }
 
-/// What filters that make their items one by one give.
+/// The result of a filter that makes its items one by one.
 fn generator(items: Vec<Value>) -> Outcome<Value> {
     pay_items(items.len())?;
     shallow(Value::from(items.clone()))?;
     Ok(Run::value("generator", items))
 }
 
-/// A key to sort by: texts without regard to case, unless it is asked for.
+/// A key to sort by. Texts are compared without regard to case unless `sensitive`.
 fn folded(v: &Value, sensitive: bool) -> Outcome<Value> {
     match kind(v) {
         Kind::Str(s) if !sensitive => {
@@ -73,12 +73,12 @@ pub(super) fn last(v: &Value, _: &Args) -> Outcome<Value> {
     Ok(access::items(v)?.pop().unwrap_or_else(none))
 }
 
-/// What is in a value; nothing in any that is false, such as none: so tools that are not there can be gone over.
+/// The items of a value; no items if it is false, such as none. So a template can go over tools when there are none.
 fn items_if_true(v: &Value) -> Outcome<Vec<Value>> {
     if v.is_true() { access::items(v) } else { Ok(Vec::new()) }
 }
 
-/// The part of an item that filters work by.
+/// The part of an item that a filter works on.
 pub(super) fn by_attribute(item: &Value, attribute: Option<&Value>) -> Outcome<Value> {
     attribute.filter(|a| !a.is_none()).map_or_else(|| Ok(item.clone()), |path| access::path(item, path))
 }
@@ -126,15 +126,15 @@ pub(super) fn select(v: &Value, a: &Args, attribute: bool, wanted: bool) -> Outc
     };
     let check = places.next().map(|name| checks::need(&text(name)?)).transpose()?;
     let args = Args { places: places.cloned().collect(), names: a.names.clone() };
-    let mut kept = Vec::new();
+    let mut selected = Vec::new();
     for item in items_if_true(v)? {
         let part = by_attribute(&item, path)?;
         let holds = check.map_or_else(|| Ok(part.is_true()), |check| check(&part, &args))?;
         if holds == wanted {
-            kept.push(item);
+            selected.push(item);
         }
     }
-    generator(kept)
+    generator(selected)
 }
 
 pub(super) fn extreme(v: &Value, a: &Args, wanted: Ordering) -> Outcome<Value> {
@@ -175,7 +175,7 @@ pub(super) fn sort(v: &Value, a: &Args) -> Outcome<Value> {
         Some(Kind::Str(names)) => names.split(',').map(Value::from).collect(),
         _ => vec![attribute.cloned().unwrap_or(Value::from(()))],
     };
-    // A list of one is compared otherwise than what is in it: where that is missing, it is equal.
+    // Jinja's keys are lists, even of one part. In a list, undefined parts are equal; by themselves they are an error.
     let key = |item: &Value| {
         let parts = paths.iter().map(|path| folded(&by_attribute(item, Some(path))?, sensitive));
         Ok(Value::from(parts.collect::<Outcome<Vec<_>>>()?))
@@ -196,7 +196,7 @@ pub(super) fn sum(v: &Value, a: &Args) -> Outcome<Value> {
 
 pub(super) fn unique(v: &Value, a: &Args) -> Outcome<Value> {
     let sensitive = a.flag(0, "case_sensitive", false);
-    let (mut seen, mut kept): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    let (mut seen, mut distinct): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     'items: for item in access::items(v)? {
         let key = folded(&by_attribute(&item, a.get(1, "attribute"))?, sensitive)?;
         for other in &seen {
@@ -205,7 +205,7 @@ pub(super) fn unique(v: &Value, a: &Args) -> Outcome<Value> {
             }
         }
         seen.push(key);
-        kept.push(item);
+        distinct.push(item);
     }
-    generator(kept)
+    generator(distinct)
 }

@@ -15,7 +15,7 @@ pub(crate) fn braces(value: &Value, format: &str, args: &Args) -> Outcome<Value>
     Ok(same_markup(value, out))
 }
 
-/// Fills in all fields; `next` is the place of the next one that has no name. A field's format may have fields itself,
+/// Fills in all fields. `next` is the place of the next field without a name. A field's format may have fields itself,
 /// to a depth of `depth`.
 fn fill(format: &str, args: &Args, next: &mut usize, markup: bool, depth: usize) -> Outcome<String> {
     if depth == 0 {
@@ -57,7 +57,7 @@ fn fill(format: &str, args: &Args, next: &mut usize, markup: bool, depth: usize)
     Ok(out)
 }
 
-/// Where the brace ends that was opened before this text.
+/// Where the brace that was opened before this text is closed.
 fn closing_brace(text: &str) -> Option<usize> {
     let mut open = 1;
     let end = text.char_indices().find(|(_, c)| {

@@ -36,7 +36,7 @@ pub(crate) fn percent(format: &Value, values: &Value) -> Outcome<Value> {
     Ok(same_markup(format, out))
 }
 
-/// What stands right of the `%`: a tuple's items, or one value, which may be a dict.
+/// The right side of the `%`: a tuple's items, or one value, which may be a dict.
 struct Operands<'v> {
     given: &'v Value,
     left: std::vec::IntoIter<Value>,
@@ -65,7 +65,7 @@ impl Operands<'_> {
         access::item(self.given, &Value::from(name))
     }
 
-    /// Refuses values that nothing has used.
+    /// Refuses values that were not used.
     fn end(mut self) -> Outcome<()> {
         let must_be_used = !self.used_names && (self.given.is_tuple() || !self.is_dict());
         match must_be_used && self.left.next().is_some() {
@@ -75,7 +75,7 @@ impl Operands<'_> {
     }
 }
 
-/// The text that was not read yet.
+/// The text not read yet.
 struct Cursor<'s>(&'s str);
 
 impl<'s> Cursor<'s> {
@@ -85,7 +85,7 @@ impl<'s> Cursor<'s> {
         Some(first)
     }
 
-    /// All before `end`, which is skipped; all there is where it does not come.
+    /// Takes the text before `end`, and skips `end`; takes the whole text if it has no `end`.
     fn until(&mut self, end: char) -> &'s str {
         let (before, after) = self.0.split_once(end).unwrap_or((self.0, ""));
         self.0 = after;
@@ -113,7 +113,7 @@ fn read_spec(cursor: &mut Cursor, operands: &mut Operands) -> Outcome<Spec> {
     Ok(spec)
 }
 
-/// A number that is written down, or `*` for one among the values.
+/// A number in digits, or `*` for the next of the values.
 fn read_number(cursor: &mut Cursor, operands: &mut Operands) -> Outcome<Option<usize>> {
     if cursor.next_if(|c| c == '*').is_some() {
         return Ok(usize::try_from(index(&operands.next()?)?).ok());
@@ -126,12 +126,12 @@ fn read_number(cursor: &mut Cursor, operands: &mut Operands) -> Outcome<Option<u
     Ok(number)
 }
 
-/// One value as its conversion has it, to the right unless a flag says otherwise.
+/// Writes one value by its conversion, aligned to the right unless a flag says otherwise.
 fn convert(conversion: char, value: &Value, spec: Spec, markup: bool) -> Outcome<String> {
     let in_text = || Spec { zero: false, align: spec.align.or(Some('>')), ..spec };
     let in_number = |kind| Spec {
         kind: Some(kind),
-        // Zeros stand left of the digits only.
+        // Zeros fill only the left of the digits.
         zero: spec.zero && spec.align.is_none(),
         ..spec
     };

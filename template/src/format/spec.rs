@@ -23,7 +23,7 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    /// Reads what stands behind the colon of a field.
+    /// Reads the format behind the colon of a field.
     pub fn parse(source: &str) -> Outcome<Spec> {
         let mut out = Spec::default();
         let mut chars = source.chars().peekable();
@@ -63,7 +63,7 @@ impl Spec {
     }
 }
 
-/// A value as a number, where it is one.
+/// A value as a float, if it is a number.
 pub(super) fn real(value: &Value) -> Option<f64> {
     match kind(value) {
         Kind::Float(x) => Some(x),
@@ -104,7 +104,7 @@ pub(super) fn write_str(s: &str, spec: &Spec) -> Outcome<String> {
     Ok(aligned("", &shown, spec, '<'))
 }
 
-/// A whole number of at least as many digits as the precision says.
+/// A whole number with at least as many digits as the precision says.
 pub(super) fn write_int(i: i128, spec: &Spec) -> Outcome<String> {
     let kind = spec.kind.filter(|c| "xXob".contains(*c));
     let prefix = match kind.filter(|_| spec.alternate) {
@@ -123,7 +123,7 @@ pub(super) fn write_int(i: i128, spec: &Spec) -> Outcome<String> {
     Ok(aligned(&head, &(zeros + &digits), spec, '>'))
 }
 
-/// A float. It has six digits behind the point, or as many as the precision says.
+/// A float. It has as many digits behind the point as the precision says, else six.
 pub(super) fn write_float(x: f64, spec: &Spec) -> Outcome<String> {
     let code = spec.kind.filter(|&code| code != 'n').unwrap_or('g');
     let (percent, precision) = (code == '%', spec.precision.unwrap_or(6));
@@ -141,8 +141,8 @@ pub(super) fn write_float(x: f64, spec: &Spec) -> Outcome<String> {
     Ok(aligned(head, &(shown + if percent { "%" } else { "" }), spec, '>'))
 }
 
-/// `%g`: significant digits, no zeros behind the point. Without a type a float stays one to the eye, `10.0`; the engine
-/// has another bound for its exponent than Python, and writes 0 without a point.
+/// `%g`: significant digits, no trailing zeros behind the point. Without a type, a float keeps its point, as in `10.0`.
+/// The engine has another bound for the exponent than Python, and writes 0 without a point.
 fn general(x: f64, precision: usize, spec: &Spec) -> Outcome<String> {
     let trim = |digits: &str| match digits.contains('.') && !spec.alternate {
         true => digits.trim_end_matches('0').trim_end_matches('.').to_string(),
@@ -161,8 +161,8 @@ fn general(x: f64, precision: usize, spec: &Spec) -> Outcome<String> {
     Ok(if spec.kind.is_none() && !fixed.contains('.') { fixed + ".0" } else { fixed })
 }
 
-/// The most digits that a double has behind its point, exactly written: those of the smallest one. The engine panics
-/// over more than 65534 in front of an exponent; what follows are zeros.
+/// The most digits behind the point of an exactly written double: those of the smallest one. Any further digits are
+/// zeros. The engine panics over more than 65534 in front of an exponent.
 const EXACT: usize = 1074;
 
 /// The digits of a finite float, `precision` of them behind the point, for the types `f` and `e`.
@@ -174,8 +174,8 @@ fn float_digits(x: f64, spec: &Spec, taken: usize, precision: usize, kind: char)
     Ok(shown)
 }
 
-/// The digits of a number that is not negative. Zeros that fill the width, of which so much is taken, are part of them:
-/// they are grouped too.
+/// The digits of a number that is not negative. Zeros that fill the width, of which `taken` is used already, are digits
+/// too: they are grouped as well.
 fn digits(value: Value, spec: &Spec, taken: usize, precision: Option<usize>, kind: char) -> Outcome<String> {
     let zeros = match spec.zero && spec.align.is_none() {
         true => format!("0{}", spec.width.saturating_sub(taken)),
@@ -193,7 +193,7 @@ fn engine_digits(pattern: &str, value: Value) -> Outcome<String> {
     engine_format(FormatStyle::StrFormat, pattern, &[value]).or_else(|e| value_error(e.detail().unwrap_or_default()))
 }
 
-/// What stands for a number's sign.
+/// The text of a number's sign.
 fn sign(negative: bool, spec: &Spec) -> &'static str {
     match (negative, spec.sign) {
         (true, _) => "-",
@@ -203,7 +203,7 @@ fn sign(negative: bool, spec: &Spec) -> &'static str {
     }
 }
 
-/// A head, such as a sign, and what follows it, filled up to the width.
+/// A head, such as a sign, and a body, filled up to the width.
 fn aligned(head: &str, body: &str, spec: &Spec, default: char) -> String {
     let missing = spec.width.saturating_sub(head.chars().count() + body.chars().count());
     let (fill, align) = match (spec.align, spec.zero) {
