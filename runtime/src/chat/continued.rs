@@ -1,19 +1,19 @@
-//! `continue_final_message`: the prompt ends within the last message, and what the model says goes on from there.
+//! `continue_final_message`: the prompt ends within the last message, and the answer continues it.
 //!
-//! As transformers does it: a mark is put behind the last message's text before the template is rendered, and the prompt is
-//! cut where the mark came out. So it is right for templates that trim messages, and refused for those that drop them.
+//! As in transformers, a mark is appended to the last message's text before the template is rendered, and the prompt is
+//! cut at the mark. So templates that trim messages work, and templates that drop the message are refused.
 
 use super::conversation::{REASONING, is_object, pairs, wrong};
 use nanoserve_template::{TemplateError, Value, ValueKind};
 
-/// What is put behind the text; that it ends in a space shows whether the template has trimmed it.
+/// The text that is appended. Its trailing space shows whether the template has trimmed it.
 const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 fn field(message: &Value, name: &str) -> Option<Value> {
     message.get_attr(name).ok().filter(|value| !value.is_undefined() && !value.is_none())
 }
 
-/// A message with another value of a field.
+/// The message with another value for one of its fields.
 fn with(message: &Value, name: &str, value: Value) -> Value {
     Value::from_pairs(pairs(message).into_iter().map(|(key, old)| match key.as_str() == Some(name) {
         true => (key, value.clone()),
@@ -21,7 +21,7 @@ fn with(message: &Value, name: &str, value: Value) -> Value {
     }))
 }
 
-/// A message whose field has `more` behind its text, or behind the last text of its parts; and what the text was.
+/// Appends `more` to a field's text, or to the last text among its parts. Returns the new message and the old text.
 pub(super) fn append(message: &Value, name: &str, more: &str) -> Result<(Value, String), TemplateError> {
     let Some(content) = field(message, name) else {
         return wrong(format!("the last message has no `{name}` to continue"));
@@ -29,13 +29,13 @@ pub(super) fn append(message: &Value, name: &str, more: &str) -> Result<(Value, 
     if let Some(text) = content.as_str() {
         return Ok((with(message, name, Value::from(format!("{text}{more}"))), text.to_string()));
     }
-    let none = || wrong(format!("the last message's `{name}` has no text to continue"));
+    let no_text = || wrong(format!("the last message's `{name}` has no text to continue"));
     if content.kind() != ValueKind::Seq {
-        return none();
+        return no_text();
     }
     let mut parts: Vec<Value> = content.try_iter().map(Iterator::collect).unwrap_or_default();
     let text = |part: &Value| field(part, "text").filter(|_| is_object(part));
-    let Some(at) = parts.iter().rposition(|part| text(part).is_some()) else { return none() };
+    let Some(at) = parts.iter().rposition(|part| text(part).is_some()) else { return no_text() };
     let (part, said) = append(&parts[at], "text", more)?;
     parts[at] = part;
     Ok((with(message, name, Value::from(parts)), said))

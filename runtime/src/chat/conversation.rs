@@ -1,16 +1,16 @@
-//! Messages, tools and whatever else a template is given.
+//! The messages, tools and other variables that a template gets.
 
 use super::continued;
 use nanoserve_template::{TemplateError, Value, ValueKind};
 use std::collections::BTreeMap;
 
-/// The names that models' makers have for what a model thought before it answered; the first is what templates read.
+/// The field names that models use for the reasoning before an answer. Templates read the first.
 pub(super) const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// The variable that says that an answer continues the last message.
+/// The variable that makes an answer continue the last message.
 const CONTINUE: &str = "continue_final_message";
 
-/// What is said, and with what.
+/// Messages, and the variables that a template gets with them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
     messages: Vec<Value>,
@@ -35,7 +35,7 @@ impl Conversation {
     /// `add_generation_prompt`, `continue_final_message`, and the template's own, such as `enable_thinking`.
     ///
     /// # Errors
-    /// When it is neither.
+    /// When it is neither, or `tools` or `documents` is not an array of objects.
     pub fn from_json(text: &str) -> Result<Conversation, TemplateError> {
         let json: Value = match serde_json::from_str(text) {
             Ok(json) => json,
@@ -64,7 +64,7 @@ impl Conversation {
             return wrong(format!("message {} is no object, expected {{\"role\": ..., \"content\": ...}}", at + 1));
         }
         let conversation = Conversation { messages, variables };
-        let list = |name: &str| match conversation.variable(name) {
+        let check_list = |name: &str| match conversation.variable(name) {
             Some(value) if value.is_none() => Ok(()),
             Some(value) if value.kind() != ValueKind::Seq => wrong(format!("`{name}` is no array")),
             Some(value) if value.try_iter().is_ok_and(|mut all| !all.all(|one| is_object(&one))) => {
@@ -72,25 +72,25 @@ impl Conversation {
             }
             _ => Ok(()),
         };
-        list("tools")?;
-        list("documents")?;
+        check_list("tools")?;
+        check_list("documents")?;
         Ok(conversation)
     }
 
-    /// The conversation as [`Self::from_json`] reads it.
+    /// The conversation as JSON that [`Self::from_json`] reads.
     pub fn to_json(&self) -> String {
         let mut all = vec![("messages".to_string(), Value::from(self.messages.clone()))];
         all.extend(self.variables.iter().cloned());
         serde_json::to_string_pretty(&Value::from_pairs(all)).unwrap_or_default()
     }
 
-    /// Adds a message; the one before is then no longer to be continued.
+    /// Adds a message. The one before it is then no longer continued.
     pub fn push(&mut self, role: &str, content: &str) {
         self.variables.retain(|(name, _)| name != CONTINUE);
         self.messages.push(Value::from_pairs([("role", role), ("content", content)]));
     }
 
-    /// Adds what the model said: to the last message where that is to be continued, else as a message of its own.
+    /// Adds the model's answer: to the last message if that is to be continued, else as a message of its own.
     pub fn answered(&mut self, text: &str) {
         let continued = self.continues().zip(self.messages.last());
         match continued.and_then(|(name, last)| continued::append(last, &name, text).ok()) {
@@ -103,7 +103,7 @@ impl Conversation {
         }
     }
 
-    /// The field of the last message that an answer continues, where it does: `content`, unless `continue_final_message`
+    /// The field of the last message that an answer continues, if it does: `content`, unless `continue_final_message`
     /// names another.
     pub fn continues(&self) -> Option<String> {
         let wanted = self.variable(CONTINUE).filter(|value| value.is_true())?;
@@ -111,20 +111,20 @@ impl Conversation {
     }
 
     fn variable(&self, name: &str) -> Option<&Value> {
-        self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.variables.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// Takes the last message away.
+    /// Removes the last message.
     pub fn pop(&mut self) {
         self.messages.pop();
     }
 
-    /// How many messages there are.
+    /// The number of messages.
     pub fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// Whether nothing was said.
+    /// Whether there are no messages.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
@@ -140,7 +140,7 @@ impl Conversation {
         first.get_attr("content").ok().map(|content| content.to_string())
     }
 
-    /// Puts a system message at the beginning, in place of the one there; None takes it away.
+    /// Sets the system message, which comes first; None removes it.
     pub fn set_system(&mut self, content: Option<&str>) {
         if self.system().is_some() {
             self.messages.remove(0);
@@ -150,12 +150,12 @@ impl Conversation {
         }
     }
 
-    /// Forgets every message but the system's.
+    /// Removes every message except the system message.
     pub fn clear(&mut self) {
         self.messages.truncate(usize::from(self.system().is_some()));
     }
 
-    /// Forgets the oldest turn: a user's message and all up to the next one. False where there is but one turn left.
+    /// Removes the oldest turn: a user message and all up to the next one. Returns false if only one turn is left.
     pub fn drop_oldest(&mut self) -> bool {
         let start = usize::from(self.system().is_some());
         let is_user = |message: &Value| role(message).as_deref() == Some("user");
@@ -173,14 +173,15 @@ impl Conversation {
         self.variable("tools").is_some_and(|tools| !tools.is_none())
     }
 
-    /// Gives a variable a value.
+    /// Sets a variable.
     pub(super) fn set(&mut self, name: &str, value: Value) {
-        self.variables.retain(|(known, _)| known != name);
+        self.variables.retain(|(key, _)| key != name);
         self.variables.push((name.to_string(), value));
     }
 
-    /// All that a template sees. Fields of a message that are null are omitted, and what a model thought goes under
-    /// each of its names. Beside them, of a message that is to be continued by this template, what its text was.
+    /// The variables that a template sees and, if the last message is to be continued, that message's text. Null fields
+    /// of a message are omitted, and its reasoning is given as `thinking` and as `reasoning_content`. `source` is the
+    /// text of the template.
     pub(super) fn variables(
         &self,
         special_tokens: &BTreeMap<String, String>,
@@ -218,11 +219,11 @@ fn role(message: &Value) -> Option<String> {
 
 fn message(message: &Value) -> Value {
     let mut fields: Vec<(Value, Value)> = pairs(message).into_iter().filter(|(_, value)| !value.is_none()).collect();
-    let of = |fields: &[(Value, Value)], name: &str| fields.iter().find(|(n, _)| n.as_str() == Some(name)).cloned();
-    let Some((_, thought)) = REASONING.iter().find_map(|name| of(&fields, name)) else {
+    let field = |fields: &[(Value, Value)], name: &str| fields.iter().find(|(n, _)| n.as_str() == Some(name)).cloned();
+    let Some((_, thought)) = REASONING.iter().find_map(|name| field(&fields, name)) else {
         return Value::from_pairs(fields);
     };
-    if of(&fields, "thinking").is_none() {
+    if field(&fields, "thinking").is_none() {
         fields.insert(0, (Value::from("thinking"), thought.clone()));
     } else if let Some(at) = fields.iter().position(|(n, _)| n.as_str() == Some("thinking")) {
         let thinking = fields.remove(at);

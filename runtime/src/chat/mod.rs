@@ -1,9 +1,9 @@
-//! Conversations: messages in, the ids of a prompt out, and the tokens of earlier turns kept.
+//! Conversations: messages in, the token ids of a prompt out, with the tokens of earlier turns kept.
 //!
-//! A prompt is the whole conversation, rendered anew by the model's template each turn: only so do templates work that
-//! drop what a model thought in earlier turns. That costs no time, for the session runs only what differs from what it
-//! holds. [`Prompter`] sees to it that this is little: text that the model itself made keeps the tokens it was made of,
-//! which another tokenization of the same text need not have.
+//! A prompt is the whole conversation, rendered again by the model's template each turn: some templates drop the
+//! reasoning of earlier turns. That costs no time, because the session runs only what differs from its cache.
+//! [`Prompter`] keeps the difference small: text that the model generated keeps its own tokens, which encoding the same
+//! text again might not give.
 //!
 //! ```
 //! use nanoserve_runtime::chat::{ChatTemplate, Conversation};
@@ -16,7 +16,7 @@
 //! # Ok::<(), nanoserve_template::TemplateError>(())
 //! ```
 //!
-//! The trap: the rendered text holds the BOS token where the template wants one. It is encoded without another.
+//! The trap: if the template wants a BOS token, the rendered text contains it, so encoding must not add another.
 
 mod continued;
 mod conversation;
@@ -32,7 +32,7 @@ use std::sync::{Arc, OnceLock};
 /// The name of the template for conversations with tools.
 const TOOL_USE: &str = "tool_use";
 
-/// A template's text, compiled when it is first used: a model may have a good one for chats and a bad one for tools.
+/// A template's text, compiled on first use: a model may have a valid template for chats and a broken one for tools.
 #[derive(Debug)]
 struct Source {
     text: String,
@@ -44,7 +44,7 @@ impl Source {
         Arc::new(Source { text: text.to_string(), compiled: OnceLock::new() })
     }
 
-    /// The compiled template, which stays for all who share this text.
+    /// The compiled template. All clones that share this text share it.
     fn compiled(&self) -> Result<&Template, TemplateError> {
         if let Some(template) = self.compiled.get() {
             return Ok(template);
@@ -54,27 +54,27 @@ impl Source {
     }
 }
 
-/// A model's templates, and the special tokens that they know by name. Clones share what is compiled.
+/// A model's templates, and the special tokens that they use by name. Clones share compiled templates.
 #[derive(Clone, Debug, Default)]
 pub struct ChatTemplate {
-    /// By name, beside the usual one.
+    /// All templates but the default one, by name.
     named: BTreeMap<String, Arc<Source>>,
     usual: Option<Arc<Source>>,
     special_tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// A template of a text, without special tokens.
+    /// A template from its text, without special tokens.
     ///
     /// # Errors
-    /// When it is not well formed, or beyond all bounds.
+    /// When it is not well formed, or exceeds a limit.
     pub fn new(source: &str) -> Result<ChatTemplate, TemplateError> {
         let source = Source::new(source);
         source.compiled()?;
         Ok(ChatTemplate { usual: Some(source), ..ChatTemplate::default() })
     }
 
-    /// The templates of a file, and its special tokens; without any template it renders nothing, see
+    /// The templates and the special tokens of a file. A file without templates renders nothing, see
     /// [`Self::is_empty_for`].
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl ChatTemplate {
         Ok(ChatTemplate { named, usual: usual.map(Source::new), special_tokens })
     }
 
-    /// The same special tokens with another template.
+    /// Replaces all templates by one, and keeps the special tokens.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -94,13 +94,13 @@ impl ChatTemplate {
         Ok(ChatTemplate { special_tokens: self.special_tokens, ..Self::new(source)? })
     }
 
-    /// The same with the template of this name for every conversation; None where there is no such name.
+    /// Uses the template of this name for every conversation; None if there is none of that name.
     pub fn with_name(&self, name: &str) -> Option<ChatTemplate> {
         let usual = Some(self.named.get(name)?.clone());
         Some(ChatTemplate { usual, named: BTreeMap::new(), special_tokens: self.special_tokens.clone() })
     }
 
-    /// The same template with these special tokens, by the names that it has for them.
+    /// Replaces the special tokens, a map from the names that the template uses to texts.
     pub fn with_special_tokens(self, special_tokens: BTreeMap<String, String>) -> ChatTemplate {
         ChatTemplate { special_tokens, ..self }
     }
@@ -110,15 +110,15 @@ impl ChatTemplate {
         self.source(conversation).is_none()
     }
 
-    /// The names of the templates that need to be asked for.
+    /// The names of all templates but the default one.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.named.keys().map(String::as_str)
     }
 
-    /// The text of a prompt.
+    /// Renders a conversation to the text of a prompt.
     ///
     /// # Errors
-    /// When the template refuses the conversation, fails on it, or is stopped; when there is none.
+    /// When there is no template, or it refuses the conversation, fails on it, or is stopped at a limit.
     pub fn render(&self, conversation: &Conversation, clock: Clock) -> Result<String, TemplateError> {
         let Some(source) = self.source(conversation) else {
             return Err(TemplateError::Conversation { cause: "there is no chat template".into() });
@@ -131,16 +131,16 @@ impl ChatTemplate {
         }
     }
 
-    /// The one for tools where there are some, or the usual one.
+    /// The template for tools if the conversation has tools and the model such a template, else the default one.
     fn source(&self, conversation: &Conversation) -> Option<&Source> {
         let source = self.named.get(TOOL_USE).filter(|_| conversation.has_tools()).or(self.usual.as_ref());
         source.map(Arc::as_ref)
     }
 
-    /// The ids of the special tokens that the template itself puts behind an answer: they end one, whether or not the
-    /// model's makers have listed them.
+    /// The special token that the template puts right behind an answer, if any. It ends an answer, whether or not the
+    /// model's files list it as an end token.
     pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<u32> {
-        // Letters that no template changes, and no template has.
+        // Letters that no template contains or changes.
         const ANSWER: &str = "qzxjanswerqzxj";
         let mut conversation = Conversation::default();
         conversation.push("user", "a");
@@ -153,18 +153,18 @@ impl ChatTemplate {
     }
 }
 
-/// Makes the ids of one prompt after another, of a conversation that grows.
+/// Encodes the prompts of a growing conversation, one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Prompter {
-    /// What was rendered and made so far.
+    /// The last prompt and its answer.
     text: String,
-    /// The ids that it was made of.
+    /// The token ids of `text`.
     ids: Vec<u32>,
 }
 
 impl Prompter {
-    /// The ids of a rendered text. Where it begins with all that was said before and goes on with a special token, the
-    /// ids of before stay as they are; else everything is encoded anew.
+    /// The token ids of a rendered text. If it begins with the last prompt and answer and goes on with a special token,
+    /// their ids are kept; else the whole text is encoded again.
     ///
     /// # Errors
     /// When the tokenizer fails.
@@ -180,13 +180,13 @@ impl Prompter {
         tokenizer.encode(text, false)
     }
 
-    /// Remembers a prompt and the answer to it: `ids` without the token that ended it.
+    /// Remembers a prompt and its answer. `ids` are those of the answer, without the token that ended it.
     pub fn answered(&mut self, prompt: &str, prompt_ids: &[u32], answer: &str, ids: &[u32]) {
         self.text = [prompt, answer].concat();
         self.ids = [prompt_ids, ids].concat();
     }
 
-    /// Forgets all.
+    /// Forgets everything.
     pub fn reset(&mut self) {
         *self = Prompter::default();
     }

@@ -1,40 +1,40 @@
-//! What goes wrong with a GPU.
+//! Errors of a GPU.
 
 use nanoserve_format::ErrorKind;
 
-/// What goes wrong with a device.
+/// Why a GPU cannot be used, or what failed on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// The program has no CUDA in it.
+    /// The program was built without CUDA.
     #[error("this program was built without CUDA (cargo feature 'cuda')")]
     NotBuilt,
-    /// There is nothing to run on.
+    /// CUDA, or a GPU that could be used, is missing.
     #[error("CUDA cannot be used: {cause}{}", remedy.map_or(String::new(), |remedy| format!(": {remedy}")))]
     Missing {
         /// What is missing.
         cause: String,
-        /// What would bring it, where that is known.
+        /// How to get it, if that is known.
         remedy: Option<&'static str>,
     },
-    /// A call failed.
+    /// A call of the driver, or a kernel, failed.
     #[error("{call} failed on the GPU: {cause}")]
     Call {
-        /// What was called; of a launch, the kernel's name.
+        /// The function that was called; for a launch, the kernel's name.
         call: String,
         /// The driver's answer.
         cause: String,
     },
-    /// A buffer is read that a fused operation did not fill.
+    /// A buffer was read that a fused operation had left unfilled.
     #[error("rows at {address:#x} were left out by a fused operation and are read: a fault of this program")]
     LeftOut {
-        /// Where they are.
+        /// The device address of the rows.
         address: u64,
     },
 }
 
 impl DeviceError {
-    /// Whether a GPU that is there failed, or it was asked for what it cannot do.
+    /// Whether a GPU failed (the machine's fault), or was asked for where there is none (the input's).
     pub fn kind(&self) -> ErrorKind {
         match self {
             DeviceError::NotBuilt | DeviceError::Missing { .. } => ErrorKind::Input,

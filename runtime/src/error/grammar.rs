@@ -15,7 +15,7 @@ pub enum GrammarError {
     Keywords {
         /// Each with its place.
         found: Vec<String>,
-        /// The keywords that answers are held to.
+        /// The keywords that are enforced.
         supported: String,
     },
     /// The grammar is in another notation.
@@ -24,15 +24,15 @@ pub enum GrammarError {
          [0-9]+"
     )]
     Gbnf,
-    /// It cannot be used.
+    /// The grammar, schema or tokenizer cannot be used.
     #[error("the {what} cannot be used: {cause}")]
     Refused {
-        /// Which kind it is.
+        /// Which of them.
         what: &'static str,
         /// What is wrong with it.
         cause: String,
     },
-    /// It could not be followed any further.
+    /// The grammar could not be followed any further.
     #[error("the grammar cannot be followed after {tokens} tokens: {cause}")]
     Step {
         /// Tokens so far.

@@ -1,4 +1,4 @@
-//! What memory is needed for, what ends the memory that can be had, and bytes as people say them.
+//! What memory is needed for, what limits it, and sizes in MB and GB.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryUse {
-    /// A session: its keys and values, its table of angles, a step.
+    /// A session: its keys and values, its table of RoPE angles, the buffers of a step.
     Context {
         /// Positions of the session.
         positions: usize,
@@ -18,7 +18,7 @@ pub enum MemoryUse {
     Step {
         /// Tokens that run together.
         tokens: usize,
-        /// Whether each of them gives logits, and not the last alone.
+        /// Whether every token gives logits, not only the last.
         all_logits: bool,
     },
     /// A copy of a file.
@@ -26,13 +26,13 @@ pub enum MemoryUse {
         /// The file.
         path: PathBuf,
     },
-    /// Keys and values of the layers that stay on the CPU, where others are on a GPU.
+    /// Keys and values of the layers on the CPU, when other layers are on a GPU.
     CacheOnCpu,
-    /// Keys and values of the layers on a GPU, where others are on the CPU.
+    /// Keys and values of the layers on a GPU, when other layers are on the CPU.
     CacheOnGpu,
     /// Weights on a GPU.
     WeightsOnGpu {
-        /// Layers that should go there.
+        /// Layers that should be on the GPU.
         layers: usize,
         /// Layers of the model.
         of: usize,
@@ -54,17 +54,17 @@ impl fmt::Display for MemoryUse {
     }
 }
 
-/// What ends the memory that a process can get.
+/// What limits the memory of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
     /// What the machine has free.
     Machine,
-    /// What the control group, or one above it, may still take.
+    /// What the control group, or one above it, can still take.
     ControlGroup,
-    /// The limit on address space.
+    /// The limit on address space, `ulimit -v`.
     AddressSpace,
-    /// The limit on data.
+    /// The limit on data, `ulimit -d`.
     Data,
     /// What the GPU has free.
     Device,
@@ -82,7 +82,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Bytes as people say them.
+/// A number of bytes, shown in MB or GB.
 pub(crate) struct Size(pub u64);
 
 impl fmt::Display for Size {

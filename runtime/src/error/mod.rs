@@ -20,15 +20,15 @@ use nanoserve_format::{Encoding, ErrorKind, FormatError, Shape};
 /// What every fallible call of this crate returns.
 pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
 
-/// What is wrong: where, what was found, what was expected. It is data: what a user can do about it depends on how the
-/// user asked, so programs say that, by [`RuntimeError::kind`] and the fields.
+/// What is wrong: where, what was found, what was expected. An error gives no advice: what helps depends on how the
+/// user asked, so programs add the advice, from [`RuntimeError::kind`] and the fields.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
     /// The file is bad.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The file's tokenizer is bad, or could not take a text.
+    /// The file's tokenizer is bad, or failed on a text.
     #[error(transparent)]
     Tokenizer(#[from] nanoserve_tokenizer::TokenizerError),
     /// A sampling option is out of range, or logits are not numbers.
@@ -59,10 +59,10 @@ pub enum RuntimeError {
         tensor: String,
         /// Shape in the file.
         got: Shape,
-        /// Shape that follows from the model's numbers.
+        /// Shape that follows from the model's spec.
         expected: Shape,
     },
-    /// A tensor's bytes are not where kernels can read them.
+    /// A tensor's bytes are not aligned for the kernels.
     #[error("tensor '{tensor}' ({encoding}) is at an address that is no multiple of {expected}")]
     TensorAlignment {
         /// Its name.
@@ -72,10 +72,10 @@ pub enum RuntimeError {
         /// What the address must be a multiple of.
         expected: usize,
     },
-    /// The prompt has no token.
+    /// The prompt has no tokens.
     #[error("the prompt is empty: nothing to continue")]
     EmptyPrompt,
-    /// The prompt and the context do not fit each other.
+    /// The prompt is longer than the room left in the context.
     #[error("the prompt has {got} tokens, the context has room for {room}")]
     PromptTooLong {
         /// Tokens of the prompt.
@@ -91,7 +91,7 @@ pub enum RuntimeError {
         /// Positions of the model.
         expected: usize,
     },
-    /// A text has no window that could be scored.
+    /// A text is too short for one window to be scored.
     #[error("the text has {got} tokens, windows of {ctx} need at least that many, and at least 4")]
     TextTooShort {
         /// Tokens of the text.
@@ -104,10 +104,10 @@ pub enum RuntimeError {
     TokenId {
         /// The id.
         got: u32,
-        /// Ids there are.
+        /// Number of ids.
         vocab_size: usize,
     },
-    /// Text was asked for, and the file has no tokenizer.
+    /// Text was asked for, but the file has no tokenizer.
     #[error("the file holds no tokenizer")]
     NoTokenizer,
     /// An instruction set this machine, or this program, does not have.
@@ -124,11 +124,11 @@ pub enum RuntimeError {
          those compared {difference:e}): this machine, or this program, computes wrongly"
     )]
     SelfTest {
-        /// The faster ones.
+        /// The instruction set of the faster kernels.
         isa: &'static str,
-        /// Place of the token.
+        /// Position of the token.
         position: usize,
-        /// How far apart they are.
+        /// The largest difference of the logits compared.
         difference: f64,
     },
     /// A file's golden vectors, or its reference, cannot be run.
@@ -140,7 +140,7 @@ pub enum RuntimeError {
     /// The threads could not be started.
     #[error("cannot start {threads} threads: {cause}")]
     Threads {
-        /// How many.
+        /// Number of threads.
         threads: usize,
         /// The system's answer.
         cause: String,
@@ -152,12 +152,12 @@ pub enum RuntimeError {
         what: MemoryUse,
         /// Bytes it needs at most.
         need: u64,
-        /// Bytes that can be had.
+        /// Bytes that this process can get.
         room: u64,
-        /// What ends them there.
+        /// What sets that limit.
         limit: Limit,
     },
-    /// The system gave no memory.
+    /// The system refused to give memory.
     #[error("no memory for {what}: the system refused {}", Size(*bytes))]
     Allocation {
         /// What it was for.
@@ -176,7 +176,7 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// Whether what was given, or the machine, is at fault.
+    /// Whether the input or the machine is at fault.
     pub fn kind(&self) -> ErrorKind {
         match self {
             RuntimeError::Format(e) => e.kind(),
@@ -184,7 +184,7 @@ impl RuntimeError {
             RuntimeError::Threads { .. } | RuntimeError::Allocation { .. } | RuntimeError::SelfTest { .. } => {
                 ErrorKind::Machine
             }
-            // Memory that is not there was asked for: less of it can be.
+            // Too little memory counts as input: the caller can ask for less.
             _ => ErrorKind::Input,
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromptCacheError {
-    /// The system did not give it.
+    /// The file could not be read.
     #[error("cannot read the prompt cache {}: {source}", path.display())]
     Read {
         /// The file.
@@ -25,7 +25,7 @@ pub enum PromptCacheError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What shows it.
+        /// What shows the damage.
         cause: String,
     },
     /// It was made with another model or another kind of cache.
@@ -47,7 +47,7 @@ pub enum PromptCacheError {
         path: PathBuf,
         /// Its tokens.
         got: usize,
-        /// Positions there are.
+        /// Tokens that the context has room for.
         room: usize,
     },
 }

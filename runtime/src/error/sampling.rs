@@ -14,20 +14,20 @@ pub enum SamplingError {
         /// What it may be.
         expected: &'static str,
     },
-    /// A step of the chain that there is not.
+    /// A step of the chain that does not exist.
     #[error("there is no sampler {got:?}; there are {known}")]
     UnknownStep {
         /// The name.
         got: String,
-        /// Every name there is.
+        /// Every name that exists.
         known: String,
     },
-    /// A step that is in the chain already.
+    /// A step that is in the chain twice.
     #[error("the sampler {got:?} is there twice; each of {known} may be there once")]
     StepTwice {
         /// The name.
         got: String,
-        /// Every name there is.
+        /// Every name that exists.
         known: String,
     },
     /// A bias for a token that has no logit.
@@ -54,7 +54,7 @@ pub enum SamplingError {
         /// How many logits there are.
         expected: usize,
     },
-    /// Every logit is minus infinity, or there is none at all.
+    /// Every logit is minus infinity, or there are no logits.
     #[error("none of {got} tokens may be chosen, expected at least one finite logit")]
     NoCandidate {
         /// How many logits there are.

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {
-    /// A stop string without characters, which would match before anything is said.
+    /// An empty stop string, which would match before any text.
     #[error("stop string {index} of {count} is empty, expected at least one character")]
     Empty {
         /// Which one, counted from 1.

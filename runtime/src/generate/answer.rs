@@ -1,12 +1,12 @@
 //! An answer in progress, as a state machine: it says which tokens must run, takes their logits and chooses the next.
 //!
-//! It holds the sampler, the grammar, the stop texts, the streamed text and the statistics, but no model. The caller runs
-//! the model, so many answers can go on side by side, in any order, on sequences of one engine.
+//! It holds the sampler, the grammar, the stop texts, the streamed text and the statistics, but no model. The caller
+//! runs the model, so many answers can go on side by side, in any order, on sequences of one engine.
 //!
 //! ```text
-//! sequence   prompt, answer so far, guesses     made and certain but for the guesses (see lookup); none as a rule
+//! sequence   prompt, answer so far, guesses     all certain but the guesses (see lookup), which most steps lack
 //! next_step  Feed: run the last certain token and the guesses behind it, and all before them that has not run
-//! take       a row of logits for each of those: choose a token of each row, as long as it is the guess that follows
+//! take       a row of logits for each of those: choose a token from each row, as long as it equals the next guess
 //! ```
 //!
 //! A guess costs only time: the token chosen from a row depends only on the tokens before it.
@@ -35,10 +35,10 @@ pub struct Answer {
     bounds: Bounds,
     max_tokens: usize,
     eos_ids: Vec<u32>,
-    /// Prompt, answer, and guesses of what comes behind it.
+    /// Prompt, answer so far, and guesses of what follows.
     tokens: Vec<u32>,
     prompt_len: usize,
-    /// How many of the tokens are no guesses.
+    /// How many of `tokens` are not guesses.
     certain: usize,
     /// Whether a step that [`Answer::next_step`] asked for is under way.
     stepping: bool,
@@ -51,7 +51,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer to a prompt that has not run. Without a tokenizer it has no text.
+    /// Begins the answer to a prompt that has not run. Without a tokenizer the answer has no text.
     ///
     /// # Errors
     /// When the prompt is empty or an option is out of range.
@@ -85,7 +85,8 @@ impl Answer {
         })
     }
 
-    /// The answer to a prompt that has run; its time is part of the statistics. The prompt's logits are still to be taken.
+    /// Begins the answer to a prompt that has run; its time counts in the statistics. [`Answer::take`] must still get
+    /// the prompt's logits.
     pub(super) fn after(
         prompt: &Prefilled,
         options: &GenerateOptions,
@@ -99,7 +100,7 @@ impl Answer {
         Ok(Answer { clock, reused: prompt.reused, ..answer })
     }
 
-    /// What it needs next; the same until [`Answer::take`].
+    /// What the answer needs next: the same at each call until [`Answer::take`].
     pub fn next_step(&mut self) -> Next<'_> {
         if let Some(reason) = self.done {
             return Next::Done { reason, keep: (self.certain - 1).max(self.prompt_len) };
@@ -108,12 +109,12 @@ impl Answer {
             self.begin_step();
         }
         let wants = if self.tokens.len() > self.certain { Wants::All } else { self.chooser.wants() };
-        // A guess might run instead of the likeliest token's step.
+        // With lookup on, the next step may have guesses instead.
         let ahead = wants == Wants::Top(1) && !self.lookup.is_on() && self.ids().len() + 1 < self.max_tokens;
         Next::Feed(Feed { tokens: &self.tokens, keep: self.certain - 1, wants, ahead })
     }
 
-    /// Guesses what may come. Before the first token nothing is: the prompt may not have run.
+    /// Appends guesses. Before the first token there are none, because the prompt may not have run.
     fn begin_step(&mut self) {
         self.stepping = true;
         self.clock.prompt_begins();
@@ -125,15 +126,15 @@ impl Answer {
         }
     }
 
-    /// Takes the logits that [`Answer::next_step`] asked for, or whole rows in their place; of more rows the last ones count.
-    /// `on_text` gets the text of each token that is chosen, whole characters only and often none, and answers whether to go
-    /// on.
+    /// Takes the logits that [`Answer::next_step`] asked for, or whole rows instead; of too many rows the last ones
+    /// count. `on_text` gets the text of each chosen token, whole characters only and often none, and returns whether
+    /// to go on.
     ///
     /// # Errors
-    /// When the logits are not numbers, or the grammar cannot be followed; the answer cannot go on then.
+    /// When the logits are not numbers, or the grammar cannot be followed. The answer cannot go on then.
     ///
     /// # Panics
-    /// When there are fewer rows than it asked for.
+    /// When there are fewer rows than were asked for.
     pub fn take(&mut self, logits: Logits, on_text: &mut dyn FnMut(&str) -> bool) -> Result<()> {
         self.clock.prompt_ended();
         let guesses = self.tokens.len() - self.certain;
@@ -159,7 +160,8 @@ impl Answer {
         Ok(())
     }
 
-    /// Chooses a token of each row, `[1 + guesses, vocab_size]`, as long as the guesses are right; how many were.
+    /// Chooses a token from each row, `[1 + guesses, vocab_size]`, as long as the guesses are right. Returns how many
+    /// were.
     fn take_rows(&mut self, rows: &mut [f32], on_text: &mut dyn FnMut(&str) -> bool) -> Result<usize> {
         let row_len = self.bounds.vocab_size;
         let wanted = (1 + self.tokens.len() - self.certain) * row_len;
@@ -181,7 +183,7 @@ impl Answer {
         Ok(right)
     }
 
-    /// Takes a token that was chosen; whether the answer ends with it.
+    /// Adds a chosen token. Returns why the answer ends with it, if it does.
     pub(super) fn accept(&mut self, id: u32, on_text: &mut dyn FnMut(&str) -> bool) -> Result<Option<StopReason>> {
         if self.tokens.get(self.certain) != Some(&id) {
             self.tokens.truncate(self.certain);
@@ -236,18 +238,18 @@ impl Answer {
         self.clock.reused(tokens);
     }
 
-    /// Tokens that were chosen so far, the one that ended it included.
+    /// Tokens chosen so far, including the one that ended the answer.
     pub fn ids(&self) -> &[u32] {
         &self.tokens[self.prompt_len..self.certain]
     }
 
-    /// The text so far, as far as it is certain: what `on_text` got, one after the other.
+    /// The text so far, as far as it is certain: everything that `on_text` got.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The answer, and its statistics. `on_text` gets the text that was still held back; one that has not ended is as if
-    /// [cancelled](Answer::cancel).
+    /// Returns the answer and its statistics. `on_text` gets the text that was still held back. An answer that has not
+    /// ended counts as [cancelled](Answer::cancel).
     pub fn finish(mut self, on_text: &mut dyn FnMut(&str) -> bool) -> Generation {
         let stop_reason = self.done.unwrap_or(StopReason::Cancelled);
         if stop_reason != StopReason::Stop {

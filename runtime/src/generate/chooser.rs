@@ -1,4 +1,4 @@
-//! A row of logits to a token, and what is kept of the row: its hash, and how likely its tokens were.
+//! Chooses a token from a row of logits, and records the row's hash and log-probabilities.
 
 use super::GenerateOptions;
 use super::grammar::Grammar;
@@ -12,20 +12,20 @@ use crate::error::Result;
 pub(super) struct Chooser {
     sampler: Sampler,
     grammar: Option<Grammar>,
-    /// Of every row so far; None where it was not asked for.
+    /// The hash of all rows so far; None if it was not asked for.
     hash: Option<blake3::Hasher>,
-    /// How many of the likeliest tokens to note for each token; None where nothing is noted.
+    /// How many of the likeliest tokens to record for each token; None records nothing.
     noted: Option<usize>,
     logprobs: Vec<TokenLogprobs>,
 }
 
 impl Chooser {
-    /// At the beginning of an answer.
+    /// The chooser at the beginning of an answer.
     pub fn new(options: &GenerateOptions, vocab_size: usize) -> Result<Self> {
         let mut sampling = options.sampling.clone();
         if options.ignore_eos {
-            let known = options.eos_ids.iter().filter(|id| (**id as usize) < vocab_size);
-            sampling.logit_bias.extend(known.map(|id| (*id, f32::NEG_INFINITY)));
+            let in_vocabulary = options.eos_ids.iter().filter(|id| (**id as usize) < vocab_size);
+            sampling.logit_bias.extend(in_vocabulary.map(|id| (*id, f32::NEG_INFINITY)));
         }
         Ok(Chooser {
             sampler: Sampler::new(sampling)?,
@@ -36,7 +36,7 @@ impl Chooser {
         })
     }
 
-    /// What must be seen of a row to choose from it.
+    /// Which of a row's logits the choice needs.
     pub fn wants(&self) -> Wants {
         let whole = self.hash.is_some() || self.grammar.is_some() || self.noted.is_some();
         match self.sampler.reach(MOST_CANDIDATES) {
@@ -45,7 +45,7 @@ impl Chooser {
         }
     }
 
-    /// The token after `history`, of its row of logits, `[vocab_size]`; None where the grammar lets none follow.
+    /// Chooses the token after `history` from its row of logits, `[vocab_size]`; None if the grammar allows no token.
     pub fn choose(&mut self, row: &mut [f32], history: &[u32]) -> Result<Option<u32>> {
         if let Some(hash) = &mut self.hash {
             hash.update(bytemuck::cast_slice(row));
@@ -53,9 +53,9 @@ impl Chooser {
         let logprobs = self.noted.map(|top| TokenLogprobs::of(row, top));
         if let Some(grammar) = &mut self.grammar {
             grammar.mask(row)?;
-            let never = &self.sampler.options().logit_bias;
+            let bias = &self.sampler.options().logit_bias;
             let possible =
-                |(id, logit): (u32, &f32)| *logit > f32::NEG_INFINITY && !never.contains(&(id, f32::NEG_INFINITY));
+                |(id, logit): (u32, &f32)| *logit > f32::NEG_INFINITY && !bias.contains(&(id, f32::NEG_INFINITY));
             if !(0u32..).zip(row.iter()).any(possible) {
                 return Ok(None);
             }
@@ -65,12 +65,12 @@ impl Chooser {
         Ok(Some(id))
     }
 
-    /// The next token, of the likeliest alone: where [`Chooser::wants`] asked for those.
+    /// Chooses the next token from the likeliest alone, if [`Chooser::wants`] asked for those.
     pub fn choose_top(&mut self, top: &[(u32, f32)]) -> Result<u32> {
         Ok(self.sampler.sample_top(top)?)
     }
 
-    /// Moves the grammar past a token that was chosen; whether nothing may follow it.
+    /// Moves the grammar past a chosen token. Returns whether nothing may follow it.
     pub fn advance_grammar(&mut self, id: u32) -> Result<bool> {
         Ok(match &mut self.grammar {
             Some(grammar) => grammar.push(id)?,
@@ -83,12 +83,12 @@ impl Chooser {
         self.sampler.mu()
     }
 
-    /// What was noted of the tokens so far.
+    /// The log-probabilities recorded so far.
     pub fn logprobs(&self) -> &[TokenLogprobs] {
         &self.logprobs
     }
 
-    /// As after so many tokens. Of their rows there is no hash, so from one token on there is none at all.
+    /// Goes on as after so many tokens. Their rows were not seen here, so with one token or more there is no hash.
     pub fn resume(&mut self, tokens: usize, mu: f64, logprobs: &[TokenLogprobs]) {
         self.sampler.resume(tokens as u64, mu);
         self.logprobs = logprobs.to_vec();
@@ -97,7 +97,7 @@ impl Chooser {
         }
     }
 
-    /// The rows' hash in hex, empty where there is none, and what was noted.
+    /// The rows' hash in hex, empty if there is none, and the recorded log-probabilities.
     pub fn finish(self) -> (String, Vec<TokenLogprobs>) {
         (self.hash.map_or(String::new(), |hash| hash.finalize().to_hex().to_string()), self.logprobs)
     }

@@ -6,17 +6,17 @@ use std::time::Instant;
 /// Seconds that an answer has taken so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
-    /// All of them.
+    /// In total.
     pub seconds: f64,
-    /// Those of the prompt; None before it has run.
+    /// For the prompt; None before it has run.
     pub prompt_s: Option<f64>,
     /// Tokens of the prompt that had to run.
     pub prompt_tokens: usize,
-    /// Those up to the first token; None before there is one.
+    /// Until the first token; None before there is one.
     pub first_token_s: Option<f64>,
 }
 
-/// Goes on from what was spent before.
+/// A clock that continues from the time spent before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     before: Spent,
@@ -30,23 +30,23 @@ impl Clock {
         Clock { before, start: Instant::now(), prompt: None }
     }
 
-    /// The prompt is about to run, unless it was so before.
+    /// Marks that the prompt is about to run. Only the first call counts.
     pub fn prompt_begins(&mut self) {
         self.prompt.get_or_insert_with(Instant::now);
     }
 
-    /// The prompt's logits are here.
+    /// Marks that the prompt's logits are here. Only the first call counts.
     pub fn prompt_ended(&mut self) {
         let seconds = self.prompt.map(|start| start.elapsed().as_secs_f64());
         self.before.prompt_s = self.before.prompt_s.or(seconds);
     }
 
-    /// So many tokens of the prompt need not run.
+    /// Marks that so many tokens of the prompt need not run.
     pub fn reused(&mut self, tokens: usize) {
         self.before.prompt_tokens = self.before.prompt_tokens.saturating_sub(tokens);
     }
 
-    /// The first token was chosen, unless it was before.
+    /// Marks that the first token was chosen. Only the first call counts.
     pub fn first_token(&mut self) {
         let now = self.seconds();
         self.before.first_token_s.get_or_insert(now);
@@ -60,7 +60,7 @@ impl Clock {
         self.before.seconds + self.start.elapsed().as_secs_f64()
     }
 
-    /// Of an answer of so many tokens, which ends now.
+    /// The timings of an answer of so many tokens that ends now.
     pub fn timings(&self, tokens: usize) -> Timings {
         let Spent { seconds, prompt_s, prompt_tokens, first_token_s } = self.spent();
         let first_token_s = first_token_s.or(prompt_s).unwrap_or(seconds);

@@ -1,8 +1,8 @@
-//! What an answer must be: a JSON schema, or a grammar. Tokens that cannot lead there are never chosen.
+//! What an answer must match: a JSON schema, or a grammar. Tokens that cannot lead to a match are never chosen.
 //!
-//! The `llguidance` crate keeps the parser's state and says which tokens may follow; of the tokenizer it knows the bytes of
-//! each token alone. The trap: a token's text can depend on its neighbours, so the bytes are those that it adds to a text
-//! that goes on ([`Tokenizer::token_bytes`]).
+//! The `llguidance` crate keeps the parser's state and says which tokens may follow. Of the tokenizer it knows only the
+//! bytes of each token. The trap: a token's text can depend on its neighbours, so these are the bytes that the token
+//! adds in the middle of a text ([`Tokenizer::token_bytes`]).
 
 use crate::error::Result;
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
@@ -16,15 +16,15 @@ use std::sync::Arc;
 
 pub use crate::error::GrammarError;
 
-/// Between the parts of JSON: nothing, a space, or one or two line ends and some indentation. Not more: a model that has
-/// lost its way writes spaces for ever.
+/// Allowed between the parts of JSON: nothing, a space, or one or two line ends and some indentation. Not more, because
+/// a model that has lost its way writes spaces for ever.
 const WHITESPACE: &str = r"\x20|\x0A{1,2}[\x20\x09]{0,20}";
 
-/// llguidance's tables hold fewer tokens than this, and no longer ones.
+/// llguidance's tables hold fewer tokens than `MAX_VOCABULARY`, each of at most `MAX_TOKEN` bytes.
 const MAX_VOCABULARY: usize = 1 << 21;
 const MAX_TOKEN: usize = 1000;
 
-/// Keywords of a schema that answers are held to and that hold no schema.
+/// Schema keywords that are enforced and contain no schema.
 const KEYWORDS: [&str; 18] = [
     "$ref",
     "const",
@@ -45,12 +45,12 @@ const KEYWORDS: [&str; 18] = [
     "exclusiveMaximum",
     "multipleOf",
 ];
-/// Those that hold a schema, or a list of them.
+/// Enforced keywords that contain a schema, or a list of schemas.
 const WITH_SCHEMAS: [&str; 7] =
     ["anyOf", "oneOf", "allOf", "items", "additionalItems", "prefixItems", "additionalProperties"];
-/// Those that hold schemas by names.
+/// Enforced keywords that contain schemas by name.
 const WITH_NAMED_SCHEMAS: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
-/// Those that ask nothing of a value.
+/// Keywords that constrain nothing.
 const ANNOTATIONS: [&str; 14] = [
     "$anchor",
     "$schema",
@@ -76,22 +76,22 @@ fn supported() -> String {
 #[derive(Clone)]
 pub struct Grammar {
     matcher: Matcher,
-    /// Whether an end token can be chosen where the answer may end.
+    /// Whether there is an end token, which can be chosen where the answer may end.
     has_end: bool,
     tokens: usize,
 }
 
-/// The tokens of a model, as grammars need them. Making it takes a moment: the bytes of every token are sorted.
+/// A model's tokens in the form that grammars need. Making it takes a moment: the bytes of every token are sorted.
 pub struct GrammarTokens {
     factory: ParserFactory,
     has_end: bool,
 }
 
 impl GrammarTokens {
-    /// Of a tokenizer whose model has `vocab_size` rows of logits; an answer may end with one of `eos_ids`.
+    /// The tokens of a tokenizer whose model gives `vocab_size` logits. An answer may end with one of `eos_ids`.
     ///
     /// # Errors
-    /// When the tokenizer cannot be read.
+    /// When the tokenizer cannot be read, or has too many tokens.
     pub fn new(tokenizer: &Tokenizer, vocab_size: usize, eos_ids: &[u32]) -> Result<Self> {
         if vocab_size >= MAX_VOCABULARY {
             let cause = format!("{vocab_size} tokens, at most {MAX_VOCABULARY} are possible");
@@ -114,7 +114,7 @@ impl GrammarTokens {
         Ok(GrammarTokens { factory, has_end: !ends.is_empty() })
     }
 
-    /// The grammar of a JSON schema's values.
+    /// The grammar of the values that a JSON schema allows.
     ///
     /// # Errors
     /// When the text is no JSON, or a keyword is not supported.
@@ -125,13 +125,13 @@ impl GrammarTokens {
         if !found.is_empty() {
             return Err(GrammarError::Keywords { found, supported: supported() }.into());
         }
-        // A schema that is true or false has no room for the options.
+        // The options go into an object, and a schema may be a plain true or false.
         let mut schema = if schema.is_object() { schema } else { serde_json::json!({"allOf": [schema]}) };
         JsonCompileOptions { whitespace_pattern: Some(WHITESPACE.into()), ..Default::default() }.apply_to(&mut schema);
         self.compile("JSON schema", GrammarWithLexer::from_json_schema(schema))
     }
 
-    /// The grammar of a text in the Lark notation, as llguidance reads it.
+    /// The grammar that a text describes in Lark notation, as llguidance reads it.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -149,7 +149,7 @@ impl GrammarTokens {
     }
 }
 
-/// Calls llguidance, which was made for good input; a panic becomes an error, its message is on standard error.
+/// Calls llguidance, which expects good input: a panic becomes an error, and its message goes to standard error.
 fn call_library<T, E: fmt::Display>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, E>,
@@ -168,7 +168,7 @@ impl fmt::Debug for GrammarTokens {
 }
 
 impl Grammar {
-    /// The same, at its beginning.
+    /// The same grammar at its beginning.
     pub(crate) fn restarted(&self) -> Grammar {
         let mut matcher = self.matcher.deep_clone();
         // A failure shows at the first mask.
@@ -192,8 +192,8 @@ impl Grammar {
         Ok(())
     }
 
-    /// Takes a token that is no end token; whether the answer is complete and nothing may follow. Where no token can end an
-    /// answer, it ends as soon as it is complete.
+    /// Moves past a token that is not an end token. Returns whether the answer is complete and nothing may follow.
+    /// Without an end token, the answer ends as soon as it is complete.
     pub(crate) fn push(&mut self, id: u32) -> Result<bool> {
         self.matcher.consume_token(id).map_err(|e| self.failed(&e))?;
         self.tokens += 1;

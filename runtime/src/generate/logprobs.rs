@@ -1,31 +1,31 @@
-//! How likely tokens are by the model itself: the log-softmax of its logits, before any sampling step.
+//! The model's own log-probabilities of tokens: the log-softmax of its logits, before any sampling step.
 
-/// A token that was chosen, with its log-probability and those of the likeliest.
+/// A chosen token with its log-probability, and the likeliest tokens with theirs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {
     /// The token that was chosen.
     pub id: u32,
-    /// Its log-probability, natural.
+    /// Its log-probability (natural logarithm).
     pub logprob: f64,
-    /// The likeliest tokens with theirs, the likeliest first, the lower id of equals.
+    /// The likeliest tokens with theirs, the likeliest first; of equal ones the lower id first.
     pub top: Vec<(u32, f64)>,
 }
 
-/// A row's log-probabilities, before a token of it was chosen.
+/// A row's log-probabilities, before a token is chosen from it.
 pub(crate) struct Row {
     logits: Vec<f32>,
     log_sum: f64,
     top: Vec<(u32, f64)>,
 }
 
-/// ln of the sum of exp(logit), in f64, in the order of ids: a logit less this is its log-probability.
+/// ln of the sum of exp(logit), in f64, in the order of ids: a logit minus this is its log-probability.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let largest = f64::from(logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)));
     largest + libm::log(logits.iter().map(|&x| libm::exp(f64::from(x) - largest)).sum())
 }
 
 impl TokenLogprobs {
-    /// Of a row: `top` of the likeliest, and the sum for the one that will be chosen.
+    /// The `top` likeliest tokens of a row, and the sum that the chosen token will need.
     pub(crate) fn of(logits: &[f32], top: usize) -> Row {
         let log_sum = log_sum_exp(logits);
         let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
@@ -62,7 +62,7 @@ mod tests {
         for (got, p) in [(got.logprob, 0.15f64), (got.top[0].1, 0.5), (got.top[1].1, 0.25)] {
             assert!((got - p.ln()).abs() < 1e-6, "{got} {p}");
         }
-        // Large ones do not overflow, equal ones go by their ids, and never is never.
+        // Large logits do not overflow, equal ones are ordered by id, and minus infinity stays that.
         let got = TokenLogprobs::of(&[900.0, 900.0, f32::NEG_INFINITY, 0.0], 9).chosen(2);
         assert_eq!(got.logprob, f64::NEG_INFINITY);
         assert_eq!(got.top.iter().map(|t| t.0).collect::<Vec<_>>(), [0, 1, 3, 2]);

@@ -1,35 +1,35 @@
-//! Prompt lookup (Saxena 2023): what followed the text's last tokens before may follow them again.
+//! Prompt lookup (Saxena 2023): what followed the text's last tokens earlier may follow them again.
 //!
-//! The guess is run together with the last token, in one step, for little more than one token's time where weights are
-//! what takes time. Whether it was right is for the model to say, so the text is the same; a wrong guess costs time. So
-//! time is what decides whether to guess: a step's time less that of its tokens one by one is a debt, and while the debt
-//! is more than a small share of all the time so far, nothing is guessed.
+//! The guess runs together with the last token in one step, which takes little more than one token's time where reading
+//! the weights takes the time. The model decides whether the guess was right, so the text is the same; a wrong guess
+//! only costs time. So time decides whether to guess: a step's time minus the time that its tokens would take one by
+//! one is a debt, and while the debt is more than a small share of all time so far, nothing is guessed.
 
 use std::time::Instant;
 
-/// The longest end of the text that is looked for, and the shortest.
+/// The lengths of the text's end that are looked for, shortest to longest.
 const NGRAM: std::ops::RangeInclusive<usize> = 2..=8;
 
-/// The share of the time that may be lost by guessing.
+/// The share of all time that guessing may lose.
 const MAX_LOSS: f64 = 0.02;
 
-/// Gains are counted up to so many tokens' time: they are no licence to lose them all again.
+/// Gains count up to so many tokens' time, so that a large gain cannot all be lost again.
 const MAX_GAIN: f64 = 4.0;
 
-/// Guesses, and learns what they bring.
+/// Guesses tokens, and learns what guessing gains.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    /// Tokens of a guess, at most; 0 is never.
+    /// The most tokens of a guess; 0 turns guessing off.
     most: usize,
     /// Tokens of the next guess.
     size: usize,
-    /// When the step under way began.
+    /// When the current step began.
     step: Instant,
-    /// Time of all steps.
+    /// Time of all steps, in seconds.
     total_s: f64,
-    /// Time of a step without a guess; None before the first.
+    /// Running average of the time of a step without a guess, in seconds; None before the first.
     plain_s: Option<f64>,
-    /// What guessing has cost so far, in seconds; negative where it has gained.
+    /// What guessing has cost so far, in seconds; negative if it has gained.
     debt_s: f64,
     guessed: [usize; 2],
 }
@@ -50,12 +50,12 @@ impl Lookup {
         self.guessed
     }
 
-    /// Counts on from these.
+    /// Continues the counts from these.
     pub fn set_guessed(&mut self, guessed: [usize; 2]) {
         self.guessed = guessed;
     }
 
-    /// Takes how many of the proposed tokens were right: at the end of the step that [`Lookup::propose`] began.
+    /// Ends the step that [`Lookup::propose`] began, and learns how many of the proposed tokens were right.
     pub fn learn(&mut self, proposed: usize, right: usize) {
         let step_s = self.step.elapsed().as_secs_f64();
         self.took(proposed, right, step_s);
@@ -69,7 +69,7 @@ impl Lookup {
         self.guessed[0] += proposed;
         self.guessed[1] += right;
         if proposed == 0 {
-            // The latest counts a quarter: one step that was held up does not decide.
+            // The latest step counts a quarter, so that one delayed step does not decide.
             self.plain_s = Some(self.plain_s.map_or(step_s, |before| 0.75 * before + 0.25 * step_s));
             return;
         }
@@ -78,10 +78,10 @@ impl Lookup {
         self.size = if right == proposed { (2 * proposed).min(self.most) } else { right.max(1) };
     }
 
-    /// Tokens that may follow `history`, `room` at most. The step begins here.
+    /// Begins a step. Returns tokens that may follow `history`, at most `room`.
     pub fn propose(&mut self, history: &[u32], room: usize) -> Vec<u32> {
         self.step = Instant::now();
-        // Nothing is known of a step's time before the second.
+        // A step's time is unknown before the first step without a guess has ended.
         let affordable = self.plain_s.is_some() && self.debt_s <= MAX_LOSS * self.total_s;
         if self.most == 0 || !affordable {
             return Vec::new();
@@ -90,12 +90,12 @@ impl Lookup {
     }
 }
 
-/// What followed the longest end of `history`, of [`NGRAM`] tokens, that is there once more; the latest of equal ones.
+/// What followed the longest end of `history`, of [`NGRAM`] tokens, that occurs earlier too; of equal ones the latest.
 fn continuation(history: &[u32], size: usize) -> &[u32] {
     let n = history.len();
     let (mut best, mut at) = (0, n);
     for end in (1..n).rev() {
-        // The place before `end` ends as the whole does, so many tokens long.
+        // How many tokens before `end` equal the last ones of `history`.
         if history[end - 1] != history[n - 1] {
             continue;
         }
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(continuation(&[1, 2, 3, 4, 1, 2], 1), [3]);
         // One token is not enough.
         assert!(continuation(&[2, 3, 4, 1, 2], 8).is_empty());
-        // Three beat two, though two were there later.
+        // Three beat two, although the two occur later.
         assert_eq!(continuation(&[7, 1, 2, 5, 9, 1, 2, 6, 7, 1, 2], 1), [5]);
         // Of equal ones the latest.
         assert_eq!(continuation(&[1, 2, 5, 1, 2, 6, 1, 2], 1), [6]);
@@ -133,7 +133,7 @@ mod tests {
     fn wrong_guesses_stop_and_right_ones_grow() {
         let history = [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2];
         let mut lookup = Lookup::new(16);
-        // The first step teaches what a token takes.
+        // The first step shows a token's time.
         assert!(lookup.propose(&history, 99).is_empty());
         lookup.took(0, 0, 1.0);
         assert_eq!(lookup.propose(&history, 99).len(), 3);
@@ -142,14 +142,14 @@ mod tests {
             assert_eq!(lookup.size, next);
         }
         assert_eq!(lookup.propose(&history, 2).len(), 2);
-        // Twice the time for one token: what was gained is soon gone.
+        // Twice the time for one token: the gain is soon used up.
         let mut bad = 0;
         while !lookup.propose(&history, 99).is_empty() {
             lookup.took(lookup.size, 0, 2.0);
             bad += 1;
         }
         assert!((3..=6).contains(&bad), "{bad}");
-        // Now and then, within the share that may be lost.
+        // It guesses now and then, within the share that may be lost.
         let (mut steps, mut tries) = (0.0f64, 0.0f64);
         for _ in 0..10_000 {
             if lookup.propose(&history, 99).is_empty() {
@@ -164,8 +164,8 @@ mod tests {
         assert!(Lookup::new(0).propose(&history, 99).is_empty());
     }
 
-    /// A text of few tokens, in which every end has been there before and goes on otherwise each time: whatever a guess
-    /// costs, all of them together cost the share that may be lost, and one guess more.
+    /// A text of few tokens in which every end has occurred before, and continues differently each time. Whatever a
+    /// guess costs, all guesses together cost at most the share that may be lost, and one guess more.
     #[test]
     fn a_text_that_always_goes_on_otherwise_costs_little_at_any_length() {
         for per_token in [0.05, 0.25, 1.0] {

@@ -1,13 +1,13 @@
-//! From logits to text: what an answer is made of, and the loop that makes one.
+//! From logits to text: the parts of an answer, and the loop that makes one.
 //!
 //! ```text
-//! answer     a state machine: which tokens must run, and what their logits lead to     paused   to go on elsewhere
-//! chooser    a row to a token: sampler, grammar, and what is kept of the row
+//! answer     a state machine: which tokens must run, and what follows from their logits   paused   to go on elsewhere
+//! chooser    a row of logits to a token: sampler, grammar, and what is recorded of the row
 //! stops      texts that end an answer                    lookup   guesses of what comes next
-//! options    what a caller may ask for                   outcome  what comes of it        clock  how long it takes
+//! options    what a caller may ask for                   outcome  the result              clock  how long it takes
 //! ```
 //!
-//! The loop is [`Session::generate_after`], for one answer on one sequence. A server has its own, over many.
+//! The loop is [`Session::generate_after`], for one answer on one sequence. A server has a loop of its own, over many.
 
 mod answer;
 mod chooser;
@@ -38,8 +38,9 @@ use nanoserve_tokenizer::Tokenizer;
 use std::time::Instant;
 
 impl<B: Backend> Session<'_, B> {
-    /// Runs a prompt, all of it given; what the cache holds of its beginning does not run again, and what else it holds is
-    /// forgotten. The bits are those of an empty session. `go_on` is asked between steps of `chunk` tokens.
+    /// Runs a prompt, which is given whole. What the cache holds of its beginning does not run again, and what else the
+    /// cache holds is dropped. The logits have the bits of an empty session. `go_on` is asked between steps of `chunk`
+    /// tokens.
     ///
     /// # Errors
     /// When the prompt does not fit.
@@ -53,8 +54,8 @@ impl<B: Backend> Session<'_, B> {
         Ok(Prefilled { ids: ids.to_vec(), logits, reused, seconds: start.elapsed().as_secs_f64() })
     }
 
-    /// Continues a prompt, as [`Session::prompt`] and [`Session::generate_after`] do. `on_text` is also asked, with nothing,
-    /// between the prompt's steps.
+    /// Continues a prompt, as [`Session::prompt`] and then [`Session::generate_after`] do. `on_text` is also asked,
+    /// with an empty text, between the prompt's steps.
     ///
     /// # Errors
     /// When the prompt does not fit, an option is out of range, or the model's logits are not numbers.
@@ -65,14 +66,14 @@ impl<B: Backend> Session<'_, B> {
         tokenizer: Option<&Tokenizer>,
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Generation> {
-        // Before the prompt has taken its time.
+        // Checked before the prompt runs, which takes time.
         options.check()?;
         let prompt = self.prompt(prompt, options.chunk, &mut || on_text(""))?;
         self.generate_after(&prompt, options, tokenizer, on_text)
     }
 
-    /// Continues a prompt that has run in this session; any number of times. `on_text` gets text as it is made, whole
-    /// characters only, and answers whether to go on. Without a tokenizer it gets no text.
+    /// Continues a prompt that has run in this session, any number of times. `on_text` gets text as it is made, whole
+    /// characters only, and returns whether to go on. Without a tokenizer the text is empty.
     ///
     /// # Errors
     /// When an option is out of range, or the model's logits are not numbers.
@@ -107,15 +108,15 @@ impl<B: Backend> Session<'_, B> {
         Ok(answer.finish(on_text))
     }
 
-    /// Runs what an answer needs, of it what the cache does not hold.
+    /// Runs the tokens of `feed` that the cache does not hold.
     fn run(&mut self, feed: &Feed, chunk: usize) -> Result<Logits> {
-        // Those that were guessed wrong are in the cache, and must go. Where there are none, a step ahead must stay.
+        // Wrong guesses are in the cache and must go. Without any, a step that has begun ahead must stay.
         if self.ids().len() > feed.keep {
             _ = self.truncate(feed.keep);
         }
         let rest = &feed.tokens[self.ids().len()..];
         match (rest, feed.wants) {
-            // A guess and what it follows run in one step.
+            // Guesses run in one step with the token before them.
             (_, Wants::All) => Ok(Logits::Rows(self.feed_all(rest)?)),
             (&[id], Wants::Top(1)) => self.feed_ahead(id, feed.ahead),
             (_, wants) => self.feed_for(rest, chunk, wants),

@@ -3,40 +3,41 @@
 use super::outcome::StopReason;
 use crate::engine::Wants;
 
-/// What an answer must know of where it runs.
+/// What an answer must know about the model and the sequence it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Logits of a row.
+    /// Logits in a row.
     pub vocab_size: usize,
-    /// Positions that its sequence has room for.
+    /// Positions that the sequence has room for.
     pub capacity: usize,
 }
 
 /// What an answer needs next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Next<'a> {
-    /// That tokens run.
+    /// Tokens must run.
     Feed(Feed<'a>),
-    /// Nothing more: it has ended.
+    /// Nothing: the answer has ended.
     Done {
-        /// Why.
+        /// Why it ended.
         reason: StopReason,
-        /// How many tokens its sequence may keep, as if nothing had been guessed: prompt and answer but for its last token.
+        /// How many tokens the sequence may keep, the same with guesses and without: prompt and answer, except the last
+        /// token.
         keep: usize,
     },
 }
 
-/// Tokens to run, and what is wanted of them.
+/// Tokens to run, and which logits are wanted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Feed<'a> {
-    /// All that the sequence is to hold: prompt, answer, guesses.
+    /// All tokens that the sequence must hold: prompt, answer, guesses.
     pub tokens: &'a [u32],
-    /// How many of them, from the first on, the sequence may hold already. It must drop what it holds behind them, and be
-    /// fed what it lacks. Of each token from here on the answer needs logits.
+    /// How many of them, from the first on, the sequence may hold already. What it holds behind them must be dropped,
+    /// and what it lacks must be fed. The answer needs the logits of each token from here on.
     pub keep: usize,
-    /// Which logits: [`Wants::All`] where there are guesses.
+    /// Which logits: [`Wants::All`] if there are guesses.
     pub wants: Wants,
-    /// One more token will be wanted behind the one that these logits give, and the likeliest is the one that is chosen: its
-    /// step may begin before [`Answer::take`](super::Answer::take).
+    /// Whether the likeliest token will be chosen, and another token wanted after it. The likeliest token's step may
+    /// then begin before [`Answer::take`](super::Answer::take).
     pub ahead: bool,
 }

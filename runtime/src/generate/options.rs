@@ -1,4 +1,4 @@
-//! How a prompt is to be continued.
+//! The options of an answer.
 
 use super::grammar::Grammar;
 use super::sampler::{Sampler, SamplingOptions};
@@ -10,25 +10,25 @@ use nanoserve_format::GenerationDefaults;
 /// How to continue a prompt.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
-    /// Tokens to make at most; None is until the context's end.
+    /// The most tokens to make; None goes on until the context is full.
     pub max_tokens: Option<usize>,
     /// How a token is chosen.
     pub sampling: SamplingOptions,
-    /// Texts that end generation; not part of the result.
+    /// Texts that end generation; they are not part of the result.
     pub stops: Vec<String>,
     /// Tokens that end generation.
     pub eos_ids: Vec<u32>,
     /// Never choose an end token.
     pub ignore_eos: bool,
-    /// Tokens of the prompt in one step.
+    /// The most tokens of the prompt in one step.
     pub chunk: usize,
-    /// What the answer must be; None is any text.
+    /// What the answer must match; None allows any text.
     pub grammar: Option<Grammar>,
-    /// For each token, so many of the likeliest with their log-probabilities; None is not even its own.
+    /// Record each token's log-probability, and those of so many of the likeliest tokens; None records nothing.
     pub logprobs: Option<usize>,
-    /// Tokens to guess at once, at most, from what is in the text already; 0 is none.
+    /// The most tokens to guess at once, from what is in the text already; 0 turns guessing off.
     pub lookup: usize,
-    /// Hash the logits. Without it, a backend that can find the likeliest tokens by itself gives those alone.
+    /// Hash the logits. Without the hash, a backend that can find the likeliest tokens itself returns only those.
     pub hash: bool,
 }
 
@@ -50,7 +50,7 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// What a file's makers meant, over our own defaults.
+    /// The defaults of a file; where it has none, our own.
     pub fn from_defaults(file: &GenerationDefaults) -> Self {
         let ours = SamplingOptions::default();
         let sampling = SamplingOptions {
@@ -64,7 +64,7 @@ impl GenerateOptions {
         GenerateOptions { sampling, eos_ids: file.eos_ids.clone(), ..Self::default() }
     }
 
-    /// Ok where an answer can be made with them: to ask takes no time, a prompt takes some.
+    /// Checks that an answer can be made with these options. Unlike running a prompt, this takes no time.
     ///
     /// # Errors
     /// When a sampling option is out of its range, or a stop text is empty.

@@ -1,4 +1,4 @@
-//! What comes of a prompt: the answer, why it ended, how long it took.
+//! The result of a prompt: the answer, why it ended, how long it took.
 
 use super::logprobs::TokenLogprobs;
 use std::fmt;
@@ -34,32 +34,32 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// How long things took, in seconds and tokens a second.
+/// How long things took, in seconds and tokens per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timings {
     /// From the call to the first token.
     pub first_token_s: f64,
-    /// Tokens of the prompt that had to run over the time they took.
+    /// Tokens of the prompt that had to run, divided by the time they took.
     pub prompt_tok_s: f64,
-    /// Tokens after the first over the time they took; 0 when there is none.
+    /// Tokens after the first, divided by the time they took; 0 if there are none.
     pub generate_tok_s: f64,
 }
 
-/// What came of a prompt.
+/// The answer to a prompt.
 #[derive(Clone, Debug)]
 pub struct Generation {
     /// Tokens of the prompt that the cache already held.
     pub reused: usize,
-    /// Every token that was chosen, the one that ended it included.
+    /// Every chosen token, including the one that ended the answer.
     pub ids: Vec<u32>,
     /// Their text, up to a stop text; empty without a tokenizer.
     pub text: String,
     /// Why it ended.
     pub stop_reason: StopReason,
-    /// BLAKE3, hex, of the f32 bits of every row of logits that a token was chosen from, in order; empty where it was not asked
-    /// for, and of an answer that was [resumed](super::Answer::resume).
+    /// BLAKE3, in hex, of the f32 bits of every row of logits that a token was chosen from, in order. Empty if it was
+    /// not asked for, and for an answer that was [resumed](super::Answer::resume).
     pub logits_hash: String,
-    /// For each token, where they were asked for.
+    /// One for each token, if they were asked for.
     pub logprobs: Vec<TokenLogprobs>,
     /// Tokens that were guessed, and how many of them were right.
     pub guessed: [usize; 2],

@@ -1,10 +1,10 @@
 //! An answer that stops in one place and goes on in another.
 //!
-//! What can be computed again is: the tokens go through stop texts, text stream and grammar once more, without their
-//! rows. The draw of a token depends on the seed and on its place alone. What is left to remember is little.
+//! What can be computed again is not stored: resuming runs the tokens through stop texts, text stream and grammar once
+//! more, without their logits. The draw of a token depends only on the seed and the token's place. So little is stored.
 //!
-//! Inside one process there is no need for it: an [`Answer`] holds no sequence, and [`Answer::next_step`] names all
-//! tokens, so it goes on with any sequence that it is given.
+//! Inside one process this is not needed: an [`Answer`] holds no sequence, and [`Answer::next_step`] names all tokens,
+//! so it can go on with any sequence.
 
 use super::GenerateOptions;
 use super::answer::Answer;
@@ -14,14 +14,14 @@ use super::next::Bounds;
 use crate::error::Result;
 use nanoserve_tokenizer::Tokenizer;
 
-/// What an answer must remember to go on elsewhere, beside its prompt and its options.
+/// What an answer must store to go on elsewhere, besides its prompt and its options.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Paused {
-    /// The tokens that were chosen.
+    /// The chosen tokens.
     pub ids: Vec<u32>,
     /// Mirostat's bound on the surprise, in bits; without Mirostat it means nothing.
     pub mu: f64,
-    /// Of each token, where they were asked for: the rows are gone.
+    /// One for each token, if they were asked for: without the rows they cannot be computed again.
     pub logprobs: Vec<TokenLogprobs>,
     /// Tokens of the prompt that did not have to run.
     pub reused: usize,
@@ -32,7 +32,7 @@ pub struct Paused {
 }
 
 impl Answer {
-    /// What is needed to go on elsewhere. Between a step and its logits as well: the step is then lost.
+    /// What is needed to go on elsewhere. It may be called between a step and its logits; that step is then lost.
     pub fn pause(&self) -> Paused {
         Paused {
             ids: self.ids().to_vec(),
@@ -44,9 +44,9 @@ impl Answer {
         }
     }
 
-    /// Goes on with an answer to the same prompt, with the same options; its tokens and its text are those of one that never
-    /// stopped. [`Answer::text`] is what was given out before. An answer that its caller had cancelled goes on; one that the
-    /// options end sooner ends there. It has no hash of its logits, for not all rows were seen here.
+    /// Goes on with an answer to the same prompt, with the same options. Its tokens and its text are those of an answer
+    /// that never paused. [`Answer::text`] is the text passed on before. A cancelled answer goes on; an answer that the
+    /// options would end sooner ends there. There is no hash of the logits, because not all rows were seen here.
     ///
     /// # Errors
     /// As [`Answer::new`], and when the tokens do not follow the grammar.

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub struct Prefilled {
     pub(super) ids: Vec<u32>,
-    /// `[vocab_size]`: what comes after it; None where the caller wanted no more before its end.
+    /// `[vocab_size]`: the logits of its last token; None if the caller stopped before its end.
     pub(super) logits: Option<Vec<f32>>,
     pub(super) reused: usize,
     pub(super) seconds: f64,

@@ -18,7 +18,7 @@
 //! # Ok::<(), nanoserve_runtime::generate::stops::StopError>(())
 //! ```
 //!
-//! The trap: when generation ends for another reason, what is held back is text like any other: call
+//! The trap: when generation ends for another reason, the text still held back is ordinary text: call
 //! [`StopMatcher::flush`].
 
 pub use crate::error::StopError;
@@ -32,7 +32,7 @@ pub struct StopMatcher {
 }
 
 impl StopMatcher {
-    /// A matcher at the beginning of a text. No stop strings at all are fine: then everything passes.
+    /// A matcher at the beginning of a text. Without stop strings, everything passes.
     pub fn new(stops: Vec<String>) -> Result<Self, StopError> {
         match stops.iter().position(String::is_empty) {
             Some(index) => Err(StopError::Empty { index: index + 1, count: stops.len() }),
@@ -40,9 +40,9 @@ impl StopMatcher {
         }
     }
 
-    /// Takes the next piece; gives what may be printed now and, once a stop string is complete, its index among those
-    /// given to [`Self::new`]. Neither the stop string nor anything after it is ever given out, in this call or a
-    /// later.
+    /// Takes the next piece. Returns what may be printed now and, once a stop string is complete, its index among those
+    /// given to [`Self::new`]. Neither the stop string nor anything after it is ever returned, in this call or a later
+    /// one.
     pub fn push(&mut self, text: &str) -> (String, Option<usize>) {
         if self.stopped.is_some() {
             return (String::new(), self.stopped);
@@ -54,8 +54,8 @@ impl StopMatcher {
             self.held.truncate(start);
             return (std::mem::take(&mut self.held), self.stopped);
         }
-        let kept = self.held.split_off(self.hold_from());
-        (std::mem::replace(&mut self.held, kept), None)
+        let still_held = self.held.split_off(self.hold_from());
+        (std::mem::replace(&mut self.held, still_held), None)
     }
 
     /// Which stop string has appeared.
@@ -63,12 +63,12 @@ impl StopMatcher {
         self.stopped
     }
 
-    /// Ends the text: what is still held back, for nothing more will complete it.
+    /// Ends the text. Returns what is still held back, because nothing can complete a stop string any more.
     pub fn flush(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
-    /// Where the first stop string that ends after `searched` bytes begins, and which it is.
+    /// Where the first stop string that ends after `searched` bytes begins, and its index.
     fn first_match(&self, searched: usize) -> Option<(usize, usize)> {
         let text = self.held.as_bytes();
         for end in searched + 1..=text.len() {

@@ -4,7 +4,7 @@ use super::*;
 const BOUNDS: Bounds = Bounds { vocab_size: 24, capacity: 40 };
 const PROMPT: [u32; 6] = [1, 2, 3, 1, 2, 3];
 
-/// In place of a model: logits that depend on the last token, so that the likeliest soon go round in a circle.
+/// Stands in for a model: the logits depend on the last token, so the likeliest tokens soon repeat in a cycle.
 fn row(history: &[u32]) -> Vec<f32> {
     let last = history[history.len() - 1];
     (0..BOUNDS.vocab_size as u32).map(|id| ((id * 7 + last * 11 + 1) * 2_654_435 % 1000) as f32 / 200.0).collect()
@@ -17,7 +17,7 @@ fn likeliest(row: &[f32], k: usize) -> Vec<(u32, f32)> {
     ranked
 }
 
-/// How the logits come that an answer asks for.
+/// How an answer gets the logits that it asked for.
 #[derive(Clone, Copy, Debug)]
 enum Given {
     Asked,
@@ -37,7 +37,7 @@ fn answer(options: &GenerateOptions) -> Answer {
     Answer::new(&PROMPT, options, None, BOUNDS).expect("options in range")
 }
 
-/// One step; false where it has ended.
+/// Runs one step; false if the answer has ended.
 fn step(answer: &mut Answer, given: Given, on_text: &mut dyn FnMut(&str) -> bool) -> bool {
     let Next::Feed(feed) = answer.next_step() else { return false };
     let logits = logits(&feed, given);
@@ -74,7 +74,7 @@ fn it_can_be_kept_and_sent() {
     owned::<super::super::Paused>();
 }
 
-/// Against the plainest loop there is, however logits are asked for and given.
+/// Compares with the plainest loop there is, however logits are asked for and given.
 #[test]
 fn the_tokens_are_those_of_a_plain_loop() {
     let mut guessed = [0; 2];
@@ -115,7 +115,7 @@ fn what_it_needs_is_the_same_until_it_is_taken() {
             assert_eq!((feed.wants == Wants::All, feed.ahead), (tokens.len() > keep + 1, false));
             let Next::Feed(again) = answer.next_step() else { panic!("it had not ended") };
             assert_eq!((again.tokens, again.keep), (&tokens[..], keep));
-            // All that is certain stays, and all of it but the last token has run.
+            // All certain tokens stay, and all but the last of them have run.
             assert!(keep >= PROMPT.len() - 1 + steps && tokens.starts_with(&PROMPT));
             assert!(step(&mut answer, Given::Asked, &mut |_| true));
             assert_eq!(answer.ids()[..keep + 1 - PROMPT.len()], tokens[PROMPT.len()..=keep]);
@@ -123,7 +123,7 @@ fn what_it_needs_is_the_same_until_it_is_taken() {
     }
 }
 
-/// The prompt's time is not a token's: the first step behind it teaches that, and the one after it may guess.
+/// The prompt's time is not a token's: the first step after it shows a token's time, and the next one may guess.
 #[test]
 fn nothing_is_guessed_before_a_step_has_told_its_time() {
     let mut answer = answer(&GenerateOptions { lookup: 4, max_tokens: None, ..greedy() });
@@ -131,7 +131,7 @@ fn nothing_is_guessed_before_a_step_has_told_its_time() {
     for _ in 0..3 {
         let Next::Feed(feed) = answer.next_step() else { panic!("it had not ended") };
         guesses.push(feed.tokens.len() - feed.keep - 1);
-        // The text goes on as it began.
+        // The text repeats the prompt.
         let mut rows = Vec::new();
         for last in &feed.tokens[feed.keep..] {
             rows.extend((0..BOUNDS.vocab_size as u32).map(|id| f32::from(u8::from(id == last % 3 + 1))));
@@ -164,7 +164,7 @@ fn a_step_ahead_is_for_the_likeliest_token_that_another_follows() {
     assert_eq!(ahead(&GenerateOptions { sampling: samplings()[1].clone(), ..greedy }, 0), (Wants::Top(8), false));
 }
 
-/// Runs to the end, asked to stop after so many texts; ids, reason, and what the sequence may keep.
+/// Runs to the end, or stops after `texts` texts. Returns the ids, the reason, and what the sequence may keep.
 fn ended(options: &GenerateOptions, texts: usize) -> (Vec<u32>, StopReason, usize) {
     let mut answer = answer(options);
     let mut said = 0;
@@ -187,7 +187,7 @@ fn every_end_is_told_with_what_may_be_kept() {
         assert_eq!(ended(&most(Some(0)), 99), (vec![], StopReason::Length, 6));
         assert_eq!(ended(&most(Some(1)), 99), (whole[..1].to_vec(), StopReason::Length, 6));
         assert_eq!(ended(&most(Some(7)), 99), (whole[..7].to_vec(), StopReason::Length, 12));
-        // The last token needs no position.
+        // The last token needs no position of its own.
         let (ids, reason, keep) = ended(&most(None), 99);
         assert_eq!((ids.len(), reason, keep), (35, StopReason::Context, 40));
         assert_eq!(ended(&options, 3), (whole[..3].to_vec(), StopReason::Cancelled, 8));

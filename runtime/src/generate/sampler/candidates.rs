@@ -16,17 +16,17 @@ impl Candidate {
         Self { id, logit: logit + 0.0 }
     }
 
-    /// Likelier first, then the lower id: total, so that sorting has one outcome.
+    /// Likelier first, then the lower id. The order is total, so sorting has one outcome.
     pub fn order(&self, other: &Self) -> Ordering {
         other.logit.total_cmp(&self.logit).then(self.id.cmp(&other.id))
     }
 }
 
-/// Candidates. Those of a whole vocabulary have no logit of minus infinity.
+/// A list of candidates. Taken from a whole vocabulary, it has no logit of minus infinity.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
-    /// In the order of ranks; else in the order of ids.
+    /// Whether `list` is in the order of ranks; else it is in the order of ids.
     ranked: bool,
 }
 
@@ -35,22 +35,22 @@ impl Candidates {
         &self.list
     }
 
-    /// These, in the order of ids.
+    /// Replaces the list by candidates in the order of ids.
     pub fn set(&mut self, candidates: impl Iterator<Item = Candidate>) {
         self.list.clear();
         self.list.extend(candidates);
         self.ranked = false;
     }
 
-    /// These, which are in the order of ranks.
+    /// Replaces the list by candidates in the order of ranks.
     pub fn set_top(&mut self, top: &[(u32, f32)]) {
         self.list.clear();
         self.list.extend(top.iter().map(|&(id, logit)| Candidate::new(id, logit.into())));
         self.ranked = true;
-        self.drop_never();
+        self.drop_minus_infinity();
     }
 
-    /// Everything of `logits` beside what is here, whose logits stand for theirs.
+    /// Adds all other tokens of `logits`. Candidates already here keep their own logits.
     pub fn add_all(&mut self, logits: &[f32]) {
         let changed = std::mem::take(&mut self.list);
         let mut changed = changed.into_iter().peekable();
@@ -59,15 +59,16 @@ impl Candidates {
             let own = changed.next_if(|c| c.id == id).unwrap_or_else(|| Candidate::new(id, logit.into()));
             self.list.push(own);
         }
-        self.drop_never();
+        self.drop_minus_infinity();
     }
 
-    /// At least the `k` likeliest of `logits` and what is here, whose logits stand for theirs. Little else is touched:
+    /// Adds tokens of `logits`, so that at least the `k` likeliest of all are here. Candidates already here keep their
+    /// own logits. Few tokens are added beyond those:
     ///
     /// ```text
-    /// maxima     of each block of the logits, of which there are enough
-    /// threshold  the m-th largest maximum, m = k and as many as are here: at least m logits reach it
-    /// taken      all that reach it
+    /// maxima     the largest logit of each block; there are more blocks than m
+    /// threshold  the m-th largest maximum, m = k + the candidates already here: at least m logits reach it
+    /// taken      all logits that reach it
     /// ```
     pub fn add_top(&mut self, logits: &[f32], k: usize) {
         let m = k.saturating_add(self.list.len());
@@ -80,7 +81,7 @@ impl Candidates {
         let changed = std::mem::take(&mut self.list);
         let untouched = |id: u32| changed.binary_search_by_key(&id, |c| c.id).is_err();
         for (index, part) in logits.chunks(block).enumerate() {
-            // Most blocks have nothing: as fast as they can be read.
+            // Most blocks have none: skipping them is as fast as reading them.
             if largest(part) < threshold {
                 continue;
             }
@@ -91,15 +92,15 @@ impl Candidates {
             }
         }
         self.list.extend(changed);
-        self.drop_never();
+        self.drop_minus_infinity();
         self.rank();
     }
 
-    fn drop_never(&mut self) {
+    fn drop_minus_infinity(&mut self) {
         self.list.retain(|c| c.logit > f64::NEG_INFINITY);
     }
 
-    /// Puts another logit in the place of those of `ids`, which ascend.
+    /// Replaces the logits of `ids`, which ascend.
     pub fn change(&mut self, ids: &[u32], new: impl Fn(u32, f64) -> f64) {
         let mut next = 0;
         for candidate in &mut self.list {
@@ -118,17 +119,17 @@ impl Candidates {
         }
     }
 
-    /// Every logit by a function that leaves their order.
+    /// Applies a function to every logit. It must keep their order.
     pub fn scale(&mut self, new: impl Fn(f64) -> f64) {
         self.list.iter_mut().for_each(|c| c.logit = new(c.logit));
     }
 
-    /// Keeps some, in their order.
+    /// Keeps the candidates that `keep` accepts, in their order.
     pub fn retain(&mut self, keep: impl Fn(&Candidate) -> bool) {
         self.list.retain(keep);
     }
 
-    /// In the order of ranks.
+    /// Sorts the list into the order of ranks.
     pub fn rank(&mut self) {
         if !self.ranked {
             self.list.sort_unstable_by(Candidate::order);
@@ -136,7 +137,7 @@ impl Candidates {
         }
     }
 
-    /// Ranks, and keeps `range` of the ranks. What is dropped behind it is never sorted.
+    /// Sorts into the order of ranks, and keeps the ranks in `range`. Candidates behind it are never sorted.
     pub fn keep(&mut self, range: std::ops::Range<usize>) {
         if !self.ranked && range.end < self.list.len() {
             self.list.select_nth_unstable_by(range.end, Candidate::order);
@@ -146,21 +147,21 @@ impl Candidates {
         self.list.drain(..range.start);
     }
 
-    /// The likeliest.
+    /// The likeliest candidate.
     pub fn first(&self) -> Option<Candidate> {
         if self.ranked { self.list.first().copied() } else { self.list.iter().copied().min_by(Candidate::order) }
     }
 
-    /// exp(logit - largest) of each: the probabilities up to a common factor, 0 to 1.
+    /// exp(logit - largest) of each candidate: the probabilities up to a common factor, 0 to 1.
     pub fn weights(&self) -> impl Iterator<Item = f64> {
         let largest = self.first().map_or(0.0, |c| c.logit);
         self.list.iter().map(move |c| libm::exp(c.logit - largest))
     }
 }
 
-/// Refuses what cannot be ranked, by the first such logit.
+/// Refuses logits that cannot be ranked. The error names the first.
 pub(super) fn check(logits: &[f32]) -> Result<(), SamplingError> {
-    // The negation also finds what is not a number. Without a way out the loop takes many at a time.
+    // The negation also finds NaN. Without an early exit, the loop takes many at a time.
     #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "not a number is no less than infinity")]
     let bad = |logit: f32| !(logit < f32::INFINITY);
     if !logits.iter().fold(false, |found, &logit| found | bad(logit)) {
@@ -172,7 +173,7 @@ pub(super) fn check(logits: &[f32]) -> Result<(), SamplingError> {
     }
 }
 
-/// The largest of some, sixteen lanes at a time; minus infinity of none.
+/// The largest of some logits, sixteen lanes at a time; minus infinity if there are none.
 fn largest(part: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -194,7 +195,7 @@ mod tests {
     fn the_top_alone_equals_the_top_of_all() {
         let mut random = SplitMix64::new(3);
         for n in [1usize, 500, 5000, 40_000] {
-            // Few values, so that ties cross every edge; some never.
+            // Few distinct values, so that ties cross every edge; some are minus infinity.
             let logits: Vec<f32> = (0..n)
                 .map(|_| match random.next_u64() % 23 {
                     0 => f32::NEG_INFINITY,

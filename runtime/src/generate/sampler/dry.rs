@@ -1,32 +1,32 @@
-//! DRY, "Don't Repeat Yourself" (p-e-w 2024): whatever token would continue a sequence that was there before becomes less
-//! likely, the more so the longer the sequence.
+//! DRY, "Don't Repeat Yourself" (p-e-w 2024): a token that would continue a repeated sequence becomes less likely, the
+//! more so the longer the sequence.
 //!
 //! ```text
 //! window    the last tokens
-//! limit     how far back from the end the window has no sequence breaker
-//! n(t)      the longest end of the window, limit tokens at most, that is followed by t somewhere before
+//! limit     the number of tokens at the window's end that have no sequence breaker
+//! n(t)      the length of the longest end of the window, at most limit, that occurs earlier with t behind it
 //! logit(t) -= multiplier * base^(n(t) - allowed_length)          where n(t) >= allowed_length and t is no breaker
 //! ```
 //!
-//! A breaker is a text, such as a line's end. One token can hold it, or a token can end in its beginning and others
-//! continue it: [`breakers`] finds the sequences of tokens.
+//! A breaker is a text, such as a line end. One token can contain it, or one token can end in its beginning and others
+//! continue it: [`breakers`] finds these sequences of tokens.
 
 use super::candidates::Candidates;
 use super::options::SamplingOptions;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// The exponent is cut to whole numbers whose penalty f32 can hold.
+/// ln of the largest f32. The exponent is cut to the largest whole number whose penalty f32 can hold.
 const LN_F32_MAX: f64 = 88.722_839_1;
 
-/// A breaker is cut to so many tokens and bytes.
+/// A breaker is cut to this many tokens and bytes.
 const MAX_BREAKER: (usize, usize) = (20, 40);
 
-/// What to take from the logit of each token that would continue a repetition, by ids.
+/// The penalty on the logit of each token that would continue a repetition, by id.
 pub(super) fn penalties(history: &[u32], options: &SamplingOptions) -> BTreeMap<u32, f64> {
     let allowed = options.dry_allowed_length;
     let window = super::penalties::last(history, options.dry_penalty_last_n);
-    // From the end.
+    // The window from its end backwards.
     let back: Vec<u32> = window.iter().rev().copied().collect();
     let limit = limit(&back, &options.dry_breakers);
     let mut longest = BTreeMap::new();
@@ -36,12 +36,12 @@ pub(super) fn penalties(history: &[u32], options: &SamplingOptions) -> BTreeMap<
     for (at, repeated) in common_beginnings(&back).into_iter().enumerate().skip(1) {
         let repeated = repeated.min(limit);
         if repeated >= allowed {
-            // back[at..] begins as the window's end does, and back[at - 1] came after it.
+            // back[at..] begins like back, the window's end, and back[at - 1] is the token that came after it.
             let so_far = longest.entry(back[at - 1]).or_insert(0.0);
             *so_far = (repeated as f64).max(*so_far);
         }
     }
-    // A breaker ends whatever was repeated.
+    // A breaker ends a repetition, so it gets no penalty.
     longest.retain(|token, _| !options.dry_breakers.iter().any(|breaker| breaker[..] == [*token]));
     let base = f64::from(options.dry_base);
     let most = if base > 1.000_001 { (LN_F32_MAX / libm::log(base)).floor() } else { f64::INFINITY };
@@ -52,24 +52,26 @@ pub(super) fn penalties(history: &[u32], options: &SamplingOptions) -> BTreeMap<
     longest
 }
 
-/// Takes the penalties away from the logits.
+/// Subtracts the penalties from the logits.
 pub(super) fn apply(candidates: &mut Candidates, penalties: &BTreeMap<u32, f64>) {
     let ids: Vec<u32> = penalties.keys().copied().collect();
     candidates.change(&ids, |id, logit| logit - penalties[&id]);
 }
 
-/// How many tokens from the end come after the last breaker.
+/// How many tokens come after the last breaker.
 fn limit(back: &[u32], breakers: &[Vec<u32>]) -> usize {
-    // A breaker's first token stands at `at`; the rest of it nearer to the end.
-    let ends_at = |at: usize| {
+    // The length of the longest breaker whose first token is at `at`, without that token. The rest is nearer to the
+    // end.
+    let rest_of_breaker = |at: usize| {
         let tails = breakers.iter().filter_map(|b| b.split_first().filter(|(head, _)| **head == back[at]));
         let fits = |tail: &[u32]| tail.len() <= at && tail.iter().zip(back[..at].iter().rev()).all(|(a, b)| a == b);
         tails.map(|(_, tail)| tail).filter(|tail| fits(tail)).map(<[u32]>::len).max()
     };
-    (0..back.len()).find_map(|at| ends_at(at).map(|tail| at - tail)).unwrap_or(back.len())
+    (0..back.len()).find_map(|at| rest_of_breaker(at).map(|rest| at - rest)).unwrap_or(back.len())
 }
 
-/// For each place of `text`, how many tokens from there on are those of its beginning: the Z function, in linear time.
+/// For each place of `text`, how many tokens from there on equal those of its beginning: the Z function, in linear
+/// time.
 fn common_beginnings(text: &[u32]) -> Vec<usize> {
     let mut z = vec![0; text.len()];
     // The match that reaches furthest, as a range.
@@ -87,8 +89,8 @@ fn common_beginnings(text: &[u32]) -> Vec<usize> {
     z
 }
 
-/// The sequences of tokens that hold a breaker: for each token that has it whole, that token; for each that ends in a
-/// beginning of it, that token and those of the rest. `tokens` gives every token's bytes, `encode` the ids of a text.
+/// The sequences of tokens that contain a breaker: each token that contains it whole; and each token that ends in a
+/// beginning of it, with the tokens of the rest. `tokens` gives every token's bytes, `encode` the ids of a text.
 ///
 /// # Errors
 /// Those of `encode`.
@@ -101,7 +103,7 @@ pub fn breakers<'t, E>(
     for text in texts {
         let cut = (0..=MAX_BREAKER.1.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         let text = &text[..cut];
-        // The ids of each rest are asked for once.
+        // Each rest is encoded once.
         let mut rests: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         for (id, bytes) in tokens.clone() {
             if bytes.windows(text.len().max(1)).any(|part| part == text.as_bytes()) {
@@ -111,7 +113,7 @@ pub fn breakers<'t, E>(
             for taken in (1..text.len()).filter(|&i| text.is_char_boundary(i)) {
                 if bytes.ends_with(&text.as_bytes()[..taken]) {
                     let rest = match rests.entry(taken) {
-                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Occupied(encoded) => encoded.into_mut(),
                         Entry::Vacant(new) => new.insert(encode(&text[taken..])?),
                     };
                     rest.truncate(MAX_BREAKER.0);
@@ -154,17 +156,17 @@ mod tests {
         assert_eq!(penalties(&history, &options(2)), BTreeMap::from([(4, 2.0), (5, 4.0)]));
         assert_eq!(penalties(&history, &options(4)), BTreeMap::from([(5, 1.0)]));
         assert_eq!(penalties(&history, &options(5)), BTreeMap::new());
-        // Nothing is repeated across a breaker: 1 ends what counts.
+        // A repetition does not extend across the breaker, 1.
         let broken = SamplingOptions { dry_breakers: vec![vec![1]], ..options(2) };
         assert_eq!(penalties(&history, &broken), BTreeMap::from([(4, 1.0), (5, 1.0)]));
         let longer = SamplingOptions { dry_breakers: vec![vec![1, 2]], ..options(1) };
         assert_eq!(penalties(&history, &longer), BTreeMap::from([(4, 1.0), (5, 1.0)]));
         let unlike = SamplingOptions { dry_breakers: vec![vec![1, 3]], ..options(4) };
         assert_eq!(penalties(&history, &unlike), BTreeMap::from([(5, 1.0)]));
-        // What would continue a repetition and is a breaker itself goes free.
+        // A token that would continue a repetition gets no penalty if it is a breaker itself.
         let ends = SamplingOptions { dry_breakers: vec![vec![4]], ..options(2) };
         assert_eq!(penalties(&history, &ends), BTreeMap::from([(5, 4.0)]));
-        // The window ends before the first.
+        // The window does not reach back to the first.
         let short = SamplingOptions { dry_penalty_last_n: 8, ..options(2) };
         assert_eq!(penalties(&history, &short), BTreeMap::from([(5, 2.0)]));
     }

@@ -1,8 +1,8 @@
-//! The steps that take candidates away, or the whole chain's temperature. Each keeps one candidate at least.
+//! The steps that remove candidates, and the temperature. Each keeps at least one candidate.
 
 use super::candidates::Candidates;
 
-/// The shortest beginning of the ranks whose share of the probability is at least `p`.
+/// Keeps the shortest beginning of the ranks whose share of the probability is at least `p`.
 pub(super) fn top_p(candidates: &mut Candidates, p: f64) {
     candidates.rank();
     let enough = p * candidates.weights().sum::<f64>();
@@ -16,14 +16,14 @@ pub(super) fn top_p(candidates: &mut Candidates, p: f64) {
     }
 }
 
-/// Those whose probability is at least `p` times the largest.
+/// Keeps the candidates whose probability is at least `p` times the largest.
 pub(super) fn min_p(candidates: &mut Candidates, p: f64) {
     let Some(first) = candidates.first() else { return };
     candidates.retain(|c| libm::exp(c.logit - first.logit) >= p);
 }
 
-/// Those whose logit is at most `n` standard deviations (of all candidates' logits) below the largest. Tang et al. 2024,
-/// "Top-nσ: Not All Logits Are You Need".
+/// Keeps the candidates whose logit is at most `n` standard deviations (of all candidates' logits) below the largest.
+/// Tang et al. 2024, "Top-nσ: Not All Logits Are You Need".
 pub(super) fn top_n_sigma(candidates: &mut Candidates, n: f64) {
     let Some(first) = candidates.first() else { return };
     let count = candidates.list().len() as f64;
@@ -33,13 +33,13 @@ pub(super) fn top_n_sigma(candidates: &mut Candidates, n: f64) {
     candidates.retain(|c| c.logit >= least);
 }
 
-/// Those whose surprise, -ln(probability), is nearest to the expected one, until their share of the probability exceeds
-/// `p`. Meister et al. 2022, "Locally Typical Sampling".
+/// Keeps the candidates whose surprise, -ln(probability), is nearest to the expected one, until their share of the
+/// probability exceeds `p`. Meister et al. 2022, "Locally Typical Sampling".
 pub(super) fn typical(candidates: &mut Candidates, p: f64) {
     candidates.rank();
     let sum: f64 = candidates.weights().sum();
     let shares: Vec<f64> = candidates.weights().map(|w| w / sum).collect();
-    // Of a candidate too unlikely for f64, p ln p is 0, its limit.
+    // For a candidate too unlikely for f64, p ln p is 0, its limit.
     let entropy: f64 = shares.iter().filter(|p| **p > 0.0).map(|p| -p * libm::log(*p)).sum();
     let distance = |rank: usize| (-libm::log(shares[rank]) - entropy).abs();
     let mut nearest: Vec<(f64, usize)> = (0..shares.len()).map(|rank| (distance(rank), rank)).collect();
@@ -55,8 +55,8 @@ pub(super) fn typical(candidates: &mut Candidates, p: f64) {
     candidates.retain(|c| ids.binary_search(&c.id).is_ok());
 }
 
-/// Of those with at least the probability `threshold`, the least likely and all behind it: the others are the top
-/// choices that are excluded. "Exclude Top Choices", p-e-w 2024.
+/// Removes the candidates whose probability is at least `threshold`, except the least likely of them. "Exclude Top
+/// Choices", p-e-w 2024.
 pub(super) fn xtc(candidates: &mut Candidates, threshold: f64) {
     candidates.rank();
     let sum: f64 = candidates.weights().sum();
@@ -66,7 +66,7 @@ pub(super) fn xtc(candidates: &mut Candidates, threshold: f64) {
     }
 }
 
-/// Divides the logits, which leaves their order; at 0 the likeliest alone stays.
+/// Divides the logits, which keeps their order; at 0 only the likeliest candidate stays.
 pub(super) fn temperature(candidates: &mut Candidates, temperature: f64) {
     if temperature == 0.0 {
         candidates.keep(0..1);

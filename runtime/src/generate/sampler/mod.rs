@@ -1,7 +1,7 @@
 //! Logits to a token id: a chain of steps over candidates, then one draw.
 //!
 //! The steps are those of llama.cpp, in its order, so that the same settings mean the same thing. The order is
-//! [`SamplingOptions::chain`]; a step whose numbers change nothing is not taken.
+//! [`SamplingOptions::chain`]; a step whose settings change nothing is skipped.
 //!
 //! ```text
 //! candidates   every id with its logit, the bias added
@@ -13,22 +13,22 @@
 //! typ_p        those whose surprise is nearest to the expected one, until their share exceeds p
 //! top_p        the shortest beginning of that order whose share of the probability is at least p
 //! min_p        those whose probability is at least p times the largest one
-//! xtc          by chance: not the likeliest ones, but the last of them that reaches the threshold and all behind it
+//! xtc          by chance: removes the candidates that reach the threshold, except the least likely of them
 //! temperature  logit / temperature; 0 is greedy: the largest logit, the lowest id among equals
 //! draw         one uniform number against the running sum of exp(logit - largest)
 //! ```
 //!
-//! With Mirostat 2 (Basu et al. 2021) the chain is bias, temperature, and then those whose surprise, -log2(probability),
-//! is at most mu, one at least. mu begins at 2 tau, and the surprise s of each choice among those that were left moves
-//! it: mu -= eta (s - tau).
+//! With Mirostat 2 (Basu et al. 2021) the chain is bias, temperature, and then the candidates whose surprise,
+//! -log2(probability), is at most mu, at least one. mu begins at 2 tau. The surprise s of each choice, among the
+//! candidates that were left, moves it: mu -= eta (s - tau).
 //!
-//! The same seed, options, logits and histories give the same ids on every machine. That is why the platform's own
-//! `exp` and a generator of a library are not used: arithmetic is f64 with [`libm`]'s pure-Rust functions, sums go in one
-//! order, the order of the candidates is total, and the generator is SplitMix64, spelled out below.
+//! The same seed, options, logits and histories give the same ids on every machine. So neither the platform's `exp` nor
+//! a library's generator is used: arithmetic is f64 with [`libm`]'s pure-Rust functions, sums have a fixed order, the
+//! order of the candidates is total, and the generator is [`SplitMix64`].
 //!
-//! The numbers of a token depend on the seed and on the token's place alone. Each token takes as many: XTC one where it is
-//! on, then the draw one, also when a single candidate is left; a greedy choice takes none for the draw. Of a seed's
-//! sequence the token at place i, counted from 0, sees those from i * (numbers of a token) on.
+//! A token's random numbers depend only on the seed and on the token's place. Every token takes the same count of them:
+//! one for XTC if it is on, then one for the draw, even when a single candidate is left; a greedy choice takes none for
+//! the draw. The token at place i, counted from 0, takes the numbers of the seed's sequence from i * count on.
 //!
 //! ```
 //! use nanoserve_runtime::generate::sampler::{Sampler, SamplingOptions};
@@ -38,7 +38,7 @@
 //! # Ok::<(), nanoserve_runtime::generate::sampler::SamplingError>(())
 //! ```
 //!
-//! The trap: the filters look at probabilities *before* the temperature. Transformers divides first, so there a high
+//! The trap: the filters see the probabilities *before* the temperature. Transformers divides first, so there a high
 //! temperature lets more tokens through top_p than here.
 
 mod candidates;
@@ -55,7 +55,7 @@ pub use crate::error::SamplingError;
 pub use dry::breakers;
 pub use options::{Mirostat, SamplingOptions, Step};
 
-/// Chooses tokens. Holds the options, the place of the next token and the space the candidates live in.
+/// Chooses tokens. Holds the options, the place of the next token and the candidates' buffer.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SamplingOptions,
@@ -70,7 +70,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the beginning of the sequence that `options.seed` names.
+    /// A sampler at the beginning of the random sequence of `options.seed`.
     ///
     /// # Errors
     /// When an option is out of its range.
@@ -90,7 +90,7 @@ impl Sampler {
         &self.options
     }
 
-    /// Mirostat's bound on the surprise, in bits: what a sampler remembers beside the number of tokens.
+    /// Mirostat's bound on the surprise, in bits: a sampler's only state besides the number of tokens.
     pub fn mu(&self) -> f64 {
         self.mu
     }
@@ -100,18 +100,18 @@ impl Sampler {
         (self.place, self.mu) = (tokens, mu);
     }
 
-    /// The id of the next token. `logits[id]` is that of token `id`; `history` is every token so far, prompt included,
-    /// the latest last.
+    /// Chooses the id of the next token. `logits[id]` is the logit of token `id`; `history` is every token so far,
+    /// prompt included, the latest last.
     ///
     /// # Errors
-    /// When a logit is not a number or plus infinity, a token of the history or of the bias has no logit, or none may be
-    /// chosen.
+    /// When a logit is not a number or plus infinity, a token of the history or of the bias has no logit, or none may
+    /// be chosen.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, SamplingError> {
         self.filter(logits, history)?;
         self.choose(logits.len())
     }
 
-    /// One of the candidates that are left of so many.
+    /// Chooses one of the candidates left of `got` logits.
     fn choose(&mut self, got: usize) -> Result<u32, SamplingError> {
         let first = self.candidates.first().ok_or(SamplingError::NoCandidate { got })?;
         let [_, number] = self.numbers();
@@ -127,8 +127,8 @@ impl Sampler {
         Ok(id)
     }
 
-    /// How many of the likeliest tokens it needs to see: all else can make no difference. None where that is all of them, or
-    /// more than `most`.
+    /// How many of the likeliest tokens are enough to choose the next one: the others can make no difference. None if
+    /// all are needed, or more than `most`.
     pub fn reach(&self, most: usize) -> Option<usize> {
         let SamplingOptions { temperature, top_k, ref logit_bias, mirostat, .. } = self.options;
         let changes = self.chain.iter().any(|step| matches!(step, Step::Penalties | Step::Dry));
@@ -143,13 +143,13 @@ impl Sampler {
         Some(reach).filter(|reach| *reach <= most)
     }
 
-    /// As [`Sampler::sample`], of the likeliest tokens with their logits, as many as [`Sampler::reach`] says, the likeliest
-    /// first, of equals the lower id.
+    /// As [`Sampler::sample`], from the likeliest tokens with their logits: as many as [`Sampler::reach`] says, the
+    /// likeliest first, of equal ones the lower id first.
     ///
     /// # Errors
     /// When a logit is not a number or plus infinity, or none may be chosen.
     pub fn sample_top(&mut self, top: &[(u32, f32)]) -> Result<u32, SamplingError> {
-        // What cannot be ranked comes first.
+        // Logits that cannot be ranked come first.
         if let Some(&(id, got)) = top.iter().find(|(_, logit)| logit.is_nan() || *logit == f32::INFINITY) {
             return Err(SamplingError::Logit { id, got });
         }
@@ -160,7 +160,7 @@ impl Sampler {
         self.choose(top.len())
     }
 
-    /// What the next token would be drawn from: ids in order with their probabilities. The token after it is still the next.
+    /// What the next token would be drawn from: ids in the order of ranks, with their probabilities. Chooses no token.
     ///
     /// # Errors
     /// As [`Sampler::sample`].
@@ -171,12 +171,12 @@ impl Sampler {
         Ok(self.candidates.list().iter().zip(self.candidates.weights()).map(|(c, w)| (c.id, w / sum)).collect())
     }
 
-    /// Whether the likeliest candidate is the one that is chosen.
+    /// Whether the likeliest candidate is chosen, without a draw.
     fn is_greedy(&self) -> bool {
         self.options.temperature == 0.0 && self.chain.contains(&Step::Temperature)
     }
 
-    /// The places of the next token's random numbers, the first and the last: XTC's, then the draw's.
+    /// The places of the next token's random numbers in the sequence, the first and the last: XTC's, then the draw's.
     fn numbers(&self) -> [u64; 2] {
         let xtc = self.chain.iter().filter(|step| **step == Step::Xtc).count() as u64;
         let count = xtc + u64::from(!self.is_greedy());
@@ -184,11 +184,11 @@ impl Sampler {
         [first, first.wrapping_add(count).wrapping_sub(1)]
     }
 
-    /// Leaves the candidates that may be chosen, ranked where anything is drawn.
+    /// Reduces the logits to the candidates that may be chosen, ranked if there is a draw.
     fn filter(&mut self, logits: &[f32], history: &[u32]) -> Result<(), SamplingError> {
         candidates::check(logits)?;
         let SamplingOptions { temperature, top_k, repeat_last_n, .. } = self.options;
-        // Steps that change logits, first in the chain, need the changed ones alone.
+        // Steps at the beginning of the chain that change logits need only the logits that they change.
         let changes = self.chain.iter().take_while(|step| matches!(step, Step::Penalties | Step::Dry)).count();
         let rest = &self.chain[changes..];
         let window = penalties::last(history, repeat_last_n);
@@ -210,7 +210,7 @@ impl Sampler {
             touched.extend(seen.iter().chain(dry.keys()));
         }
         let biased = |id: u32| -> f64 {
-            let bias: f64 = bias.iter().filter(|(of, _)| *of == id).map(|(_, bias)| f64::from(*bias)).sum();
+            let bias: f64 = bias.iter().filter(|(token, _)| *token == id).map(|(_, bias)| f64::from(*bias)).sum();
             f64::from(logits[id as usize]) + bias
         };
         let candidates = &mut self.candidates;
@@ -231,7 +231,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// The steps of the chain from one on, on the candidates that there are.
+    /// Takes the steps of the chain from `from` on, with the present candidates.
     fn take(&mut self, from: usize, window: &[u32], dry: &BTreeMap<u32, f64>) {
         let [mut number, _] = self.numbers();
         let candidates = &mut self.candidates;
@@ -256,13 +256,13 @@ impl Sampler {
         candidates.rank();
         if self.options.mirostat.is_some() {
             let sum: f64 = candidates.weights().sum();
-            let kept = candidates.weights().take_while(|w| -libm::log2(w / sum) <= self.mu).count();
-            candidates.keep(0..kept.max(1));
+            let within = candidates.weights().take_while(|w| -libm::log2(w / sum) <= self.mu).count();
+            candidates.keep(0..within.max(1));
         }
     }
 }
 
-/// A step that changes logits by what was said before.
+/// Takes a step that changes logits by the history.
 fn change(
     candidates: &mut Candidates,
     step: Step,
@@ -276,14 +276,14 @@ fn change(
     }
 }
 
-/// Whether the likeliest candidate is the one that these steps leave in the end.
+/// Whether these steps, at temperature 0, always leave the likeliest candidate.
 fn takes_first(steps: &[Step]) -> bool {
     let keeps_first = |step: &Step| !matches!(step, Step::Typical | Step::Xtc | Step::Penalties | Step::Dry);
     steps.contains(&Step::Temperature) && steps.iter().all(keeps_first)
 }
 
-/// The candidate at which the running sum of weights passes `unit` (0 to below 1) of the whole, and its probability. At
-/// least one candidate, ranked.
+/// The candidate at which the running sum of weights passes `unit` (0 to below 1) of the whole, and its probability.
+/// There must be at least one candidate, and they must be ranked.
 fn draw(candidates: &Candidates, unit: f64) -> (u32, f64) {
     let total: f64 = candidates.weights().sum();
     let target = unit * total;
@@ -291,7 +291,7 @@ fn draw(candidates: &Candidates, unit: f64) -> (u32, f64) {
     let mut chosen = (0, 0.0);
     for (candidate, w) in candidates.list().iter().zip(candidates.weights()) {
         if w > 0.0 {
-            chosen = (candidate.id, w / total); // also the answer when rounding has put the target at the very end
+            chosen = (candidate.id, w / total); // also the answer if rounding puts the target at the very end
         }
         sum += w;
         if sum > target {

@@ -1,4 +1,4 @@
-//! What can be set, by the names and with the defaults of llama.cpp.
+//! Sampling options, with llama.cpp's names and defaults.
 
 use super::SamplingError;
 
@@ -9,15 +9,15 @@ pub enum Step {
     Penalties,
     /// Don't repeat yourself: a penalty on what would continue a repeated sequence.
     Dry,
-    /// Within some standard deviations of the largest logit.
+    /// Keeps tokens within some standard deviations of the largest logit.
     TopNSigma,
-    /// The likeliest by number.
+    /// Keeps a number of the likeliest tokens.
     TopK,
-    /// As surprising as is to be expected.
+    /// Keeps tokens about as surprising as expected.
     Typical,
-    /// The likeliest by their share together.
+    /// Keeps the likeliest tokens up to a share of the probability.
     TopP,
-    /// By their share of the likeliest one's probability.
+    /// Keeps tokens by their share of the largest probability.
     MinP,
     /// Exclude top choices.
     Xtc,
@@ -26,7 +26,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Every step by its name, in the order that is taken unless another is asked for.
+    /// Every step with its name, in the default order.
     pub const ALL: [(&str, Step); 9] = [
         ("penalties", Step::Penalties),
         ("dry", Step::Dry),
@@ -39,26 +39,26 @@ impl Step {
         ("temperature", Step::Temperature),
     ];
 
-    /// The order that is taken unless another is asked for.
+    /// The default order.
     pub fn default_chain() -> Vec<Step> {
         Self::ALL.map(|(_, step)| step).to_vec()
     }
 
-    /// The names of [`Step::ALL`], with semicolons.
+    /// The names of [`Step::ALL`], separated by semicolons.
     pub fn names() -> String {
         Self::ALL.map(|(name, _)| name).join(";")
     }
 
-    /// Steps by their names, with semicolons between them.
+    /// Reads names of steps, separated by semicolons.
     ///
     /// # Errors
-    /// When a name is unknown or there twice.
+    /// When a name is unknown or occurs twice.
     pub fn parse_chain(names: &str) -> Result<Vec<Step>, SamplingError> {
         let mut chain = Vec::new();
         for name in names.split(';').map(str::trim).filter(|name| !name.is_empty()) {
-            let known = Self::ALL.iter().find(|(known, _)| *known == name.replace('-', "_"));
+            let found = Self::ALL.iter().find(|(own, _)| *own == name.replace('-', "_"));
             let step =
-                known.ok_or_else(|| SamplingError::UnknownStep { got: name.to_owned(), known: Step::names() })?.1;
+                found.ok_or_else(|| SamplingError::UnknownStep { got: name.to_owned(), known: Step::names() })?.1;
             if chain.contains(&step) {
                 return Err(SamplingError::StepTwice { got: name.to_owned(), known: Step::names() });
             }
@@ -71,7 +71,7 @@ impl Step {
 /// How a token is chosen. The defaults are llama.cpp's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
-    /// The steps, in order; one that is not there is not taken.
+    /// The steps, in order. A step that is absent is not taken.
     pub chain: Vec<Step>,
     /// Divides the logits; 0 is greedy. Default 0.8.
     pub temperature: f32,
@@ -83,45 +83,47 @@ pub struct SamplingOptions {
     pub min_p: f32,
     /// Probability mass kept of the tokens whose surprise is nearest to the expected one; 1 keeps all. Default 1.
     pub typical_p: f32,
-    /// Tokens kept whose logit is at most so many standard deviations below the largest; 0 or less keeps all. Default -1.
+    /// Tokens kept whose logit is at most so many standard deviations below the largest; 0 or less keeps all. Default
+    /// -1.
     pub top_n_sigma: f32,
-    /// How often the likeliest tokens are taken away; 0 is never. Default 0.
+    /// The probability that the likeliest tokens are removed; 0 is never. Default 0.
     pub xtc_probability: f32,
-    /// Which: all of at least this probability, the least likely of them apart; above 0.5 is never. Default 0.1.
+    /// Removed are all tokens of at least this probability, except the least likely of them; above 0.5, none. Default
+    /// 0.1.
     pub xtc_threshold: f32,
     /// Divides positive and multiplies other logits of tokens seen before; 1 changes nothing. Default 1.
     pub repeat_penalty: f32,
-    /// Taken from the logit of a token for each time it was seen. Default 0.
+    /// Subtracted from the logit of a token for each time it was seen. Default 0.
     pub frequency_penalty: f32,
-    /// Taken from the logit of a token that was seen. Default 0.
+    /// Subtracted once from the logit of a token that was seen. Default 0.
     pub presence_penalty: f32,
     /// How many of the last tokens count as seen before; 0 is none. Default 64.
     pub repeat_last_n: usize,
-    /// Times how much a token that continues a repeated sequence is made less likely; 0 is not at all. Default 0.
+    /// Scales the penalty on a token that would continue a repeated sequence; 0 turns DRY off. Default 0.
     pub dry_multiplier: f32,
-    /// What that grows by with each token of the sequence; below 1 is not at all. Default 1.75.
+    /// The factor by which that penalty grows with each token of the sequence; below 1 turns DRY off. Default 1.75.
     pub dry_base: f32,
-    /// The longest sequence that may be repeated freely. Default 2.
+    /// The longest sequence that may be repeated without a penalty. Default 2.
     pub dry_allowed_length: usize,
-    /// How many of the last tokens are searched for it; 0 is none. Default all.
+    /// How many of the last tokens are searched for repeated sequences; 0 is none. Default all.
     pub dry_penalty_last_n: usize,
     /// Sequences of tokens that no repeated sequence extends across. Default none: they depend on the tokenizer, see
     /// [`breakers`](super::breakers).
     pub dry_breakers: Vec<Vec<u32>>,
-    /// Mirostat 2 in place of the chain's filters: bias, temperature, and a bound on the surprise that is learned.
+    /// Mirostat 2 instead of the chain's filters: bias, temperature, and a bound on the surprise that adapts.
     pub mirostat: Option<Mirostat>,
-    /// Added to the logits of tokens, before all else; minus infinity is never.
+    /// Added to the logits of tokens, before all else; minus infinity excludes a token.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Where the generator starts. Default 0.
+    /// The seed of the random numbers. Default 0.
     pub seed: u64,
 }
 
-/// The numbers of Mirostat 2.
+/// The settings of Mirostat 2.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mirostat {
-    /// Surprise to aim at, in bits. Default 5.
+    /// The surprise to aim at, in bits. Default 5.
     pub tau: f32,
-    /// How fast the bound follows. Default 0.1.
+    /// How fast the bound adapts. Default 0.1.
     pub eta: f32,
 }
 
@@ -160,7 +162,7 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// Whether every option is in its range; the error names the first that is not.
+    /// Checks that every option is in its range. The error names the first that is not.
     ///
     /// # Errors
     /// When one is not.
@@ -182,7 +184,7 @@ impl SamplingOptions {
             ("mirostat_ent", self.mirostat.map_or(0.0, |m| m.tau), 0.0, f32::MAX, "0 or more"),
             ("mirostat_lr", self.mirostat.map_or(0.0, |m| m.eta), 0.0, f32::MAX, "0 or more"),
         ];
-        // Not a number is in no range.
+        // NaN is in no range.
         if let Some(&(field, got, .., expected)) =
             rules.iter().find(|(_, got, least, most, _)| !(least..=most).contains(&got))
         {
@@ -196,7 +198,7 @@ impl SamplingOptions {
         }
     }
 
-    /// Whether a step would change anything with these numbers.
+    /// Whether a step would change anything with these settings.
     pub(super) fn is_on(&self, step: Step) -> bool {
         match step {
             Step::Penalties => {

@@ -16,8 +16,8 @@ pub(super) fn distinct(window: &[u32]) -> Vec<u32> {
     ids
 }
 
-/// Repeat penalty: a positive logit is divided, another multiplied, once however often the token occurs. Then frequency
-/// penalty, for each time, and presence penalty, once, are taken away.
+/// The repeat penalty divides a positive logit and multiplies another one, once however often the token occurs. Then
+/// the frequency penalty is subtracted for each time, and the presence penalty once.
 pub(super) fn penalties(candidates: &mut Candidates, window: &[u32], options: &SamplingOptions) {
     let [repeat, frequency, presence] =
         [options.repeat_penalty, options.frequency_penalty, options.presence_penalty].map(f64::from);

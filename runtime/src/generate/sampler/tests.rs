@@ -69,7 +69,7 @@ fn penalty_comes_before_the_greedy_choice() {
     assert_eq!(greedy_with(2.0, 64).sample(&[3.0, 1.4], &[0, 0, 0]), Ok(0));
     // Negative logits are multiplied: -1 * 2 = -2 < -1.5.
     assert_eq!(greedy_with(2.0, 64).sample(&[-1.0, -1.5], &[0]), Ok(1));
-    // A penalised zero stays equal to another zero; -inf stays never.
+    // A penalised zero stays equal to another zero; -inf stays excluded.
     assert_eq!(greedy_with(2.0, 64).sample(&[-0.0, 0.0], &[0, 1]), Ok(0));
     assert_eq!(greedy_with(2.0, 64).sample(&[f32::NEG_INFINITY, -9.0], &[0]), Ok(1));
 }
@@ -148,7 +148,7 @@ fn draw_walks_the_running_sum() {
 
 #[test]
 fn filters_come_before_the_temperature() {
-    // At temperature 100 all four are about as likely; top_p 0.7 still keeps the first two alone.
+    // At temperature 100 all four are about as likely; top_p 0.7 still keeps only the first two.
     let options = SamplingOptions { temperature: 100.0, top_p: 0.7, ..plain() };
     let mut sampler = sampler(options);
     let logits = logits(&[0.1, 0.5, 0.15, 0.25]);
@@ -227,7 +227,7 @@ fn the_likeliest_alone_give_the_same_choices() {
     assert!(matches!(greedy.sample_top(&[(7, f32::NEG_INFINITY)]), Err(SamplingError::NoCandidate { .. })));
 }
 
-/// The chains by the numbers that a token takes: none, the draw's, XTC's, both.
+/// Chains by how many random numbers a token takes: none, the draw's, XTC's, both.
 fn chains_by_numbers() -> Vec<(usize, SamplingOptions)> {
     let xtc = SamplingOptions { xtc_probability: 0.5, xtc_threshold: 0.05, ..plain() };
     vec![
@@ -254,7 +254,7 @@ fn tokens_see_the_numbers_that_they_saw_one_by_one() {
             sampler.distribution(&logits, &[]).expect("candidates");
             let drawn = draw(&sampler.candidates, numbers.last().copied().unwrap_or_default()).0;
             let chosen = sampler.sample(&logits, &[]).expect("a token");
-            // XTC has the first number, and leaves the last token alone; the draw has the last number.
+            // XTC takes the first number, and keeps only the last token; the draw takes the last number.
             match (options.xtc_probability > 0.0, options.temperature > 0.0) {
                 (true, _) if numbers[0] <= 0.5 => assert_eq!(chosen, 4, "{token}"),
                 (_, false) => assert_eq!(chosen, 0, "{token}"),
@@ -274,7 +274,7 @@ fn a_token_depends_on_its_place_and_not_on_who_chose_those_before() {
         for place in 0..50 {
             let mut other = sampler(options.clone());
             other.resume(place, whole.mu());
-            // To look at the candidates takes nothing away.
+            // Looking at the candidates changes nothing.
             other.distribution(&logits, &[]).expect("candidates");
             let id = whole.sample(&logits, &[]);
             assert_eq!(other.sample(&logits, &[]), id, "place {place} of {options:?}");
