@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Is the file the same, and are the logits the same bits, on another kind of machine?
+# Checks that x86-64 and aarch64 write the same files and compute the same bits of logits.
 #
 #     scripts/aarch64.sh              compare x86-64 with aarch64
 #     scripts/aarch64.sh --tests      then run unit tests on aarch64 as well
 #     scripts/aarch64.sh --install    as root on Debian: first install what is missing
 #
-# Builds `nanoserve` for this machine and, in the folder aarch64 of $CARGO_TARGET_DIR (or target), for aarch64, and
-# runs the latter under qemu's user-mode emulation as three processors: all that qemu knows, one of 2019 with a dot product
-# of bytes, and one of 2012 without it and without f16 arithmetic. Each converts the demo in q8, f16 and f32, and runs
-# prompts with every set of kernels that it has; each side checks the other's files. Files are compared byte by byte,
-# answers by all that --json prints but the timings. One row for each comparison. Exit codes: 0 every row is PASS; 1 a
-# row is FAIL or a build failed; 2 something is missing.
+# Builds `nanoserve` for this machine and, in the folder aarch64 of $CARGO_TARGET_DIR (or target), for aarch64. Runs the
+# latter under qemu's user-mode emulation as three processors: one with everything that qemu knows, one of 2019 with a
+# dot product of bytes, and one of 2012 without it and without f16 arithmetic. Each converts the demo in q8, f16 and f32,
+# and runs prompts with every set of kernels that it has; each side checks the other's files. Files are compared byte by
+# byte, answers by all that --json prints except timings and device. Prints one row for each comparison. Exit codes: 0
+# every row is PASS; 1 a row is FAIL or a build failed; 2 something is missing.
 #
-# --install adds arm64 to dpkg's architectures and installs the packages named below from the machine's own sources,
-# without removing any; rustc-web lies in /usr/bin, and a rustup toolchain stays what `rustc` means.
+# --install adds arm64 to dpkg's architectures and installs the packages named below from the machine's own sources. It
+# removes none. rustc-web goes to /usr/bin; `rustc` still means the rustup toolchain, if there is one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,8 +54,8 @@ fi
 ready || { echo "error: missing of: cargo $packages; scripts/aarch64.sh --install gets the packages" >&2; exit 2; }
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
-# With Debian's arm64 C library on the system its loader must come from there too: qemu's -L would give the cross
-# compiler's, and two builds of glibc in one process hang where a thread begins.
+# If Debian's arm64 C library is installed, its loader must be used too. qemu's -L would give the cross compiler's
+# loader, and two builds of glibc in one process hang when a thread starts.
 qemu="qemu-aarch64-static"
 [ -e /lib/ld-linux-aarch64.so.1 ] || qemu+=" -L /usr/aarch64-linux-gnu"
 cross() {
@@ -74,13 +74,14 @@ cross build --release --quiet -p nanoserve-cli --bin nanoserve || exit 1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 machines="x86-64 aarch64-max aarch64-neoverse-n1 aarch64-cortex-a53"
-# The sets of kernels that the emulated ones must find.
+# The sets of kernels that the emulated machines must find.
 declare -A expected=(
     [aarch64-max]="scalar neon dotprod" [aarch64-neoverse-n1]="scalar neon dotprod" [aarch64-cortex-a53]="scalar neon"
 )
 passed=0 failed=0
 
-# on MACHINE COMMAND ARGUMENTS...: always of `nanoserve` itself, because qemu runs no program that another becomes.
+# on MACHINE COMMAND ARGUMENTS...: runs a command of `nanoserve` itself, because qemu cannot follow nanoserve-run and its
+# like, which exec it.
 on() {
     local machine=$1
     shift
@@ -98,7 +99,7 @@ row() {
     printf '%s  %-86s %s\n' "$verdict" "$what" "$note"
 }
 
-# What a machine answers, but not how long it took nor by which kernels: ids, text, the hash of the logits. Nothing when it fails.
+# The answer of a machine without timings and device: ids, text, the hash of the logits. Empty if it fails.
 answer() { on "$1" run "${@:2}" --json | sed 's/,"timings":{[^}]*}//; s/,"device":"[^"]*"//'; }
 same() { [ -n "$1" ] && [ "$1" = "$2" ]; }
 
@@ -115,7 +116,7 @@ for dtype in q8 f16 f32; do
     done
 done
 
-# The sets of kernels that each machine has, the plain one first: the refusal of an unknown one names them.
+# The sets of kernels that each machine has, the plain one first: the error about an unknown one lists them.
 declare -A kernels
 for machine in $machines; do
     refusal=$(on "$machine" run "$work/q8-x86-64.nsv" --ids 0 --isa none 2>&1) || true
@@ -123,7 +124,7 @@ for machine in $machines; do
     row "kernels of $machine" "${kernels[$machine]}" same "${kernels[$machine]}" "${expected[$machine]:-${kernels[$machine]}}"
 done
 
-# What this machine's plain kernels answer to a whole prompt, every other way of running it must answer too.
+# Every way to run a prompt must give the answer of this machine's plain kernels, which run the prompt in one piece.
 compare() {
     local what=$1 dtype=$2 want got hash machine isa chunk
     shift 2
@@ -139,7 +140,7 @@ compare() {
     done
 }
 
-# One prompt below a tile of tokens and one past two blocks of attention; the likeliest tokens, and drawn ones.
+# One prompt shorter than a tile of tokens and one longer than two blocks of attention; greedy tokens and drawn ones.
 short="ROMEO:"
 long=$(head -c 500 weights/demo/README.md)
 for dtype in q8 f16 f32; do
@@ -153,7 +154,7 @@ for dtype in q8 f16 f32; do
 done
 
 if [ -n "$tests" ]; then
-    # Skipped is what asks the kernel by preadv2, which qemu 7.2 does not know; the program then reads ahead regardless.
+    # Skips a test that asks the kernel by preadv2, which qemu 7.2 lacks; without it the program always reads ahead.
     skip="--skip load::tests::what_was_just_written_is_cached"
     row "unit tests of nanoserve-format on aarch64" "" cross test --quiet -p nanoserve-format --lib
     row "unit tests of nanoserve-tokenizer on aarch64" "" cross test --quiet -p nanoserve-tokenizer --lib

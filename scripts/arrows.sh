@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Fails where a crate, or a folder of the runtime, depends on what it must not know. Reads Cargo's own tree of dependencies
+# Fails if a crate, or a folder of the runtime, depends on one that it must not know. Reads Cargo's tree of dependencies
 # and the sources, and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 wrong=0
 
-# The names of all packages that a crate is linked with, its own among them.
+# The names of all packages that a crate is linked with, including its own.
 linked() {
     cargo tree --locked --package "$1" --edges normal,no-proc-macro --prefix none --format '{p}' | cut -d ' ' -f 1 |
         sort -u
 }
 
-# forbid CRATE REASON NAME...: the crate is linked with no package that one of the names, each a pattern, matches.
+# forbid CRATE REASON NAME...: fails if the crate is linked with a package that matches one of the patterns NAME.
 forbid() {
     local crate=$1 reason=$2 tree found name
     shift 2
-    # Stands alone so that a failure of Cargo ends the script.
+    # A separate assignment, so that a failure of Cargo ends the script.
     tree=$(linked "$crate")
     for name; do
         for found in $(grep -xE "$name" <<<"$tree" | grep -vx "$crate"); do
@@ -31,7 +31,7 @@ forbid nanoserve-format "reading a file's bytes needs no regular expression and 
 forbid nanoserve-format "it is the lowest crate" 'nanoserve-.*'
 forbid nanoserve-tokenizer "of this project it knows the format alone" 'nanoserve-(template|converter|runtime|cli|tests)'
 
-# The folders of the runtime: each knows those before it.
+# The folders of the runtime: each may use those before it.
 folders=(error backend cpu cuda engine generate chat diagnose)
 for folder in $(cd runtime/src && ls -d -- */ | tr -d /); do
     if [[ " ${folders[*]} bin " != *" $folder "* ]]; then

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Fuzzes every door in turn, SECONDS each (default 120), from the committed seeds and what earlier runs have found:
+# Fuzzes every door (a fuzz target, see tests/src/targets.rs) in turn, SECONDS each (default 120), from the committed seeds
+# and what earlier runs have found:
 #
 #     scripts/fuzz.sh [SECONDS] [DOOR...]
 #
 # Needs a nightly toolchain, g++ and cargo-fuzz (cargo install cargo-fuzz --locked). Runs under the address sanitizer.
-# What ends a run lies in tests/fuzz/artifacts/DOOR: copy it to tests/fuzz/seeds/DOOR/found-NAME, where the smoke test
-# keeps trying it, and mend what it found. FUZZ_TARGET_DIR says where to build.
+# The input that ended a run is in tests/fuzz/artifacts/DOOR. Copy it to tests/fuzz/seeds/DOOR/found-NAME, where the smoke
+# test keeps trying it, and fix the fault. FUZZ_TARGET_DIR says where to build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,7 @@ failed=()
 for door in "${doors[@]}"; do
     mkdir -p "tests/fuzz/corpus/$door"
     echo "== $door, $seconds s"
-    # 30 s for one input is a hang; a gigabyte for inputs of some kilobytes is too much, and 128 MiB at once.
+    # 30 s for one input is a hang. For inputs of some kilobytes, a gigabyte in all or 128 MiB at once is too much.
     cargo +nightly fuzz run --fuzz-dir tests/fuzz ${FUZZ_TARGET_DIR:+--target-dir "$FUZZ_TARGET_DIR"} "$door" \
         "tests/fuzz/corpus/$door" "tests/fuzz/seeds/$door" -- \
         -max_total_time="$seconds" -timeout=30 -rss_limit_mb=1024 -malloc_limit_mb=128 -max_len=32768 \

@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# What a day with a GPU runs, in order: each part by itself, under its own time limit; a part that fails stops no other.
+# Runs every check and benchmark that needs a GPU, in order. Each part runs by itself under its own time limit; a part that
+# fails does not stop the others.
 #
 #     scripts/gpu.sh OUT [--only PART,PART] [MODEL.nsv ...]
 #
-# OUT is a folder: parts.jsonl has a line for each part (name, exit code, seconds), PART.log what it printed, PART.json its results.
-# Models are for speed; what is about correctness makes its own files of the demo and of the test fixtures.
+# OUT is a folder: parts.jsonl has a line for each part (name, exit code, seconds), PART.log what it printed, PART.json its
+# results. Models are for speed; the checks of correctness make their own files from the demo and the test fixtures.
 #
-# Needs the release program nanoserve in target/release (or $BIN): the machine may have no network and no Rust, so build it elsewhere,
-# `cargo build --release --workspace --locked` on the same kind of processor and an older or equal glibc, and carry it with
-# weights/demo, tests/reference, this script and the models. Python 3 compares; compute-sanitizer is used where it is.
+# Needs the release program nanoserve in target/release (or $BIN). The machine may have no network and no Rust: then build
+# elsewhere, by `cargo build --release --workspace --locked` on the same kind of processor with an older or equal glibc, and
+# copy the program, weights/demo, tests/reference, this script and the models. Needs Python 3 for the comparisons; uses
+# compute-sanitizer if it is there.
 #
-# Kernels are tested one by one where that program was carried as well, as $BIN/cuda_kernels or $KERNELS:
+# Kernels are tested one by one if their test program was copied as well, as $BIN/cuda_kernels or $KERNELS:
 #
 #     cargo test --locked -p nanoserve-tests --test cuda_kernels --no-run      says which file it is, target/debug/deps/cuda_kernels-...
 #     strip -o target/release/cuda_kernels target/debug/deps/cuda_kernels-...
 #
-# Of a test that fails, kernels.log has the launches, the last of which (kernel, blocks, sizes) is the one that was wrong.
+# For a test that fails, kernels.log has the launches. The last one (kernel, blocks, sizes) is the one that was wrong.
 #
 #     sanity      nvidia-smi                                          kernels     each kernel against plain loops
 #     selftest    golden vectors on the GPU, f32, f16, q8
@@ -25,9 +27,9 @@
 #     kernels-memcheck, kernels-racecheck, kernels-synccheck          the same on the tests of the kernels
 #     decode      each model, prompt 16, 256 tokens                   prompt      each model, prompt 2048
 #     overlap     decode with --overlap                               first       exec to first token, kernels cached
-#     peer        llama.cpp's llama-bench in $PEER, where given
+#     peer        llama.cpp's llama-bench, if $PEER is set to its command
 #
-# Exit codes: 0 all parts are well; 1 some are not; 2 something is missing.
+# Exit codes: 0 all parts passed; 1 some failed; 2 something is missing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 case ${1:-} in
@@ -51,7 +53,7 @@ tests=${KERNELS:-$bin/cuda_kernels}
 export bin out work tests NANOSERVE_KERNELS=cuda
 failed=0
 
-# part NAME SECONDS COMMAND...: runs it, keeps what it prints, and says how it went.
+# part NAME SECONDS COMMAND...: runs the command, keeps what it prints, and reports its exit code and time.
 part() {
     local name=$1 limit=$2 start rc seconds
     shift 2
@@ -87,13 +89,13 @@ sanitize() {
     return $rc
 }
 
-# Names of the tests of kernels that a GPU can run; none, saying so, where the program was not carried.
+# The names of the tests of kernels that a GPU can run. None, with a message, if the program was not copied.
 kernel_tests() {
     [ -x "$tests" ] || { echo "skipped: no $tests here; see --help" >&2; return 0; }
     "$tests" --list --format terse | sed -n 's/: test$//p' | grep -v '^emulator::'
 }
 
-# A process for each: a fault ends the context of the whole process.
+# One process for each test: a fault ends the context of the whole process.
 kernels() {
     local name rc=0
     for name in $(kernel_tests); do
@@ -114,7 +116,7 @@ sanitize_kernels() {
     compute-sanitizer --tool "$1" --error-exitcode 3 "$tests" --skip emulator:: --test-threads 1
 }
 
-bench() { # FILE OPTIONS...: a JSON line a model
+bench() { # FILE OPTIONS...: one JSON line per model
     local file=$1 model rc=0
     shift
     : >"$file"
@@ -143,7 +145,7 @@ PYTHON
     return $rc
 }
 
-# What is compared with the CPU, in one program: ladder, kl, greedy, twice.
+# The comparisons with the CPU, in one program: ladder, kl, greedy, twice.
 against() {
     python3 - "$1" <<'PYTHON'
 import json, os, pathlib, subprocess, sys
@@ -207,10 +209,10 @@ def twice():
         for what, args in (("again", []), ("overlap", ["--overlap"])):
             other = text(dtype, "--device", "cuda", *args)
             note(one["logits_hash"] == other["logits_hash"] and one["ids"] == other["ids"], dtype=dtype, what=what)
-        # Where nothing is hashed, only the likeliest tokens come back, and steps run ahead.
+        # Without a hash, only the likeliest tokens are returned, and steps run ahead.
         args = (converted("weights/demo", dtype), "-p", "ROMEO:", "-n", 200, "--temperature", 0, "--device", "cuda")
-        known, shown = json.loads(run("run", *args, "--json"))["text"], run("run", *args, "--quiet")
-        note(known != "" and known in shown, dtype=dtype, what="running ahead")
+        expected, shown = json.loads(run("run", *args, "--json"))["text"], run("run", *args, "--quiet")
+        note(expected != "" and expected in shown, dtype=dtype, what="running ahead")
         half = text(dtype, "--device", "cuda", "--gpu-layers", 2)
         note(len(half["ids"]) == 200, dtype=dtype, what="split", same_text=half["ids"] == one["ids"])
 

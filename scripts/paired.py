@@ -3,9 +3,9 @@
 
     scripts/paired.py --pairs 5 'PEER COMMAND' 'target/release/nanoserve-bench MODEL.nsv -t 2 -r 1 --json'
 
-Each command prints JSON; of its last line the numbers named with --keys are compared. A machine's speed drifts by tens of
-percent within minutes, so only runs that stand side by side count: peer, ours, peer, ours. Printed are the medians of
-each, and the median, smallest and largest of the ratios ours / peer.
+Each command prints JSON; the numbers that --keys names are compared, from its last line. A machine's speed drifts by tens
+of percent within minutes, so only runs side by side are compared: peer, ours, peer, ours. Prints the median of each, and
+the median, smallest and largest of the ratios ours / peer.
 """
 import argparse
 import json

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Makes the PTX that is embedded where NVRTC is missing, or shows that the committed one is what the kernels' text gives.
+# Makes the embedded PTX, which is used where NVRTC is missing, or checks that the committed PTX is what the kernels' text
+# gives.
 #
 #     scripts/ptx.sh                  write runtime/src/cuda/ptx/kernels.ptx
-#     scripts/ptx.sh --check          compare with what is committed, write nothing
+#     scripts/ptx.sh --check          compare with the committed PTX, write nothing
 #     scripts/ptx.sh --only NAME      registers of the kernels whose name has NAME in it, write nothing
 #
-# Needs no GPU and no driver: NVRTC, ptxas and BLAKE3 come from pip, pinned, into the folder ptx-tools of $CARGO_TARGET_DIR (or
-# target), once. Prints of every kernel, as ptxas compiles the PTX for sm_80 and sm_90, registers a thread and bytes
-# spilled. Exit codes: 0 all is well; 1 a kernel does not compile, spills, or --check found a
+# Needs no GPU and no driver: pip installs pinned versions of NVRTC, ptxas and BLAKE3 once, into the folder ptx-tools of
+# $CARGO_TARGET_DIR (or target). Prints the registers per thread and the bytes spilled of every kernel, as ptxas compiles
+# the PTX for sm_80 and sm_90. Exit codes: 0 all is well; 1 a kernel does not compile or spills, or --check found a
 # difference; 2 something is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,7 +24,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# Newer ones give PTX that a driver of CUDA 13.0 does not take.
+# Newer versions give PTX that a driver of CUDA 13.0 rejects.
 version=13.0.88 blake3=1.0.11
 tools=${CARGO_TARGET_DIR:-$PWD/target}/ptx-tools
 [ "$(uname -sm)" = "Linux x86_64" ] || { echo "error: this runs on Linux on x86-64" >&2; exit 2; }
@@ -43,27 +44,27 @@ from blake3 import blake3
 TOOLS = pathlib.Path(os.environ["TOOLS"])
 KERNELS = pathlib.Path("runtime/src/cuda/kernels")
 PTX = pathlib.Path("runtime/src/cuda/ptx/kernels.ptx")
-# What is committed is for Hopper, whose launches may overlap. On older GPUs, from Ampere on, it is used without the two
-# instructions for that (`for_ampere`; the runtime does the same). The PTX version is the oldest that has all that is used, so
-# that older drivers take it; ptxas refuses what it does not have.
+# The committed PTX is for Hopper, whose launches may overlap. Older GPUs, from Ampere on, use it without the two
+# instructions for that (`for_ampere`; the runtime does the same). The PTX version is the oldest one with all instructions
+# used, so that older drivers accept it; ptxas rejects instructions that the version lacks.
 VERSION = "7.8"
 
 
 def text():
-    """The kernels as one text: each include of kernels.cu replaced by the file that it names."""
+    """The kernels as one text: each include of kernels.cu is replaced by the file that it names."""
     include = re.compile(r'^#include "(.+)"\n', re.M)
     return include.sub(lambda m: (KERNELS / m[1]).read_text(), (KERNELS / "kernels.cu").read_text())
 
 
 def nvrtc():
-    # The builtins are looked for beside the loader's own paths: load them first.
+    # NVRTC looks for its builtins in the loader's own paths, which lack them here: load them first.
     for library in sorted((TOOLS / "lib").glob("libnvrtc-builtins.so.*")):
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     return ctypes.CDLL(str(TOOLS / "lib/libnvrtc.so.13"))
 
 
 def compiled(source, target):
-    """PTX of the text; exits with the compiler's words where it has an error."""
+    """The PTX of the text; if it has an error, exits with the compiler's message."""
     lib, program = nvrtc(), ctypes.c_void_p()
     lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
     options = [f"--gpu-architecture={target.replace('sm', 'compute')}".encode(), b"--std=c++17"]
@@ -84,20 +85,20 @@ def compiled(source, target):
 
 
 def small(ptx, version):
-    """PTX without comments, empty lines and spaces that nothing needs."""
+    """PTX without comments, empty lines and needless spaces."""
     lines = [re.sub(r"\s+", " ", line.strip()).replace(", ", ",") for line in ptx.splitlines()]
     lines = [line for line in lines if line and not line.startswith("//")]
     return re.sub(r"^\.version .*$", f".version {version}", "\n".join(lines), flags=re.M) + "\n"
 
 
 def for_ampere(ptx):
-    """The same for sm_80."""
+    """The same PTX for sm_80."""
     lines = [line for line in ptx.splitlines() if not line.startswith("griddepcontrol.")]
     return "\n".join(lines).replace(".version 7.8", ".version 7.4", 1).replace(".target sm_90", ".target sm_80", 1) + "\n"
 
 
 def registers(ptx, target):
-    """Of each kernel (registers a thread, bytes spilled), as ptxas says; exits with its words where it refuses."""
+    """(registers per thread, bytes spilled) of each kernel, by ptxas; exits with its message if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "kernels.ptx"
         file.write_text(ptx)
@@ -118,7 +119,7 @@ def registers(ptx, target):
 
 
 def row(good, what):
-    """One line of the report; 1 where it is bad."""
+    """Prints one line of the report; returns 1 if it is bad."""
     print(f"{'PASS' if good else 'FAIL'}  {what}")
     return 0 if good else 1
 
