@@ -2,8 +2,8 @@
 
 `byte_level` is built like the tokenizer of Llama 3: byte-level BPE, the special tokens after the vocabulary.
 `sentencepiece` is built like the converted SentencePiece tokenizer of Llama 2: BPE over characters, a space is "▁",
-one is put in front of every text, and what the vocabulary lacks becomes its UTF-8 bytes, <0xNN>.
-Both are trained on the text below, so no file from anywhere else is needed.
+one is put in front of every text, and characters that the vocabulary lacks become their UTF-8 bytes, <0xNN>.
+Both are trained on the text below, so no other file is needed.
 """
 
 import json
@@ -27,7 +27,7 @@ The year was 1907, the month was March, and there were 12 houses, 31 people and 
 Nothing had been written down; what we know of that night is what the boy told when he was an old man.
 """
 
-# For the byte-level tokenizer alone: runs of spaces, and characters of which a token holds a part (emoji) or all (é).
+# For the byte-level tokenizer only: runs of spaces, and characters that a token holds in part (emoji) or whole (é).
 MORE = "    déjà vu 👍 👎 👌 🎉 😀😂\n\n        café 漢字 漢\n" * 4
 
 BOS = "<|begin_of_text|>"
@@ -126,7 +126,7 @@ def sentencepiece() -> Tokenizer:
     return tokenizer
 
 
-# Texts for every tokenizer; those that speak of one tokenizer's own tokens are plain text to the other.
+# Texts for both tokenizers. One tokenizer's own tokens are plain text to the other.
 CASES = [
     "", " ", "  ", "   ", "     ", "\n", "\n\n", "\t", " \n \n", "\r\n",
     "The harbour was quiet when the lamps were lit.",
@@ -146,7 +146,7 @@ CASES = [
 
 
 def cases(tokenizer: Tokenizer) -> list[dict]:
-    """What the tokenizers library makes of every text of CASES."""
+    """The results of the tokenizers library for every text of CASES."""
     rows = []
     for text in CASES:
         ids = tokenizer.encode(text).ids

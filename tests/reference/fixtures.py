@@ -1,4 +1,4 @@
-"""The fixtures: what config.json of each says, and how its weights are made."""
+"""The fixtures: the config.json of each, and how its weights are made."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Fixture:
     seed: int  # chosen so that the checks of make_fixture hold
     shards: int = 1
     tokenizer: str | None = None  # "byte_level" or "sentencepiece"
-    extra_head: bool = False  # tied, and the checkpoint carries lm_head.weight all the same
+    extra_head: bool = False  # tied, but the checkpoint has lm_head.weight too
     no_prefix: bool = False  # keys as a bare LlamaModel saves them, and leftover inv_freq tensors
     fine: bool = False  # its reference holds the result of every operation
     logits: float = 1.2  # std of the logits before they are scaled or capped
@@ -42,7 +42,7 @@ def config(**fields) -> dict:
 
 
 def family(cls: str, model_type: str, **fields) -> dict:
-    """config.json of another family, small: what is not in `fields` is the same for all of these."""
+    """config.json of another family: what these families share, then `fields`."""
     shared = {
         "architectures": [cls],
         "model_type": model_type,

@@ -2,8 +2,8 @@
 
     python tests/reference/make_perplexity.py
 
-The text is cut as nanoserve-run --perplexity cuts it: windows of CTX tokens, each by itself, its first token replaced by
-the BOS where prompts begin with one; the second half of each is scored, the rest that fills no window left out.
+The text is cut as nanoserve-run --perplexity cuts it: into independent windows of CTX tokens. The first token of each is
+replaced by the BOS if prompts begin with one, and the second half is scored. A rest that fills no window is left out.
 """
 
 import json
@@ -26,7 +26,7 @@ def main():
     bos = model.config.bos_token_id
     text = (HERE / "perplexity" / "text.txt").read_text()
     ids = tokenizer.encode(text).ids
-    # What the post-processor puts in front of every text, where it puts anything.
+    # What the post-processor puts in front of every text, if anything.
     begins = tokenizer.encode("").ids
     assert begins in ([], [bos]), begins
     out = {"tokens": len(ids), "bos": bos if begins else None, "values": []}

@@ -6,8 +6,8 @@
     python make_reference.py --checkpoint DIR OUT.safetensors [--tokens N | --ids 1,2,3]
                                                 the reference file of a checkpoint, such as Llama-3.2-1B
 
-A fixture is a small Hugging Face checkpoint of random weights and `reference.safetensors`: what every component of
-the model gives in fp32 on the CPU, taken by forward hooks from the class that its config.json names:
+A fixture is a small Hugging Face checkpoint of random weights and `reference.safetensors`: the output of every component
+of the model in fp32 on the CPU, taken by forward hooks from the class that its config.json names:
 
     input_ids                  i64 [T]
     embed                      [T, hidden]                after its scale
@@ -27,8 +27,8 @@ the model gives in fp32 on the CPU, taken by forward hooks from the class that i
     logits                     [T, vocab]                 after scale and cap
     greedy_ids                 i64 [20]                   what greedy decoding appends to input_ids; eos does not stop it
 
-A rotary embedding of the kind dynamic or longrope depends on the length of the text. Here, as in the runtime, that is what
-the session has room for: T for the activations, T + 20 for all steps of the greedy continuation.
+A rotary embedding of the kind dynamic or longrope depends on the length of the text. Here, as in the runtime, that is the
+capacity of the session: T for the activations, T + 20 for all steps of the greedy continuation.
 
 and, for a real checkpoint and for the fixtures marked `fine`, every other operation of a layer:
 
@@ -83,7 +83,7 @@ MARGIN = 1e-3  # smallest allowed distance of the best to the second logit at a 
 TOLERANCE = 1e-5  # of the comparison, absolute and relative: |ours - reference| <= 1e-5 + 1e-5 * |reference|
 HEADROOM = 0.4  # the part of it that the rounding of the fp32 reference may use up itself
 BY_LENGTH = {"dynamic", "longrope"}  # rotary embeddings that depend on the length of a text
-# Keys as a checkpoint with a vision tower is published, and as transformers has them inside.
+# Keys of a published checkpoint with a vision tower, and transformers' own keys inside the model.
 PUBLISHED = [("model.language_model.", "language_model.model."), ("model.vision_tower.", "vision_tower."),
              ("model.multi_modal_projector.", "multi_modal_projector.")]
 
@@ -96,7 +96,7 @@ def model_class(cfg: dict) -> type[PreTrainedModel]:
 
 
 def published(key: str) -> str:
-    """A key of transformers' inside, as checkpoints have it."""
+    """The key that published checkpoints have for a key of the model inside."""
     return next((old + key.removeprefix(new) for new, old in PUBLISHED if key.startswith(new)), key)
 
 
@@ -137,8 +137,8 @@ def tensor_shapes(cfg: dict) -> dict[str, list[int]]:
 def random_weights(fixture: Fixture) -> dict[str, torch.Tensor]:
     """Seeded weights in the checkpoint's dtype, spread so that a wrong component cannot hide.
 
-    Norm weights differ from one, attention scores have a std of about 1, the logits of about 1.2. Much more than that
-    would let fp32's own rounding, in the reference and in what is compared with it, grow past the tolerance.
+    Norm weights differ from one, attention scores have a std of about 1, the logits of about 1.2. With much more than that,
+    fp32's own rounding, in the reference and in the program compared with it, would grow past the tolerance.
     """
     cfg, rng = plain_model.text_config(fixture.config), np.random.default_rng(fixture.seed)
     plus_one = cfg["model_type"].startswith("gemma")
@@ -148,8 +148,8 @@ def random_weights(fixture: Fixture) -> dict[str, torch.Tensor]:
         values = rng.standard_normal(shape)
         if "norm" in key:
             values = (0 if plus_one else 1) + 0.2 * values
-            # Scaled and tied, an embedding would find itself again in every row of logits, and greedy decoding one token for
-            # ever: a last norm of both signs parts them.
+            # With a scaled and tied embedding, each row of logits would favour its own input token, and greedy decoding would
+            # repeat one token for ever. A last norm of both signs prevents that.
             if plus_one and key.endswith("model.norm.weight"):
                 values = 5 * values - 1
         elif key.endswith(".bias"):
@@ -281,7 +281,7 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
         handles.append(module.register_forward_pre_hook(lambda _module, inputs: keep(name, inputs[0])))
 
     def by_head(heads: int):
-        """Of [1, T, heads * head_dim] or the same split into heads, before or behind T."""
+        """Flattens [1, T, heads, head_dim] or [1, heads, T, head_dim]; [1, T, heads * head_dim] stays as it is."""
         def flat(tensor: torch.Tensor) -> torch.Tensor:
             if tensor.dim() == 3:
                 return tensor
@@ -294,7 +294,7 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
     hook_input(text.layers[0], "embed")
     for i, layer in enumerate(text.layers):
         name, attention, mlp = f"layers.{i}", layer.self_attn, layer.mlp
-        # The same word stands before the feed-forward block or behind attention.
+        # post_attention_layernorm stands before the feed-forward block in some families, behind attention in others.
         behind = hasattr(layer, "post_feedforward_layernorm")
         before_mlp = getattr(layer, "pre_feedforward_layernorm", None if behind else layer.post_attention_layernorm)
         hook(getattr(layer, "input_layernorm", None), f"{name}.attn_norm")
@@ -328,7 +328,7 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
             hook_input(mlp.down_proj, f"{name}.mlp.gated")
     hook(text.norm, "final_norm")
 
-    # q and k after RoPE are no module's output: wrap the function that every layer with RoPE calls once, in order.
+    # q and k after RoPE are not the output of a module: wrap the function that every layer with RoPE calls once, in order.
     modeling = sys.modules[type(text).__module__]
     rotating = [i for i, layer in enumerate(text.layers) if getattr(layer.self_attn, "use_rope", True)]
     original, calls = modeling.apply_rotary_pos_emb, iter(rotating)
@@ -342,7 +342,7 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
 
     modeling.apply_rotary_pos_emb = apply_rotary_pos_emb
     try:
-        # Scale and cap of the logits are no module's output either.
+        # The logits after scale and cap are not the output of a module either.
         keep("logits", model(input_ids=ids[None], use_cache=False).logits)
     finally:
         modeling.apply_rotary_pos_emb = original
@@ -358,7 +358,7 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
 
 
 def rounding(cfg: dict, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor]) -> float:
-    """How far fp32 moved the reference from the plain model in f64, in parts of the tolerance."""
+    """The largest distance of the fp32 reference from the plain model in f64, as a fraction of the tolerance."""
     weights = {key: tensor.float().numpy() for key, tensor in weights.items()}
     worst = 0.0
     ids = tensors["input_ids"].numpy()
@@ -428,7 +428,7 @@ def made_by() -> str:
 
 
 def check_context(name: str, fixture: Fixture, tensors: dict[str, torch.Tensor]) -> None:
-    """The fixture reaches what it is for: the end of its window, or the other side of its original context."""
+    """The fixture is long enough for what it tests: past its window, or past its original context."""
     cfg = plain_model.text_config(fixture.config)
     rope, length = plain_model.rope_fields(cfg, local=False), fixture.tokens + GREEDY
     most = cfg["max_position_embeddings"]
@@ -444,7 +444,7 @@ def check_context(name: str, fixture: Fixture, tensors: dict[str, torch.Tensor])
         # A ring holds 256 positions beside those that a token sees, in blocks of 64 (docs/arithmetic.md).
         assert fixture.tokens > -(-(window + 255) // 64) * 64 or not name.endswith("-ring"), name
     for cap, scale in [("attn_logit_softcapping", None), ("final_logit_softcapping", tensors["logits"])]:
-        if cfg.get(cap) and scale is not None:  # many logits are bent by a tenth or more
+        if cfg.get(cap) and scale is not None:  # the cap changes many logits by a tenth or more
             assert (scale.abs() > 0.5 * cfg[cap]).float().mean() > 0.1, name
 
 
@@ -458,7 +458,7 @@ def make_fixture(name: str, fixture: Fixture, folder: Path) -> None:
     write_weights(folder, weights, fixture.shards)
     model = load(folder)
 
-    # What runs is what the file holds.
+    # The model runs on exactly the values of the file.
     state = {published(key): tensor for key, tensor in model.state_dict().items()}
     for path in folder.glob("*.safetensors"):
         for key, tensor in load_file(path).items():

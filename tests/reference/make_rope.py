@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Make rope.json: the frequencies, cosines and sines that transformers has for every kind of rotary embedding.
+"""Make rope.json: transformers' frequencies, cosines and sines for every kind of rotary embedding.
 
     python make_rope.py
 
-Each case is a rotary embedding in the words of a .nsv description, a head's width and a length; the numbers are those of a
-forward pass over so many positions: `inv_freq`, and at some positions the cosines and sines with what they are multiplied
-by. The same versions made the fixtures: see VERSIONS.
+Each case is a rotary embedding in the terms of a .nsv description, a head's width and a length. The numbers are those of a
+forward pass over so many positions: `inv_freq`, and at some positions the cosines and sines, already multiplied by their
+factor. The same versions made the fixtures: see VERSIONS.
 """
 
 import json
@@ -40,7 +40,7 @@ def longrope(pairs: int = HEAD_DIM // 2) -> dict:
     }
 
 
-# What, theta, rotary_dim, scaling, length.
+# Name, theta, rotary_dim, scaling, length.
 CASES = [
     ("default", 10000.0, None, {"kind": "default"}, 300),
     ("half of a head", 10000.0, 16, {"kind": "default"}, 300),
@@ -62,7 +62,7 @@ CASES = [
 
 
 def parameters(theta: float, rotary_dim: int | None, scaling: dict) -> dict:
-    """The same in transformers' words."""
+    """The same rotary embedding in transformers' terms."""
     words = {"kind": "rope_type", "original_context": "original_max_position_embeddings"}
     own = {words.get(key, key): value for key, value in scaling.items()}
     if scaling["kind"] == "dynamic":

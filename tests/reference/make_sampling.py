@@ -1,9 +1,9 @@
-"""What each sampler leaves, computed once more in plain numpy: tests/reference/sampling/cases.json.
+"""The candidates that each sampler leaves, computed again in plain numpy: tests/reference/sampling/cases.json.
 
     python tests/reference/make_sampling.py
 
-Nothing is shared with the runtime but the definitions: no partial selection, DRY by comparing every place with every
-other, all of a case's candidates in one array. Needs numpy alone.
+It shares only the definitions with the runtime: no partial selection, DRY by comparing every place with every other, all
+of a case's candidates in one array. Needs only numpy.
 """
 
 import json
@@ -40,7 +40,7 @@ def softmax(x):
 
 
 def f32(x):
-    """An option, as the runtime keeps it."""
+    """An option's value as the runtime stores it."""
     return float(np.float32(x))
 
 
@@ -59,7 +59,7 @@ def dry(o, ids, x, history):
         return ids, x
     window = history if o["dry_penalty_last_n"] < 0 else history[-o["dry_penalty_last_n"]:]
     n = len(window)
-    # The latest place at which a breaker begins and is whole; what follows it counts.
+    # The latest place where a whole breaker begins. Only the tokens after it count.
     after = 0
     for start in range(n - 1, -1, -1):
         whole = [b for b in o["dry_breakers"] if window[start:start + len(b)] == b]
@@ -112,9 +112,9 @@ def typical(o, ids, x, history):
     entropy = -(p[p > 0] * np.log(p[p > 0])).sum()
     order = np.argsort(np.abs(-np.log(p) - entropy), kind="stable")
     cumulative = np.cumsum(p[order])
-    over = np.nonzero(cumulative > f32(o["typical_p"]))[0]
-    kept = order[: over[0] + 1] if len(over) else order
-    return ids[kept], x[kept]
+    enough = np.nonzero(cumulative > f32(o["typical_p"]))[0]
+    nearest = order[: enough[0] + 1] if len(enough) else order
+    return ids[nearest], x[nearest]
 
 
 def top_p(o, ids, x, history):
@@ -157,7 +157,7 @@ STEPS = {"penalties": penalties, "dry": dry, "top_n_sigma": top_n_sigma, "top_k"
 
 
 def distribution(o, logits, history):
-    """Ids with their probabilities, the likeliest first."""
+    """The ids that are left with their probabilities, the likeliest first."""
     x = logits.astype(np.float64)
     for token, bias in o["logit_bias"]:
         x[token] += -np.inf if bias == "-inf" else f32(bias)
@@ -185,13 +185,13 @@ def case(rng, name, steps=0, history_of=24, spread=3.0, n=48, repeat=False, **op
         ids, p = distribution(o, logits, history)
         out["expected"] = [[int(i), float(v)] for i, v in zip(ids, p)]
         return out
-    # Whole draws, each token becoming part of the history.
+    # Draws, each of which adds its token to the history.
     drawn, history = [], list(history)
     for _ in range(steps):
         ids, p = distribution(o, logits, history)
         unit = o["random"].unit()
         at = min(int(np.searchsorted(np.cumsum(p), unit, side="right")), len(ids) - 1)
-        # A number this near to an edge could fall on either side of it by the last bit of an exponential.
+        # A number this near to an edge could fall on either side by the last bit of an exponential.
         assert np.abs(np.cumsum(p)[:-1] - unit).min(initial=1.0) > 1e-9, name
         drawn.append(int(ids[at]))
         history.append(int(ids[at]))
@@ -246,13 +246,13 @@ def main():
           top_n_sigma=2.5, spread=1.5, xtc_probability=0.5, xtc_threshold=0.05, repeat_penalty=1.1,
           frequency_penalty=0.1, presence_penalty=0.1, dry_multiplier=0.8, seed=8),
     ]
-    # DRY's breakers come from the history itself, or they would never occur.
+    # DRY's breakers come from the history itself; others would never occur.
     for i, width in enumerate((1, 2, 3)):
         made = case(np.random.default_rng(50 + i), "", repeat=True)["history"]
         at = len(made) - 5
         cases.append(case(np.random.default_rng(50 + i), f"dry breaker of {width}", repeat=True, dry_multiplier=1.0,
                           dry_allowed_length=1, dry_breakers=[made[at:at + width], [made[at], 47]]))
-    # One that is a breaker goes free, as long as it does not end what counts.
+    # A token that is a breaker gets no penalty. Here it does not end the repetition itself.
     made = case(np.random.default_rng(60), "", repeat=True)["history"]
     follows = next(made[i] for i in range(len(made) - 1, 2, -1) if made[i - 2:i] == made[-2:])
     for name, o in (("breaker that would continue", {"dry_breakers": [[follows]]}), ("without it", {})):

@@ -1,10 +1,11 @@
-"""Makes tests/reference/templates/*.json: what transformers renders of templates, or the error it raises; and the ids of it.
+"""Makes tests/reference/templates/*.json: the texts that transformers renders from templates, or the errors it raises; and
+the ids of the texts.
 
     python make_templates.py
 
-Needs transformers (VERSIONS has the one it was run with). The templates are ours: features.py tries one thing of the
-language each, conversations.py has templates in the manner of well-known models. ids.json is of the tokenizers of two
-fixtures, which both put a BOS in front of a text.
+Needs transformers (VERSIONS has the version it was run with). The templates are ours: each in features.py tries one thing of
+the language, those in conversations.py are in the manner of well-known models. ids.json uses the tokenizers of two fixtures,
+which both put a BOS in front of a text.
 """
 
 import datetime
@@ -48,7 +49,7 @@ def feature_cases():
               "filters": features.FILTERS, "json": features.JSON, "tests": features.TESTS, "generators": features.GENERATORS}
     templates = []
     for name, text in groups.items():
-        # A line of many expressions, and each of them alone: a line ends with its first error.
+        # Each expression of a line is a case of its own, because rendering ends at the first error.
         for i, line in enumerate(split(text)):
             templates.append((f"{name} {i}", line))
     templates += [(f"tags {i}", t) for i, t in enumerate(split(features.TAGS))]
@@ -62,7 +63,7 @@ def feature_cases():
 
 
 def split(text):
-    """Expressions of one line apart; what has blocks stays together."""
+    """The expressions of a line one by one; a line with blocks stays whole."""
     for line in text.strip("\n").replace("\\\njoined", "\\\x00joined").split("\n"):
         line = line.replace("\x00", "\n")
         if "{%" in line or "}}|{{" not in line:
@@ -90,15 +91,15 @@ def conversation_cases():
             yield {"template": name, "conversation": title, **outcome(render)}
 
 
-# Checkpoints: a fixture, the tokenizer_config.json that it is given, if any, and what templates write in place of their marks.
+# Checkpoints: a fixture, its tokenizer_config.json, if any, and the tokens that replace the marks of the templates.
 CHECKPOINTS = {
     "byte-level": ("tied-llama3", {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
                    ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]),
-    # Its marks take spaces along; a token is an object.
+    # Its marks take adjacent spaces along; its BOS is written as an object.
     "pieces": ("untied-mha", {"bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": False,
                                             "rstrip": False, "single_word": False, "special": True}, "eos_token": "</s>"},
                ["<|user|>", "<|assistant|>", "<|end|>"]),
-    # Templates do not know its BOS: no id has it.
+    # It has no tokenizer_config.json, so templates do not know its BOS and no id is a BOS.
     "nameless": ("untied-mha", None, ["<|user|>", "<|assistant|>", "<|end|>"]),
 }
 MARKS = {"headers": ["<|head|>", "<|head_end|>", "<|turn_end|>"], "markup": ["<|im_start|>", None, "<|im_end|>"],
@@ -107,7 +108,7 @@ SAID = ["one", "system", "turns", "no prompt", "tools", "tool turn", "marks"]
 
 
 def id_cases(checkpoints):
-    """Ids by apply_chat_template; what a template refuses has none."""
+    """Ids by apply_chat_template; there are none if the template refuses the conversation."""
     from transformers import PreTrainedTokenizerFast
 
     for name, (fixture, config, marks) in CHECKPOINTS.items():
@@ -134,7 +135,7 @@ def id_cases(checkpoints):
                 text = outcome(lambda: apply(False))
                 if "text" in text:
                     ids = apply(True)["input_ids"]
-                    # Encoded as any other text it would get another BOS.
+                    # Encoded like any other text, it would get another BOS.
                     assert tokenizer(text["text"])["input_ids"] == bos + ids
                     text["ids"] = " ".join(map(str, ids))
                 yield {"checkpoint": name, "template": template, "conversation": title, **text}

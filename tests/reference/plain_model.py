@@ -1,16 +1,15 @@
-"""The model once more, in plain numpy and f64, from config.json and the weights alone. Used by make_reference.py.
+"""The model again, in plain numpy and f64, from only config.json and the weights. Used by make_reference.py.
 
-It is written from the formulas, not from any library's code, and says two things about a fixture: that the reference
-means what it should, and how far the rounding of fp32 moved it. Angles alone are rounded to fp32 here too, as every
-implementation of these models does: at position 100 that moves a sine by more than all the rest.
+It is written from the formulas, not from any library's code. It shows two things about a fixture: that the reference is
+right, and how far the rounding of fp32 moved it. Only angles are rounded to fp32 here, as in every implementation of these
+models: at position 100 that moves a sine by more than all other rounding.
 """
 
 import math
 
 import numpy as np
 
-# What a family does, where it is not what Llama does. Keys of norms: before attention, behind it, before the feed-forward
-# block, behind it.
+# Where a family differs from Llama. Keys of norms: before attention, behind it, before the feed-forward block, behind it.
 AROUND = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 NORMS = {
     "gemma2": AROUND,
@@ -34,7 +33,7 @@ def text_config(cfg: dict) -> dict:
 
 
 def text_weights(weights: dict) -> dict:
-    """The weights of the text model, by the keys of a model that is nothing else."""
+    """The weights of the text model, by the keys of a model without a vision tower."""
     renamed = {}
     for key, values in weights.items():
         key = key.removeprefix("language_model.").replace("model.language_model.", "model.")
@@ -49,7 +48,7 @@ def head_dim(cfg: dict) -> int:
 
 
 def rope_fields(cfg: dict, local: bool) -> dict:
-    """Kind, theta and numbers of a rotary embedding, for old and new ways to write them into config.json."""
+    """Kind, theta and settings of a rotary embedding, from the old or the new form of config.json."""
     new, old = cfg.get("rope_parameters") or {}, cfg.get("rope_scaling") or {}
     if cfg["model_type"] == "gemma3_text":
         rope = (new.get("sliding_attention" if local else "full_attention") or {}) | ({} if local else old)
@@ -69,7 +68,7 @@ def rope_fields(cfg: dict, local: bool) -> dict:
 
 
 def rotation(cfg: dict, length: int, local: bool = False) -> tuple[np.ndarray, float]:
-    """The rotation per position of every pair of a head in a text of `length`, and what cosines and sines are times."""
+    """The rotation per position of every pair of a head in a text of `length`, and the factor of cosines and sines."""
     rope = rope_fields(cfg, local)
     kind, theta, dim, original = rope["kind"], rope["theta"], rope["dim"], rope["original"]
     most = cfg["max_position_embeddings"]
@@ -88,7 +87,7 @@ def rotation(cfg: dict, length: int, local: bool = False) -> tuple[np.ndarray, f
     if kind == "yarn":
         factor = rope["factor"]
 
-        def pair(rotations):  # the pair, not whole, that turns so often in the original context
+        def pair(rotations):  # the pair, as a fraction, that turns so often in the original context
             return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
         low, high = pair(rope.get("beta_fast", 32)), pair(rope.get("beta_slow", 1))
@@ -163,7 +162,7 @@ def forward(cfg: dict, weights: dict[str, np.ndarray], ids: np.ndarray, length: 
     def head_norm(x, name):
         return rms_norm(x.reshape(tokens, -1, width), name).reshape(tokens, -1)
 
-    def rope(x, local):  # entry j turns with entry j + half, those behind both halves do not
+    def rope(x, local):  # entry j turns with entry j + half; entries behind both halves do not turn
         freq, times = rotation(cfg, length, local)
         angles, half = single(np.arange(tokens)[:, None, None] * single(freq)), len(freq)
         cos, sin = np.cos(angles) * times, np.sin(angles) * times
@@ -232,7 +231,7 @@ def forward(cfg: dict, weights: dict[str, np.ndarray], ids: np.ndarray, length: 
         out = norm(out, mlp_post_norm, "mlp_post_norm")
         x = ladder[f"{name}.out"] = x + out * cfg.get("residual_multiplier", 1)
     x = ladder["final_norm"] = rms_norm(x, "model.norm")
-    # A tied model may carry a head all the same; here it has the embedding's bytes.
+    # A tied model may still have a head; here it has the embedding's bytes.
     head_weight = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
     logits = x @ head_weight.T / cfg.get("logits_scaling", 1)
     ladder["logits"] = cap(logits, cfg.get("final_logit_softcapping"))

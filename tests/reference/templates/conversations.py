@@ -58,7 +58,7 @@ TEMPLATES = {
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """,
-    # Thoughts of earlier turns are dropped.
+    # Drops the reasoning of earlier turns.
     "thinking": """{%- set ns = namespace(last=messages|length - 1, seen=false) %}
 {%- for m in messages[::-1] %}
     {%- if not ns.seen and m.role == 'user' and not (m.content.startswith('<tool_response>') and m.content.endswith('</tool_response>')) %}
@@ -189,7 +189,7 @@ CALL = {"role": "assistant", "content": "", "tool_calls": [
 
 
 def continued(answer, field=True):
-    """A conversation whose answer is there in part."""
+    """A conversation whose last answer is only begun."""
     messages = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", **answer}]
     return {"messages": messages, "add_generation_prompt": False, "continue_final_message": field}
 

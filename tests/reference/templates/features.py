@@ -1,4 +1,4 @@
-"""Templates that try one thing each, and what each is rendered with. All of them are ours."""
+"""Templates that try one thing each, and the variables they are rendered with. All of them are ours."""
 
 MESSAGES = [
     {"role": "system", "content": "Be kind."},
@@ -201,7 +201,7 @@ GENERATORS = r"""
 
 DATES = ["%d %b %Y", "%B %d, %Y", "%Y-%m-%d %H:%M:%S", "%A %a %j %p %I:%M %y %e %-d %% %U", "%c|%x|%X|%D|%F|%T", "%Z%z", "plain"]
 
-# Each alone: most of them end in an error.
+# Each is a template of its own: most end in an error.
 SINGLE = [
     "{{ raise_exception('No way: ' ~ n) }}", "{{ raise_exception(none) }}", "{{ undefined_thing.x }}", "{{ undefined_thing['x'] }}",
     "{{ d.nope.x }}", "{{ d['nope']['x'] }}", "{{ messages[0].nope.x }}", "{{ l[9].x }}", "{{ none.x }}", "{{ none.x.y }}", "{{ 'a'.x.y }}",
@@ -222,13 +222,13 @@ SINGLE = [
     "{{ loop.index }}", "{{ caller() }}", "{{ self.x() }}", "{{ varargs }}", "{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, a=3) }}", "{{ 1 }}", "{{ true.x }}", "{{ (1).x }}", "{{ 1.5.x }}", "{{ d.a.5 }}", "{{ {}.x }}|", "{{ [].x }}|", "{{ ''.x }}|", "{{ n.real }}",
     "{%- for m in messages -%}{%- if m.role == 'user' -%}U:{{ m.content|trim }}{%- elif m['role'] == 'assistant' -%}A:{{ m.content }}{{ eos_token }}{%- else -%}S{%- endif -%}{%- endfor -%}",
     "{{ messages|tojson }}", "{{ messages|tojson(indent=2) }}", "{{ messages }}", "{{ messages|map(attribute='role')|join('>') }}", "{{ messages|length }}{{ messages|last }}",
-    # Methods that a namespace has not, keys that are equal, formatting what is not there.
+    # Methods that a namespace lacks, keys that are equal, formatting undefined values.
     "{{ namespace(a=1).items() }}", "{{ namespace(a=1).get('a') }}", "{{ namespace(a=1).a() }}", "{% set ns = namespace(a=[]) %}{{ ns.a.append(1) }}", "{{ namespace().x.y }}",
     "{{ {1: 'a', 1.0: 'b', true: 'c'} }}", "{{ {true: 'a', 1: 'b', 0: 'c', false: 'd'}[1] }}", "{{ {1: 'a', 5: 'b', 7: 'c', 9: 'd'}[true] }}", "{{ {1: 'a'}.get(true) }}", "{{ true in {1: 2} }}", "{{ dict([(1, 2), (true, 3)]) }}", "{{ {1: 2} == {true: 2} }}",
     "{{ '%-5s|' % undefined_thing }}", "{{ '%s' % messages[0].nope }}", "{{ '%d' % undefined_thing }}", "{{ 'x' * undefined_thing }}",
-    # Slices of what has none: of a constant it is worked out before anybody could raise an error.
+    # Slices of values that have none. Of a constant it is evaluated while compiling, where no error is raised.
     "{{ n[:3] }}", "{{ d[:3] }}", "{{ z[1:] }}", "{{ undefined_thing[1:] }}", "{{ messages[0].nope[1:] }}", "{{ l|map('string')[:1] }}", "{{ 5[:3] }}", "{{ true[n:] }}",
-    # What is false is gone over as if it were empty, by some filters.
+    # Some filters treat false values as empty.
     "{{ none|selectattr('a')|list }}", "{{ none|map('upper')|list }}", "{{ tools|map(attribute='function.name')|join(', ') }}", "{{ 0|select|list }}", "{{ none|reject('none')|list }}", "{{ 5|map('upper')|list }}", "{{ none|sort }}", "{{ none|unique|list }}",
     "{{ l|map(attribute=none)|list }}", "{{ words|sort(attribute='nope') }}", "{{ people|sort(attribute='nope')|map(attribute='name')|list }}", "{{ d|attr('a') }}", "{{ d|attr('b') }}", "{{ [1] is sameas none }}", "{{ d is sameas 1 }}",
     "{{ none|indent }}", "{{ 5|indent(2) }}", "{{ undefined_thing|indent }}", "{{ ('a\n' * 2)|indent(2) }}", "{{ ('<'|e)|list }}",
