@@ -58,7 +58,7 @@ fn plan<B: Backend>(random: &mut SplitMix64, talks: &[Talk<B>]) -> Vec<Plan> {
 }
 
 /// Runs a plan in one step.
-fn run<'t, B: Backend>(engine: &mut Engine<B>, talks: &mut [Talk<'t, B>], plan: &[Plan]) -> Vec<Logits> {
+fn run<'t, B: Backend>(engine: &mut Engine<B>, talks: &mut [Talk<'t, B>], plan: &[Plan]) -> Vec<Logits<'static>> {
     let mut sequences: Vec<Option<(&mut Sequence<B>, &'t [u32])>> =
         talks.iter_mut().map(|talk| Some((&mut talk.sequence, talk.ids))).collect();
     let spans = plan.iter().map(|&(talk, tokens, wants)| {
@@ -66,7 +66,8 @@ fn run<'t, B: Backend>(engine: &mut Engine<B>, talks: &mut [Talk<'t, B>], plan: 
         let ids = &ids[sequence.len()..][..tokens];
         Span::new(sequence, ids, wants)
     });
-    engine.step(&mut spans.collect::<Vec<_>>()).unwrap()
+    let logits = engine.step(&mut spans.collect::<Vec<_>>()).unwrap();
+    logits.into_iter().map(Logits::into_owned).collect()
 }
 
 /// Compares logits with what they must be; the text says where they are from.
@@ -200,7 +201,9 @@ fn company_changes_no_bit_on_a_gpu() {
             let mut sequence = engine.sequence(CAPACITY, KvType::F16).unwrap();
             chunks
                 .iter()
-                .map(|ids| engine.step(&mut [Span::new(&mut sequence, ids, Wants::Last)]).unwrap().remove(0))
+                .map(|ids| {
+                    engine.step(&mut [Span::new(&mut sequence, ids, Wants::Last)]).unwrap().remove(0).into_owned()
+                })
                 .collect()
         })
         .collect();

@@ -15,7 +15,7 @@ impl<B: Backend> Engine<B> {
     /// these cases nothing runs.
     pub fn feed(&mut self, sequence: &mut Sequence<B>, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
         match self.feed_for(sequence, ids, chunk, Wants::Last)? {
-            Logits::Rows(row) => Ok(row),
+            Logits::Rows(row) => Ok(row.into_owned()),
             Logits::Top(_) => unreachable!("the row was asked for"),
         }
     }
@@ -24,7 +24,13 @@ impl<B: Backend> Engine<B> {
     ///
     /// # Errors
     /// As [`Engine::feed`].
-    pub fn feed_for(&mut self, sequence: &mut Sequence<B>, ids: &[u32], chunk: usize, wants: Wants) -> Result<Logits> {
+    pub fn feed_for(
+        &mut self,
+        sequence: &mut Sequence<B>,
+        ids: &[u32],
+        chunk: usize,
+        wants: Wants,
+    ) -> Result<Logits<'_>> {
         Ok(self.feed_while(sequence, ids, chunk, wants, &mut || true)?.expect("nothing stops it"))
     }
 
@@ -39,7 +45,7 @@ impl<B: Backend> Engine<B> {
         chunk: usize,
         wants: Wants,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Logits>> {
+    ) -> Result<Option<Logits<'_>>> {
         let chunk = chunk.max(1);
         step::check(&self.model.spec, sequence, Ids::Known(ids))?;
         let (first, last) = ids.split_at((ids.len() - 1) / chunk * chunk);
@@ -64,22 +70,20 @@ impl<B: Backend> Engine<B> {
     ///
     /// # Errors
     /// As [`Engine::feed`].
-    pub fn feed_ahead(&mut self, sequence: &mut Sequence<B>, id: u32, more: bool) -> Result<Logits> {
+    pub fn feed_ahead(&mut self, sequence: &mut Sequence<B>, id: u32, more: bool) -> Result<Logits<'_>> {
         let ahead = sequence.ahead.take().filter(|ahead| ahead.id == id && ahead.step == self.steps);
         let choice = match ahead {
             Some(ahead) => ahead.choice,
             None => {
                 self.begin(&mut [Run { sequence, ids: Ids::Known(&[id]), rows: LogitRows::Last }], None)?;
-                let choice = self.backend.choose(&self.work.logits);
-                let row = if choice.is_none() { Some(self.last_row(Some(1))) } else { None };
+                let Some(choice) = self.backend.choose(&self.work.logits) else {
+                    let row = super::last_row(&mut self.backend, &self.work.logits, 1);
+                    self.backend.finish()?;
+                    sequence.push(&[id]);
+                    return Ok(row);
+                };
                 self.backend.finish()?;
-                match (choice, row) {
-                    (Some(choice), _) => choice,
-                    (None, row) => {
-                        sequence.push(&[id]);
-                        return Ok(row.expect("read above"));
-                    }
-                }
+                choice
             }
         };
         sequence.push(&[id]);
@@ -103,7 +107,7 @@ impl<B: Backend> Engine<B> {
     /// As [`Engine::feed`].
     pub fn feed_all(&mut self, sequence: &mut Sequence<B>, ids: &[u32]) -> Result<Vec<f32>> {
         match self.step(&mut [Span::new(sequence, ids, Wants::All)])?.pop() {
-            Some(Logits::Rows(rows)) => Ok(rows),
+            Some(Logits::Rows(rows)) => Ok(rows.into_owned()),
             _ => unreachable!("rows were asked for"),
         }
     }

@@ -112,11 +112,21 @@ impl<'s, B: Backend> Span<'s, B> {
 
 /// What the next token is chosen from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Logits {
-    /// `[rows, vocab_size]`: no row, one row, or one for each token.
-    Rows(Vec<f32>),
+pub enum Logits<'e> {
+    /// `[rows, vocab_size]`: no row, one row, or one for each token. On a CPU they are borrowed from the engine.
+    Rows(Cow<'e, [f32]>),
     /// The largest logits of a row, as (id, logit): see [`Backend::top`].
     Top(Vec<(u32, f32)>),
+}
+
+impl Logits<'_> {
+    /// The same logits, borrowed from nothing.
+    pub fn into_owned(self) -> Logits<'static> {
+        match self {
+            Logits::Rows(rows) => Logits::Rows(Cow::Owned(rows.into_owned())),
+            Logits::Top(top) => Logits::Top(top),
+        }
+    }
 }
 
 impl<B: Backend> Engine<B> {
@@ -174,7 +184,7 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// When a span has no token, no room for its tokens, or a token that is not in the vocabulary (nothing runs then);
     /// when there is no memory for the step; when a device failed. After an error no sequence has grown.
-    pub fn step(&mut self, spans: &mut [Span<B>]) -> Result<Vec<Logits>> {
+    pub fn step(&mut self, spans: &mut [Span<B>]) -> Result<Vec<Logits<'_>>> {
         for span in &*spans {
             step::check(&self.model.spec, span.sequence, Ids::Known(span.ids))?;
         }
@@ -188,7 +198,7 @@ impl<B: Backend> Engine<B> {
         } else {
             let mut logits = Vec::with_capacity(spans.len());
             for span in &mut *spans {
-                logits.append(&mut self.run(std::slice::from_mut(span))?);
+                logits.extend(self.run(std::slice::from_mut(span))?.into_iter().map(Logits::into_owned));
             }
             logits
         };
@@ -199,43 +209,19 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Runs one step of the backend. The sequences do not count the tokens yet.
-    fn run(&mut self, spans: &mut [Span<B>]) -> Result<Vec<Logits>> {
+    fn run(&mut self, spans: &mut [Span<B>]) -> Result<Vec<Logits<'_>>> {
         let runs = spans.iter_mut().map(|span| {
             let (ids, rows) = (Ids::Known(span.ids), span.wants.rows());
             Run { sequence: &mut *span.sequence, ids, rows }
         });
         self.begin(&mut runs.collect::<Vec<_>>(), None)?;
+        let (row_len, buffer) = (self.model.spec.vocab_size, &self.work.logits);
         let logits = match &*spans {
-            [Span { wants: Wants::Top(k), .. }] => vec![self.last_row(Some(*k))],
-            spans => self.rows(spans),
+            [Span { wants: Wants::Top(k), .. }] => vec![last_row(&mut self.backend, buffer, (*k).min(row_len))],
+            spans => rows(&mut self.backend, buffer, row_len, spans),
         };
         self.backend.finish()?;
         Ok(logits)
-    }
-
-    /// Divides the step's rows of logits among its spans.
-    fn rows(&mut self, spans: &[Span<B>]) -> Vec<Logits> {
-        let row_len = self.model.spec.vocab_size;
-        let counts: Vec<usize> = spans.iter().map(Span::logit_rows).collect();
-        // If no span wants logits, the buffer still holds those of an earlier step.
-        let all =
-            if counts.iter().all(|n| *n == 0) { Cow::Borrowed(&[][..]) } else { self.backend.read(&self.work.logits) };
-        let mut rest = &all[..];
-        let own = counts.into_iter().map(|rows| {
-            let (own, others) = rest.split_at(rows * row_len);
-            rest = others;
-            Logits::Rows(own.to_vec())
-        });
-        own.collect()
-    }
-
-    /// The `top` largest logits of the step's only row if the backend can find them, otherwise the whole row.
-    fn last_row(&mut self, top: Option<usize>) -> Logits {
-        let k = top.map(|k| k.min(self.model.spec.vocab_size));
-        match k.and_then(|k| self.backend.top(&self.work.logits, k)) {
-            Some(top) => Logits::Top(top),
-            None => Logits::Rows(self.backend.read(&self.work.logits).into_owned()),
-        }
     }
 
     /// Runs a step and leaves its rows of logits on the backend.
@@ -273,5 +259,35 @@ impl<B: Backend> Span<'_, B> {
             LogitRows::Last => 1,
             LogitRows::None => 0,
         }
+    }
+}
+
+/// Divides a step's rows of logits, `[rows, row_len]`, among its spans.
+fn rows<'e, B: Backend>(backend: &mut B, buffer: &'e B::Buffer, row_len: usize, spans: &[Span<B>]) -> Vec<Logits<'e>> {
+    let counts = spans.iter().map(|span| span.logit_rows() * row_len);
+    // If no span wants logits, the buffer still holds those of an earlier step.
+    if counts.clone().all(|n| n == 0) {
+        return counts.map(|_| Logits::Rows(Cow::Borrowed(&[]))).collect();
+    }
+    match backend.read(buffer) {
+        Cow::Borrowed(mut rest) => {
+            let own = counts.map(|n| Logits::Rows(rest.split_off(..n).expect("a row for each token").into()));
+            own.collect()
+        }
+        Cow::Owned(mut rest) => {
+            let own = counts.map(|n| {
+                let after = rest.split_off(n);
+                Logits::Rows(std::mem::replace(&mut rest, after).into())
+            });
+            own.collect()
+        }
+    }
+}
+
+/// The `k` largest logits of a step's only row if the backend can find them, otherwise the whole row.
+fn last_row<'e, B: Backend>(backend: &mut B, buffer: &'e B::Buffer, k: usize) -> Logits<'e> {
+    match backend.top(buffer, k) {
+        Some(top) => Logits::Top(top),
+        None => Logits::Rows(backend.read(buffer)),
     }
 }

@@ -50,7 +50,7 @@ impl<'e, B: Backend> Session<'e, B> {
     ///
     /// # Errors
     /// As there.
-    pub fn feed_for(&mut self, ids: &[u32], chunk: usize, wants: Wants) -> Result<Logits> {
+    pub fn feed_for(&mut self, ids: &[u32], chunk: usize, wants: Wants) -> Result<Logits<'_>> {
         self.engine.feed_for(&mut self.sequence, ids, chunk, wants)
     }
 
@@ -64,7 +64,7 @@ impl<'e, B: Backend> Session<'e, B> {
         chunk: usize,
         wants: Wants,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Logits>> {
+    ) -> Result<Option<Logits<'_>>> {
         self.engine.feed_while(&mut self.sequence, ids, chunk, wants, go_on)
     }
 
@@ -72,7 +72,7 @@ impl<'e, B: Backend> Session<'e, B> {
     ///
     /// # Errors
     /// As there.
-    pub fn feed_ahead(&mut self, id: u32, more: bool) -> Result<Logits> {
+    pub fn feed_ahead(&mut self, id: u32, more: bool) -> Result<Logits<'_>> {
         self.engine.feed_ahead(&mut self.sequence, id, more)
     }
 

@@ -149,7 +149,7 @@ impl Answer {
                 let id = self.chooser.choose_top(&top)?;
                 self.done = self.accept(id, on_text)?;
             }
-            Logits::Rows(mut rows) => right = self.take_rows(&mut rows, on_text)?,
+            Logits::Rows(rows) => right = self.take_rows(&rows, on_text)?,
         }
         self.tokens.truncate(self.certain);
         if self.done.is_none() && self.steps > 0 {
@@ -162,13 +162,13 @@ impl Answer {
 
     /// Chooses a token from each row, `[1 + guesses, vocab_size]`, as long as the guesses are right. Returns how many
     /// were.
-    fn take_rows(&mut self, rows: &mut [f32], on_text: &mut dyn FnMut(&str) -> bool) -> Result<usize> {
+    fn take_rows(&mut self, rows: &[f32], on_text: &mut dyn FnMut(&str) -> bool) -> Result<usize> {
         let row_len = self.bounds.vocab_size;
         let wanted = (1 + self.tokens.len() - self.certain) * row_len;
         assert!(rows.len() >= wanted, "{} logits, {wanted} were asked for", rows.len());
         let first = rows.len() - wanted;
         let mut right = 0;
-        for row in rows[first..].chunks_exact_mut(row_len) {
+        for row in rows[first..].chunks_exact(row_len) {
             let Some(id) = self.chooser.choose(row, &self.tokens[..self.certain])? else {
                 self.done = Some(StopReason::Grammar);
                 break;

@@ -7,6 +7,7 @@ use super::sampler::Sampler;
 use crate::backend::MOST_CANDIDATES;
 use crate::engine::Wants;
 use crate::error::Result;
+use std::borrow::Cow;
 
 /// The sampler and the grammar of an answer.
 pub(super) struct Chooser {
@@ -46,13 +47,14 @@ impl Chooser {
     }
 
     /// Chooses the token after `history` from its row of logits, `[vocab_size]`; None if the grammar allows no token.
-    pub fn choose(&mut self, row: &mut [f32], history: &[u32]) -> Result<Option<u32>> {
+    pub fn choose(&mut self, row: &[f32], history: &[u32]) -> Result<Option<u32>> {
         if let Some(hash) = &mut self.hash {
             hash.update(bytemuck::cast_slice(row));
         }
         let logprobs = self.noted.map(|top| TokenLogprobs::of(row, top));
+        let mut row = Cow::Borrowed(row);
         if let Some(grammar) = &mut self.grammar {
-            grammar.mask(row)?;
+            grammar.mask(row.to_mut())?;
             let bias = &self.sampler.options().logit_bias;
             let possible =
                 |(id, logit): (u32, &f32)| *logit > f32::NEG_INFINITY && !bias.contains(&(id, f32::NEG_INFINITY));
@@ -60,7 +62,7 @@ impl Chooser {
                 return Ok(None);
             }
         }
-        let id = self.sampler.sample(row, history)?;
+        let id = self.sampler.sample(&row, history)?;
         self.logprobs.extend(logprobs.map(|all| all.chosen(id)));
         Ok(Some(id))
     }

@@ -48,7 +48,7 @@ impl<B: Backend> Session<'_, B> {
         let start = Instant::now();
         let reused = self.reuse(ids);
         let logits = match self.feed_while(&ids[reused..], chunk, Wants::Last, go_on)? {
-            Some(Logits::Rows(row)) => Some(row),
+            Some(Logits::Rows(row)) => Some(row.into_owned()),
             _ => None,
         };
         Ok(Prefilled { ids: ids.to_vec(), logits, reused, seconds: start.elapsed().as_secs_f64() })
@@ -92,7 +92,7 @@ impl<B: Backend> Session<'_, B> {
             self.admit(tokens, tokens)?;
         }
         match &prompt.logits {
-            Some(row) => answer.take(Logits::Rows(row.clone()), on_text)?,
+            Some(row) => answer.take(Logits::Rows(row.into()), on_text)?,
             None => answer.cancel(),
         }
         let keep = loop {
@@ -109,7 +109,7 @@ impl<B: Backend> Session<'_, B> {
     }
 
     /// Runs the tokens of `feed` that the cache does not hold.
-    fn run(&mut self, feed: &Feed, chunk: usize) -> Result<Logits> {
+    fn run(&mut self, feed: &Feed, chunk: usize) -> Result<Logits<'_>> {
         // Wrong guesses are in the cache and must go. Without any, a step that has begun ahead must stay.
         if self.ids().len() > feed.keep {
             _ = self.truncate(feed.keep);
@@ -117,7 +117,7 @@ impl<B: Backend> Session<'_, B> {
         let rest = &feed.tokens[self.ids().len()..];
         match (rest, feed.wants) {
             // Guesses run in one step with the token before them.
-            (_, Wants::All) => Ok(Logits::Rows(self.feed_all(rest)?)),
+            (_, Wants::All) => self.feed_for(rest, rest.len(), Wants::All),
             (&[id], Wants::Top(1)) => self.feed_ahead(id, feed.ahead),
             (_, wants) => self.feed_for(rest, chunk, wants),
         }

@@ -25,7 +25,7 @@ enum Given {
     MoreRows,
 }
 
-fn logits(feed: &Feed, given: Given) -> Logits {
+fn logits(feed: &Feed, given: Given) -> Logits<'static> {
     let first = if matches!(given, Given::MoreRows) { 1 } else { feed.keep };
     match (feed.wants, given) {
         (Wants::Top(k), Given::Asked) => Logits::Top(likeliest(&row(feed.tokens), k)),
@@ -136,7 +136,7 @@ fn nothing_is_guessed_before_a_step_has_told_its_time() {
         for last in &feed.tokens[feed.keep..] {
             rows.extend((0..BOUNDS.vocab_size as u32).map(|id| f32::from(u8::from(id == last % 3 + 1))));
         }
-        answer.take(Logits::Rows(rows), &mut |_| true).expect("numbers");
+        answer.take(Logits::Rows(rows.into()), &mut |_| true).expect("numbers");
     }
     assert_eq!(guesses, [0, 0, 3]);
     assert_eq!(answer.ids(), [1, 2, 3, 1, 2, 3]);
@@ -237,5 +237,5 @@ fn the_time_of_a_prompt_is_that_of_its_step() {
 fn fewer_rows_than_it_asked_for_are_no_logits() {
     let mut answer = answer(&greedy());
     assert!(matches!(answer.next_step(), Next::Feed(_)));
-    _ = answer.take(Logits::Rows(vec![0.0; BOUNDS.vocab_size - 1]), &mut |_| true);
+    _ = answer.take(Logits::Rows(vec![0.0; BOUNDS.vocab_size - 1].into()), &mut |_| true);
 }
