@@ -27,6 +27,7 @@ mod strays;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 pub use families::{Supported, SupportedFamily, supported};
 
