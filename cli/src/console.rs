@@ -38,6 +38,18 @@ pub fn tell(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// A number of bytes as people say it.
+pub fn size(bytes: u128) -> String {
+    let (mut value, mut unit) = (bytes as f64, "bytes");
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            break;
+        }
+        (value, unit) = (value / 1000.0, next);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.2} {unit}") }
+}
+
 /// Says which file a bad file's error is about; errors of the system say it themselves.
 pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
     move |e| match &e {
@@ -78,8 +90,17 @@ pub fn text(error: &anyhow::Error) -> String {
     } else if let Some(runtime) = error.downcast_ref::<RuntimeError>() {
         format!("{error}{}", hints::runtime(runtime))
     } else {
-        format!("{error:#}")
+        chain(error)
     }
+}
+
+/// An error and what caused it, from the outside in. One that has said its cause's text already does not say it again.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// 1 is a check's answer or the machine's fault, 2 the input's.
@@ -119,4 +140,22 @@ pub fn broken_pipe(e: std::io::Error) -> Result<ExitCode> {
     }
     tell(format_args!("error: cannot write to standard output: {e}"));
     Ok(ExitCode::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+    use nanoserve_format::SecretKey;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let there = tempfile::NamedTempFile::new().unwrap();
+        let path = there.path().display().to_string();
+        let error = SecretKey::generate().unwrap().write_new(there.path()).unwrap_err();
+        assert_eq!(text(&error.into()), format!("cannot write the key {path}: File exists (os error 17)"));
+        let read = std::fs::read("/no/such/file").context("cannot read the prompt").unwrap_err();
+        assert_eq!(text(&read), "cannot read the prompt: No such file or directory (os error 2)");
+        assert_eq!(text(&anyhow!("c").context("b: c").context("a")), "a: b: c");
+    }
 }

@@ -59,6 +59,12 @@ pub fn problem(problem: &Problem) -> String {
         }
         What::Quantized { .. } => "; --dtype q8 quantizes it",
         What::OutOfRange { .. } => "\n  hint: --dtype f32 keeps every value",
+        What::OutputForeign => "\n  hint: --force replaces it",
+        What::TensorUnknown => "; --leave-out PATTERN leaves out what the model does not need",
+        What::TensorLeftOut => "\n  hint: give a --leave-out that does not match it",
+        What::PatternMatchesNothing { .. } => {
+            "\n  hint: --leave-out takes a tensor's whole name, with * for any characters; in quotes, for the shell"
+        }
         _ => "",
     };
     format!("{problem}{hint}")

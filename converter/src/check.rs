@@ -8,7 +8,8 @@ use crate::input::Input;
 use crate::report::{Progress, Step, Watch};
 use crate::vocab::Compilation;
 use crate::{Options, recipe};
-use nanoserve_format::{NsvFile, SectionKind, TensorEntry};
+use nanoserve_format::{ModelSpec, NsvFile, SectionKind, TensorEntry};
+use serde_json::Value;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -39,7 +40,7 @@ pub struct Difference {
 pub fn compare(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Comparison> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build()?;
     let watch = Watch { progress, cancel };
-    pool.install(|| run(options, &watch, |hashes| hf::open(&options.source, None, hashes, &watch)))
+    pool.install(|| run(options, &watch, |hashes| hf::open(options, false, hashes, &watch)))
 }
 
 /// Compares with the input that `open` returns; `open` may begin to hash its files.
@@ -57,7 +58,7 @@ pub(crate) fn run(
     let mut differs = |what: String, how: String| differences.push(Difference { what, how });
     let (got, expected) = (file.spec(), &input.spec);
     if got != expected {
-        differs("description".into(), format!("the file has {got:?}, the sources make {expected:?}"));
+        differs("description".into(), descriptions(got, expected));
         return Ok(Comparison { tensors: 0, differences });
     }
     watch.begin(Step::Encode, (input.weight_bytes() + hashes.left(&input.files)) as u64);
@@ -68,7 +69,7 @@ pub(crate) fn run(
     }
     let (compiled, vectors) = input.sidecars.compile();
     let mut plan = nanoserve_format::Plan::new(input.spec.clone(), file.layout().recipe()).map_err(unread)?;
-    let made_by = recipe(plan.recipe(), sha256);
+    let made_by = recipe(plan.recipe(), sha256, &options.leave_out);
     let provenance = hashes.provenance(made_by, input.origin, &input.files, watch)?;
     input.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);
@@ -95,6 +96,46 @@ pub(crate) fn run(
         }
     }
     Ok(Comparison { tensors: file.layout().tensors.len(), differences })
+}
+
+/// How many fields of a description are named.
+const NAMED_FIELDS: usize = 6;
+
+/// The fields in which two descriptions differ, in a sentence.
+fn descriptions(got: &ModelSpec, expected: &ModelSpec) -> String {
+    let (mut all, mut path) = (Vec::new(), Vec::new());
+    fields(&json(got), &json(expected), &mut path, &mut all);
+    let named = all[..all.len().min(NAMED_FIELDS)].join(", ");
+    let others = all.len().saturating_sub(NAMED_FIELDS);
+    let others = if others > 0 { format!(", and {others} more") } else { String::new() };
+    format!("the file is of another model than the sources: {named}{others}")
+}
+
+fn json(spec: &ModelSpec) -> Value {
+    serde_json::to_value(spec).expect("a description is written as JSON in every file")
+}
+
+/// Adds every field that differs. Objects are compared field by field; lists are too long to print.
+fn fields<'a>(got: &'a Value, expected: &'a Value, path: &mut Vec<&'a str>, all: &mut Vec<String>) {
+    match (got, expected) {
+        (got, expected) if got == expected => {}
+        (Value::Object(a), Value::Object(b)) => {
+            let absent = &Value::Null;
+            for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
+                path.push(name);
+                fields(a.get(name).unwrap_or(absent), b.get(name).unwrap_or(absent), path, all);
+                path.pop();
+            }
+        }
+        (got, expected) => {
+            let simple = |v: &Value| !v.is_array() && !v.is_object();
+            let field = path.join(".");
+            all.push(match simple(got) && simple(expected) {
+                true => format!("{field} is {got} and not {expected}"),
+                false => format!("{field} differs"),
+            });
+        }
+    }
 }
 
 /// How a tensor differs from what its source gives; None if it does not.

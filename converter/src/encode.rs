@@ -5,7 +5,7 @@
 //! all; [`Encoder::faults`] returns them.
 
 use crate::error::{Result, What};
-use crate::input::{SourceFile, Weight};
+use crate::input::{SourceFile, Stored, Weight};
 use crate::report::Watch;
 use nanoserve_format::panel::{self, Squares};
 use nanoserve_format::{Encoding, PANEL_ROWS, Shape};
@@ -130,13 +130,22 @@ impl<'m> Encoder<'m> {
                 Shape::Vector(_) => vec![first_row + at],
                 Shape::Matrix(..) => vec![first_row + at / cols, at % cols],
             };
-            What::NotFinite { index, value, count: found.not_finite }
+            match self.too_large(at) {
+                Some(value) => What::BeyondF32 { index, value, count: found.not_finite },
+                None => What::NotFinite { index, value, count: found.not_finite },
+            }
         });
         let out_of_range = found.first_out_of_range.map(|(row, col, value)| {
             let (encoding, largest) = (self.encoding, self.encoding.largest());
             What::OutOfRange { row: first_row + row, col, value, encoding, largest }
         });
         not_finite.into_iter().chain(out_of_range).collect()
+    }
+
+    /// The source's value at a place, if it is finite: then it is beyond f32.
+    fn too_large(&self, at: usize) -> Option<f64> {
+        let (Stored::F64, values) = (self.weight.stored, self.bytes.as_chunks().0) else { return None };
+        Some(f64::from_le_bytes(values[at])).filter(|x| x.is_finite())
     }
 
     /// Signal-to-noise ratio in dB, once all is encoded; None if there is no measured error.

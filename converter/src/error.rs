@@ -3,6 +3,7 @@
 use nanoserve_format::{Encoding, ErrorKind, FormatError};
 use std::cell::RefCell;
 use std::fmt;
+use std::path::PathBuf;
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = ConvertError> = std::result::Result<T, E>;
@@ -88,6 +89,59 @@ pub enum What {
         /// What it is instead.
         got: &'static str,
     },
+    /// SOURCE is a file of a checkpoint folder.
+    #[error("is a file of a checkpoint, expected the folder that holds it")]
+    FileOfFolder {
+        /// That folder.
+        folder: PathBuf,
+    },
+    /// SOURCE is not there, and looks like a name on a model hub.
+    #[error("is not there; it looks like a model's name on a hub, expected a checkpoint folder")]
+    HubName {
+        /// The name.
+        name: String,
+    },
+    /// SOURCE is the folder that a hub's cache keeps for one model, all its revisions.
+    #[error("is the folder that a hub's cache keeps for a model, expected a snapshot in it")]
+    CacheOfModel {
+        /// The snapshot that is meant, probably.
+        snapshot: Option<PathBuf>,
+    },
+    /// SOURCE is the cache of a model hub.
+    #[error("is the cache of a model hub, with {models} models, expected a snapshot of one")]
+    CacheOfHub {
+        /// How many.
+        models: usize,
+        /// One of the snapshots.
+        snapshot: Option<PathBuf>,
+    },
+    /// A link to something that is not there.
+    #[error("is a link to {target:?}, which is not there")]
+    DanglingLink {
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A link that leads out of the folder.
+    #[error("is a link to {target:?}, which is outside of the folder")]
+    LinkOutside {
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// Something else than a file, where a file is read.
+    #[error("is {got}, expected a file")]
+    NotAFile {
+        /// What it is.
+        got: &'static str,
+    },
+    /// A file without a byte.
+    #[error("is empty")]
+    Empty,
+    /// A file that is too long for what it should be.
+    #[error("has more than {most} bytes")]
+    TooLong {
+        /// The most that is read of a file of this kind.
+        most: u64,
+    },
     /// A file cannot be read.
     #[error("cannot be read: {0}")]
     Read(std::io::Error),
@@ -105,6 +159,46 @@ pub enum What {
         /// The form that is read.
         expected: &'static str,
     },
+    /// An adapter (LoRA and the like), whose model it changes.
+    #[error("is an adapter{}{}", kind.as_ref().map_or(String::new(), |k| format!(" ({k:?})")), base.as_ref().map_or(String::new(), |b| format!(" of {b:?}")))]
+    Adapter {
+        /// Its kind, such as LORA.
+        kind: Option<String>,
+        /// The model that it changes, by the adapter's own words.
+        base: Option<String>,
+    },
+    /// Tensors of an adapter that is not merged into the model.
+    #[error("holds {count} tensors of an adapter that is not merged into the model, the first is {first:?}")]
+    AdapterTensors {
+        /// How many.
+        count: usize,
+        /// The first by name.
+        first: String,
+    },
+    /// The names of tensors hold what a wrapper around the model added.
+    #[error("the names of {count} tensors hold '{part}'{}, and the model's do not", by.map_or(String::new(), |by| format!(", as {by} adds it")))]
+    Wrapped {
+        /// What they hold.
+        part: String,
+        /// How many.
+        count: usize,
+        /// Who adds it, where that is known.
+        by: Option<&'static str>,
+    },
+    /// A pattern of tensors to leave out that is none.
+    #[error("the pattern {pattern:?} is wrong: {cause}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A pattern of tensors to leave out that matches no name.
+    #[error("no tensor's name matches the pattern {pattern:?}")]
+    PatternMatchesNothing {
+        /// The pattern.
+        pattern: String,
+    },
     /// The output would overwrite a file it is made from.
     #[error("is the output and the source file '{source_file}' at once")]
     OutputIsSource {
@@ -117,6 +211,9 @@ pub enum What {
         /// What stands in its way.
         got: String,
     },
+    /// The output would replace a file that is no model.
+    #[error("is there already, and is no .nsv file")]
+    OutputForeign,
 
     /// A file is not the JSON it should be.
     #[error("is no valid JSON: {cause}")]
@@ -210,12 +307,6 @@ pub enum What {
     /// The index names a file that is not there.
     #[error("the index names it, but it is not there")]
     ShardMissing,
-    /// The index puts a tensor in a shard that does not have it.
-    #[error("the index says it is in this file, but it is not")]
-    IndexedMissing,
-    /// A shard has a tensor that the index does not list.
-    #[error("is in this file, but not in the index")]
-    Unlisted,
     /// Two shards have one tensor.
     #[error("is also in {other}")]
     TwoShards {
@@ -226,6 +317,9 @@ pub enum What {
     /// A tensor of the model is not in the source.
     #[error("is missing")]
     TensorMissing,
+    /// A tensor of the model was left out on the user's word.
+    #[error("is left out, and the model needs it")]
+    TensorLeftOut,
     /// A model that is not tied has no head.
     #[error("is missing, and {said}")]
     HeadMissing {
@@ -236,7 +330,7 @@ pub enum What {
     #[error("is no tensor of this model")]
     TensorUnknown,
     /// A tensor's type is none that is read.
-    #[error("has type {got}, expected F32, F16 or BF16")]
+    #[error("has type {got}, expected F64, F32, F16 or BF16")]
     Dtype {
         /// Its type.
         got: String,
@@ -258,6 +352,18 @@ pub enum What {
         index: Vec<usize>,
         /// The first.
         value: f32,
+        /// How many there are.
+        count: u64,
+    },
+    /// A tensor in F64 holds values that F32 does not.
+    #[error(
+        "{value:e} at index {index:?} is beyond the range of f32; {count} values of the tensor are beyond it or not finite"
+    )]
+    BeyondF32 {
+        /// Place of the first.
+        index: Vec<usize>,
+        /// The first.
+        value: f64,
         /// How many there are.
         count: u64,
     },
@@ -299,7 +405,9 @@ impl What {
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             What::OutputIsSource { .. } => Some("give the output another name"),
-            What::NotFinite { .. } => Some("the checkpoint is damaged, or its training diverged"),
+            What::NotFinite { .. } | What::BeyondF32 { .. } => {
+                Some("the checkpoint is damaged, or its training diverged")
+            }
             What::Shape { guess, .. } if !guess.is_empty() => Some(guess),
             _ => None,
         }
@@ -307,7 +415,7 @@ impl What {
 }
 
 /// What a source advises about a problem.
-pub(crate) type Hints = fn(&What) -> Option<&'static str>;
+pub(crate) type Hints = fn(&What) -> Option<String>;
 
 /// Problems as they are found. A step notes what it finds and goes on as far as it can.
 #[derive(Debug)]
@@ -339,7 +447,7 @@ impl Problems {
     }
 
     fn note(&self, file: String, tensor: Option<String>, what: What) {
-        let hint = what.hint().or_else(|| (self.hints)(&what)).map(str::to_string);
+        let hint = what.hint().map(str::to_string).or_else(|| (self.hints)(&what));
         self.list.borrow_mut().push(Problem { file, tensor, what, hint });
     }
 

@@ -104,6 +104,7 @@ impl Weight {
 /// The type in which a source stores values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
+    F64,
     F32,
     F16,
     BF16,
@@ -113,14 +114,21 @@ impl Stored {
     /// Bytes of this many values.
     pub fn bytes(self, values: usize) -> usize {
         match self {
+            Stored::F64 => 8 * values,
             Stored::F32 => 4 * values,
             Stored::F16 | Stored::BF16 => 2 * values,
         }
     }
 
-    /// Converts stored values, little-endian, to f32, exactly. `out` has one element for each value.
+    /// Converts stored values, little-endian, to f32: exactly, but f64 to the nearest. `out` has one element for each
+    /// value.
     fn widen(self, bytes: &[u8], out: &mut [f32]) {
         match self {
+            Stored::F64 => {
+                for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *x = f64::from_le_bytes(*b) as f32;
+                }
+            }
             Stored::F32 => {
                 for (x, b) in out.iter_mut().zip(bytes.as_chunks().0) {
                     *x = f32::from_le_bytes(*b);

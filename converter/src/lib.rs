@@ -23,6 +23,7 @@
 mod check;
 mod encode;
 mod error;
+mod files;
 mod hashes;
 mod hf;
 mod input;
@@ -70,6 +71,11 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Record the SHA-256 of the sources too: this takes one thread, at one or two GB/s.
     pub sha256: bool,
+    /// Tensors that are not wanted, by patterns of their names: `*` is any characters, `?` one, `[ab]` a or b. One that the
+    /// model needs is then missing.
+    pub leave_out: Vec<String>,
+    /// Replace a file at `output` that is no model.
+    pub force: bool,
     /// Do everything, encoding and the reservation of disk space included, but leave no file.
     pub dry_run: bool,
 }
@@ -78,7 +84,8 @@ impl Options {
     /// A conversion on as many threads as the system says, which notes no SHA-256 and writes the file.
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>, recipe: impl Into<Recipe>) -> Options {
         let (source, output) = (source.into(), output.into());
-        Options { source, output, recipe: recipe.into(), threads: None, sha256: false, dry_run: false }
+        let (recipe, leave_out) = (recipe.into(), Vec::new());
+        Options { source, output, recipe, threads: None, sha256: false, leave_out, force: false, dry_run: false }
     }
 }
 
@@ -106,8 +113,8 @@ pub fn convert_with(
     last: Option<LastStep>,
 ) -> Result<Report> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build()?;
-    let (output, watch) = (Some(options.output.as_path()), Watch { progress, cancel });
-    pool.install(|| run(options, &watch, last, |hashes| hf::open(&options.source, output, hashes, &watch)))
+    let watch = Watch { progress, cancel };
+    pool.install(|| run(options, &watch, last, |hashes| hf::open(options, true, hashes, &watch)))
 }
 
 /// Converts the input that `open` returns; `open` may begin to hash its files.
@@ -152,7 +159,7 @@ fn run(
         }
         problems.none().map(|()| worst)
     };
-    let recipe = recipe(made_by, options.sha256);
+    let recipe = recipe(made_by, options.sha256, &options.leave_out);
     let provenance = || hashes.provenance(recipe, origin, &files, watch);
     let compile_and_hash = || rayon::join(|| sidecars.compile(), provenance);
     let ((compiled, provenance), worst) = rayon::join(compile_and_hash, encode);
@@ -198,6 +205,9 @@ fn run(
 
 /// The options that shape a file, as on the command line. Encodings by role, which the command line cannot give, follow
 /// the usual one: `--dtype q8,head=f16`.
-fn recipe(encodings: Recipe, sha256: bool) -> String {
-    format!("--dtype {encodings}{}", if sha256 { " --sha256" } else { "" })
+fn recipe(encodings: Recipe, sha256: bool, leave_out: &[String]) -> String {
+    // In quotes, as a shell needs them.
+    let left_out = leave_out.iter().map(|pattern| format!(" --leave-out '{}'", pattern.replace('\'', "'\\''")));
+    let sha256 = if sha256 { " --sha256" } else { "" };
+    format!("--dtype {encodings}{sha256}{}", left_out.collect::<String>())
 }

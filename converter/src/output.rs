@@ -1,12 +1,17 @@
 //! Checks the place of the output file before anything is written.
 
 use crate::error::{Problems, What};
-use std::fs;
+use crate::files::kind_name;
+use nanoserve_format::MAGIC;
+use rustix::fs::FileType;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Notes what is wrong with the place of the output; `sources` are the names and paths of the files it is made from.
-pub(crate) fn check(output: &Path, sources: impl Iterator<Item = (String, PathBuf)>, problems: &Problems) {
+/// Notes what is wrong with the place of the output; `sources` are the names and paths of the files it is made from. A
+/// file there that is no model is replaced only by `force`: it may be all that somebody has.
+pub(crate) fn check(output: &Path, force: bool, sources: impl Iterator<Item = (String, PathBuf)>, problems: &Problems) {
     let place = |got: String| problems.file(output.display().to_string(), What::OutputPlace { got });
     if output.file_name().is_none() || fs::metadata(output).is_ok_and(|m| m.is_dir()) {
         return place("it names a folder".to_string());
@@ -20,9 +25,24 @@ pub(crate) fn check(output: &Path, sources: impl Iterator<Item = (String, PathBu
     // Compared by identity, not by name: two links may lead to one file.
     let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     let Some(existing) = identity(output) else { return };
+    let kind = fs::metadata(output).map_or(FileType::Unknown, |m| FileType::from_raw_mode(m.mode()));
+    if kind != FileType::RegularFile {
+        return place(format!("it names {}", kind_name(kind)));
+    }
+    let before = problems.len();
     for (source_file, path) in sources {
         if identity(&path) == Some(existing) {
             problems.file(output.display().to_string(), What::OutputIsSource { source_file });
         }
     }
+    if problems.len() == before && !force && !is_ours(output) {
+        problems.file(output.display().to_string(), What::OutputForeign);
+    }
+}
+
+/// Whether a file is a model, or empty: then nothing of anybody's is lost with it.
+fn is_ours(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start));
+    read.is_ok() && (start.is_empty() || start == MAGIC)
 }

@@ -120,6 +120,45 @@ pub enum Warning {
         /// The first by name.
         first: String,
     },
+    /// Tensors that the user asked to leave out.
+    LeftOutAsked {
+        /// How many.
+        count: usize,
+        /// The first by name.
+        first: String,
+    },
+    /// Tensors that a model of this class has no use for, of a kind that many checkpoints carry.
+    Strays {
+        /// What they are.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The first by name.
+        first: String,
+    },
+    /// Tensors whose names begin with a prefix once more than the model's do.
+    PrefixTwice {
+        /// The prefix.
+        prefix: &'static str,
+        /// How many.
+        count: usize,
+        /// The first by name.
+        first: String,
+    },
+    /// Tensors in F64, which became F32.
+    Rounded {
+        /// How many.
+        count: usize,
+        /// The first by name.
+        first: String,
+    },
+    /// The index says something else about tensors than the shards do, which are read.
+    IndexDiffers {
+        /// About how many.
+        count: usize,
+        /// The first by name.
+        first: String,
+    },
     /// There are both one whole file and an index.
     IndexIgnored {
         /// The whole file.
@@ -138,6 +177,13 @@ pub enum Warning {
         name: String,
         /// The most bytes that are kept.
         most: u64,
+    },
+    /// A licence is there, but is no file in the folder.
+    LicenceNotKept {
+        /// Its name.
+        name: String,
+        /// What it is.
+        why: String,
     },
     /// The compiled tokenizer differs from tokenizer.json, and was omitted.
     VocabularyDiffers {
@@ -168,17 +214,45 @@ impl fmt::Display for Warning {
                 )?;
                 if *count > 1 { f.write_str(", ...") } else { Ok(()) }
             }
+            Warning::LeftOutAsked { count, first } => {
+                write!(f, "{count} tensor{} left out, as asked: {first}{}", plural(*count), more(*count))
+            }
+            Warning::Strays { what, count, first } => {
+                write!(f, "{count} tensor{} ignored, {what}: {first}{}", plural(*count), more(*count))
+            }
+            Warning::PrefixTwice { prefix, count, first } => write!(
+                f,
+                "the names of {count} tensor{} begin with '{prefix}' once more than the model's, and are read without it: \
+                 {first}{}",
+                plural(*count),
+                more(*count)
+            ),
+            Warning::Rounded { count, first } => {
+                write!(f, "{count} tensor{} in F64, rounded to F32: {first}{}", plural(*count), more(*count))
+            }
+            Warning::IndexDiffers { count, first } => write!(
+                f,
+                "the index is wrong about {count} tensor{}, and the shards are right: {first}{}",
+                plural(*count),
+                more(*count)
+            ),
             Warning::IndexIgnored { read } => write!(f, "{read} is read, the index beside it is not"),
             Warning::NoEos => f.write_str("no eos_token_id: generation will not end by itself"),
             Warning::NoDefaultTemplate { names } => {
                 write!(f, "chat templates {}, but none is named default: chat needs to be told which", names.join(", "))
             }
             Warning::LongLicence { name, most } => write!(f, "{name} has more than {most} bytes and is not kept"),
+            Warning::LicenceNotKept { name, why } => write!(f, "{name} {why}: it is not kept"),
             Warning::VocabularyDiffers { text } => {
                 write!(f, "the tokenizer has no compiled form, and will take longer to load: it differs on {text:?}")
             }
         }
     }
+}
+
+/// What follows the first of some.
+fn more(count: usize) -> &'static str {
+    if count > 1 { ", ..." } else { "" }
 }
 
 fn plural(count: usize) -> &'static str {

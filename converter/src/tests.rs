@@ -42,6 +42,7 @@ fn value(tensor: usize, index: usize) -> f32 {
 
 fn store(stored: Stored, value: f32, out: &mut Vec<u8>) {
     match stored {
+        Stored::F64 => out.extend(f64::from(value).to_le_bytes()),
         Stored::F32 => out.extend(value.to_le_bytes()),
         Stored::F16 => out.extend(f16::from_f32(value).to_le_bytes()),
         Stored::BF16 => out.extend(bf16::from_f32(value).to_le_bytes()),
@@ -56,7 +57,7 @@ fn by_hand() -> (Input, BTreeMap<String, Vec<f32>>) {
     let mut files = FILES.map(|_| vec![0xee]);
     let (mut weights, mut expected) = (BTreeMap::new(), BTreeMap::new());
     for (tensor, (name, shape)) in schema::tensors(&spec).into_iter().enumerate() {
-        let stored = [Stored::F32, Stored::F16, Stored::BF16][tensor % 3];
+        let stored = [Stored::F64, Stored::F32, Stored::F16, Stored::BF16][tensor % 4];
         let norm = name.ends_with("norm.weight");
         let (file, count) = (tensor % FILES.len(), shape.elements().unwrap());
         let start = files[file].len();
@@ -84,7 +85,7 @@ fn by_hand() -> (Input, BTreeMap<String, Vec<f32>>) {
 }
 
 fn options(output: PathBuf, encoding: Encoding) -> Options {
-    Options { source: PathBuf::new(), output, recipe: encoding.into(), threads: None, sha256: false, dry_run: false }
+    Options::new("", output, encoding)
 }
 
 fn convert(input: Input, options: &Options) -> Result<Report> {

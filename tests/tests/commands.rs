@@ -534,6 +534,50 @@ fn what_cannot_be_converted_is_refused_by_name() {
 }
 
 #[test]
+fn a_file_that_is_no_model_is_replaced_only_with_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (fixture("tied-llama3").path, folder.path().join("notes.txt"));
+    fs::write(&out, "notes").unwrap();
+    let args = [text(&source), text(&out), "--no-golden"];
+    let run = nanoserve("convert", args).expect(2);
+    assert_eq!(
+        run.stderr,
+        format!("error: {}: is there already, and is no .nsv file\n  hint: --force replaces it\n", out.display())
+    );
+    assert_eq!(fs::read(&out).unwrap(), b"notes");
+    let run = nanoserve("convert", [&args[..], &["--force"]].concat()).expect(0);
+    // The next command is as it is typed, and it works.
+    let next = run.stdout.lines().last().unwrap().strip_prefix("next: nanoserve run ").unwrap().to_string();
+    let typed = next.strip_prefix(text(&out)).unwrap();
+    assert_eq!(typed, " --ids 1,2,3");
+    nanoserve("run", [text(&out), "--ids", "1,2,3", "-n", "2"]).expect(0);
+    // A model is replaced without it.
+    nanoserve("convert", args).expect(0);
+    nanoserve("convert", [&args[..], &["--check", "--force"]].concat()).expect(2);
+}
+
+#[test]
+fn what_is_to_be_left_out_is_left_out_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out.nsv"));
+    let tiny = Tiny::default();
+    let mut tensors = tiny.tensors();
+    let extra = tensors["model.norm.weight"].clone();
+    tensors.insert("value_model.norm.weight".into(), extra);
+    tiny.write(&source);
+    tiny.write_tensors(&source, &tensors);
+    let convert = |more: &[&str]| nanoserve("convert", [&[text(&source), text(&out), "--no-golden"], more].concat());
+    let said = convert(&[]).expect(2).stderr;
+    assert!(said.contains("'value_model.norm.weight': is no tensor") && said.contains("--leave-out PATTERN"), "{said}");
+    let said = convert(&["--leave-out", "value_model.*"]).expect(0).stderr;
+    assert!(said.contains("warning: 1 tensor left out, as asked: value_model.norm.weight\n"), "{said}");
+    let said = convert(&["--leave-out", "value_model.*", "--leave-out", "*.bias"]).expect(2).stderr;
+    assert!(said.contains("no tensor's name matches the pattern \"*.bias\""), "{said}");
+    let said = convert(&["--leave-out", "*norm.weight"]).expect(2).stderr;
+    assert!(said.contains("'model.norm.weight': is left out, and the model needs it"), "{said}");
+}
+
+#[test]
 fn a_dry_run_writes_nothing_and_json_tells_all() {
     let folder = tempfile::tempdir().unwrap();
     let (source, out) = (fixture("tied-llama3").path, folder.path().join("out.nsv"));

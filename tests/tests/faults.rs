@@ -108,7 +108,7 @@ fn only_old() -> String {
 
 #[test]
 fn a_full_disk_leaves_the_old_file_alone() {
-    let Some(run) = on_tmpfs("1m", "true", "convert", &[text(&demo()), "out", "-q"]) else { return };
+    let Some(run) = on_tmpfs("1m", "true", "convert", &[text(&demo()), "out", "-q", "--force"]) else { return };
     assert_eq!(run.stdout, only_old());
     assert!(run.stderr.contains("cannot reserve space for: No space left on device"), "{}", run.stderr);
     assert!(run.stderr.contains("hint: --dry-run"), "{}", run.stderr);
@@ -123,7 +123,7 @@ fn a_full_disk_leaves_the_old_file_alone() {
 
 #[test]
 fn a_read_only_target_is_refused() {
-    if let Some(run) = on_tmpfs("16m", "mount -o remount,ro .", "convert", &[text(&demo()), "out", "-q"]) {
+    if let Some(run) = on_tmpfs("16m", "mount -o remount,ro .", "convert", &[text(&demo()), "out", "-q", "--force"]) {
         assert_eq!(run.stdout, only_old());
         assert!(run.stderr.contains("cannot create: read-only file"), "{}", run.stderr);
     }
@@ -138,14 +138,14 @@ fn a_read_only_target_is_refused() {
         println!("SKIPPED: a folder without permission does not stop root");
     } else {
         permit(folder, 0o555);
-        let run = nanoserve("convert", [&model.fixture.path, &out]).expect(1);
+        let run = nanoserve("convert", [text(&model.fixture.path), text(&out), "--force"]).expect(1);
         permit(folder, 0o755);
         assert!(run.stderr.contains("cannot create: permission denied"), "{}", run.stderr);
         assert_eq!((fs::read(&out).unwrap(), fs::read_dir(folder).unwrap().count()), (OLD.into(), 1));
     }
     // A name belongs to its folder: a read-only file can still be replaced by a new one.
     permit(&out, 0o444);
-    nanoserve("convert", [&model.fixture.path, &out]).expect(0);
+    nanoserve("convert", [text(&model.fixture.path), text(&out), "--force"]).expect(0);
     nanoserve("inspect", [out.as_os_str(), "--check".as_ref()]).expect(0);
 }
 
@@ -156,7 +156,8 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
     let left = || fs::read_dir(model.folder.path()).unwrap().count();
     fs::write(&out, OLD).unwrap();
     let before = left();
-    let run = shell("ulimit -f 8; exec \"$@\"", "convert", &[text(&model.fixture.path), text(&out)]).expect(1);
+    let args = [text(&model.fixture.path), text(&out), "--force"];
+    let run = shell("ulimit -f 8; exec \"$@\"", "convert", &args).expect(1);
     assert!(run.stderr.contains("cannot reserve space for: File too large"), "{}", run.stderr);
     assert!(run.stderr.contains("hint: a limit on the size of files is set (ulimit -f)"), "{}", run.stderr);
     let reference = model.fixture.reference_path();
@@ -307,7 +308,7 @@ fn a_source_that_shrinks_while_mapped_ends_in_a_message_and_leaves_nothing() {
     fs::write(&out, OLD).unwrap();
     let start = || {
         fs::write(&out, OLD).unwrap();
-        command("nanoserve-convert", [text(&large.source), text(&out), "-t", "1"]).spawn().unwrap()
+        command("nanoserve-convert", [text(&large.source), text(&out), "-t", "1", "--force"]).spawn().unwrap()
     };
     let files = || fs::read_dir(&folder).unwrap().count();
     // Once as soon as it is mapped, and once in the middle of writing, with an unfinished file beside the old one.
@@ -381,6 +382,6 @@ fn memory_too_small_for_the_context_is_said_before_any_work() {
 fn a_killed_conversions_remains_do_not_hinder_the_next() {
     // On a full disk: files left by a killed program are removed before space is needed.
     let remains = "head -c 3000000 /dev/zero > .out.AbCdEf.partial";
-    let Some(run) = on_tmpfs("5m", remains, "convert", &[text(&demo()), "out", "-q"]) else { return };
+    let Some(run) = on_tmpfs("5m", remains, "convert", &[text(&demo()), "out", "-q", "--force"]) else { return };
     assert!(run.stdout.starts_with("code 0\nout\n"), "{}\n{}", &run.stdout[..40.min(run.stdout.len())], run.stderr);
 }

@@ -16,7 +16,7 @@ struct Scene {
     new: Vec<u8>,
 }
 
-const OLD: &[u8] = b"the file of before";
+const OLD: &[u8] = b"\x89NSV\r\n\x1a\nthe file of before";
 
 /// How many times a conversion is ended at a random moment.
 const ROUNDS: u32 = 200;

@@ -30,10 +30,12 @@ Example:
   nanoserve-run demo.nsv -p \"ROMEO:\"
 
   nanoserve-convert --check weights/demo demo.nsv
+  nanoserve-convert weights/tuned tuned.nsv --leave-out 'value_model.*'
   nanoserve-convert --list
 
 SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
-on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was. As the last step \
+on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was; a file that is no \
+.nsv is replaced only with --force. As the last step \
 the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
 
 Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differences, 2 the input or the command line is \
@@ -58,6 +60,13 @@ pub struct Arguments {
     /// Note the sources' SHA-256 too, as model hubs list it, beside BLAKE3 [one core, 1.8 GB/s where it has SHA instructions]
     #[arg(long)]
     sha256: bool,
+    /// Leave out the tensors whose names match: * is any characters, ? one, [ab] a or b; may be given several times. What the
+    /// model needs is then missing
+    #[arg(long, value_name = "PATTERN")]
+    leave_out: Vec<String>,
+    /// Replace OUT.nsv even if it is a file of another kind
+    #[arg(long, conflicts_with = "check")]
+    force: bool,
     /// Check everything, every weight included, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -137,6 +146,8 @@ fn run(args: &Arguments) -> Result<ExitCode> {
     let mut options = Options::new(args.source(), args.out(), Encoding::from(args.dtype));
     options.threads = args.threads.map(usize::from);
     options.sha256 = args.sha256;
+    options.leave_out = args.leave_out.clone();
+    options.force = args.force;
     options.dry_run = args.dry_run;
     let bar = Bar::new(args.quiet, args.dry_run || args.check);
     if args.check {

@@ -1,33 +1,47 @@
 //! The report of a conversion: as text for a person, and as one JSON object for programs.
 
 use super::Arguments;
+use crate::console::size;
 use crate::hints;
 use nanoserve_converter::{Comparison, Report};
+use nanoserve_format::{NsvFile, SectionKind};
+use std::path::Path;
 
-/// One line for the eye, or two.
+/// A few lines for the eye; the last is the command that comes next.
 pub fn summary(report: &Report, args: &Arguments) -> String {
     let Report { tensors, parameters, bytes, bits_per_weight, .. } = report;
     let verb = if args.dry_run { "would be" } else { "is" };
     let snr = report.worst_snr.as_ref().map(|w| format!("\nworst signal to noise {:.1} dB, {}", w.db, w.tensor));
     format!(
-        "{} {verb} {}: {tensors} tensors, {parameters} weights, {bits_per_weight:.2} bits a weight, {:.2} s{}",
+        "{} {verb} {}: {tensors} tensors, {parameters} weights, {bits_per_weight:.2} bits a weight, {:.2} s{}{}",
         report.file.display(),
-        size(*bytes),
+        size((*bytes).into()),
         report.time.as_secs_f64(),
-        snr.unwrap_or_default()
+        snr.unwrap_or_default(),
+        if args.dry_run { None } else { next(&report.file) }.map_or(String::new(), |next| format!("\nnext: {next}"))
     )
 }
 
-/// A file's size as people say it.
-fn size(bytes: u64) -> String {
-    let (mut value, mut unit) = (bytes as f64, "bytes");
-    for next in ["kB", "MB", "GB", "TB"] {
-        if value < 1000.0 {
-            break;
-        }
-        (value, unit) = (value / 1000.0, next);
-    }
-    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.2} {unit}") }
+/// The command that shows what a new file can do, as it is typed; None where its name cannot be.
+fn next(path: &Path) -> Option<String> {
+    let (file, name) = (NsvFile::open(path).ok()?, typed(path)?);
+    let has = |kind| file.section(kind).ok().flatten().is_some();
+    Some(if !has(SectionKind::Tokenizer) {
+        format!("nanoserve run {name} --ids 1,2,3")
+    } else if has(SectionKind::ChatTemplate) {
+        format!("nanoserve chat {name}")
+    } else {
+        format!("nanoserve run {name} -p \"Once upon a time\"")
+    })
+}
+
+/// A path as a shell takes it.
+fn typed(path: &Path) -> Option<String> {
+    let path = path.to_str().filter(|path| !path.contains(char::is_control))?;
+    // It would be taken for an option.
+    let path = if path.starts_with('-') { format!("./{path}") } else { path.to_string() };
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    Some(if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) })
 }
 
 /// All of it.
@@ -64,4 +78,23 @@ pub fn comparison(found: &Comparison, args: &Arguments) -> Option<String> {
     }
     let lines: Vec<String> = differences.iter().map(|d| format!("DIFFERS: {}: {}", d.what, d.how)).collect();
     Some(lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_typed_so_that_a_shell_takes_them() {
+        for (path, expected) in [
+            ("model.nsv", Some("model.nsv")),
+            ("/a/b_c-1.nsv", Some("/a/b_c-1.nsv")),
+            ("my model.nsv", Some("'my model.nsv'")),
+            ("it's $HOME", Some(r"'it'\''s $HOME'")),
+            ("-p", Some("./-p")),
+            ("a\nb", None),
+        ] {
+            assert_eq!(typed(Path::new(path)).as_deref(), expected, "{path:?}");
+        }
+    }
 }

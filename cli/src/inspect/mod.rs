@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+mod about;
 mod keygen;
 mod provenance;
 mod repair;

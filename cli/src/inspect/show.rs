@@ -1,5 +1,6 @@
 //! What a file holds, whether its bytes are intact, and who signed it.
 
+use super::about::About;
 use super::provenance::{self, Listing};
 use super::{damage_lines, open, print, switches};
 use crate::console;
@@ -96,6 +97,7 @@ fn signature(file: &NsvFile) -> Option<(String, bool)> {
 fn describe(text: &mut String, a: &Show, file: &NsvFile) -> Result<()> {
     let (layout, spec) = (file.layout(), file.spec());
     let (bytes, count) = (layout.weight_bytes(), layout.weight_count());
+    *text += &About::of(file)?.text();
     writeln!(text, "file        {} bytes, root {}", layout.file_len, hex(&layout.root))?;
     match signature(file) {
         None => writeln!(text, "signed by   nobody")?,
@@ -170,6 +172,7 @@ fn json(a: &Show, file: &NsvFile, open_s: f64) -> Result<serde_json::Value> {
     let mut report = json!({
         "file_bytes": layout.file_len,
         "root": hex(&layout.root),
+        "about": About::of(file)?.json(),
         "signature": signature(file).map(|(key, good)| json!({"signer": key, "good": good})),
         "open_s": open_s,
         "weights": layout.weight_count(),

@@ -1,116 +1,23 @@
-//! A checkpoint folder: its small files read, its shards mapped, its tensors by name.
+//! The weights of a checkpoint folder: its shards mapped, its tensors by name.
 
 use crate::error::{Problems, What};
-use crate::hf::json::Entries;
+pub(crate) use crate::hf::folder::Folder;
+use crate::hf::folder::{SAFETENSORS, foreign};
+use crate::hf::json::{self, Entries};
 use crate::hf::shard::{Shard, TensorInfo};
 use crate::input::{Bytes, SourceFile};
 use crate::report::Warning;
+use glob::Pattern;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// The form of weights that is read.
-const SAFETENSORS: &str = "safetensors";
-
-/// Names, or ends of names, of weights in other forms.
-const FOREIGN: [(&str, &str); 7] = [
-    (".gguf", "a GGUF file"),
-    ("adapter_model.safetensors", "a LoRA adapter without its model"),
-    (".index.json", "the index of pickled weights"),
-    (".bin", "a pickled PyTorch file"),
-    (".pt", "a pickled PyTorch file"),
-    (".pth", "a pickled PyTorch file"),
-    (".h5", "a TensorFlow file"),
-];
-
-fn foreign(name: &str) -> Option<&'static str> {
-    FOREIGN.iter().find(|(end, _)| name.ends_with(end)).map(|(_, what)| *what)
-}
-
-/// A path as messages show it: the last part, or all of it if it has none.
-fn shown(path: &Path) -> String {
-    PathBuf::from(path.file_name().unwrap_or(path.as_os_str())).display().to_string()
-}
-
-/// The folder and its small files. Remembers what was read, for the record of sources.
-#[derive(Debug)]
-pub(crate) struct Folder {
-    /// Where it is.
-    pub path: PathBuf,
-    read: Mutex<BTreeMap<String, Vec<u8>>>,
-}
-
-impl Folder {
-    /// The folder at `path`, if it is one.
-    pub fn open(path: &Path, problems: &Problems) -> Option<Folder> {
-        let name = path.display().to_string();
-        match fs::metadata(path) {
-            Ok(m) if m.is_dir() => return Some(Folder { path: path.to_path_buf(), read: Mutex::default() }),
-            Ok(_) => {
-                let what = foreign(&name).map(|got| What::Foreign { got, expected: SAFETENSORS });
-                problems.file(name, what.unwrap_or(What::NotAFolder { got: "a file" }));
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                problems.file(name, What::NotAFolder { got: "not there" });
-            }
-            Err(e) => problems.file(name, What::Read(e)),
-        }
-        None
-    }
-
-    /// The bytes of a small file; None if it is not there, or cannot be read, which is noted.
-    pub fn read(&self, name: &str, problems: &Problems) -> Option<Vec<u8>> {
-        match fs::read(self.path.join(name)) {
-            Ok(bytes) => {
-                self.seen().insert(name.to_string(), bytes.clone());
-                Some(bytes)
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => {
-                problems.file(name, What::Read(e));
-                None
-            }
-        }
-    }
-
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
-        self.read.lock().expect("no thread panics while it holds this")
-    }
-
-    /// The names of the small files that were read, in order.
-    pub fn names(&self) -> Vec<String> {
-        self.seen().keys().cloned().collect()
-    }
-
-    /// The small files that were read, in the order of names.
-    pub fn into_files(self) -> impl Iterator<Item = SourceFile> {
-        let read = self.read.into_inner().expect("no thread panicked while it held this");
-        read.into_iter().map(|(name, bytes)| SourceFile { name, bytes: Bytes::Held(bytes) })
-    }
-
-    /// Whether a file of that name is there.
-    pub fn has(&self, name: &str) -> bool {
-        self.path.join(name).exists()
-    }
-
-    /// Notes that there are no weights, and what is there instead.
-    fn no_weights(&self, problems: &Problems) {
-        let names = fs::read_dir(&self.path).into_iter().flatten().flatten().map(|e| shown(&e.path()));
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        let others: Vec<_> = names.iter().filter_map(|n| Some((n, foreign(n)?))).collect();
-        if let Some((name, got)) = others.first() {
-            return problems.file(name.as_str(), What::Foreign { got, expected: SAFETENSORS });
-        }
-        let found = names.iter().find(|n| n.ends_with(".safetensors"));
-        let found = found.map(|n| format!(", found {n} without {INDEX}")).unwrap_or_default();
-        problems.file(SINGLE, What::FileMissing { found });
-    }
+/// Whether there are weights in a folder, in one file or in shards.
+pub(crate) fn is_in(folder: &Folder) -> bool {
+    folder.has(SINGLE) || folder.has(INDEX)
 }
 
 /// A tensor of the checkpoint: which shard, and where in it.
@@ -127,8 +34,10 @@ pub(crate) struct Tensor {
 pub(crate) struct Checkpoint {
     /// The shards, in the order of names.
     pub files: Vec<SourceFile>,
-    /// Every tensor.
+    /// Every tensor but those that are left out.
     pub tensors: BTreeMap<String, Tensor>,
+    /// Names of tensors that the user leaves out.
+    pub left_out: BTreeSet<String>,
     /// The file that messages name for a missing tensor.
     pub listing: &'static str,
     /// Whether every shard was there and could be read: then a tensor that is not here is in no file.
@@ -148,21 +57,20 @@ impl Checkpoint {
                 warnings.push(Warning::IndexIgnored { read: SINGLE });
             }
             let before = problems.len();
-            let shard = Shard::open(&folder.path, SINGLE, problems)?;
+            let shard = Shard::open(folder, SINGLE, problems)?;
             return Some(Checkpoint::of_shards(vec![shard], SINGLE, problems.len() == before, problems));
         }
         let Some(index) = folder.read(INDEX, problems) else {
             if !folder.has(INDEX) {
-                folder.no_weights(problems);
+                no_weights(folder, problems);
             }
             return None;
         };
-        let Index { weight_map: Entries(listed) } = serde_json::from_slice(&index)
-            .map_err(|e| problems.file(INDEX, What::Json { cause: e.to_string() }))
-            .ok()?;
-        let mut keys = HashSet::new();
-        for (key, _) in &listed {
-            if !keys.insert(key.as_str()) {
+        let Index { weight_map: Entries(listed) } = json::parse(INDEX, &index, problems)?;
+        // A name that is there twice, with one file, means one thing.
+        let mut keys = HashMap::new();
+        for (key, file) in &listed {
+            if keys.insert(key.as_str(), file).is_some_and(|first| first != file) {
                 problems.tensor(INDEX, key, What::DuplicateKey);
             }
         }
@@ -178,15 +86,14 @@ impl Checkpoint {
                 whole = false;
             } else {
                 let before = problems.len();
-                let shard = Shard::open(&folder.path, name, problems);
-                let sound = problems.len() == before;
-                if let Some(shard) = shard {
-                    // A broken header may hide tensors: these do not count as missing from the shard.
-                    compare(&shard, &listed, &keys, sound, problems);
-                    shards.push(shard);
-                }
-                whole &= sound;
+                shards.extend(Shard::open(folder, name, problems));
+                whole &= problems.len() == before;
             }
+        }
+        // A broken header may hide tensors: these do not count as missing from the shard.
+        let odd = if whole { differences(&shards, &keys) } else { Vec::new() };
+        if let Some(first) = odd.first() {
+            warnings.push(Warning::IndexDiffers { count: odd.len(), first: first.to_string() });
         }
         Some(Checkpoint::of_shards(shards, INDEX, whole, problems))
     }
@@ -204,7 +111,32 @@ impl Checkpoint {
                 }
             }
         }
-        Checkpoint { files, tensors, listing, whole }
+        Checkpoint { files, tensors, left_out: BTreeSet::new(), listing, whole }
+    }
+
+    /// Leaves out every tensor whose name matches one of the patterns; each of them must match a name.
+    pub fn leave_out(&mut self, patterns: &[String], problems: &Problems, warnings: &mut Vec<Warning>) {
+        for pattern in patterns {
+            let glob = match Pattern::new(pattern) {
+                Ok(glob) => glob,
+                Err(e) => {
+                    let (pattern, cause) = (pattern.clone(), e.msg.to_string());
+                    problems.file(self.listing, What::Pattern { pattern, cause });
+                    continue;
+                }
+            };
+            let before = self.left_out.len();
+            let matching = self.tensors.keys().filter(|key| glob.matches(key));
+            self.left_out.extend(matching.cloned());
+            // Where a file is not read, nobody knows what is in it.
+            if self.left_out.len() == before && self.whole && !self.left_out.iter().any(|key| glob.matches(key)) {
+                problems.file(self.listing, What::PatternMatchesNothing { pattern: pattern.clone() });
+            }
+        }
+        self.tensors.retain(|key, _| !self.left_out.contains(key));
+        if let Some(first) = self.left_out.first() {
+            warnings.push(Warning::LeftOutAsked { count: self.left_out.len(), first: first.clone() });
+        }
     }
 
     /// A tensor's bytes.
@@ -218,14 +150,25 @@ impl Checkpoint {
     }
 }
 
-/// Notes where a shard and the index disagree. `sound`: every tensor of the shard is known.
-fn compare(shard: &Shard, listed: &[(String, String)], keys: &HashSet<&str>, sound: bool, problems: &Problems) {
-    let have: HashSet<&str> = shard.tensors.iter().map(|(name, _)| name.as_str()).collect();
-    let absent = |(key, file): &&(String, String)| *file == shard.name && !have.contains(key.as_str());
-    for (key, _) in listed.iter().filter(absent).filter(|_| sound) {
-        problems.tensor(&shard.name, key, What::IndexedMissing);
+/// The tensors of which the index says something else than the shards, in order. The shards are right: a name too many
+/// in the index is no tensor, and one that it lacks, or has in another shard, is where it is.
+fn differences<'a>(shards: &'a [Shard], listed: &HashMap<&'a str, &String>) -> Vec<&'a str> {
+    let there =
+        shards.iter().flat_map(|shard| shard.tensors.iter().map(|(key, _)| (key.as_str(), shard.name.as_str())));
+    let there: HashSet<(&str, &str)> = there.collect();
+    let listed: HashSet<(&str, &str)> = listed.iter().map(|(key, file)| (*key, file.as_str())).collect();
+    let odd: BTreeSet<&str> = there.symmetric_difference(&listed).map(|(key, _)| *key).collect();
+    odd.into_iter().collect()
+}
+
+/// Notes that there are no weights, and what is there instead.
+fn no_weights(folder: &Folder, problems: &Problems) {
+    let names = folder.names_in(".", problems);
+    let mut others = names.iter().filter_map(|n| Some((n, foreign(n)?)));
+    if let Some((name, got)) = others.next() {
+        return problems.file(name.as_str(), What::Foreign { got, expected: SAFETENSORS });
     }
-    for (key, _) in shard.tensors.iter().filter(|(key, _)| !keys.contains(key.as_str())) {
-        problems.tensor(&shard.name, key, What::Unlisted);
-    }
+    let found = names.iter().find(|n| n.ends_with(".safetensors"));
+    let found = found.map(|n| format!(", found {n} without {INDEX}")).unwrap_or_default();
+    problems.file(SINGLE, What::FileMissing { found });
 }

@@ -299,7 +299,7 @@ pub fn supported() -> Supported {
         families: FAMILIES.iter().map(family).collect(),
         rope_types: rope::KINDS.to_vec(),
         activations: ACTIVATIONS.map(|(name, _)| name).to_vec(),
-        weights: vec!["float32", "float16", "bfloat16"],
+        weights: vec!["float32", "float16", "bfloat16", "float64 (rounded to float32)"],
     }
 }
 

@@ -1,6 +1,7 @@
 //! JSON objects whose fields may be absent: typed getters that note a wrong type instead of stopping at it.
 
 use crate::error::{Problems, What};
+use crate::hf::python_json;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -8,7 +9,12 @@ use std::marker::PhantomData;
 
 /// Parses a file that holds one JSON object.
 pub(crate) fn object(file: &str, bytes: &[u8], problems: &Problems) -> Option<Map<String, Value>> {
-    let parsed = serde_json::from_slice(bytes);
+    parse(file, bytes, problems)
+}
+
+/// Parses a file of JSON, as Python takes it.
+pub(crate) fn parse<T: DeserializeOwned>(file: &str, bytes: &[u8], problems: &Problems) -> Option<T> {
+    let parsed = python_json::from_slice(bytes);
     parsed.map_err(|e| problems.file(file, What::Json { cause: e.to_string() })).ok()
 }
 

@@ -2,29 +2,36 @@
 //!
 //! config.json says which model it is (config.rs, with one entry for each family in families.rs), safetensors files
 //! hold the weights (shard.rs, checkpoint.rs) under names that the family gives them (names.rs), and further files
-//! accompany them (sidecars.rs, templates.rs, origin.rs). Everything specific to such a folder is in here; the rest of
-//! the crate knows only an [`Input`].
+//! accompany them (sidecars.rs, templates.rs, origin.rs). All of them are opened in one place (root.rs, folder.rs).
+//! Everything specific to such a folder is in here; the rest of the crate knows only an [`Input`].
 
+mod adapter;
 mod checkpoint;
 mod config;
 #[cfg(feature = "door")]
 #[doc(hidden)]
 pub mod door;
 mod families;
+mod folder;
 mod hints;
 mod json;
 mod layers;
 mod names;
 mod origin;
+mod python_json;
+mod root;
 mod rope;
 mod shard;
 mod sidecars;
+mod strays;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 pub use families::{Supported, SupportedFamily, supported};
 
+use crate::Options;
 use crate::error::{Problems, Result, What};
 use crate::hashes::Hashes;
 use crate::input::Input;
@@ -33,19 +40,26 @@ use crate::report::Watch;
 use checkpoint::{Checkpoint, Folder};
 use config::{CONFIG, Config};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Reads a folder, and checks the place of the output if there is to be one. Idle threads begin to hash the sources.
+/// Reads the folder of these options, and checks the place of the output where the conversion `writes` one. Idle threads
+/// begin to hash the sources.
 ///
 /// # Errors
 /// Every problem at once, or a cancellation.
-pub(crate) fn open(path: &Path, output: Option<&Path>, hashes: &mut Hashes, watch: &Watch) -> Result<Input> {
+pub(crate) fn open(options: &Options, writes: bool, hashes: &mut Hashes, watch: &Watch) -> Result<Input> {
     let (problems, mut warnings) = (Problems::new(hints::hint), Vec::new());
 
     // 1. What is in the folder?
-    let Some(folder) = Folder::open(path, &problems) else { return Err(problems.into_error()) };
-    let checkpoint = Checkpoint::open(&folder, &problems, &mut warnings);
+    let Some(folder) = Folder::open(&options.source, &problems) else { return Err(problems.into_error()) };
+    if adapter::refuse(&folder, &problems) && !checkpoint::is_in(&folder) {
+        // Without a model beside it there is nothing else to say.
+        return Err(problems.into_error());
+    }
+    let mut checkpoint = Checkpoint::open(&folder, &problems, &mut warnings);
+    if let Some(checkpoint) = &mut checkpoint {
+        checkpoint.leave_out(&options.leave_out, &problems, &mut warnings);
+    }
 
     // 2. Which model is it?
     let config = read_config(&folder, &problems);
@@ -81,9 +95,9 @@ pub(crate) fn open(path: &Path, output: Option<&Path>, hashes: &mut Hashes, watc
     let sources: Vec<String> = folder.names().into_iter().chain(shards).collect();
     let names = sources.iter().map(String::as_str);
     let origin = origin::read(&folder, config.as_ref(), names, &problems, &mut warnings);
-    if let Some(output) = output {
+    if writes {
         let paths = sources.iter().map(|name| (name.clone(), folder.path.join(name)));
-        output::check(output, paths, &problems);
+        output::check(&options.output, options.force, paths, &problems);
     }
     let (Some(checkpoint), Some(spec)) = (checkpoint, spec) else { return Err(problems.into_error()) };
     problems.none()?;

@@ -2,18 +2,19 @@
 //! accounted for. A fused tensor is split by rows.
 
 use crate::error::{Problems, What};
+use crate::hf::adapter::is_adapters;
 use crate::hf::checkpoint::{Checkpoint, Tensor};
 use crate::hf::config::{CONFIG, Model};
 use crate::hf::families::Family;
+use crate::hf::strays::{self, BASE, Wrapped};
+use crate::hf::wanted::{Dim, EMBED, NORM, Wanted, table};
 use crate::input::{Stored, Transform, Weight};
 use crate::report::Warning;
-use nanoserve_format::schema::{self, Part};
-use nanoserve_format::{ModelSpec, QkNorm};
 use safetensors::Dtype;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-const EMBED: &str = "embed_tokens.weight";
-const NORM: &str = "norm.weight";
+/// The head of all models but those that hold a text model among others.
+const HEAD: &str = "lm_head.weight";
 /// Where a checkpoint without a head claims to have one.
 const NOT_TIED: &str = "tie_word_embeddings of config.json is false";
 
@@ -21,7 +22,7 @@ const NOT_TIED: &str = "tie_word_embeddings of config.json is false";
 const MAX_LISTED_LAYERS: usize = 256;
 
 /// Ends of keys that old versions saved and no version reads: their values follow from config.json.
-const LEFTOVERS: [&str; 1] = ["rotary_emb.inv_freq"];
+const LEFTOVERS: [&str; 4] = ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "position_ids"];
 
 /// Ends of keys that quantized checkpoints have, and who writes them.
 const QUANTIZED: [(&str, &str); 9] = [
@@ -43,8 +44,13 @@ pub(crate) fn bind(
     problems: &Problems,
     warnings: &mut Vec<Warning>,
 ) -> BTreeMap<String, Weight> {
-    let starts = |(prefix, _): &&(&str, &str)| checkpoint.tensors.keys().any(|key| key.starts_with(prefix));
-    let (prefix, head) = *family.prefixes.iter().find(starts).unwrap_or(&family.prefixes[0]);
+    let starts = |start: &str| {
+        let modules = ["layers.", EMBED, NORM].map(|module| format!("{start}{module}"));
+        checkpoint.tensors.keys().any(|key| modules.iter().any(|module| key.starts_with(module)))
+    };
+    let prefixes = family.prefixes;
+    let once = prefixes.iter().find(|(prefix, _)| starts(prefix));
+    let (prefix, head) = *once.or(prefixes.iter().find(|(prefix, _)| starts(&twice(prefix)))).unwrap_or(&prefixes[0]);
     if quantized(checkpoint, problems) {
         return BTreeMap::new();
     }
@@ -55,29 +61,32 @@ pub(crate) fn bind(
         problems.file(CONFIG, What::Field { field, got, expected });
         return BTreeMap::new();
     }
-    let mut left: HashSet<&str> = checkpoint.tensors.keys().map(String::as_str).collect();
+    let mut left: BTreeSet<&str> = checkpoint.tensors.keys().map(String::as_str).collect();
+    let find = |key: &str| found(checkpoint, key);
     let embed = format!("{prefix}{EMBED}");
-    match (spec.tied_lm_head, checkpoint.tensors.get(head), checkpoint.tensors.get(&embed)) {
-        (true, Some(own), Some(embed)) if same(checkpoint, own, embed) => _ = left.remove(head),
+    match (spec.tied_lm_head, find(head), find(&embed)) {
+        (true, Some((key, own)), Some((_, embed))) if same(checkpoint, own, embed) => _ = left.remove(key),
         (true, Some(_), _) => {
             spec.tied_lm_head = false;
             warnings.push(Warning::HeadKept { said: "tie_word_embeddings is true", head: head.to_string() });
         }
-        (false, None, _) if checkpoint.whole => {
-            problems.tensor(checkpoint.listing, head, What::HeadMissing { said: NOT_TIED })
-        }
         _ => {}
     }
-    let mut bound = BTreeMap::new();
-    for Wanted { key, dims, names } in table(spec, family, prefix, head) {
-        let Some(tensor) = checkpoint.tensors.get(&key) else {
-            if checkpoint.whole && key != head {
-                problems.tensor(checkpoint.listing, key, What::TensorMissing);
-            }
+    let (mut bound, mut missing) = (BTreeMap::new(), BTreeSet::new());
+    let (mut prefixed, mut rounded) = (BTreeSet::new(), BTreeSet::new());
+    for Wanted { key: wanted, dims, names } in table(spec, family, prefix, head) {
+        let Some((key, tensor)) = find(&wanted) else {
+            missing.insert(wanted);
             continue;
         };
-        left.remove(key.as_str());
-        let Some(stored) = check(checkpoint, &key, tensor, &dims, problems) else { continue };
+        left.remove(key);
+        if key.len() > wanted.len() {
+            prefixed.insert(key);
+        }
+        let Some(stored) = check(checkpoint, key, tensor, &dims, problems) else { continue };
+        if stored == Stored::F64 {
+            rounded.insert(key);
+        }
         let plus_one = family.norm_plus_one && key.ends_with(NORM);
         let transforms = if plus_one { vec![Transform::PlusOne] } else { Vec::new() };
         let row_bytes = tensor.info.range.len() / dims[0].size;
@@ -85,25 +94,94 @@ pub(crate) fn bind(
         for (name, rows) in names {
             let start = tensor.info.range.start + first_row * row_bytes;
             let (range, transforms) = (start..start + rows * row_bytes, transforms.clone());
-            bound.insert(name, Weight { name: key.clone(), file: tensor.file, range, first_row, stored, transforms });
+            let weight = Weight { name: key.to_string(), file: tensor.file, range, first_row, stored, transforms };
+            bound.insert(name, weight);
             first_row += rows;
         }
     }
-    let on_purpose = |key: &&str| family.left_out.iter().any(|start| key.starts_with(start));
-    let (left_out, left): (HashSet<&str>, HashSet<&str>) = left.iter().partition(|key| on_purpose(key));
-    if let Some(first) = left_out.iter().min() {
-        warnings.push(Warning::LeftOut { count: left_out.len(), first: first.to_string() });
+    if let (count, Some(first)) = counted(&prefixed) {
+        warnings.push(Warning::PrefixTwice { prefix: BASE, count, first });
     }
-    let (leftovers, unknown): (HashSet<&str>, HashSet<&str>) =
-        left.iter().partition(|k| LEFTOVERS.iter().any(|l| k.ends_with(l)));
-    if let Some(first) = leftovers.iter().min() {
-        warnings.push(Warning::Leftovers { from: CONFIG, count: leftovers.len(), first: first.to_string() });
+    if let (count, Some(first)) = counted(&rounded) {
+        warnings.push(Warning::Rounded { count, first });
     }
-    // In the map's order: the set's order changes from run to run.
-    for (key, tensor) in checkpoint.tensors.iter().filter(|(key, _)| unknown.contains(key.as_str())) {
-        problems.tensor(checkpoint.file(tensor), key, What::TensorUnknown);
-    }
+    without_use(&mut left, family, warnings);
+    refuse(checkpoint, left, missing, head, problems);
     bound
+}
+
+/// A key's tensor and the key itself, which may lack the [`BASE`] or have it twice, as transformers allows.
+fn found<'c>(checkpoint: &'c Checkpoint, wanted: &str) -> Option<(&'c str, &'c Tensor)> {
+    let get = |key: &str| checkpoint.tensors.get_key_value(key).map(|(key, tensor)| (key.as_str(), tensor));
+    // The head stands outside of the base.
+    let has_base = wanted.starts_with(BASE) || wanted == HEAD;
+    let bare = wanted.strip_prefix(BASE).filter(|_| has_base);
+    get(wanted).or_else(|| get(&twice(wanted)).filter(|_| has_base)).or_else(|| get(bare?))
+}
+
+fn twice(key: &str) -> String {
+    format!("{BASE}{key}")
+}
+
+/// How many keys there are, and the first.
+fn counted(keys: &BTreeSet<&str>) -> (usize, Option<String>) {
+    (keys.len(), keys.first().map(ToString::to_string))
+}
+
+/// Takes out the keys that a model of this family has no use for, with a warning of each kind.
+fn without_use(left: &mut BTreeSet<&str>, family: &Family, warnings: &mut Vec<Warning>) {
+    let mut take = |is: &dyn Fn(&str) -> bool| {
+        let taken: BTreeSet<&str> = left.iter().copied().filter(|key| is(key)).collect();
+        left.retain(|key| !taken.contains(key));
+        counted(&taken)
+    };
+    if let (count, Some(first)) = take(&|key| family.left_out.iter().any(|start| key.starts_with(start))) {
+        warnings.push(Warning::LeftOut { count, first });
+    }
+    if let (count, Some(first)) = take(&|key| LEFTOVERS.iter().any(|end| key.ends_with(end))) {
+        warnings.push(Warning::Leftovers { from: CONFIG, count, first });
+    }
+    let kinds: BTreeSet<&str> = left.iter().filter_map(|key| strays::known(key)).collect();
+    for what in kinds {
+        let taken: BTreeSet<&str> = left.iter().copied().filter(|key| strays::known(key) == Some(what)).collect();
+        left.retain(|key| !taken.contains(key));
+        if let (count, Some(first)) = counted(&taken) {
+            warnings.push(Warning::Strays { what, count, first });
+        }
+    }
+}
+
+/// Notes the keys that are `left` and the tensors that are `missing`. Those that a wrapper or an adapter explains are one
+/// problem.
+fn refuse(
+    checkpoint: &Checkpoint,
+    mut left: BTreeSet<&str>,
+    mut missing: BTreeSet<String>,
+    head: &str,
+    problems: &Problems,
+) {
+    let adapters: BTreeSet<&str> = left.iter().copied().filter(|key| is_adapters(key)).collect();
+    if let Some(first) = adapters.first() {
+        let what = What::AdapterTensors { count: adapters.len(), first: first.to_string() };
+        problems.file(checkpoint.listing, what);
+    }
+    left.retain(|key| !adapters.contains(key));
+    if let Some(Wrapped { part, by, keys, meant }) = strays::wrapped(&left, &missing) {
+        problems.file(checkpoint.listing, What::Wrapped { part, count: keys.len(), by });
+        left.retain(|key| !keys.contains(key));
+        missing.retain(|key| !meant.contains(key));
+    }
+    for key in missing {
+        if checkpoint.left_out.contains(&key) {
+            problems.tensor(checkpoint.listing, key, What::TensorLeftOut);
+        } else if checkpoint.whole {
+            let what = if key == head { What::HeadMissing { said: NOT_TIED } } else { What::TensorMissing };
+            problems.tensor(checkpoint.listing, key, what);
+        }
+    }
+    for key in left {
+        problems.tensor(checkpoint.file(&checkpoint.tensors[key]), key, What::TensorUnknown);
+    }
 }
 
 /// Notes, once, that a checkpoint is quantized.
@@ -121,120 +199,6 @@ fn quantized(checkpoint: &Checkpoint, problems: &Problems) -> bool {
 
 fn same(checkpoint: &Checkpoint, a: &Tensor, b: &Tensor) -> bool {
     a.info.dtype == b.info.dtype && a.info.shape == b.info.shape && checkpoint.bytes(a) == checkpoint.bytes(b)
-}
-
-/// A dimension of a tensor.
-#[derive(Clone)]
-struct Dim {
-    size: usize,
-    /// How the size follows from config.json, in its words.
-    words: String,
-    /// The fields it follows from.
-    fields: &'static [&'static str],
-    /// The size is a multiple of this.
-    unit: usize,
-}
-
-/// A tensor that the checkpoint must have.
-struct Wanted {
-    key: String,
-    dims: Vec<Dim>,
-    /// The model's tensors in it, one after the other, each with its number of rows.
-    names: Vec<(String, usize)>,
-}
-
-impl Wanted {
-    fn whole(name: &str, key: String, dims: Vec<Dim>) -> Wanted {
-        Wanted { key, names: vec![(name.to_string(), dims[0].size)], dims }
-    }
-}
-
-/// Every stored tensor of the model, by its key.
-fn table(spec: &ModelSpec, family: &Family, prefix: &str, head: &str) -> Vec<Wanted> {
-    let (vocab, hidden) = (named(&["vocab_size"], spec.vocab_size), named(&["hidden_size"], spec.hidden_size));
-    let matrix = vec![vocab, hidden.clone()];
-    let mut all = vec![Wanted::whole(schema::EMBED, format!("{prefix}{EMBED}"), matrix.clone())];
-    for layer in 0..spec.n_layers {
-        for (parts, module) in family.modules.iter().copied().flatten() {
-            let key = format!("{prefix}layers.{layer}.{module}");
-            let dims = fused(parts, spec);
-            let named = |name: fn(Part, usize) -> String| {
-                parts.iter().map(|&part| (name(part, layer), part.shape(spec, layer).dims()[0])).collect()
-            };
-            if parts[0].has_bias(spec) {
-                let (key, dims) = (format!("{key}.bias"), vec![dims[0].clone()]);
-                all.push(Wanted { key, dims, names: named(Part::bias) });
-            }
-            all.push(Wanted { key: format!("{key}.weight"), dims, names: named(Part::weight) });
-        }
-    }
-    all.push(Wanted::whole(schema::FINAL_NORM, format!("{prefix}{NORM}"), vec![hidden]));
-    if !spec.tied_lm_head {
-        all.push(Wanted::whole(schema::LM_HEAD, head.to_string(), matrix));
-    }
-    all
-}
-
-fn named(fields: &'static [&'static str], size: usize) -> Dim {
-    Dim { size, words: format!("{} {size}", fields[0]), fields, unit: 1 }
-}
-
-/// The shape of a module that holds these parts, one after the other.
-fn fused(parts: &[Part], spec: &ModelSpec) -> Vec<Dim> {
-    let [first, rest @ ..] = parts else { unreachable!("a module holds a part") };
-    let mut dims = dims(*first, spec);
-    if rest.is_empty() {
-        return dims;
-    }
-    let rows: Vec<(&str, Dim)> =
-        parts.iter().map(|&part| (short(part), self::dims(part, spec).swap_remove(0))).collect();
-    let size = rows.iter().map(|(_, dim)| dim.size).sum();
-    let words: Vec<String> = rows.iter().map(|(part, dim)| format!("{part} ({})", dim.words)).collect();
-    let fields = if parts.contains(&Part::Q) { ALL_HEADS } else { rows[0].1.fields };
-    dims[0] = Dim { size, words: format!("{} = {size}", words.join(" + ")), fields, unit: 1 };
-    dims
-}
-
-const HEADS: &[&str] = &["num_attention_heads", "head_dim"];
-const KV_HEADS: &[&str] = &["num_key_value_heads", "head_dim"];
-const ALL_HEADS: &[&str] = &["num_attention_heads", "num_key_value_heads", "head_dim"];
-
-/// The name of a part of a fused module, for messages.
-fn short(part: Part) -> &'static str {
-    match part {
-        Part::Q => "q",
-        Part::K => "k",
-        Part::V => "v",
-        Part::Gate => "gate",
-        Part::Up => "up",
-        _ => "another part",
-    }
-}
-
-fn dims(part: Part, spec: &ModelSpec) -> Vec<Dim> {
-    let heads = |fields: &'static [&str], n: usize| {
-        let size = n * spec.head_dim;
-        Dim {
-            size,
-            words: format!("{} {n} x head_dim {} = {size}", fields[0], spec.head_dim),
-            fields,
-            unit: spec.head_dim,
-        }
-    };
-    let (hidden, ff) =
-        (named(&["hidden_size"], spec.hidden_size), named(&["intermediate_size"], spec.intermediate_size));
-    let (q, kv) = (heads(HEADS, spec.n_heads), heads(KV_HEADS, spec.n_kv_heads));
-    match part {
-        Part::AttnNorm | Part::MlpNorm | Part::AttnPostNorm | Part::MlpPostNorm => vec![hidden],
-        Part::QNorm | Part::KNorm if spec.qk_norm == QkNorm::Head => vec![named(&["head_dim"], spec.head_dim)],
-        Part::QNorm => vec![q],
-        Part::KNorm => vec![kv],
-        Part::Q => vec![q, hidden],
-        Part::K | Part::V => vec![kv, hidden],
-        Part::O => vec![hidden, q],
-        Part::Gate | Part::Up => vec![ff, hidden],
-        Part::Down => vec![hidden, ff],
-    }
 }
 
 /// Notes a tensor of the wrong type or shape; otherwise returns how it is stored.
@@ -257,6 +221,7 @@ fn check(checkpoint: &Checkpoint, key: &str, tensor: &Tensor, dims: &[Dim], prob
 /// The stored type of a checkpoint's type; None if it is not supported.
 fn stored(dtype: Dtype) -> Option<Stored> {
     match dtype {
+        Dtype::F64 => Some(Stored::F64),
         Dtype::F32 => Some(Stored::F32),
         Dtype::F16 => Some(Stored::F16),
         Dtype::BF16 => Some(Stored::BF16),

@@ -1,13 +1,13 @@
 //! Where a checkpoint says it comes from, and under which licence. Only what is inside the folder counts, never its
 //! path: the same files in another folder give the same answer.
 
-use crate::error::Problems;
+use crate::error::{Problems, What};
 use crate::hf::checkpoint::Folder;
 use crate::hf::config::Config;
+use crate::hf::folder::is_repository;
+use crate::hf::root::Refused;
 use crate::report::Warning;
 use nanoserve_format::{LicenseFile, Provenance};
-use std::fs::{self, File};
-use std::io::Read;
 
 /// What a download leaves beside each file of the folder: a revision, a hash and a time, a line each.
 const DOWNLOADS: &str = ".cache/huggingface/download";
@@ -36,25 +36,14 @@ pub(crate) fn read<'a>(
         repository: name.filter(|name| is_repository(name)),
         revision: revision(folder, sources),
         license: peek(folder, CARD, LONGEST_HEAD).and_then(|card| card_license(&card)),
-        license_files: licences(folder, warnings),
+        license_files: licences(folder, problems, warnings),
         ..Provenance::default()
     }
 }
 
 /// The beginning of a file that is not recorded as a source.
 fn peek(folder: &Folder, name: &str, longest: u64) -> Option<String> {
-    let mut bytes = Vec::new();
-    File::open(folder.path.join(name)).ok()?.take(longest).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Whether a name is `org/name` on a hub, and not a path on somebody's disk.
-fn is_repository(name: &str) -> bool {
-    let part = |p: &str| {
-        p.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    name.len() <= LONGEST_NAME && name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+    folder.peek(name, longest).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The revision at which every source was downloaded; None if it is not known to be the same.
@@ -84,22 +73,19 @@ fn card_license(card: &str) -> Option<String> {
     (1..=LONGEST_NAME).contains(&value.len()).then_some(value)
 }
 
-/// The licences in the folder, by name.
-fn licences(folder: &Folder, warnings: &mut Vec<Warning>) -> Vec<LicenseFile> {
+/// The licences in the folder, by name. They go into the file that is shipped: a link to another place is not followed.
+fn licences(folder: &Folder, problems: &Problems, warnings: &mut Vec<Warning>) -> Vec<LicenseFile> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(&folder.path).into_iter().flatten().flatten() {
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-        if !is_licence(&name) || !metadata.is_file() {
-            continue;
-        }
-        if metadata.len() > LONGEST_LICENCE {
-            warnings.push(Warning::LongLicence { name, most: LONGEST_LICENCE });
-        } else if let Some(text) = peek(folder, &name, LONGEST_LICENCE) {
-            all.push(LicenseFile { name, text });
+    for name in folder.names_in(".", problems).into_iter().filter(|name| is_licence(name)) {
+        match folder.peek(&name, LONGEST_LICENCE + 1) {
+            Ok(text) if text.len() as u64 > LONGEST_LICENCE => {
+                warnings.push(Warning::LongLicence { name, most: LONGEST_LICENCE });
+            }
+            Ok(text) => all.push(LicenseFile { name, text: String::from_utf8_lossy(&text).into_owned() }),
+            Err(Refused::Kind("a folder")) => {}
+            Err(refused) => warnings.push(Warning::LicenceNotKept { name, why: What::from(refused).to_string() }),
         }
     }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
 
@@ -112,18 +98,6 @@ fn is_licence(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn repositories_are_told_from_paths() {
-        for name in ["meta-llama/Llama-3.2-1B", "TinyLlama/TinyLlama_v1.1", "a/b"] {
-            assert!(is_repository(name), "{name}");
-        }
-        for name in
-            ["", "gpt2", "/home/me/model", "./model", "../a/b", "a/b/c", "models/../b", "C:\\a/b", "a b/c", "a/"]
-        {
-            assert!(!is_repository(name), "{name}");
-        }
-    }
 
     #[test]
     fn a_card_names_its_licence() {

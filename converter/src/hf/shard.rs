@@ -4,6 +4,7 @@
 //! does not: which tensor is at fault and how, duplicate keys (a map keeps the last), and more than the first problem.
 
 use crate::error::{Problems, What};
+use crate::hf::folder::Folder;
 use crate::hf::json::Entries;
 use crate::map::map;
 use memmap2::Mmap;
@@ -12,9 +13,7 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
-use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
 
 /// Bytes of the header's length, before the header.
 const LENGTH_BYTES: usize = 8;
@@ -54,9 +53,9 @@ struct RawInfo {
 
 impl Shard {
     /// Maps and checks a shard; None if its tensors cannot be determined.
-    pub fn open(folder: &Path, name: &str, problems: &Problems) -> Option<Shard> {
-        let mapped = File::open(folder.join(name)).and_then(|f| map(&f));
-        let map = mapped.map_err(|e| problems.file(name, What::Read(e))).ok()?;
+    pub fn open(folder: &Folder, name: &str, problems: &Problems) -> Option<Shard> {
+        let file = folder.file(name, problems)?;
+        let map = map(&file).map_err(|e| problems.file(name, What::Read(e))).ok()?;
         Self::of_map(name, map, problems)
     }
 
@@ -78,6 +77,10 @@ impl Shard {
 fn header(file: &str, bytes: &[u8], problems: &Problems) -> Option<Vec<(String, TensorInfo)>> {
     if bytes.starts_with(LFS_POINTER) {
         problems.file(file, What::LfsPointer);
+        return None;
+    }
+    if bytes.is_empty() {
+        problems.file(file, What::Empty);
         return None;
     }
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {

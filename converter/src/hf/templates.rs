@@ -7,7 +7,6 @@ use crate::report::Warning;
 use crate::sidecars::Templates;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fs;
 
 const FILE: &str = "chat_template.jinja";
 const MORE: &str = "additional_chat_templates";
@@ -42,11 +41,10 @@ pub(crate) fn read(folder: &Folder, tokens: Fields, problems: &Problems, warning
 
 /// chat_template.jinja, and every file of the folder for additional templates, by name.
 fn files(folder: &Folder, problems: &Problems) -> BTreeMap<String, String> {
-    let more = fs::read_dir(folder.path.join(MORE)).into_iter().flatten().flatten();
-    let more = more.filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        Some((name.strip_suffix(".jinja")?.to_string(), format!("{MORE}/{name}")))
-    });
+    let more = folder
+        .names_in(MORE, problems)
+        .into_iter()
+        .filter_map(|name| Some((name.strip_suffix(".jinja")?.to_string(), format!("{MORE}/{name}"))));
     // A file named default in that folder comes last, and wins.
     let all = [(DEFAULT.to_string(), FILE.to_string())].into_iter().chain(more);
     let read = all.filter_map(|(name, path)| {

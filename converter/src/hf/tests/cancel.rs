@@ -19,10 +19,11 @@ impl Progress for StopAt<'_> {
 #[test]
 fn the_old_output_stays() {
     let fixture = Fixture::plain();
-    fixture.write().put("out.nsv", "old");
+    let old = [&nanoserve_format::MAGIC[..], b"old"].concat();
+    fixture.write().put("out.nsv", &old);
     let cancel = AtomicBool::new(false);
     let result = convert(&fixture.options(Encoding::Q8), &StopAt(Step::Encode, &cancel), &cancel);
     assert!(matches!(result, Err(ConvertError::Cancelled)));
-    assert_eq!(fs::read(fixture.output()).unwrap(), b"old");
+    assert_eq!(fs::read(fixture.output()).unwrap(), old);
     assert_eq!(fs::read_dir(fixture.dir.path()).unwrap().count(), 3);
 }

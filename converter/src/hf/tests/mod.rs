@@ -6,6 +6,7 @@ mod families;
 mod origin;
 mod problems;
 mod real;
+mod sources;
 mod templates;
 mod values;
 
@@ -46,6 +47,7 @@ fn values(key: &str, n: usize) -> Vec<f32> {
 
 fn encode(dtype: &str, values: &[f32]) -> Vec<u8> {
     match dtype {
+        "F64" => values.iter().flat_map(|x| f64::from(*x).to_le_bytes()).collect(),
         "F32" => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         "F16" => values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
         "BF16" => values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
@@ -145,8 +147,7 @@ impl Fixture {
     }
 
     fn options(&self, encoding: Encoding) -> Options {
-        let (source, output) = (self.dir.path().to_path_buf(), self.output());
-        Options { source, output, recipe: encoding.into(), threads: Some(2), sha256: false, dry_run: false }
+        Options { threads: Some(2), ..Options::new(self.dir.path(), self.output(), encoding) }
     }
 
     fn output(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! One bad folder for each kind of problem.
 
 use super::*;
+use rustix::fs::FileType;
 
 const Q: &str = "model.layers.1.self_attn.q_proj.weight";
 const K: &str = "model.layers.0.self_attn.k_proj.weight";
@@ -32,7 +33,17 @@ fn sources_that_are_no_checkpoint() {
     };
     let path = |name: &str| fixture.dir.path().join(name);
     assert!(matches!(result(path("none")), What::NotAFolder { got: "not there" }));
-    assert!(matches!(result(path("model.safetensors")), What::NotAFolder { got: "a file" }));
+    assert!(matches!(result(path("none/none")), What::NotAFolder { got: "not there" }));
+    for name in ["model.safetensors", "config.json"] {
+        let what = result(path(name));
+        assert!(matches!(&what, What::FileOfFolder { folder } if folder == fixture.dir.path()), "{what:?}");
+    }
+    fs::write(path("notes.txt"), "x").unwrap();
+    assert!(matches!(result(path("notes.txt")), What::NotAFolder { got: "a file" }));
+    assert!(matches!(result("/dev/null".into()), What::NotAFolder { got: "a device" }));
+    assert!(matches!(result("no-such-org/no-such-model".into()), What::HubName { .. }));
+    std::os::unix::fs::symlink("../gone", path("link")).unwrap();
+    assert!(matches!(result(path("link")), What::DanglingLink { target } if target == PathBuf::from("../gone")));
     assert!(matches!(result(path("model.gguf")), What::Foreign { got: "a GGUF file", .. }));
 }
 
@@ -41,7 +52,7 @@ fn missing_and_foreign_files() {
     let fixture = Fixture::plain();
     fixture.put("model.safetensors", safetensors(&fixture.tensors));
     assert_problem!(fixture, "config.json", What::FileMissing { .. });
-    for name in ["pytorch_model.bin", "llama.gguf", "consolidated.00.pth", "adapter_model.safetensors"] {
+    for name in ["pytorch_model.bin", "llama.gguf", "consolidated.00.pth"] {
         let fixture = Fixture::plain();
         fixture.put("config.json", fixture.config.to_string()).put(name, "x");
         assert_problem!(fixture, name, What::Foreign { .. });
@@ -52,7 +63,7 @@ fn missing_and_foreign_files() {
     let fixture = Fixture::plain();
     fixture.write();
     fs::create_dir(fixture.dir.path().join("tokenizer.json")).unwrap();
-    assert_problem!(fixture, "tokenizer.json", What::Read(_));
+    assert_problem!(fixture, "tokenizer.json", What::NotAFile { got: "a folder" });
 }
 
 #[test]
@@ -68,10 +79,23 @@ fn outputs_that_cannot_be() {
     assert!(matches!(what("none/out.nsv"), What::OutputPlace { .. }));
     assert!(matches!(what("config.json/out.nsv"), What::OutputPlace { .. }));
     assert!(matches!(what("."), What::OutputPlace { .. }));
+    let there = fixture.dir.path().join("thesis.txt");
+    fs::write(&there, "all that I have").unwrap();
+    assert!(matches!(what("thesis.txt"), What::OutputForeign));
+    rustix::fs::mknodat(rustix::fs::CWD, fixture.dir.path().join("pipe"), FileType::Fifo, 0o600.into(), 0).unwrap();
+    assert!(matches!(what("pipe"), What::OutputPlace { got } if got == "it names a named pipe"));
     fs::hard_link(fixture.dir.path().join("model.safetensors"), fixture.dir.path().join("link.nsv")).unwrap();
     for name in ["model.safetensors", "link.nsv"] {
         assert!(matches!(what(name), What::OutputIsSource { source_file } if source_file == "model.safetensors"));
     }
+    // Only who asks for it loses a file; an empty one, as mktemp makes it, is no loss.
+    assert_eq!(fs::read_to_string(&there).unwrap(), "all that I have");
+    let options = Options { output: there, force: true, ..fixture.options(Encoding::Q8) };
+    convert(&options, &(), &AtomicBool::new(false)).unwrap();
+    convert(&Options { force: false, ..options }, &(), &AtomicBool::new(false)).unwrap();
+    fixture.put("empty", "");
+    let options = Options { output: fixture.dir.path().join("empty"), ..fixture.options(Encoding::Q8) };
+    convert(&options, &(), &AtomicBool::new(false)).unwrap();
 }
 
 #[test]
@@ -100,7 +124,7 @@ fn shards_that_lie() {
     assert_problem!(weights(&whole[..whole.len() - 1]), file, What::ShardLength { got, expected } if got + 1 == *expected);
     assert_problem!(weights([&whole[..], b"x"].concat()), file, What::ShardLength { got, expected } if *got == expected + 1);
     assert_problem!(weights(&whole[..7]), file, What::ShardLength { got: 7, expected: 8 });
-    assert_problem!(weights(""), file, What::ShardLength { got: 0, expected: 8 });
+    assert_problem!(weights(""), file, What::Empty);
     assert_problem!(weights(&whole[..100]), file, What::HeaderLength { room: 92, .. });
     assert_problem!(weights([0xff; 64]), file, What::HeaderLength { got: u64::MAX, room: 56 });
     assert_problem!(weights("version https://git-lfs.github.com/spec/v1\n"), file, What::LfsPointer);
@@ -152,12 +176,7 @@ fn an_index_that_lies() {
 
     let fixture = Fixture::plain();
     fixture.write_shards(|_, shards| shards[1].retain(|t| t.key != NORM));
-    let all = fixture.problems(Encoding::F32);
-    assert!(matches!(&all[0], (place, What::IndexedMissing) if *place == at(TWO, NORM)), "{all:?}");
-
-    let fixture = Fixture::plain();
-    fixture.write_shards(|index, _| _ = index["weight_map"].as_object_mut().unwrap().remove(NORM));
-    assert_problem!(fixture, at(TWO, NORM), What::Unlisted);
+    assert_problem!(fixture, at("model.safetensors.index.json", NORM), What::TensorMissing);
 
     let fixture = Fixture::plain();
     let copy = raw(K, "BF16", &[10, 72]);
@@ -172,7 +191,7 @@ fn an_index_that_lies() {
     let fixture = Fixture::plain();
     fixture.write_shards(|_, _| {});
     let index = fs::read_to_string(fixture.dir.path().join("model.safetensors.index.json")).unwrap();
-    let index = index.replace("\"weight_map\":{", &format!("\"weight_map\":{{\"{NORM}\":\"{TWO}\","));
+    let index = index.replace("\"weight_map\":{", &format!("\"weight_map\":{{\"{NORM}\":\"{ONE}\","));
     fixture.put("model.safetensors.index.json", index);
     assert_problem!(fixture, at("model.safetensors.index.json", NORM), What::DuplicateKey);
 }
