@@ -1,6 +1,7 @@
 //! A simple JSON schema validator, for answers that were constrained by a schema.
 
 use serde_json::Value;
+use std::cmp::Ordering;
 
 /// Ok if a value is valid for the schema; otherwise what it violates, and where.
 ///
@@ -38,7 +39,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
                 Value::Object(_) => object(root, keywords, key, asked, value, at)?,
                 Value::Array(_) => array(root, keywords, key, asked, value, at)?,
                 Value::String(text) => string(key, asked, text),
-                Value::Number(_) => number(key, asked, value.as_f64().unwrap()),
+                Value::Number(_) => number(key, asked, value),
                 _ => true,
             },
         };
@@ -62,23 +63,48 @@ fn is_type(name: &str, value: &Value) -> bool {
     }
 }
 
-/// Equality that compares numbers by value.
+/// Equality that compares numbers by value, also within arrays and objects.
 fn same(a: &Value, b: &Value) -> bool {
-    match (a.as_f64(), b.as_f64()) {
-        (Some(a), Some(b)) => a == b,
+    match (a, b) {
+        (Value::Number(_), Value::Number(_)) => compare(a, b) == Ordering::Equal,
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
         _ => a == b,
     }
 }
 
+/// Compares numbers: integers of 64 bits with each other exactly, and with floats as whole numbers.
+fn compare(a: &Value, b: &Value) -> Ordering {
+    let whole = |v: &Value| v.as_i64().map(i128::from).or(v.as_u64().map(i128::from));
+    let (x, y) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+    match (whole(a), whole(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        // A float as large as an integer that it cannot hold is a whole number itself.
+        (Some(a), None) if y.abs() > 1e15 && y.abs() < 1e30 => a.cmp(&(y as i128)),
+        (None, Some(b)) if x.abs() > 1e15 && x.abs() < 1e30 => (x as i128).cmp(&b),
+        _ => x.partial_cmp(&y).unwrap(),
+    }
+}
+
+/// A number that has at most 12 digits behind its point, times 10^12.
+fn scaled(v: &Value) -> Option<i128> {
+    let text = v.to_string();
+    let (whole, places) = text.split_once('.').unwrap_or((&text, ""));
+    (places.len() <= 12).then(|| format!("{whole}{places:0<12}").parse().ok())?
+}
+
 /// True for keywords that constrain only another type than the value's.
 fn of_another_type(key: &str) -> bool {
-    const KNOWN: [&str; 22] = [
+    const KNOWN: [&str; 23] = [
         "properties",
         "patternProperties",
         "additionalProperties",
         "required",
         "minProperties",
         "maxProperties",
+        "propertyNames",
         "items",
         "prefixItems",
         "minItems",
@@ -136,6 +162,11 @@ fn object(
             }
         }
         "required" => return Ok(asked.as_array().unwrap().iter().all(|n| members.contains_key(n.as_str().unwrap()))),
+        "propertyNames" => {
+            for name in members.keys() {
+                check(root, asked, &Value::from(name.as_str()), at)?;
+            }
+        }
         "minProperties" => return Ok(members.len() as u64 >= asked.as_u64().unwrap()),
         "maxProperties" => return Ok(members.len() as u64 <= asked.as_u64().unwrap()),
         other => return Ok(of_another_type(other)),
@@ -174,6 +205,7 @@ fn string(key: &str, asked: &Value, text: &str) -> bool {
             match asked.as_str().unwrap() {
                 "date" => r"\A\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])\z",
                 "uuid" => r"\A[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\z",
+                "int32" => return true,
                 "ipv4" => r"\A((25[0-5]|(2[0-4]|1\d|[1-9]|)\d)\.?\b){4}\z",
                 other => panic!("format {other}"),
             },
@@ -183,20 +215,46 @@ fn string(key: &str, asked: &Value, text: &str) -> bool {
     }
 }
 
-fn number(key: &str, asked: &Value, x: f64) -> bool {
-    let asked = asked.as_f64().unwrap_or(f64::NAN);
+fn number(key: &str, asked: &Value, value: &Value) -> bool {
     match key {
-        "minimum" => x >= asked,
-        "maximum" => x <= asked,
-        "exclusiveMinimum" => x > asked,
-        "exclusiveMaximum" => x < asked,
-        "multipleOf" => ((x / asked).round() * asked - x).abs() <= 1e-9 * x.abs().max(1.0),
+        "minimum" => compare(value, asked).is_ge(),
+        "maximum" => compare(value, asked).is_le(),
+        "exclusiveMinimum" => compare(value, asked).is_gt(),
+        "exclusiveMaximum" => compare(value, asked).is_lt(),
+        "multipleOf" => match (scaled(value), scaled(asked)) {
+            (Some(value), Some(asked)) => value % asked == 0,
+            _ => false,
+        },
         other => of_another_type(other),
     }
 }
 
+/// Whether a pattern is found. Patterns are written for ECMA 262; of it the tests use what is here made Onigmo's.
 fn matches(pattern: &str, text: &str) -> bool {
-    onig::Regex::new(pattern).unwrap().find(text).is_some()
+    let mut ours = String::new();
+    let mut characters = pattern.chars();
+    let mut in_class = false;
+    while let Some(c) = characters.next() {
+        match c {
+            '^' if !in_class => ours.push_str(r"\A"),
+            '$' if !in_class => ours.push_str(r"\z"),
+            '\\' => match characters.next().unwrap() {
+                'd' if in_class => ours.push_str("0-9"),
+                'd' => ours.push_str("[0-9]"),
+                'w' if in_class => ours.push_str("A-Za-z0-9_"),
+                'w' => ours.push_str("[A-Za-z0-9_]"),
+                's' => ours.push_str(
+                    "[\t-\r \u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}]",
+                ),
+                other => ours.extend(['\\', other]),
+            },
+            c => {
+                in_class = c == '[' || (in_class && c != ']');
+                ours.push(c);
+            }
+        }
+    }
+    onig::Regex::new(&ours).unwrap().find(text).is_some()
 }
 
 #[cfg(test)]
@@ -225,6 +283,12 @@ mod tests {
             (json!({"$ref": "#/$defs/a", "$defs": {"a": {"type": "null"}}}), json!(null), json!(0)),
             (json!({"format": "ipv4"}), json!("1.2.3.44"), json!("1.2.3.444")),
             (json!({"patternProperties": {"^x": {"type": "null"}}}), json!({"y": 1}), json!({"x1": 1})),
+            (json!({"minimum": 9007199254740993u64}), json!(9007199254740993u64), json!(9007199254740992u64)),
+            (json!({"const": 9007199254740993u64}), json!(9007199254740993u64), json!(9007199254740992.0)),
+            (json!({"const": [1.0]}), json!([1]), json!([2])),
+            (json!({"multipleOf": 0.01}), json!(0.07), json!(0.071)),
+            (json!({"pattern": r"^\s$"}), json!("\u{feff}"), json!("\u{85}")),
+            (json!({"propertyNames": {"maxLength": 1}}), json!({"y": 1}), json!({"yy": 1})),
             (json!({"minProperties": 1}), json!({"y": 1}), json!({})),
         ] {
             assert_eq!(validate(&schema, &good), Ok(()), "{schema}");

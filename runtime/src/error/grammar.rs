@@ -18,6 +18,14 @@ pub enum GrammarError {
         /// The keywords that are enforced.
         supported: String,
     },
+    /// The schema has something that is wrong, or cannot be held to exactly.
+    #[error("the JSON schema cannot be used, at {place}: {cause}")]
+    Schema {
+        /// Where, as a JSON pointer behind `#`.
+        place: String,
+        /// What is wrong there.
+        cause: String,
+    },
     /// The grammar is in another notation.
     #[error(
         "the grammar looks like GBNF; write it as Lark: 'name: ...' for 'name ::= ...', 'start' for 'root', /[0-9]+/ for \

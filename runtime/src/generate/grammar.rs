@@ -4,13 +4,13 @@
 //! bytes of each token. The trap: a token's text can depend on its neighbours, so these are the bytes that the token
 //! adds in the middle of a text ([`Tokenizer::token_bytes`]).
 
+use super::schema;
 use crate::error::Result;
-use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
+use llguidance::api::{GrammarInit, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
+use llguidance::{Matcher, ParserFactory};
 use nanoserve_tokenizer::{Tokenizer, catch_panic};
-use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,54 +23,6 @@ const WHITESPACE: &str = r"\x20|\x0A{1,2}[\x20\x09]{0,20}";
 /// llguidance's tables hold fewer tokens than `MAX_VOCABULARY`, each of at most `MAX_TOKEN` bytes.
 const MAX_VOCABULARY: usize = 1 << 21;
 const MAX_TOKEN: usize = 1000;
-
-/// Schema keywords that are enforced and contain no schema.
-const KEYWORDS: [&str; 18] = [
-    "$ref",
-    "const",
-    "enum",
-    "type",
-    "minItems",
-    "maxItems",
-    "required",
-    "minProperties",
-    "maxProperties",
-    "minLength",
-    "maxLength",
-    "pattern",
-    "format",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "multipleOf",
-];
-/// Enforced keywords that contain a schema, or a list of schemas.
-const WITH_SCHEMAS: [&str; 7] =
-    ["anyOf", "oneOf", "allOf", "items", "additionalItems", "prefixItems", "additionalProperties"];
-/// Enforced keywords that contain schemas by name.
-const WITH_NAMED_SCHEMAS: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
-/// Keywords that constrain nothing.
-const ANNOTATIONS: [&str; 14] = [
-    "$anchor",
-    "$schema",
-    "$id",
-    "id",
-    "$comment",
-    "title",
-    "description",
-    "default",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "examples",
-    "contentMediaType",
-    "contentEncoding",
-];
-
-fn supported() -> String {
-    [&KEYWORDS[..], &WITH_SCHEMAS, &WITH_NAMED_SCHEMAS].concat().join(", ")
-}
 
 /// A grammar, and how far an answer has followed it.
 #[derive(Clone)]
@@ -117,18 +69,10 @@ impl GrammarTokens {
     /// The grammar of the values that a JSON schema allows.
     ///
     /// # Errors
-    /// When the text is no JSON, or a keyword is not supported.
+    /// When the text is no JSON, a keyword is not supported or cannot be held to exactly, or no value is valid.
     pub fn json_schema(&self, text: &str) -> Result<Grammar> {
-        let schema: Value = serde_json::from_str(text).map_err(|e| GrammarError::Json { cause: e.to_string() })?;
-        let mut found = Vec::new();
-        unsupported(&schema, "#", &mut found);
-        if !found.is_empty() {
-            return Err(GrammarError::Keywords { found, supported: supported() }.into());
-        }
-        // The options go into an object, and a schema may be a plain true or false.
-        let mut schema = if schema.is_object() { schema } else { serde_json::json!({"allOf": [schema]}) };
-        JsonCompileOptions { whitespace_pattern: Some(WHITESPACE.into()), ..Default::default() }.apply_to(&mut schema);
-        self.compile("JSON schema", GrammarWithLexer::from_json_schema(schema))
+        let grammar = call_library("JSON schema", || Ok::<_, GrammarError>(schema::compile(text, WHITESPACE)))??;
+        self.compile("JSON schema", grammar)
     }
 
     /// The grammar that a text describes in Lark notation, as llguidance reads it.
@@ -139,12 +83,11 @@ impl GrammarTokens {
         if text.contains("::=") {
             return Err(GrammarError::Gbnf.into());
         }
-        self.compile("grammar", GrammarWithLexer::from_lark(text.to_owned()))
+        self.compile("grammar", GrammarInit::Serialized(TopLevelGrammar::from_lark(text.to_owned())))
     }
 
-    fn compile(&self, what: &'static str, grammar: GrammarWithLexer) -> Result<Grammar> {
-        let grammar = TopLevelGrammar::from_grammar(grammar);
-        let parser = call_library(what, || self.factory.create_parser(grammar))?;
+    fn compile(&self, what: &'static str, grammar: GrammarInit) -> Result<Grammar> {
+        let parser = call_library(what, || self.factory.create_parser_from_init_default(grammar))?;
         Ok(Grammar { matcher: Matcher::new(Ok(parser)), has_end: self.has_end, tokens: 0 })
     }
 }
@@ -169,15 +112,18 @@ impl fmt::Debug for GrammarTokens {
 
 impl Grammar {
     /// The same grammar at its beginning.
-    pub(crate) fn restarted(&self) -> Grammar {
+    pub fn restarted(&self) -> Grammar {
         let mut matcher = self.matcher.deep_clone();
         // A failure shows at the first mask.
         let _ = matcher.reset();
         Grammar { matcher, has_end: self.has_end, tokens: 0 }
     }
 
-    /// Sets the logits of tokens that cannot follow to minus infinity.
-    pub(crate) fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
+    /// Sets the logits, `[vocab_size]`, of tokens that cannot follow to minus infinity.
+    ///
+    /// # Errors
+    /// When llguidance gives up: the grammar is too ambiguous, or a push failed before.
+    pub fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
         let mask = self.matcher.compute_mask_or_eos().map_err(|e| self.failed(&e))?;
         for (logits, word) in logits.chunks_mut(32).zip(mask.as_slice()) {
             if *word == u32::MAX {
@@ -194,7 +140,10 @@ impl Grammar {
 
     /// Moves past a token that is not an end token. Returns whether the answer is complete and nothing may follow.
     /// Without an end token, the answer ends as soon as it is complete.
-    pub(crate) fn push(&mut self, id: u32) -> Result<bool> {
+    ///
+    /// # Errors
+    /// When the token cannot follow.
+    pub fn push(&mut self, id: u32) -> Result<bool> {
         self.matcher.consume_token(id).map_err(|e| self.failed(&e))?;
         self.tokens += 1;
         Ok(self.matcher.is_stopped() || (!self.has_end && self.matcher.is_accepting().map_err(|e| self.failed(&e))?))
@@ -208,26 +157,5 @@ impl Grammar {
 impl fmt::Debug for Grammar {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_struct("Grammar").field("tokens", &self.tokens).finish_non_exhaustive()
-    }
-}
-
-/// Keywords of a schema that would not be enforced, with their places.
-fn unsupported(schema: &Value, place: &str, found: &mut Vec<String>) {
-    let Some(schema) = schema.as_object() else { return };
-    for (key, value) in schema {
-        let place = format!("{place}/{key}");
-        match key.as_str() {
-            k if WITH_SCHEMAS.contains(&k) => match value.as_array() {
-                Some(all) => all.iter().enumerate().for_each(|(i, s)| unsupported(s, &format!("{place}/{i}"), found)),
-                None => unsupported(value, &place, found),
-            },
-            k if WITH_NAMED_SCHEMAS.contains(&k) => {
-                for (name, value) in value.as_object().into_iter().flatten() {
-                    unsupported(value, &format!("{place}/{name}"), found);
-                }
-            }
-            k if KEYWORDS.contains(&k) || ANNOTATIONS.contains(&k) || k.starts_with("x-") => {}
-            k => found.push(format!("{k:?} at {place}")),
-        }
     }
 }

@@ -21,6 +21,7 @@ mod outcome;
 mod paused;
 mod prefilled;
 pub mod sampler;
+mod schema;
 pub mod stops;
 
 pub use answer::Answer;
