@@ -2,7 +2,7 @@
 //!
 //! config.json says which model it is (config.rs, with one entry for each family in families.rs), safetensors files
 //! hold the weights (shard.rs, checkpoint.rs) under names that the family gives them (names.rs), and further files
-//! accompany them (sidecars.rs, templates.rs, origin.rs). Everything specific to such a folder is in here; the rest of
+//! accompany them (sidecars.rs, tokens.rs, templates.rs, origin.rs). Everything specific to such a folder is in here; the rest of
 //! the crate knows only an [`Input`].
 
 mod checkpoint;
@@ -22,6 +22,7 @@ mod sidecars;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use families::{Supported, SupportedFamily, supported};
 
