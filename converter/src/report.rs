@@ -185,6 +185,17 @@ pub enum Warning {
         /// What it is.
         why: String,
     },
+    /// Added tokens of the tokenizer for which the model has no row.
+    TokensWithoutRow {
+        /// How many.
+        count: usize,
+        /// The one with the lowest id.
+        first: String,
+        /// Its id.
+        id: u32,
+        /// Rows that the model has.
+        vocab_size: usize,
+    },
     /// The compiled tokenizer differs from tokenizer.json, and was omitted.
     VocabularyDiffers {
         /// A text that shows the difference.
@@ -243,6 +254,14 @@ impl fmt::Display for Warning {
             }
             Warning::LongLicence { name, most } => write!(f, "{name} has more than {most} bytes and is not kept"),
             Warning::LicenceNotKept { name, why } => write!(f, "{name} {why}: it is not kept"),
+            Warning::TokensWithoutRow { count, first, id, vocab_size } => {
+                let more = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+                write!(
+                    f,
+                    "the tokenizer's token '{first}' ({id}){more} is beyond the model's {vocab_size} rows: a prompt \
+                     cannot have it"
+                )
+            }
             Warning::VocabularyDiffers { text } => {
                 write!(f, "the tokenizer has no compiled form, and will take longer to load: it differs on {text:?}")
             }

@@ -2,8 +2,8 @@
 //!
 //! config.json says which model it is (config.rs, with one entry for each family in families.rs), safetensors files
 //! hold the weights (shard.rs, checkpoint.rs) under names that the family gives them (names.rs), and further files
-//! accompany them (sidecars.rs, templates.rs, origin.rs). All of them are opened in one place (root.rs, folder.rs).
-//! Everything specific to such a folder is in here; the rest of the crate knows only an [`Input`].
+//! accompany them (sidecars.rs, tokens.rs, templates.rs, origin.rs). All of them are opened in one place (root.rs,
+//! folder.rs). Everything specific to such a folder is in here; the rest of the crate knows only an [`Input`].
 
 mod adapter;
 mod checkpoint;
@@ -27,6 +27,7 @@ mod strays;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod wanted;
 
 pub use families::{Supported, SupportedFamily, supported};

@@ -4,16 +4,17 @@ use crate::error::{Problems, What};
 use crate::hf::checkpoint::Folder;
 use crate::hf::config::Config;
 use crate::hf::json::{self, Fields};
-use crate::hf::templates;
+use crate::hf::{templates, tokens as beside};
 use crate::report::Warning;
 use crate::sidecars::Sidecars;
 use crate::vocab;
 use nanoserve_format::{GenerationDefaults, ModelSpec};
 use serde_json::Map;
+use std::collections::BTreeMap;
 use tokenizers::Tokenizer;
 
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
 /// The advice for a tokenizer of another form.
 const SENTENCEPIECE: &str = "tokenizer.model is not read; load and save it with transformers to get tokenizer.json";
@@ -28,22 +29,26 @@ pub(crate) fn read(
 ) -> Sidecars {
     let vocab_size = spec.map(|s| s.vocab_size);
     let object = |name| folder.read(name, problems).and_then(|bytes| json::object(name, &bytes, problems));
-    let (tokens, generation) = (object(TOKENIZER_CONFIG), object(GENERATION));
+    let said = folder.read(TOKENIZER_CONFIG, problems);
+    let tokens = said.as_deref().and_then(|bytes| json::object(TOKENIZER_CONFIG, bytes, problems));
+    let generation = object(GENERATION);
     let empty = Map::new();
     let tokens = Fields::new(TOKENIZER_CONFIG, tokens.as_ref().unwrap_or(&empty), problems);
     let generation = Fields::new(GENERATION, generation.as_ref().unwrap_or(&empty), problems);
     let config = config.map(|c| c.fields(problems));
-    let tokenizer = tokenizer(folder, vocab_size, problems, warnings);
+    let tokenizer = tokenizer(folder, said.as_deref(), vocab_size, problems, warnings);
     let templates = templates::read(folder, tokens, problems, warnings);
     let mut generation = defaults(generation, config, tokens, vocab_size, warnings);
     generation.special_tokens = templates::special_tokens(folder, tokens, problems);
     Sidecars { tokenizer, templates, generation }
 }
 
-/// Reads the tokenizer; checks that it loads and that no id is beyond the vocabulary. It may have fewer ids than the
-/// model: many vocabularies are padded.
+/// Reads the tokenizer, with the tokens that other files add, and checks that it loads and that the model has a row for
+/// every entry of its vocabulary. It may have fewer entries than the model has rows: many vocabularies are padded. Added
+/// tokens without a row are warned about: nothing makes them but their own spelling.
 fn tokenizer(
     folder: &Folder,
+    config: Option<&[u8]>,
     vocab_size: Option<usize>,
     problems: &Problems,
     warnings: &mut Vec<Warning>,
@@ -62,11 +67,15 @@ fn tokenizer(
             return None;
         }
     };
-    let last = loaded.get_vocab(true).into_iter().max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
-    if let (Some((token, got)), Some(vocab_size)) = (last, vocab_size)
-        && got as usize >= vocab_size
-    {
+    let (bytes, loaded) = beside::add(folder, config, bytes, loaded, problems)?;
+    let vocab_size = vocab_size.unwrap_or(usize::MAX);
+    let added = loaded.get_added_tokens_decoder();
+    let beyond = |(token, id): (String, u32)| (id as usize >= vocab_size).then_some((id, token));
+    let beyond: BTreeMap<u32, String> = loaded.get_vocab(true).into_iter().filter_map(beyond).collect();
+    if let Some((&got, token)) = beyond.iter().rfind(|(id, _)| !added.contains_key(id)) {
         problems.file(TOKENIZER, What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
+    } else if let Some((&id, first)) = beyond.first_key_value() {
+        warnings.push(Warning::TokensWithoutRow { count: beyond.len(), first: first.clone(), id, vocab_size });
     }
     Some((bytes, loaded))
 }

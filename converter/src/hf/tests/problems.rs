@@ -1,6 +1,7 @@
 //! One bad folder for each kind of problem.
 
 use super::*;
+use crate::Warning;
 use rustix::fs::FileType;
 
 const Q: &str = "model.layers.1.self_attn.q_proj.weight";
@@ -289,17 +290,24 @@ fn tokenizers_and_token_ids() {
     let tokenizer = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0,"b":37},"unk_token":"a"}}"#;
     fixture.put("tokenizer.json", tokenizer);
     assert_problem!(fixture, "tokenizer.json", What::TokenId { got: 37, vocab_size: 37, .. });
-    // An added token may have the first id beyond the model's.
-    let vocab: serde_json::Map<String, Value> = (0..37).map(|i| (format!("t{i}"), json!(i))).collect();
-    let special = |special: bool| {
-        json!({"version": "1.0", "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},
-            "added_tokens": [{"id": 37, "content": "<image>", "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": special}]})
-        .to_string()
-    };
-    for special in [special(false), special(true)] {
-        fixture.put("tokenizer.json", special);
-        assert_problem!(fixture, "tokenizer.json", What::TokenId { got: 37, vocab_size: 37, .. });
+    // One that is beyond, although its file lists it among the added tokens, too.
+    let tokenizer = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0,"b":37,"c":38},"unk_token":"a"},
+        "added_tokens":[{"id":38,"content":"c","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,
+        "special":true}]}"#;
+    fixture.put("tokenizer.json", tokenizer);
+    assert_problem!(fixture, "tokenizer.json", What::TokenId { got: 37, vocab_size: 37, .. });
+    for (file, content) in [
+        ("added_tokens.json", r#"{"<x>": "1"}"#),
+        ("added_tokens.json", "[]"),
+        ("special_tokens_map.json", "3"),
+        ("tokenizer_config.json", r#"{"added_tokens_decoder": []}"#),
+        ("tokenizer_config.json", r#"{"added_tokens_decoder": {"x": {"content": "<x>"}}}"#),
+        ("tokenizer_config.json", r#"{"added_tokens_decoder": {"7": {"special": true}}}"#),
+    ] {
+        let fixture = Fixture::plain();
+        let good = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"a":0,"b":36},"unk_token":"a"}}"#;
+        fixture.write().put("tokenizer.json", good).put(file, content);
+        assert_problem!(fixture, file, What::Field { .. } | What::Json { .. });
     }
     let fixture = Fixture::plain();
     fixture.write().put("generation_config.json", r#"{"eos_token_id": [2, 99]}"#);
@@ -311,6 +319,25 @@ fn tokenizers_and_token_ids() {
     let fixture = Fixture::plain();
     fixture.write().put("chat_template.jinja", [0xff, 0xfe]);
     assert_problem!(fixture, "chat_template.jinja", What::Field { .. });
+}
+
+/// Nothing makes such a token but its own spelling, so the model is of use without its row.
+#[test]
+fn added_tokens_behind_the_last_row_are_warned_about() {
+    let vocab: serde_json::Map<String, Value> = (0..37).map(|i| (format!("t{i}"), json!(i))).collect();
+    for (special, count) in [(false, 1), (true, 1), (true, 3)] {
+        let token = |id: usize| {
+            json!({"id": id, "content": format!("<image {id}>"), "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": special})
+        };
+        let tokenizer = json!({"version": "1.0", "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},
+            "added_tokens": (37..37 + count).map(token).collect::<Vec<_>>()});
+        let fixture = Fixture::plain();
+        fixture.write().put("tokenizer.json", tokenizer.to_string());
+        let warnings = fixture.convert(Encoding::F32).unwrap().warnings;
+        let first = "<image 37>".to_string();
+        assert!(warnings.contains(&Warning::TokensWithoutRow { count, first, id: 37, vocab_size: 37 }), "{warnings:?}");
+    }
 }
 
 #[test]
