@@ -50,6 +50,12 @@ pub fn size(bytes: u128) -> String {
     if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.2} {unit}") }
 }
 
+/// Whether colours may be sent to a stream that is a terminal, or is none.
+pub fn colours(is_terminal: bool) -> bool {
+    let set = |name| std::env::var_os(name).filter(|value: &std::ffi::OsString| !value.is_empty());
+    is_terminal && set("NO_COLOR").is_none() && set("TERM").is_some_and(|term| term != "dumb")
+}
+
 /// Says which file a bad file's error is about; errors of the system say it themselves.
 pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
     move |e| match &e {

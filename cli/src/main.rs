@@ -12,6 +12,7 @@ mod machine;
 mod man;
 mod programs;
 mod run;
+mod stop;
 mod trust;
 mod verify;
 

@@ -14,7 +14,7 @@ const PREFIX: &str = "nanoserve-";
 const WAY: &str = "  \
   nanoserve convert FOLDER model.nsv          a checkpoint folder from a model hub becomes one file
   nanoserve run model.nsv -p \"Once upon\"      goes on with a text
-  nanoserve chat model.nsv                    talks with you
+  nanoserve model.nsv                         talks with you, on a terminal; so does nanoserve chat model.nsv
   nanoserve help run                          all that a command can do, with examples
   nanoserve man run | man -l -                the same as a page to keep; README.md and docs/ say why and how";
 
@@ -87,6 +87,11 @@ pub fn start(mut line: Vec<OsString>) -> ExitCode {
     let is_chat = alone.map_or_else(|| line.get(1).is_some_and(|word| word == CHAT), |entry| entry.name == CHAT);
     if is_chat {
         line.insert(word + 1, "--chat".into());
+    }
+    // `nanoserve model.nsv` runs it.
+    let is_file = |word: &OsString| ENTRIES.iter().all(|entry| word != entry.name) && Path::new(word).is_file();
+    if alone.is_none() && line.get(1).is_some_and(is_file) {
+        line.insert(1, "run".into());
     }
     let mut command = alone.map_or_else(nanoserve, |entry| (entry.command)());
     let mut matches = command.try_get_matches_from_mut(line).unwrap_or_else(|error| with_tip(error).exit());

@@ -16,6 +16,9 @@ pub struct GenerationDefaults {
     pub add_bos: Option<bool>,
     /// Tokens that end a text; any of them stops generation.
     pub eos_ids: Vec<u32>,
+    /// Tokens that end an answer in a conversation, beside `eos_ids`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub turn_end_ids: Vec<u32>,
     /// Divides the logits; 0 is greedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,

@@ -9,7 +9,11 @@
 //! and a program that embeds this crate may handle SIGBUS its own way. On systems other than Linux [`install`] does
 //! nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The file that is being written, or was last.
+static WRITTEN: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Installs both. If a mapped file loses its bytes, the program prints `message`, one line, on standard error and exits
 /// with 1; a write beyond the file size limit is an ordinary error. Only the first call has an effect.
@@ -20,8 +24,29 @@ pub fn install(message: &str) {
     let _ = message;
 }
 
-/// Names the file to remove when the handler ends the program. Does nothing without [`install`].
+/// Removes the unfinished file of a [`Writer`](crate::Writer) or of [`replace`](crate::replace): for a program that is
+/// about to end without an end of its own, because a signal asks for it. A finished file has another name and stays.
+pub fn remove_unfinished() {
+    if let Some(path) = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // A file that is finished is no longer there.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Whether this process ignores a signal. One that was started by `nohup` ignores SIGHUP, and should go on to.
+#[cfg(unix)]
+pub fn is_ignored(signal: std::ffi::c_int) -> bool {
+    // SAFETY: sigaction is plain data, for which zero is a valid value everywhere.
+    let mut action: libc::sigaction = unsafe { std::mem::MaybeUninit::zeroed().assume_init() };
+    // SAFETY: no new action is given, so nothing changes; `action` outlives the call, which fills it. A number that is no
+    // signal is an error, and leaves it as it is: the default action.
+    unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Names the file to remove when the program ends early: by [`remove_unfinished`], and by the handler after [`install`].
 pub(crate) fn unfinished(path: &Path) {
+    *WRITTEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_path_buf());
     #[cfg(target_os = "linux")]
     linux::unfinished(path);
     #[cfg(not(target_os = "linux"))]

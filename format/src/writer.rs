@@ -165,7 +165,6 @@ impl Writer {
             }
         }
         let (path, temp) = temporary_sibling(path)?;
-        signal::unfinished(temp.path());
         let mut writer = Writer {
             shapes: tensors.iter().map(|t| (t.1, t.2)).collect(),
             tensors: raw,
@@ -359,5 +358,6 @@ pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)>
         // The error's own text repeats the temporary name, which means nothing to the user.
         .map_err(|e| failed(FileAction::Create)(e.kind().into()))?;
     let _ = temp.as_file().try_lock();
+    signal::unfinished(temp.path());
     Ok((path, temp))
 }

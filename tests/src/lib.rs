@@ -17,6 +17,7 @@ mod programs;
 mod random;
 pub mod recorder;
 pub mod schema;
+mod script;
 pub mod specs;
 pub mod targets;
 #[allow(unsafe_code)]
@@ -29,5 +30,6 @@ pub use fixtures::{Fixture, convert, convert_with, copy_folder, engine, fixture,
 pub use measure::{Divergence, argmax, divergence, kl, max_abs_diff};
 pub use programs::{Run, command, nanoserve, program};
 pub use random::SplitMix64;
+pub use script::{CHATML, Script};
 pub use terminal::Terminal;
 pub use twin::{Tensors, Twin, random_tensors, write_tensors};

@@ -25,6 +25,8 @@ pub struct Terminal {
     output: Receiver<Vec<u8>>,
     /// All output, and how much of it earlier calls have consumed.
     seen: (String, usize),
+    /// The same with its escape sequences.
+    raw: String,
 }
 
 impl Terminal {
@@ -32,7 +34,15 @@ impl Terminal {
     ///
     /// # Panics
     /// When there is no terminal available.
-    pub fn start(mut command: Command, columns: u16) -> Terminal {
+    pub fn start(command: Command, columns: u16) -> Terminal {
+        Terminal::start_as(command, columns, "xterm")
+    }
+
+    /// As [`Terminal::start`], on a terminal of this kind.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn start_as(mut command: Command, columns: u16, term: &str) -> Terminal {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pty");
         grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("a pty");
         let name = ptsname(&ours, Vec::new()).expect("a pty has a name");
@@ -44,7 +54,7 @@ impl Terminal {
         let theirs = open();
         let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&theirs, size).expect("a size");
-        command.stdin(open()).stdout(open()).stderr(open()).env("TERM", "xterm");
+        command.stdin(open()).stdout(open()).stderr(open()).env("TERM", term);
         own_terminal(&mut command);
         let child = command.spawn().expect("the program starts");
         let ours = File::from(ours);
@@ -58,7 +68,12 @@ impl Terminal {
                 }
             }
         });
-        Terminal { child, ours, theirs, output, seen: (String::new(), 0) }
+        Terminal { child, ours, theirs, output, seen: (String::new(), 0), raw: String::new() }
+    }
+
+    /// The program's process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Types these keys.
@@ -94,7 +109,11 @@ impl Terminal {
                 return came;
             }
             match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.seen.0 += &plain(&String::from_utf8_lossy(&bytes)),
+                Ok(bytes) => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    self.raw += &text;
+                    self.seen.0 += &plain(&text);
+                }
                 Err(e) => panic!("{e}: no {texts:?} in {:?}", &self.seen.0[self.seen.1..]),
             }
         }
@@ -103,6 +122,11 @@ impl Terminal {
     /// All output so far.
     pub fn all(&self) -> &str {
         &self.seen.0
+    }
+
+    /// All output so far with its escape sequences.
+    pub fn raw(&self) -> &str {
+        &self.raw
     }
 
     /// True if the terminal echoes and is in line mode, as a shell expects.

@@ -334,7 +334,7 @@ fn with_tools_the_template_for_tools_is_taken() {
     let render = |messages: &Path, code| {
         let model = scene.file("named.nsv");
         let run = nanoserve("run", [&model, Path::new("--messages"), messages, Path::new("--render")]).expect(code);
-        run.stdout + &run.stderr
+        if code == 0 { run.stdout } else { run.stderr }
     };
     for default in [true, false] {
         let mut all = vec![json!({"name": "tool_use", "template": "T{{ bos_token }}"})];
@@ -356,6 +356,195 @@ fn with_tools_the_template_for_tools_is_taken() {
         } else {
             assert!(render(&plain, 2).contains("has no chat template but those named tool_use"));
         }
+    }
+}
+
+#[test]
+fn an_answer_is_made_again_and_settings_hold() {
+    let scene = scene();
+    let mut terminal = scene.terminal(80, &["-n", "8"]);
+    ask(&mut terminal, "/regen", "there is no answer yet");
+    let answer = say(&mut terminal, "Who is there?");
+    assert_eq!(say(&mut terminal, "/regen"), answer, "the likeliest is the same again");
+    ask(&mut terminal, "/set temperature 5", "[temperature is 5 from here on]");
+    ask(&mut terminal, "/set top-k 0", "[top-k is 0 from here on]");
+    let others: Vec<String> = (0..3).map(|_| say(&mut terminal, "/regen")).collect();
+    assert!(others.iter().any(|other| *other != answer), "{others:?}");
+    ask(&mut terminal, "/set n 3", "[n is 3 from here on]");
+    say(&mut terminal, "/regen");
+    assert_eq!(stats(&mut terminal)[3], 3);
+    ask(&mut terminal, &format!("/save {}", scene.file("again.json").display()), "2 messages saved");
+    for (setting, told) in [
+        ("/set", "temperature       5"),
+        ("/set colour red", "error: there is no setting colour"),
+        ("/set temperature", "error: /set needs a name and a value"),
+        ("/set temperature -1", "error: "),
+        ("/stats maybe", "error: 'maybe' is no value for it, expected off or on"),
+    ] {
+        ask(&mut terminal, setting, told);
+    }
+    ask(&mut terminal, "/stats on", "[on]");
+    assert!(say(&mut terminal, "More.").contains("| 3 tokens, "), "{}", terminal.all());
+    ask(&mut terminal, "/stats off", "[off]");
+    assert!(!say(&mut terminal, "More.").contains("| 3 tokens, "));
+    ask(&mut terminal, "/clear", "begins anew");
+    ask(&mut terminal, &format!("/save {}", scene.file("again.json").display()), "0 messages saved");
+    terminal.send("/exit\r");
+    assert_eq!(terminal.wait().code(), Some(0));
+}
+
+#[test]
+fn a_file_comes_before_the_next_message() {
+    let scene = scene();
+    let file = scene.file("notes.txt");
+    fs::write(&file, "First.\nSecond.\n").unwrap();
+    let mut terminal = scene.terminal(80, &["-n", "4"]);
+    ask(&mut terminal, "/read nothing-there.txt", "error: cannot read nothing-there.txt");
+    ask(&mut terminal, &format!("/read {}", file.display()), "characters come before the next message]");
+    say(&mut terminal, "What of it?");
+    say(&mut terminal, "And now?");
+    ask(&mut terminal, &format!("/save {}", scene.file("read.json").display()), "4 messages saved");
+    let saved = scene.saved("read.json");
+    assert_eq!((saved[0].1.as_str(), saved[2].1.as_str()), ("First.\nSecond.\n\nWhat of it?", "And now?"));
+    leave(terminal);
+}
+
+#[test]
+fn a_model_alone_begins_a_conversation_on_a_terminal() {
+    let scene = scene();
+    for program in ["nanoserve", "nanoserve-run"] {
+        let mut terminal = Terminal::start(command(program, scene.arguments(&["-n", "4"])), 80);
+        let banner = terminal.expect("leaves.");
+        for part in ["demo.nsv | ", " weights in q8, ", "B | context ", " | CPU, ", ", 1 thread"] {
+            assert!(banner.contains(part), "{part} {banner}");
+        }
+        terminal.expect("> ");
+        say(&mut terminal, "Hello");
+        leave(terminal);
+    }
+    let none = nanoserve("run", [scene.model()]).expect(2);
+    assert!(none.stderr.contains("what to do is missing"), "{}", none.stderr);
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    for (name, value, coloured) in [("NO_COLOR", "", true), ("NO_COLOR", "1", false), ("TERM", "dumb", false)] {
+        let mut command = scene().command(&["--chat", "-n", "4"]);
+        command.env_remove("NO_COLOR").env(name, value);
+        let mut terminal = Terminal::start_as(command, 80, if name == "TERM" { value } else { "xterm" });
+        terminal.expect("leaves.");
+        terminal.expect("> ");
+        terminal.send("Hello\r");
+        terminal.expect("\n");
+        terminal.expect("> ");
+        let raw = terminal.raw().to_string();
+        assert_eq!(raw.contains("\x1b[1;32m"), coloured, "{name}={value} {raw:?}");
+        assert_eq!(raw.contains('\x1b'), name != "TERM", "a terminal that knows no escape sequences gets none");
+    }
+}
+
+#[test]
+fn signals_leave_the_terminal_as_it_was() {
+    for (signal, code) in [("-TERM", 143), ("-HUP", 129)] {
+        for at_the_prompt in [true, false] {
+            let mut terminal = scene().terminal(80, &["--ignore-eos", "--ctx", "1024"]);
+            if !at_the_prompt {
+                terminal.send("Speak at length.\r");
+                terminal.expect("length.\n");
+                terminal.expect(" ");
+            }
+            assert!(!terminal.is_sane());
+            let sent = Command::new("kill").args([signal, &terminal.id().to_string()]).status().unwrap();
+            assert!(sent.success());
+            assert_eq!(terminal.wait().code(), Some(code), "{}", terminal.all());
+            assert!(terminal.is_sane(), "{signal} {at_the_prompt}");
+        }
+    }
+}
+
+/// A template that knows two roles, and one that reads parts.
+#[test]
+fn nothing_that_was_said_is_lost_silently() {
+    let scene = scene();
+    let (two, parts, file) = (scene.file("two.jinja"), scene.file("parts.jinja"), scene.file("said.json"));
+    fs::write(
+        &two,
+        "{% for m in messages if m.role in ['user', 'assistant'] %}{{ m.role }}:{{ m.content }};{% endfor %}",
+    )
+    .unwrap();
+    fs::write(
+        &parts,
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}\
+         <{{ p.text }}>{% endfor %}{% endif %}{% endfor %}",
+    )
+    .unwrap();
+    let run = |template: &Path, messages: Value, more: &[&str], code| {
+        fs::write(&file, messages.to_string()).unwrap();
+        let own =
+            [&scene.model(), "--chat-template", &template.display().to_string(), "--messages"].map(str::to_string);
+        let own = own.into_iter().chain([file.display().to_string(), "-n".into(), "1".into(), "-t".into(), "1".into()]);
+        nanoserve("run", own.chain(more.iter().map(|s| s.to_string()))).expect(code)
+    };
+    let message = |role: &str, content: Value| json!({"role": role, "content": content});
+    let lost = json!([
+        message("user", json!("Hi")),
+        message("assistant", json!("Yes")),
+        message("developer", json!("Be kind"))
+    ]);
+    let told = "message 3 has the role 'developer', which the chat template leaves out";
+    assert!(run(&two, lost.clone(), &[], 2).stderr.contains(told));
+    let rendered = run(&two, lost, &["--render"], 0);
+    assert!(rendered.stderr.contains(told), "{}", rendered.stderr);
+    assert_eq!(rendered.stdout, "user:Hi;assistant:Yes;");
+    // What is written otherwise is not lost, and an answer may be left out: it is the model's own.
+    run(&two, json!([message("user", json!("  Hi  ")), message("assistant", json!(""))]), &[], 0);
+    let system = nanoserve(
+        "run",
+        [&scene.model(), "--chat-template", &two.display().to_string(), "--chat", "--system", "Be kind", "-p", "Hi"],
+    );
+    assert!(system.expect(2).stderr.contains("message 1 has the role 'system'"));
+
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let listed = json!([message("user", json!([text("One."), text("Two.")]))]);
+    assert_eq!(run(&two, listed.clone(), &["--render"], 0).stdout, "user:One.\nTwo.;");
+    assert_eq!(run(&parts, listed, &["--render"], 0).stdout, "<One.><Two.>");
+    for kind in ["image_url", "image", "input_audio", "file"] {
+        let picture = json!([message("user", json!([text("What is this?"), {"type": kind, kind: {"url": "x"}}]))]);
+        for template in [&two, &parts] {
+            let told = run(template, picture.clone(), &["--render"], 2).stderr;
+            assert!(told.contains(&format!("message 1 has a part of type '{kind}'")), "{told}");
+        }
+    }
+    let odd = json!([message("user", json!([{"type": "text"}]))]);
+    assert!(run(&two, odd, &["--render"], 2).stderr.contains("without a `text`"));
+}
+
+/// `TZ` as the C library reads it: a rule, a zone's name, either behind a colon.
+#[test]
+fn templates_see_the_local_time() {
+    let scene = scene();
+    let (template, file) = (scene.file("time.jinja"), scene.file("time.json"));
+    fs::write(&template, "{{ strftime_now('%Y-%m-%d %H:%M') }}{{ messages[0].content }}").unwrap();
+    fs::write(&file, r#"[{"role": "user", "content": ""}]"#).unwrap();
+    let now = |zone: &str| {
+        let (messages, template) = (file.display().to_string(), template.display().to_string());
+        let arguments = [&scene.model(), "--messages", &messages, "--render", "--chat-template", &template];
+        let mut command = command("nanoserve-run", arguments);
+        command.env("TZ", zone);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    for (zone, rule) in [
+        ("Asia/Tokyo", "JST-9"),
+        (":Asia/Tokyo", "JST-9"),
+        ("Pacific/Kiritimati", "<+14>-14"),
+        ("Asia/Kolkata", "IST-5:30"),
+        ("Etc/UTC", "UTC0"),
+        ("", "UTC0"),
+    ] {
+        let before = now(rule);
+        let (here, after) = (now(zone), now(rule));
+        assert_eq!(here.len(), 16, "{here}");
+        assert!([&before, &after].contains(&&here), "TZ={zone}: {here}, not {before}");
     }
 }
 
@@ -397,6 +586,8 @@ fn what_cannot_be_rendered_is_said() {
         &["--chat", "--ids", "1"][..],
         &["--messages", "x", "-p", "y"],
         &["--now", "noon", "--chat"],
+        &["-p", "y", "--hide-reasoning"],
+        &["--chat", "-p", "y", "--render", "--hide-reasoning"],
         &["--system", "x"],
         &[],
     ] {

@@ -2,10 +2,10 @@
 
 use nanoserve_converter::{ConvertError, Options, Progress, Step};
 use nanoserve_format::Encoding;
-use nanoserve_tests::{SplitMix64, Tiny, command, nanoserve};
+use nanoserve_tests::{SplitMix64, Tiny, command, nanoserve, program};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -203,6 +203,60 @@ fn interrupted_it_leaves_nothing() {
         stopped += u32::from(scene.interrupted(child, had_old) == Some(130));
     }
     println!("{stopped} of 6 were stopped");
+}
+
+/// What a system sends to a program that is to end, and a user who does not want to wait.
+#[test]
+fn ended_by_a_signal_it_leaves_nothing() {
+    let scene = Scene::new();
+    let whole = whole(&scene);
+    let mut random = SplitMix64::new(13);
+    for (signal, times, code) in [("-TERM", 1, 143), ("-HUP", 1, 129), ("-INT", 2, 130)] {
+        let mut ended = 0;
+        for i in 0..24 {
+            let had_old = i % 2 == 0;
+            scene.set_up(had_old);
+            let mut child = scene.start();
+            // Most while there is a temporary file, some at any time.
+            match i % 4 {
+                0 => std::thread::sleep(whole.mul_f64(random.unit())),
+                _ => wait_for(&mut child, || !scene.siblings().is_empty()),
+            }
+            for _ in 0..times {
+                let _ = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
+            }
+            let out = child.wait_with_output().unwrap();
+            match out.status.code() {
+                Some(0) => assert_eq!(scene.state(had_old), "new"),
+                // The signal itself ended it, before it listened.
+                None => assert_ne!(scene.state(had_old), "new"),
+                // It may have come when all was written.
+                got => {
+                    assert_eq!(got, Some(code), "{}", String::from_utf8_lossy(&out.stderr));
+                    scene.state(had_old);
+                    ended += 1;
+                }
+            }
+            assert_eq!(scene.siblings(), [] as [&str; 0], "{signal}");
+        }
+        assert!(ended >= 6, "only {ended} of 24 were ended at work by {signal}");
+    }
+}
+
+/// `nohup` ignores SIGHUP for what it starts.
+#[test]
+fn a_hangup_that_is_ignored_stays_so() {
+    let scene = Scene::new();
+    scene.set_up(false);
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" -q -t 1 \"$1\" \"$2\""])
+        .args([program("nanoserve-convert"), scene.source(), scene.out()])
+        .spawn()
+        .unwrap();
+    wait_for(&mut child, || !scene.siblings().is_empty());
+    let _ = Command::new("kill").args(["-HUP", &child.id().to_string()]).stderr(Stdio::null()).status();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(scene.state(false), "new");
 }
 
 /// Asks to stop after a given number of calls.

@@ -4,9 +4,9 @@ mod bar;
 mod golden;
 mod told;
 
-use crate::console::{self, INTERRUPTED, MachineFailed};
-use crate::hints;
+use crate::console::{self, MachineFailed};
 use crate::programs::Program;
+use crate::{hints, stop};
 use anyhow::Result;
 use bar::Bar;
 use clap::{Command, Parser, ValueEnum};
@@ -17,7 +17,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Convert a Hugging Face checkpoint folder to one .nsv file.
 #[derive(Debug, Parser)]
@@ -39,7 +39,7 @@ on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wro
 the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
 
 Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differences, 2 the input or the command line is \
-wrong, 130 Ctrl-C."
+wrong, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."
 )]
 pub struct Arguments {
     /// The checkpoint folder
@@ -135,14 +135,7 @@ fn run(args: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let cancel = Arc::new(AtomicBool::new(false));
-    let flag = cancel.clone();
-    ctrlc::set_handler(move || {
-        // The second time, whatever still runs is not worth waiting for.
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-    })
-    .map_err(|e| MachineFailed(format!("cannot listen for Ctrl-C: {e}")))?;
+    stop::listen(cancel.clone(), || {})?;
     let mut options = Options::new(args.source(), args.out(), Encoding::from(args.dtype));
     options.threads = args.threads.map(usize::from);
     options.sha256 = args.sha256;

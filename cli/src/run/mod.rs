@@ -1,7 +1,7 @@
 //! Runs a model: a prompt in, text out as it is made.
 
 use crate::programs::Program;
-use crate::{console, machine, trust};
+use crate::{console, machine, stop, trust};
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, Command, CommandFactory, Parser};
@@ -9,7 +9,7 @@ use nanoserve_format::ModelSpec;
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::backend::rope::unstretched;
 use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use std::time::Instant;
 mod cache;
 mod chat;
 mod perplexity;
+mod progress;
 mod sampling;
 mod selftest;
 mod statistics;
@@ -36,6 +37,7 @@ Examples:
   nanoserve-run model.nsv -p \"Yes or no? \" --grammar answer.lark       where answer.lark is   start: \"yes\" | \"no\"
   nanoserve-run model.nsv -f long.txt --prompt-cache long.kv --lookup
   nanoserve-run model.nsv --perplexity text.txt --ctx 512
+  nanoserve-run model.nsv
   nanoserve-run model.nsv --chat --system \"Answer in one sentence.\"
   nanoserve-run model.nsv --chat --single-turn -p \"Why is the sky blue?\"
   nanoserve-run model.nsv --messages conversation.json --render
@@ -46,12 +48,13 @@ Standard output is the continuation alone, as it is made; the prompt is not repe
 completion, whatever the model: the text goes to it as it is. With --chat the text is a message: the model's own template \
 makes a prompt of it. --chat goes on with messages from the terminal, or, where standard input is none, with one message \
 a line; with -p and no terminal, or with --single-turn, it ends after the answer. An answer ends by itself (-n bounds it).
+On a terminal a model alone, with nothing to do for it, begins a conversation.
 Sampling options that are not given are the file's own, and where it has none those shown.
 A grammar is written in Lark, as llguidance reads it: rules 'name: ...' in lower case, terminals in capitals, texts in \
 quotes, expressions in slashes; 'start' is where it begins. Of GBNF, 'root ::= x' is 'start: x'.
 Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this machine computes something else \
 (--self-test); 2 the input or the command line is wrong, or \
-the file is not signed as --require-signer asks; 130 stopped with Ctrl-C.";
+the file is not signed as --require-signer asks; 130 stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.";
 
 const CHAT_EXAMPLES: &str = "\
 Examples:
@@ -151,11 +154,18 @@ impl Arguments {
 }
 
 impl Program for Arguments {
-    fn start(self, command: &mut Command) -> ExitCode {
+    fn start(mut self, command: &mut Command) -> ExitCode {
+        if !self.prompt.is_given() && !self.chat.is_on() {
+            self.chat.chat = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        }
         if !self.prompt.is_given() && !self.chat.is_on() {
             let what = "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, \
                         --perplexity FILE or --self-test";
             command.error(ErrorKind::MissingRequiredArgument, what).exit();
+        }
+        if self.chat.hide_reasoning && (!self.chat.is_on() || self.chat.render) {
+            let what = "--hide-reasoning is for answers of a conversation: --chat or --messages FILE";
+            command.error(ErrorKind::ArgumentConflict, what).exit();
         }
         console::begin(&self.model);
         console::exit(run(&self))
@@ -178,14 +188,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         return selftest::run(&mut engine, a);
     }
     let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = interrupted.clone();
-    // The first Ctrl-C ends the text in good order; the second ends the program.
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            chat::restore_terminal();
-            std::process::exit(130);
-        }
-    })?;
+    stop::listen(interrupted.clone(), chat::restore_terminal)?;
     let text = a.prompt.text()?;
     if let (Some(_), Some(text)) = (&a.prompt.perplexity, &text) {
         return perplexity::run(&mut engine, a, text, &interrupted);
@@ -197,13 +200,17 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     };
     let tokenizer = tokenizer.as_ref();
     let vocab_size = engine.file().spec().vocab_size;
-    let defaults = engine.file().generation().map_err(RuntimeError::from)?;
+    let mut defaults = engine.file().generation().map_err(RuntimeError::from)?;
+    let template = if a.chat.is_on() { Some(chat::template(&engine, a)?) } else { None };
+    if let (Some(template), Some(tokenizer)) = (&template, tokenizer) {
+        chat::add_ends(&mut defaults, template, tokenizer);
+    }
     let mut options = sampling::options(&defaults, &a.sampling, &a.answer, tokenizer, vocab_size)?;
     options.chunk = a.chunk.unwrap_or(engine.backend().chunk());
     options.hash = a.json;
-    if a.chat.is_on() {
+    if let Some(template) = template {
         let tokenizer = tokenizer.ok_or(RuntimeError::NoTokenizer)?;
-        return chat::run(&mut engine, a, text, tokenizer, options, &interrupted);
+        return chat::run(&mut engine, a, (template, text), tokenizer, options, &interrupted);
     }
     let prompt = match (text, tokenizer) {
         (Some(text), Some(tokenizer)) => tokenizer.encode(&text, true).map_err(RuntimeError::from)?,
@@ -224,7 +231,12 @@ fn run(a: &Arguments) -> Result<ExitCode> {
 
     let mut out = std::io::stdout().lock();
     let mut broken = None;
-    let ran = session.prompt(&prompt, options.chunk, &mut || !interrupted.load(Ordering::SeqCst))?;
+    let going = progress::of(&session, &prompt, options.chunk, a.quiet);
+    let ran = session.prompt(&prompt, options.chunk, &mut || {
+        going.step();
+        !interrupted.load(Ordering::SeqCst)
+    })?;
+    drop(going);
     let mut saved = match ran.is_complete() {
         true => a.cache.save(cache::When::Prompt, &session, cached.as_ref(), kv_type)?,
         false => None,

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nanoserve_format::GenerationDefaults;
+use nanoserve_runtime::generate::Specials;
 use nanoserve_runtime::generate::grammar::{Grammar, GrammarTokens};
 use nanoserve_runtime::generate::sampler::{Mirostat, Step, breakers};
 use nanoserve_runtime::{GenerateOptions, RuntimeError, Tokenizer, TokenizerError};
@@ -110,9 +111,12 @@ pub struct Answer {
     /// Tokens to make at most; -1 goes on to the context's end [default: 128; in a conversation -1]
     #[arg(short = 'n', long = "n-predict", allow_negative_numbers = true, value_name = "N")]
     pub n_predict: Option<i64>,
-    /// Stop at this text, and do not print it; may be given several times
+    /// Stop at this text, which may be that of a special token, and do not print it; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Show special tokens in the answer, its end token too
+    #[arg(long)]
+    pub special: bool,
     /// Never choose an end token
     #[arg(long)]
     ignore_eos: bool,
@@ -204,8 +208,14 @@ pub fn options(
     if tokenizer.is_none() && !answer.stop.is_empty() {
         bail!("--stop needs a tokenizer, and the file holds none");
     }
+    if tokenizer.is_none() && answer.special {
+        bail!("--special needs a tokenizer, and the file holds none");
+    }
     if answer.n_samples == Some(0) {
         bail!("--n-samples is 0, expected at least 1");
+    }
+    if answer.special {
+        options.specials = Specials::All;
     }
     options.stops.clone_from(&answer.stop);
     options.ignore_eos = answer.ignore_eos;

@@ -9,7 +9,7 @@ use crate::report::Warning;
 use crate::sidecars::Sidecars;
 use crate::vocab;
 use nanoserve_format::{GenerationDefaults, ModelSpec};
-use serde_json::Map;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tokenizers::Tokenizer;
 
@@ -38,8 +38,11 @@ pub(crate) fn read(
     let config = config.map(|c| c.fields(problems));
     let tokenizer = tokenizer(folder, said.as_deref(), vocab_size, problems, warnings);
     let templates = templates::read(folder, tokens, problems, warnings);
-    let mut generation = defaults(generation, config, tokens, vocab_size, warnings);
-    generation.special_tokens = templates::special_tokens(folder, tokens, problems);
+    let special_tokens = templates::special_tokens(folder, tokens, problems);
+    let named = special_tokens.get("eos_token").zip(tokenizer.as_ref());
+    let named = named.and_then(|(text, (_, loaded))| loaded.token_to_id(text));
+    let mut generation = defaults(generation, config, tokens, (vocab_size, named), warnings);
+    generation.special_tokens = special_tokens;
     Sidecars { tokenizer, templates, generation }
 }
 
@@ -80,28 +83,45 @@ fn tokenizer(
     Some((bytes, loaded))
 }
 
+/// A token id, or a list of them; what is neither counts as none.
+fn token_ids(value: &Value) -> Vec<u32> {
+    let all = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    all.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
+}
+
 /// Generation defaults, from generation_config.json. Token ids that it lacks come from config.json, or else from the
-/// text model in config.json.
+/// text model in config.json. `named` is the id of the tokenizer's `eos_token`.
+///
+/// A text ends where generation_config.json says, as it does for transformers. A conversation ends there too, and where
+/// config.json or the tokenizer says: a model may be trained further without a word in generation_config.json.
 fn defaults(
     generation: Fields,
     config: Option<Fields>,
     tokens: Fields,
-    vocab_size: Option<usize>,
+    (vocab_size, named): (Option<usize>, Option<u32>),
     warnings: &mut Vec<Warning>,
 ) -> GenerationDefaults {
+    let text = config.and_then(|config| config.object("text_config"));
+    let sources = [Some(generation), config, text];
+    let is_known = |id: u32| vocab_size.is_none_or(|n| (id as usize) < n);
     let ids = |field: &str| {
-        let text = config.and_then(|config| config.object("text_config"));
-        let from = [Some(generation), config, text].into_iter().flatten().find(|f| f.get(field).is_some())?;
+        let from = sources.into_iter().flatten().find(|f| f.get(field).is_some())?;
         let ids = from.ids(field)?;
-        for &got in ids.iter().filter(|&&id| vocab_size.is_some_and(|n| id as usize >= n)) {
+        for &got in ids.iter().filter(|&&id| !is_known(id)) {
             let vocab_size = vocab_size.unwrap_or_default();
             from.problem(What::TokenId { field: field.to_string(), got, vocab_size });
         }
         Some(ids)
     };
     let mut eos_ids = ids("eos_token_id").unwrap_or_default();
+    if eos_ids.is_empty() {
+        eos_ids.extend(named.filter(|&id| is_known(id)));
+    }
     let mut seen = std::collections::HashSet::new();
     eos_ids.retain(|id| seen.insert(*id));
+    // What a file says beside the one that counts for texts is no reason to refuse a model.
+    let others = [config, text].into_iter().flatten().filter_map(|from| from.get("eos_token_id")).flat_map(token_ids);
+    let turn_end_ids: Vec<u32> = others.chain(named).filter(|&id| is_known(id) && seen.insert(id)).collect();
     if eos_ids.is_empty() {
         warnings.push(Warning::NoEos);
     }
@@ -119,6 +139,7 @@ fn defaults(
         bos_id: ids("bos_token_id").and_then(|ids| ids.first().copied()),
         add_bos: tokens.flag("add_bos_token"),
         eos_ids,
+        turn_end_ids,
         temperature: if greedy { Some(0.0) } else { temperature },
         top_k: generation.size("top_k").map(|k| u32::try_from(k).unwrap_or(u32::MAX)),
         top_p: ranged("top_p", "above 0 and at most 1", |x| x > 0.0 && x <= 1.0),

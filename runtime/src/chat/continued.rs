@@ -14,7 +14,7 @@ fn field(message: &Value, name: &str) -> Option<Value> {
 }
 
 /// The message with another value for one of its fields.
-fn with(message: &Value, name: &str, value: Value) -> Value {
+pub(super) fn with(message: &Value, name: &str, value: Value) -> Value {
     Value::from_pairs(pairs(message).into_iter().map(|(key, old)| match key.as_str() == Some(name) {
         true => (key, value.clone()),
         false => (key, old),

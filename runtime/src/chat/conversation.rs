@@ -1,6 +1,6 @@
 //! The messages, tools and other variables that a template gets.
 
-use super::continued;
+use super::{continued, parts};
 use nanoserve_template::{TemplateError, Value, ValueKind};
 use std::collections::BTreeMap;
 
@@ -62,6 +62,9 @@ impl Conversation {
         let messages: Vec<Value> = messages.try_iter().map(Iterator::collect).unwrap_or_default();
         if let Some(at) = messages.iter().position(|message| !is_object(message)) {
             return wrong(format!("message {} is no object, expected {{\"role\": ..., \"content\": ...}}", at + 1));
+        }
+        for (at, message) in messages.iter().enumerate() {
+            parts::check(at + 1, message)?;
         }
         let conversation = Conversation { messages, variables };
         let check_list = |name: &str| match conversation.variable(name) {
@@ -168,6 +171,31 @@ impl Conversation {
         }
     }
 
+    /// Whether a message is a list of parts.
+    pub(super) fn has_parts(&self) -> bool {
+        self.messages.iter().any(parts::has_parts)
+    }
+
+    /// Adds a message that is a list of one part, a text.
+    pub(super) fn push_parts(&mut self, role: &str, text: &str) {
+        let part = Value::from_pairs([("type", "text"), ("text", text)]);
+        let content = Value::from(vec![part]);
+        self.messages.push(Value::from_pairs([("role", Value::from(role)), ("content", content)]));
+    }
+
+    /// The same conversation where one message says something else, and the role of that message. None if the message is
+    /// the model's own, or has no text, or its text is in `rendered` as it stands.
+    pub(super) fn with_other_text(&self, index: usize, rendered: &str) -> Option<(String, Conversation)> {
+        let message = self.messages.get(index)?;
+        let (role, text) = (role(message).unwrap_or_default(), has_text(message)?);
+        if role == "assistant" || rendered.contains(&text) {
+            return None;
+        }
+        let mut other = self.clone();
+        other.messages[index] = continued::with(message, "content", Value::from("qzxjotherqzxj"));
+        Some((role, other))
+    }
+
     /// Whether there are tools.
     pub(super) fn has_tools(&self) -> bool {
         self.variable("tools").is_some_and(|tools| !tools.is_none())
@@ -181,13 +209,17 @@ impl Conversation {
 
     /// The variables that a template sees and, if the last message is to be continued, that message's text. Null fields
     /// of a message are omitted, and its reasoning is given as `thinking` and as `reasoning_content`. `source` is the
-    /// text of the template.
+    /// text of the template; where it does not take lists of parts as content, such a list becomes one text.
     pub(super) fn variables(
         &self,
         special_tokens: &BTreeMap<String, String>,
         source: &str,
+        takes_parts: bool,
     ) -> Result<(Value, Option<String>), TemplateError> {
         let mut messages: Vec<Value> = self.messages.iter().map(message).collect();
+        if !takes_parts {
+            messages = messages.iter().map(parts::joined).collect();
+        }
         let Some(last) = messages.last_mut() else {
             return wrong("it is empty: at least one message is needed");
         };
@@ -211,6 +243,11 @@ impl Conversation {
         all.extend(self.variables.iter().filter(|(name, _)| name != CONTINUE).cloned());
         Ok((Value::from_pairs(all), said))
     }
+}
+
+fn has_text(message: &Value) -> Option<String> {
+    let content = parts::joined(message).get_attr("content").ok()?;
+    content.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_string)
 }
 
 fn role(message: &Value) -> Option<String> {

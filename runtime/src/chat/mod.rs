@@ -20,12 +20,17 @@
 
 mod continued;
 mod conversation;
+mod parts;
+mod prompter;
+mod reasoning;
 
 pub use conversation::Conversation;
+pub use prompter::Prompter;
+pub use reasoning::{Piece, Reasoning};
 
 use nanoserve_format::{NsvFile, Result as FormatResult};
 use nanoserve_template::{Clock, Template, TemplateError, Value};
-use nanoserve_tokenizer::{Tokenizer, TokenizerError};
+use nanoserve_tokenizer::Tokenizer;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -37,11 +42,13 @@ const TOOL_USE: &str = "tool_use";
 struct Source {
     text: String,
     compiled: OnceLock<Template>,
+    /// Whether it writes the texts of a message that is a list of parts.
+    takes_parts: OnceLock<bool>,
 }
 
 impl Source {
     fn new(text: &str) -> Arc<Source> {
-        Arc::new(Source { text: text.to_string(), compiled: OnceLock::new() })
+        Arc::new(Source { text: text.to_string(), compiled: OnceLock::new(), takes_parts: OnceLock::new() })
     }
 
     /// The compiled template. All clones that share this text share it.
@@ -123,7 +130,8 @@ impl ChatTemplate {
         let Some(source) = self.source(conversation) else {
             return Err(TemplateError::Conversation { cause: "there is no chat template".into() });
         };
-        let (variables, continued) = conversation.variables(&self.special_tokens, &source.text)?;
+        let takes_parts = conversation.has_parts() && self.takes_parts(source);
+        let (variables, continued) = conversation.variables(&self.special_tokens, &source.text, takes_parts)?;
         let text = source.compiled()?.render(variables, clock)?;
         match continued {
             Some(said) => continued::cut(&text, &said),
@@ -137,58 +145,67 @@ impl ChatTemplate {
         source.map(Arc::as_ref)
     }
 
-    /// The special token that the template puts right behind an answer, if any. It ends an answer, whether or not the
-    /// model's files list it as an end token.
-    pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<u32> {
-        // Letters that no template contains or changes.
-        const ANSWER: &str = "qzxjanswerqzxj";
+    /// The tokens that end an answer by what the templates say: the tokenizer's `eos_token`, and the token that the
+    /// template puts right behind an answer, whether or not the model's files list them as end tokens.
+    pub fn ends(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        let named = self.special_tokens.get("eos_token").and_then(|text| single(text, tokenizer));
+        let mut ends: Vec<u32> = named.into_iter().chain(self.end_of_turn(tokenizer)).collect();
+        ends.dedup();
+        ends
+    }
+
+    fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<u32> {
         let mut conversation = Conversation::default();
         conversation.push("user", "a");
-        conversation.push("assistant", ANSWER);
+        conversation.push("assistant", PROBE);
         conversation.set("add_generation_prompt", Value::from(false));
         let text = self.render(&conversation, Clock::now()).ok()?;
-        let (_, behind) = text.rsplit_once(ANSWER)?;
+        let behind = text.rsplit_once(PROBE)?.1.trim_start();
         let first = *tokenizer.encode(behind, false).ok()?.first()?;
-        tokenizer.is_special(first).then_some(first)
-    }
-}
-
-/// Encodes the prompts of a growing conversation, one after the other.
-#[derive(Clone, Debug, Default)]
-pub struct Prompter {
-    /// The last prompt and its answer.
-    text: String,
-    /// The token ids of `text`.
-    ids: Vec<u32>,
-}
-
-impl Prompter {
-    /// The token ids of a rendered text. If it begins with the last prompt and answer and goes on with a special token,
-    /// their ids are kept; else the whole text is encoded again.
-    ///
-    /// # Errors
-    /// When the tokenizer fails.
-    pub fn ids(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
-        if let Some(new) = text.strip_prefix(&self.text)
-            && !self.text.is_empty()
-        {
-            let new = tokenizer.encode(new, false)?;
-            if new.first().is_some_and(|&id| tokenizer.is_special(id)) {
-                return Ok([&self.ids[..], &new].concat());
-            }
+        if tokenizer.is_special(first) {
+            return Some(first);
         }
-        tokenizer.encode(text, false)
+        // A token of the kind <end> that its makers did not call special; no ordinary text, such as a line's end.
+        let piece = tokenizer.id_to_piece(first)?;
+        let is_mark = [('<', '>'), ('[', ']')].iter().any(|&(a, b)| piece.starts_with(a) && piece.ends_with(b));
+        (is_mark && piece.len() > 3 && behind.starts_with(&piece)).then_some(first)
     }
 
-    /// Remembers a prompt and its answer. `ids` are those of the answer, without the token that ended it.
-    pub fn answered(&mut self, prompt: &str, prompt_ids: &[u32], answer: &str, ids: &[u32]) {
-        self.text = [prompt, answer].concat();
-        self.ids = [prompt_ids, ids].concat();
+    /// The first message from `from` on, other than the model's own, that the template does not write: whatever it said,
+    /// the prompt would be the same. Its number, from 0, and its role. None if there is none.
+    pub fn lost(&self, conversation: &Conversation, clock: Clock, from: usize) -> Option<(usize, String)> {
+        let rendered = self.render(conversation, clock).ok()?;
+        (from..conversation.len()).find_map(|index| {
+            let (role, other) = conversation.with_other_text(index, &rendered)?;
+            let same = self.render(&other, clock).is_ok_and(|text| text == rendered);
+            same.then_some((index, role))
+        })
     }
 
-    /// Forgets everything.
-    pub fn reset(&mut self) {
-        *self = Prompter::default();
+    /// Whether the template itself writes the texts of a message that is a list of parts.
+    fn takes_parts(&self, source: &Source) -> bool {
+        *source.takes_parts.get_or_init(|| {
+            let mut conversation = Conversation::default();
+            conversation.push_parts("user", PROBE);
+            let rendered =
+                conversation.variables(&self.special_tokens, &source.text, true).ok().and_then(|(all, _)| {
+                    let template = source.compiled().ok()?;
+                    template.render(all, Clock::now()).ok()
+                });
+            // A template that takes content for a text prints the list as Python does, quotes and all.
+            rendered.is_some_and(|text| text.contains(PROBE) && !text.contains("'text'") && !text.contains("\"text\""))
+        })
+    }
+}
+
+/// Letters that no template contains or changes.
+const PROBE: &str = "qzxjanswerqzxj";
+
+/// The id of a text that is one token as it stands.
+fn single(text: &str, tokenizer: &Tokenizer) -> Option<u32> {
+    match tokenizer.encode(text, false).ok()?[..] {
+        [id] if tokenizer.id_to_piece(id).as_deref() == Some(text) => Some(id),
+        _ => None,
     }
 }
 

@@ -14,23 +14,22 @@
 //! The trap: the last chosen token has not run yet, but wrong guesses have. The caller must truncate the sequence to
 //! [`Feed::keep`] tokens before it feeds it.
 
-use super::GenerateOptions;
 use super::chooser::Chooser;
 use super::clock::{Clock, Spent};
 use super::lookup::Lookup;
 use super::next::{Bounds, Feed, Next};
+use super::options::GenerateOptions;
 use super::outcome::{Generation, StopReason};
 use super::prefilled::Prefilled;
-use super::stops::StopMatcher;
+use super::text::AnswerText;
 use crate::engine::{Logits, Wants};
 use crate::error::{Result, RuntimeError};
-use nanoserve_tokenizer::{TextStream, Tokenizer};
+use nanoserve_tokenizer::Tokenizer;
 
 /// An answer in progress.
 pub struct Answer {
     pub(super) chooser: Chooser,
-    stops: StopMatcher,
-    stream: Option<TextStream>,
+    text: AnswerText,
     pub(super) lookup: Lookup,
     bounds: Bounds,
     max_tokens: usize,
@@ -44,7 +43,6 @@ pub struct Answer {
     stepping: bool,
     /// Steps so far. The first runs the prompt and says nothing about a token's time.
     steps: usize,
-    text: String,
     pub(super) reused: usize,
     pub(super) clock: Clock,
     done: Option<StopReason>,
@@ -67,8 +65,7 @@ impl Answer {
         let clock = Clock::new(Spent { prompt_tokens: prompt.len(), ..Spent::default() });
         Ok(Answer {
             chooser: Chooser::new(options, bounds.vocab_size)?,
-            stops: StopMatcher::new(options.stops.clone())?,
-            stream: tokenizer.map(|t| TextStream::after(t, prompt, true)).transpose()?,
+            text: AnswerText::after(prompt, options, tokenizer)?,
             lookup: Lookup::new(options.lookup),
             bounds,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
@@ -78,7 +75,6 @@ impl Answer {
             certain: prompt.len(),
             stepping: false,
             steps: 0,
-            text: String::new(),
             reused: 0,
             clock,
             done: None,
@@ -191,15 +187,14 @@ impl Answer {
         }
         self.certain += 1;
         self.clock.first_token();
-        if self.eos_ids.contains(&id) {
-            return Ok(Some(StopReason::Eos));
-        }
-        let new = self.stream.as_mut().map_or(Ok(String::new()), |stream| stream.push(id))?;
-        let (text, stopped) = self.stops.push(&new);
-        self.text.push_str(&text);
-        let go_on = on_text(&text);
-        if stopped.is_some() {
+        let is_end = self.eos_ids.contains(&id);
+        let (text, stopped) = self.text.push(id, is_end)?;
+        let go_on = (is_end && text.is_empty()) || on_text(&text);
+        if stopped {
             return Ok(Some(StopReason::Stop));
+        }
+        if is_end {
+            return Ok(Some(StopReason::Eos));
         }
         if !go_on {
             return Ok(Some(StopReason::Cancelled));
@@ -245,7 +240,7 @@ impl Answer {
 
     /// The text so far, as far as it is certain: everything that `on_text` got.
     pub fn text(&self) -> &str {
-        &self.text
+        self.text.so_far()
     }
 
     /// Returns the answer and its statistics. `on_text` gets the text that was still held back. An answer that has not
@@ -253,19 +248,15 @@ impl Answer {
     pub fn finish(mut self, on_text: &mut dyn FnMut(&str) -> bool) -> Generation {
         let stop_reason = self.done.unwrap_or(StopReason::Cancelled);
         if stop_reason != StopReason::Stop {
-            let end = self.stream.as_mut().map_or(String::new(), TextStream::finish);
-            let (mut rest, stopped) = self.stops.push(&end);
-            if stopped.is_none() {
-                rest.push_str(&self.stops.flush());
-            }
-            self.text.push_str(&rest);
-            on_text(&rest);
+            on_text(&self.text.end());
         }
+        let said = self.text.said(stop_reason, self.ids().len());
         let ids = self.ids().to_vec();
         let timings = self.clock.timings(ids.len());
         let (logits_hash, logprobs) = self.chooser.finish();
-        let (reused, text, guessed) = (self.reused, self.text, self.lookup.guessed());
-        Generation { reused, ids, text, stop_reason, logits_hash, logprobs, guessed, timings }
+        let (reused, guessed) = (self.reused, self.lookup.guessed());
+        let (text, content) = self.text.into_texts();
+        Generation { reused, ids, text, content, said, stop_reason, logits_hash, logprobs, guessed, timings }
     }
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! answer     a state machine: which tokens must run, and what follows from their logits   paused   to go on elsewhere
 //! chooser    a row of logits to a token: sampler, grammar, and what is recorded of the row
-//! stops      texts that end an answer                    lookup   guesses of what comes next
+//! text       the text of the tokens                      stops    texts that end an answer
+//! lookup     guesses of what comes next
 //! options    what a caller may ask for                   outcome  the result              clock  how long it takes
 //! ```
 //!
@@ -23,11 +24,12 @@ mod prefilled;
 pub mod sampler;
 mod schema;
 pub mod stops;
+mod text;
 
 pub use answer::Answer;
 pub use clock::Spent;
 pub use next::{Bounds, Feed, Next};
-pub use options::GenerateOptions;
+pub use options::{GenerateOptions, Specials};
 pub use outcome::{Generation, StopReason, Timings};
 pub use paused::Paused;
 pub use prefilled::Prefilled;

@@ -7,6 +7,18 @@ use crate::backend::DEFAULT_CHUNK;
 use crate::error::Result;
 use nanoserve_format::GenerationDefaults;
 
+/// Which special tokens have a text in an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Specials {
+    /// None of them.
+    #[default]
+    None,
+    /// These.
+    These(Vec<u32>),
+    /// All of them, and the token that ends the answer.
+    All,
+}
+
 /// How to continue a prompt.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
@@ -14,7 +26,11 @@ pub struct GenerateOptions {
     pub max_tokens: Option<usize>,
     /// How a token is chosen.
     pub sampling: SamplingOptions,
-    /// Texts that end generation; they are not part of the result.
+    /// Which special tokens have a text in the result.
+    pub specials: Specials,
+    /// Texts that end generation; they are not part of the result. The texts of special tokens are searched too, whether
+    /// or not they are part of the result. Where a token both ends the answer and completes a stop text, the stop text
+    /// is the reason.
     pub stops: Vec<String>,
     /// Tokens that end generation.
     pub eos_ids: Vec<u32>,
@@ -37,6 +53,7 @@ impl Default for GenerateOptions {
         GenerateOptions {
             max_tokens: Some(128),
             sampling: SamplingOptions::default(),
+            specials: Specials::None,
             stops: Vec::new(),
             eos_ids: Vec::new(),
             ignore_eos: false,

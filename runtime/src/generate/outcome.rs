@@ -52,8 +52,13 @@ pub struct Generation {
     pub reused: usize,
     /// Every chosen token, including the one that ended the answer.
     pub ids: Vec<u32>,
-    /// Their text, up to a stop text; empty without a tokenizer.
+    /// Their text, up to a stop text; empty without a tokenizer. Special tokens have a text if the options say so.
     pub text: String,
+    /// Their text without that of any special token: what a conversation remembers.
+    pub content: String,
+    /// How many of `ids`, from the first on, are in the text: all but an end token and the tokens of a stop text. None
+    /// where a stop text begins within a token.
+    pub said: Option<usize>,
     /// Why it ended.
     pub stop_reason: StopReason,
     /// BLAKE3, in hex, of the f32 bits of every row of logits that a token was chosen from, in order. Empty if it was

@@ -18,16 +18,23 @@
 //! # Ok::<(), nanoserve_runtime::generate::stops::StopError>(())
 //! ```
 //!
+//! Some text takes part in the search and is not printed: that of special tokens ([`StopMatcher::push_hidden`]).
+//!
 //! The trap: when generation ends for another reason, the text still held back is ordinary text: call
 //! [`StopMatcher::flush`].
 
 pub use crate::error::StopError;
+use std::ops::Range;
 
 /// Passes text on until a stop string appears in it.
 #[derive(Clone, Debug)]
 pub struct StopMatcher {
     stops: Vec<String>,
     held: String,
+    /// The bytes of `held` that are not printed.
+    hidden: Vec<Range<usize>>,
+    /// Bytes before `held`, hidden ones included.
+    passed: usize,
     stopped: Option<usize>,
 }
 
@@ -36,7 +43,7 @@ impl StopMatcher {
     pub fn new(stops: Vec<String>) -> Result<Self, StopError> {
         match stops.iter().position(String::is_empty) {
             Some(index) => Err(StopError::Empty { index: index + 1, count: stops.len() }),
-            None => Ok(Self { stops, held: String::new(), stopped: None }),
+            None => Ok(Self { stops, held: String::new(), hidden: Vec::new(), passed: 0, stopped: None }),
         }
     }
 
@@ -44,18 +51,59 @@ impl StopMatcher {
     /// given to [`Self::new`]. Neither the stop string nor anything after it is ever returned, in this call or a later
     /// one.
     pub fn push(&mut self, text: &str) -> (String, Option<usize>) {
+        self.take(text, false)
+    }
+
+    /// As [`Self::push`], with a piece that is searched and never returned: the text of a special token.
+    pub fn push_hidden(&mut self, text: &str) -> (String, Option<usize>) {
+        self.take(text, true)
+    }
+
+    fn take(&mut self, text: &str, hide: bool) -> (String, Option<usize>) {
         if self.stopped.is_some() {
             return (String::new(), self.stopped);
         }
         let searched = self.held.len();
         self.held.push_str(text);
-        if let Some((start, index)) = self.first_match(searched) {
-            self.stopped = Some(index);
-            self.held.truncate(start);
-            return (std::mem::take(&mut self.held), self.stopped);
+        if hide && !text.is_empty() {
+            self.hidden.push(searched..self.held.len());
         }
-        let still_held = self.held.split_off(self.hold_from());
-        (std::mem::replace(&mut self.held, still_held), None)
+        let found = self.first_match(searched);
+        let printed = self.release(found.map_or_else(|| self.hold_from(), |(start, _)| start));
+        self.stopped = found.map(|(_, index)| index);
+        if self.stopped.is_some() {
+            self.held.clear();
+            self.hidden.clear();
+        }
+        (printed, self.stopped)
+    }
+
+    /// Takes the first bytes of the held text away, and returns what is printed of them.
+    fn release(&mut self, until: usize) -> String {
+        let (mut printed, mut from) = (String::new(), 0);
+        for hidden in &self.hidden {
+            printed.push_str(&self.held[from.min(until)..hidden.start.min(until)]);
+            from = hidden.end;
+        }
+        printed.push_str(&self.held[from.min(until)..until]);
+        self.held.drain(..until);
+        self.hidden.retain_mut(|hidden| {
+            *hidden = hidden.start.saturating_sub(until)..hidden.end.saturating_sub(until);
+            hidden.end > 0
+        });
+        self.passed += until;
+        printed
+    }
+
+    /// Bytes of the text, hidden ones included, that are not held back any more. After a stop, this is where the stop
+    /// string begins.
+    pub fn passed(&self) -> usize {
+        self.passed
+    }
+
+    /// Whether there are stop strings.
+    pub fn has_stops(&self) -> bool {
+        !self.stops.is_empty()
     }
 
     /// Which stop string has appeared.
@@ -65,7 +113,7 @@ impl StopMatcher {
 
     /// Ends the text. Returns what is still held back, because nothing can complete a stop string any more.
     pub fn flush(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        self.release(self.held.len())
     }
 
     /// Where the first stop string that ends after `searched` bytes begins, and its index.
@@ -177,6 +225,31 @@ mod tests {
         assert_eq!(matcher.push("<e"), (String::new(), None));
         assert_eq!(matcher.push("e"), ("<e".to_owned(), None)); // the first "e" is free, the second is not
         assert_eq!(matcher.push("!"), (String::new(), Some(1)));
+    }
+
+    #[test]
+    fn hidden_text_is_searched_and_not_printed() {
+        let run = |stops: &[&str], pieces: &[(&str, bool)]| {
+            let mut matcher = matcher(stops);
+            let mut text = String::new();
+            for &(piece, hide) in pieces {
+                text += &if hide { matcher.push_hidden(piece) } else { matcher.push(piece) }.0;
+            }
+            let (passed, stopped) = (matcher.passed(), matcher.stopped());
+            text += &matcher.flush();
+            (text, stopped, passed)
+        };
+        let pieces = [("O", false), ("K", false), ("<end>", true), ("!", false)];
+        for (stop, printed, passed) in [("<end>", "OK", 2), ("K<end>", "O", 1), ("OK<end>", "", 0), ("<end>!", "OK", 2)]
+        {
+            assert_eq!(run(&[stop], &pieces), (printed.to_owned(), Some(0), passed), "{stop}");
+        }
+        assert_eq!(run(&["nd>!"], &pieces), ("OK".to_owned(), Some(0), 4), "a stop may begin within hidden text");
+        assert_eq!(run(&["K<e?"], &pieces), ("OK!".to_owned(), None, 8));
+        assert_eq!(run(&["d>!?"], &pieces), ("OK!".to_owned(), None, 5), "what was held is printed in part");
+        assert_eq!(run(&[], &pieces), ("OK!".to_owned(), None, 8));
+        assert_eq!(run(&["ab"], &[("a", true), ("b", true), ("c", false)]), (String::new(), Some(0), 0));
+        assert_eq!(run(&["abx"], &[("a", false), ("b", true), ("c", false)]), ("ac".to_owned(), None, 3));
     }
 
     #[test]

@@ -1,24 +1,33 @@
 //! The conversation with the user: messages, and commands that begin with a slash.
 
 use super::lines::{Line, Lines};
+use super::settings::one_of;
 use super::turns::{Answered, Chat};
 use crate::console;
 use anyhow::{Context, Result};
-use nanoserve_runtime::StopReason;
+use nanoserve_format::replace;
 use nanoserve_runtime::chat::Conversation;
+use nanoserve_runtime::{RuntimeError, StopReason};
+use std::path::Path;
 use std::process::ExitCode;
 
 const HELP: &str = "\
-/reset        forget the conversation, but for the system message
-/system TEXT  tell the model this before the conversation; alone, shows what it is told; /system - takes it away
-/save FILE    write the conversation as JSON, as --messages reads it
-/load FILE    go on from such a file
-/drop         forget the oldest turn
-/stats        tokens and times of the last turn
-/help         this
-/quit         leave, as Ctrl-D does
-A message that begins with \"\"\" goes on until the next \"\"\"; a line that ends in \\ goes on in the next. Ctrl-C stops an
-answer, what was said of it stays; arrows bring earlier messages back. // begins a message with a slash.";
+/regen           another answer in place of the last
+/clear, /reset   forget the conversation, but for the system message
+/drop            forget the oldest turn
+/system TEXT     tell the model this before the conversation; alone, shows it;
+                 /system - takes it away
+/read FILE       put a text file before the next message
+/save FILE       write the conversation as JSON, as --messages reads it
+/load FILE       go on from such a file
+/set NAME VALUE  temperature, top-k, seed, n, wrap, reasoning and others;
+                 alone, lists them
+/stats [on|off]  tokens and times of the last turn; on: after each answer
+/help            this
+/exit, /quit     leave, as Ctrl-D does
+A message that begins with \"\"\" goes on until the next \"\"\"; a line that
+ends in \\ goes on in the next. Ctrl-C stops an answer, what was said of it
+stays; arrows bring earlier messages back. // begins a message with a slash.";
 
 /// Takes messages and commands until the end of the input.
 pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
@@ -38,6 +47,14 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
                 if name == "quit" || name == "exit" {
                     return Ok(ExitCode::SUCCESS);
                 }
+                if name == "regen" && chat.is_answered() {
+                    let before = chat.conversation.clone();
+                    chat.forget_answer();
+                    if let Some(code) = answer_or_back(chat, lines, before)? {
+                        return Ok(code);
+                    }
+                    continue;
+                }
                 match command(chat, name, argument.trim()) {
                     Ok(told) => console::tell(told),
                     Err(e) if lines.is_terminal() => console::tell(format_args!("error: {}", console::text(&e))),
@@ -46,18 +63,29 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
             }
             escaped => {
                 let said = escaped.unwrap_or(&text);
-                chat.conversation.push("user", said);
-                match answer(chat, lines) {
-                    Ok(None) => {}
-                    Ok(Some(code)) => return Ok(code),
-                    // Nothing was answered: the message is taken back, the conversation is as it was.
-                    Err(e) if lines.is_terminal() => {
-                        chat.conversation.pop();
-                        console::tell(format_args!("error: {}", console::text(&e)));
-                    }
-                    Err(e) => return Err(e),
+                let before = chat.conversation.clone();
+                chat.say(said);
+                if let Some(code) = answer_or_back(chat, lines, before)? {
+                    return Ok(code);
                 }
             }
+        }
+    }
+}
+
+/// One answer. Where there is none and somebody can go on, the conversation is again what it was before.
+fn answer_or_back(chat: &mut Chat, lines: &mut Lines, before: Conversation) -> Result<Option<ExitCode>> {
+    match answer(chat, lines) {
+        Err(e) if lines.is_terminal() => {
+            chat.conversation = before;
+            console::tell(format_args!("error: {}", console::text(&e)));
+            Ok(None)
+        }
+        answered => {
+            if answered.is_ok() && !chat.is_answered() {
+                chat.conversation = before;
+            }
+            answered
         }
     }
 }
@@ -85,7 +113,6 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
                 out = std::io::stdout().lock();
                 let dropped = if yes { chat.make_room()? } else { 0 };
                 if dropped == 0 {
-                    chat.conversation.pop();
                     let why = if yes { "there is no turn left to drop; " } else { "" };
                     console::tell(format_args!(
                         "{why}the message was not sent: /reset, /drop, or start again with a larger --ctx"
@@ -106,8 +133,19 @@ fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
     };
     Ok(match name {
         "help" | "?" => HELP.to_string(),
-        "stats" => chat.stats(),
-        "reset" => {
+        "stats" if argument.is_empty() => chat.stats(),
+        "stats" => {
+            chat.shown.stats = one_of(argument, ["off", "on"])?;
+            format!("[{argument}]")
+        }
+        "set" => chat.set(argument)?,
+        "regen" => "there is no answer yet".to_string(),
+        "read" => {
+            let path = file()?;
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+            format!("[{} characters come before the next message]", chat.read(&text))
+        }
+        "reset" | "clear" => {
             chat.reset();
             "[the conversation begins anew]".to_string()
         }
@@ -118,17 +156,18 @@ fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
         "system" => match argument {
             "" => chat.conversation.system().unwrap_or_else(|| "there is no system message".to_string()),
             "-" => {
-                chat.conversation.set_system(None);
+                chat.set_system(None);
                 "[no system message from here on]".to_string()
             }
             text => {
-                chat.conversation.set_system(Some(text));
+                chat.set_system(Some(text));
                 "[the system message holds from the next answer on]".to_string()
             }
         },
         "save" => {
             let path = file()?;
-            std::fs::write(path, chat.conversation.to_json() + "\n").with_context(|| format!("cannot write {path}"))?;
+            let text = chat.conversation.to_json() + "\n";
+            replace(Path::new(path), text.as_bytes()).map_err(RuntimeError::from)?;
             format!("[{} messages saved to {path}]", chat.conversation.len())
         }
         "load" => {
@@ -141,4 +180,14 @@ fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
         }
         other => format!("there is no command /{other}; /help lists them, // begins a message with a slash"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn help_fits_a_terminal() {
+        for line in super::HELP.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
 }

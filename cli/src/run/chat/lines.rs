@@ -1,5 +1,6 @@
 //! What the user says: an editor on a terminal, plain lines otherwise.
 
+use crate::console;
 use anyhow::Result;
 use rustyline::completion::Completer;
 use rustyline::config::{Behavior, Config};
@@ -9,6 +10,7 @@ use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Editor, Helper};
+use std::borrow::Cow;
 use std::io::BufRead;
 
 /// What opens and closes a message of several lines.
@@ -39,7 +41,7 @@ impl Lines {
         }
         let config = Config::builder().auto_add_history(false).behavior(Behavior::Stdio).bracketed_paste(true).build();
         let mut editor = Editor::with_history(config, MemHistory::new())?;
-        editor.set_helper(Some(Whole));
+        editor.set_helper(Some(Whole { colours: console::colours(true) }));
         Ok(Lines::Terminal(Box::new(editor)))
     }
 
@@ -63,21 +65,7 @@ impl Lines {
                 Err(e) => return Err(e.into()),
             },
             Lines::Plain => {
-                let mut text = String::new();
-                let mut input = std::io::stdin().lock();
-                loop {
-                    if input.read_line(&mut text)? == 0 {
-                        if text.is_empty() {
-                            return Ok(Line::End);
-                        }
-                        break;
-                    }
-                    let ended = text.strip_suffix('\n').unwrap_or(&text);
-                    if is_whole(ended) {
-                        text.truncate(ended.len());
-                        break;
-                    }
-                }
+                let Some(text) = read_message(&mut std::io::stdin().lock())? else { return Ok(Line::End) };
                 text
             }
         };
@@ -102,6 +90,28 @@ impl Lines {
     }
 }
 
+/// Reads a message: its lines, without the end of the last. The lines of Windows end in two characters.
+fn read_message(input: &mut impl BufRead) -> Result<Option<String>> {
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        if input.read_line(&mut text)? == 0 {
+            // What was open ends with the input.
+            let ended = text.strip_suffix('\n').unwrap_or(&text).len();
+            text.truncate(ended);
+            return Ok((!text.is_empty()).then_some(text));
+        }
+        let line = &text[start..];
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        text.truncate(start + line.len());
+        if is_whole(&text) {
+            return Ok(Some(text));
+        }
+        text.push('\n');
+    }
+}
+
 /// Whether a message is all there.
 fn is_whole(text: &str) -> bool {
     match text.trim_start().strip_prefix(QUOTES) {
@@ -119,10 +129,20 @@ fn unfold(text: &str) -> String {
 }
 
 /// Keeps a message open until [`is_whole`] says otherwise.
-pub struct Whole;
+pub struct Whole {
+    colours: bool,
+}
 
 impl Helper for Whole {}
-impl Highlighter for Whole {}
+
+impl Highlighter for Whole {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        match self.colours {
+            true => Cow::Owned(format!("\x1b[1;32m{prompt}\x1b[0m")),
+            false => Cow::Borrowed(prompt),
+        }
+    }
+}
 
 impl Completer for Whole {
     type Candidate = String;
@@ -140,7 +160,23 @@ impl Validator for Whole {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_whole, unfold};
+    use super::{is_whole, read_message, unfold};
+
+    #[test]
+    fn lines_of_every_system_are_messages() {
+        for end in ["\n", "\r\n"] {
+            let text = ["one", "two\\", "lines", "", "\"\"\"three", "", "lines\"\"\"", "\"\"\"a\\", "\"\"\"", "last\\"]
+                .join(end);
+            for last in ["", end] {
+                let mut input = std::io::Cursor::new(format!("{text}{last}"));
+                let mut all = Vec::new();
+                while let Some(message) = read_message(&mut input).unwrap() {
+                    all.push(unfold(&message));
+                }
+                assert_eq!(all, ["one", "two\nlines", "", "three\n\nlines", "a\\", "last\\"], "{end:?} {last:?}");
+            }
+        }
+    }
 
     #[test]
     fn messages_of_several_lines() {

@@ -1,16 +1,23 @@
 //! `--chat`, `--messages`, `--render`: conversations by the model's own template.
 
+mod banner;
 mod commands;
 mod lines;
+mod screen;
+mod settings;
+mod turn;
 mod turns;
 mod typed;
+mod wrap;
 
 use super::Arguments;
 use crate::{console, machine};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lines::Lines;
-use nanoserve_runtime::chat::{ChatTemplate, Conversation};
+use nanoserve_format::GenerationDefaults;
+use nanoserve_runtime::chat::{ChatTemplate, Conversation, Reasoning};
+use nanoserve_runtime::generate::Specials;
 use nanoserve_runtime::{GenerateOptions, RuntimeError, StopReason, Tokenizer};
 use nanoserve_template::Clock;
 use std::io::{IsTerminal, Write};
@@ -19,7 +26,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use turns::{Answered, Chat};
 use typed::TypedAhead;
-pub use typed::restore as restore_terminal;
+pub use typed::restore_now as restore_terminal;
 
 /// Conversations.
 #[derive(Debug, Args)]
@@ -38,6 +45,9 @@ pub struct ChatArgs {
     /// With --chat -p: leave after the answer
     #[arg(long, requires = "chat")]
     pub single_turn: bool,
+    /// Leave out what the model thinks before it answers
+    #[arg(long)]
+    pub hide_reasoning: bool,
     /// Print the prompt that the template makes, with --json also its ids, and stop
     #[arg(long)]
     pub render: bool,
@@ -65,7 +75,7 @@ fn read(path: &Path, what: &str) -> Result<String> {
 }
 
 /// The template that was given, or the file's.
-fn template(engine: &machine::Engine, a: &Arguments) -> Result<ChatTemplate> {
+pub fn template(engine: &machine::Engine, a: &Arguments) -> Result<ChatTemplate> {
     let own = ChatTemplate::of_file(engine.file()).map_err(RuntimeError::from)?;
     let Some(path) = &a.chat.chat_template else { return Ok(own) };
     if let Some(named) = path.to_str().and_then(|name| own.with_name(name)) {
@@ -73,6 +83,16 @@ fn template(engine: &machine::Engine, a: &Arguments) -> Result<ChatTemplate> {
     }
     let source = read(path, "the chat template")?;
     own.with_source(&source).with_context(|| path.display().to_string())
+}
+
+/// Adds the tokens that end an answer in a conversation to those that end any text.
+pub fn add_ends(defaults: &mut GenerationDefaults, template: &ChatTemplate, tokenizer: &Tokenizer) {
+    let ends = std::mem::take(&mut defaults.turn_end_ids).into_iter().chain(template.ends(tokenizer));
+    for id in ends {
+        if !defaults.eos_ids.contains(&id) {
+            defaults.eos_ids.push(id);
+        }
+    }
 }
 
 /// What was said before the first answer.
@@ -93,12 +113,11 @@ fn beginning(a: &Arguments, text: Option<String>) -> Result<Conversation> {
 pub fn run(
     engine: &mut machine::Engine,
     a: &Arguments,
-    text: Option<String>,
+    (template, text): (ChatTemplate, Option<String>),
     tokenizer: &Tokenizer,
     mut options: GenerateOptions,
     interrupted: &AtomicBool,
 ) -> Result<ExitCode> {
-    let template = template(engine, a)?;
     let conversation = beginning(a, text)?;
     if template.is_empty_for(&conversation) {
         let others: Vec<&str> = template.names().collect();
@@ -113,14 +132,19 @@ pub fn run(
         if a.chat.messages.is_none() && conversation.is_empty() {
             bail!("--render needs a conversation: give --messages FILE, or --chat -p TEXT");
         }
-        let text = template.render(&conversation, a.chat.now.unwrap_or_else(Clock::now))?;
+        let clock = a.chat.now.unwrap_or_else(Clock::now);
+        let text = template.render(&conversation, clock)?;
+        if let Some(lost) = turns::lost(&template, &conversation, clock, 0) {
+            console::tell(format_args!("warning: {lost}"));
+        }
         return print(a, &text, || Ok(tokenizer.encode(&text, false).map_err(RuntimeError::from)?));
     }
     if a.answer.n_predict.is_none() {
         options.max_tokens = None;
     }
-    // Templates end an answer with a token that not every model's makers list.
-    options.eos_ids.extend(template.end_of_turn(tokenizer).filter(|id| !options.eos_ids.contains(id)));
+    if !a.answer.special {
+        options.specials = Specials::These(Reasoning::special_marks(tokenizer));
+    }
     let kv_type = a.machine.how.kv_type(engine.file());
     let capacity = a.capacity(engine.file().spec(), 0);
     let session = engine.session(capacity, kv_type)?;
@@ -130,6 +154,9 @@ pub fn run(
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let once = !a.chat.chat || a.chat.single_turn || (asked && !terminal);
     let _typed_ahead = if once || !terminal { None } else { TypedAhead::keep() };
+    if terminal && !once && !a.quiet {
+        console::tell(chat.banner()?);
+    }
     if once || asked {
         let answered = chat.answer(&mut std::io::stdout().lock())?;
         if once || matches!(answered, Answered::Gone) {

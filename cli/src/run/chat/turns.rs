@@ -1,6 +1,10 @@
 //! One turn after another: a prompt is rendered, what is new of it runs, the answer is printed and remembered.
 
-use crate::run::Arguments;
+use super::banner::banner;
+use super::screen::{Look, Screen, without_reasoning};
+use super::settings::{self, Shown};
+use super::turn::Turn;
+use crate::run::{Arguments, progress};
 use crate::{console, machine};
 use anyhow::{Result, bail};
 use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter};
@@ -20,18 +24,21 @@ pub struct Chat<'c> {
     options: GenerateOptions,
     interrupted: &'c AtomicBool,
     pub arguments: &'c Arguments,
+    pub shown: Shown,
+    /// What `/read` has read: it comes before the next message.
+    read: String,
+    /// Messages of which it is known that the template writes them.
+    written: usize,
     last: Option<Turn>,
 }
 
-/// What a turn took.
-#[derive(Clone, Debug)]
-struct Turn {
-    prompt: usize,
-    run: usize,
-    generated: usize,
-    first_token_s: f64,
-    seconds: f64,
-    stop_reason: StopReason,
+/// What to say of a message that the template does not write.
+pub fn lost(template: &ChatTemplate, conversation: &Conversation, clock: Clock, from: usize) -> Option<String> {
+    let (index, role) = template.lost(conversation, clock, from)?;
+    Some(format!(
+        "message {} has the role '{role}', which the chat template leaves out: what it says would be lost",
+        index + 1
+    ))
 }
 
 /// How a turn ended.
@@ -55,7 +62,67 @@ impl<'c> Chat<'c> {
         arguments: &'c Arguments,
     ) -> Self {
         let prompter = Prompter::default();
-        Chat { session, tokenizer, template, conversation, prompter, options, interrupted, arguments, last: None }
+        let hide_reasoning = arguments.chat.hide_reasoning;
+        Chat {
+            session,
+            tokenizer,
+            template,
+            conversation,
+            prompter,
+            options,
+            interrupted,
+            arguments,
+            shown: Shown { stats: false, wrap: true, hide_reasoning },
+            read: String::new(),
+            written: 0,
+            last: None,
+        }
+    }
+
+    /// The line that a conversation begins with.
+    pub fn banner(&self) -> Result<String> {
+        banner(self.session.engine(), &self.arguments.model, self.session.capacity())
+    }
+
+    /// Adds what the user says, behind what was read for it.
+    pub fn say(&mut self, text: &str) {
+        self.conversation.push("user", &[&self.read, text].concat());
+    }
+
+    /// Keeps a file's text for the next message; its characters so far.
+    pub fn read(&mut self, text: &str) -> usize {
+        self.read.push_str(text.strip_suffix('\n').unwrap_or(text));
+        self.read.push_str("\n\n");
+        self.read.chars().count()
+    }
+
+    /// Sets what the model is told before the conversation; None takes it away.
+    pub fn set_system(&mut self, text: Option<&str>) {
+        self.conversation.set_system(text);
+        self.written = 0;
+    }
+
+    /// Whether the last message is the model's, in answer to something.
+    pub fn is_answered(&self) -> bool {
+        self.conversation.last_role().as_deref() == Some("assistant") && self.conversation.len() > 1
+    }
+
+    /// Forgets the last answer, so that another can be made: with the next seed.
+    pub fn forget_answer(&mut self) {
+        self.conversation.pop();
+        self.options.sampling.seed = self.options.sampling.seed.wrapping_add(1);
+    }
+
+    /// Does what `/set` says: NAME VALUE, or nothing for a list.
+    pub fn set(&mut self, argument: &str) -> Result<String> {
+        match argument.split_once(char::is_whitespace) {
+            None if argument.is_empty() => Ok(settings::list(&self.options, &self.shown)),
+            None => bail!("/set needs a name and a value; alone it lists them"),
+            Some((name, value)) => {
+                let name = settings::set(name, value.trim(), &mut self.options, &mut self.shown)?;
+                Ok(format!("[{name} is {} from here on]", value.trim()))
+            }
+        }
     }
 
     /// Positions that an answer needs at least: a conversation that leaves fewer is full.
@@ -91,31 +158,49 @@ impl<'c> Chat<'c> {
         if prompt.len() + self.least() > capacity {
             return Ok(Answered::Full { prompt: prompt.len(), capacity });
         }
+        let clock = a.chat.now.unwrap_or_else(Clock::now);
+        let from = self.written.min(self.conversation.len().saturating_sub(1));
+        if let Some(lost) = lost(&self.template, &self.conversation, clock, from) {
+            bail!(lost);
+        }
+        // Checked before the prompt runs, which takes time.
+        self.options.check()?;
         let (interrupted, mut broken) = (self.interrupted, None);
         interrupted.store(false, Ordering::SeqCst);
-        let generation = self.session.generate(&prompt, &self.options, Some(self.tokenizer), &mut |text| {
-            if !a.json && !text.is_empty() {
-                let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-                broken = broken.take().or(written.err());
-            }
+        let going = progress::of(&self.session, &prompt, self.options.chunk, a.quiet);
+        let ran = self.session.prompt(&prompt, self.options.chunk, &mut || {
+            going.step();
+            !interrupted.load(Ordering::SeqCst)
+        })?;
+        drop(going);
+        let mut nowhere = std::io::sink();
+        let to: &mut dyn Write = if a.json { &mut nowhere } else { &mut *out };
+        let mut screen = Screen::new(to, &text, Look::of_output(self.shown.wrap, self.shown.hide_reasoning));
+        let generation = self.session.generate_after(&ran, &self.options, Some(self.tokenizer), &mut |text| {
+            broken = broken.take().or_else(|| screen.push(text).err());
             broken.is_none() && !interrupted.load(Ordering::SeqCst)
         })?;
+        broken = broken.or_else(|| screen.finish().err());
         interrupted.store(false, Ordering::SeqCst);
+        let shown = match self.shown.hide_reasoning {
+            true => &without_reasoning(&text, &generation.text),
+            false => &generation.text,
+        };
         let run = prompt.len() - generation.reused;
-        self.last = Some(Turn {
+        let turn = Turn {
             prompt: prompt.len(),
             run,
             generated: generation.ids.len(),
-            first_token_s: generation.timings.first_token_s,
+            timings: generation.timings,
             seconds: start.elapsed().as_secs_f64(),
             stop_reason: generation.stop_reason,
-        });
+        };
         let written = match a.json {
             true => writeln!(
                 out,
                 "{}",
                 serde_json::json!({
-                    "prompt_ids": prompt, "ids": generation.ids, "text": generation.text, "prompt_run": run,
+                    "prompt_ids": prompt, "ids": generation.ids, "text": shown, "prompt_run": run,
                     "stop_reason": generation.stop_reason.to_string(), "logits_hash": generation.logits_hash,
                     "seed": self.options.sampling.seed,
                     "timings": {
@@ -125,21 +210,21 @@ impl<'c> Chat<'c> {
                     },
                 })
             ),
-            false => writeln!(out),
+            false => Ok(()),
         };
         if let Some(e) = broken.or(written.err()) {
             console::broken_pipe(e)?;
             return Ok(Answered::Gone);
         }
-        self.conversation.answered(&generation.text);
-        let ended = usize::from(generation.stop_reason == StopReason::Eos);
-        let said = &generation.ids[..generation.ids.len() - ended];
-        // Where the text is not all that was said, it will be encoded anew.
-        if generation.stop_reason == StopReason::Stop || said.iter().any(|&id| self.tokenizer.is_special(id)) {
-            self.prompter.reset();
-        } else {
-            self.prompter.answered(&text, &prompt, &generation.text, said);
+        self.conversation.answered(&generation.content);
+        self.written = self.conversation.len();
+        self.read.clear();
+        let said = generation.said.map(|said| &generation.ids[..said]);
+        self.prompter.answered(&text, &prompt, &generation.content, said);
+        if self.shown.stats && !a.json {
+            console::tell(turn.speed());
         }
+        self.last = Some(turn);
         if !a.quiet && !a.json && generation.stop_reason == StopReason::Context {
             console::tell("[the context is full: the answer ends here]");
         }
@@ -150,13 +235,14 @@ impl<'c> Chat<'c> {
     pub fn reset(&mut self) {
         self.conversation.clear();
         self.prompter.reset();
-        self.last = None;
+        (self.read, self.written, self.last) = (String::new(), 0, None);
     }
 
     /// Takes another conversation up.
     pub fn take(&mut self, conversation: Conversation) {
         self.conversation = conversation;
         self.prompter.reset();
+        self.written = 0;
     }
 
     /// Drops turns from the oldest on until there is room for an answer; how many were dropped.
@@ -178,12 +264,8 @@ impl<'c> Chat<'c> {
             self.conversation.len(),
             self.session.len()
         );
-        if let Some(Turn { prompt, run, generated, first_token_s, seconds, stop_reason }) = &self.last {
-            text += &format!(
-                "\nlast turn: prompt {prompt} tokens, {run} of them run, {} kept | generated {generated} | first token \
-                 {first_token_s:.3} s, all {seconds:.3} s | stopped: {stop_reason}",
-                prompt - run
-            );
+        if let Some(turn) = &self.last {
+            text = text + "\n" + &turn.told();
         }
         text
     }

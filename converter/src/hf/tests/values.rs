@@ -217,6 +217,7 @@ fn what_stands_beside_the_weights() {
     assert_eq!(warnings, []);
     let g = file.generation().unwrap();
     assert_eq!((g.bos_id, g.add_bos, g.eos_ids), (Some(1), Some(false), vec![3, 4]));
+    assert_eq!(g.turn_end_ids, [2], "config.json's");
     assert_eq!((g.temperature, g.top_p, g.top_k), (Some(0.6), Some(0.9), Some(50)));
     assert_eq!((g.min_p, g.repeat_penalty), (Some(0.05), Some(1.1)));
     assert_eq!(file.section(SectionKind::Tokenizer).unwrap(), Some(tokenizer.as_bytes()));

@@ -1,0 +1,46 @@
+//! How a program is stopped from outside, and what it leaves then: no partial file, and the terminal as it was.
+//!
+//! ```text
+//! Ctrl-C             the first asks the program to stop in good order, the second ends it; exit code 130
+//! SIGTERM, SIGHUP    end it; exit codes 143 and 129. Where SIGHUP is ignored from the start (nohup), it stays so
+//! ```
+
+use crate::console::{INTERRUPTED, MachineFailed};
+use anyhow::Result;
+use nanoserve_format::signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Listens from now on. The first Ctrl-C sets `asked`; `restore` is called before the program is ended.
+pub fn listen(asked: Arc<AtomicBool>, restore: fn()) -> Result<()> {
+    let failed = |what: &str, e: String| MachineFailed(format!("cannot listen for {what}: {e}"));
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::SeqCst) {
+            end(restore, INTERRUPTED.into());
+        }
+    })
+    .map_err(|e| failed("Ctrl-C", e.to_string()))?;
+    #[cfg(unix)]
+    terminations(restore).map_err(|e| failed("signals", e.to_string()))?;
+    Ok(())
+}
+
+/// A thread that ends the program when the system asks for its end.
+#[cfg(unix)]
+fn terminations(restore: fn()) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGTERM};
+    let all = [SIGTERM, SIGHUP].into_iter().filter(|&number| !signal::is_ignored(number));
+    let mut signals = signal_hook::iterator::Signals::new(all)?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Some(number) = signals.forever().next() {
+            end(restore, 128 + number);
+        }
+    })?;
+    Ok(())
+}
+
+fn end(restore: fn(), code: i32) -> ! {
+    signal::remove_unfinished();
+    restore();
+    std::process::exit(code)
+}
