@@ -30,6 +30,9 @@ forbid nanoserve-format "reading a file's bytes needs no regular expression and 
     'onig(_sys)?' '(fancy-)?regex(-.*)?' 'tokenizers' 'unicode-normalization.*'
 forbid nanoserve-format "it is the lowest crate" 'nanoserve-.*'
 forbid nanoserve-tokenizer "of this project it knows the format alone" 'nanoserve-(template|converter|runtime|cli|tests)'
+for crate in format tokenizer template converter runtime; do
+    forbid "nanoserve-$crate" "only the programs use the network" 'ureq.*' 'rustls.*' 'ring'
+done
 
 # The folders of the runtime: each may use those before it.
 folders=(error backend cpu cuda engine generate chat diagnose)

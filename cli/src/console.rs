@@ -1,6 +1,7 @@
 //! What every program says and how it ends: standard error, standard output, exit codes.
 
 use crate::hints;
+use crate::hub::HubError;
 use crate::trust::Damaged;
 use anyhow::Result;
 use nanoserve_converter::ConvertError;
@@ -128,6 +129,7 @@ fn kind(error: &anyhow::Error) -> ErrorKind {
     let kind = error.downcast_ref().map(RuntimeError::kind);
     let kind = kind.or_else(|| error.downcast_ref().map(KeyError::kind));
     let kind = kind.or_else(|| error.downcast_ref().map(RepairError::kind));
+    let kind = kind.or_else(|| error.downcast_ref().map(HubError::kind));
     let failed = error.is::<Damaged>()
         || error.is::<MachineFailed>()
         || matches!(error.downcast_ref(), Some(TemplateError::Thread { .. }));

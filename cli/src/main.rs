@@ -7,6 +7,7 @@ mod completions;
 mod console;
 mod convert;
 mod hints;
+mod hub;
 mod inspect;
 mod machine;
 mod man;

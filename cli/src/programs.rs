@@ -1,6 +1,6 @@
 //! Which commands there are, and which one is meant.
 
-use crate::{bench, completions, convert, inspect, man, run, verify};
+use crate::{bench, completions, convert, hub, inspect, man, run, verify};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, Parser};
 use std::ffi::{OsStr, OsString};
@@ -36,13 +36,16 @@ pub struct Entry {
 }
 
 /// All of them, in the order of `--help`.
-pub const ENTRIES: [Entry; 8] = [
+pub const ENTRIES: [Entry; 11] = [
     entry::<convert::Arguments>("convert"),
     entry::<run::Arguments>("run"),
     Entry { command: run::chat_command, has_program: false, ..entry::<run::Arguments>(CHAT) },
     entry::<inspect::Arguments>("inspect"),
     entry::<verify::Arguments>("verify"),
     entry::<bench::Arguments>("bench"),
+    Entry { has_program: false, ..entry::<hub::Pull>("pull") },
+    Entry { has_program: false, ..entry::<hub::List>("list") },
+    Entry { has_program: false, ..entry::<hub::Remove>("rm") },
     Entry { has_program: false, ..entry::<completions::Arguments>("completions") },
     Entry { has_program: false, ..entry::<man::Arguments>("man") },
 ];
@@ -93,6 +96,7 @@ pub fn start(mut line: Vec<OsString>) -> ExitCode {
     if alone.is_none() && line.get(1).is_some_and(is_file) {
         line.insert(1, "run".into());
     }
+    short_hf(&mut line, word + 1);
     let mut command = alone.map_or_else(nanoserve, |entry| (entry.command)());
     let mut matches = command.try_get_matches_from_mut(line).unwrap_or_else(|error| with_tip(error).exit());
     if let Some(entry) = alone {
@@ -101,6 +105,12 @@ pub fn start(mut line: Vec<OsString>) -> ExitCode {
     let (name, mut matches) = matches.remove_subcommand().expect("a command is required");
     let entry = ENTRIES.iter().find(|entry| entry.name == name).expect("there are no other commands");
     (entry.start)(&mut matches, command.find_subcommand_mut(&name).expect("it was just parsed"))
+}
+
+/// `-hf`, as llama.cpp spells it, is `--hf`: by itself it would be `-h -f`. After `--` all words are as they are.
+fn short_hf(line: &mut [OsString], from: usize) {
+    let words = line.iter_mut().skip(from).take_while(|word| *word != "--");
+    words.filter(|word| *word == "-hf" || *word == "-hfr").for_each(|word| *word = "--hf".into());
 }
 
 /// Where a file stands in the place of the command, what was probably meant.

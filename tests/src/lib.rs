@@ -10,6 +10,7 @@ pub mod counting;
 pub mod emulator;
 mod files;
 mod fixtures;
+pub mod hub;
 mod measure;
 pub mod mutate;
 pub mod parts;

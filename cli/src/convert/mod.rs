@@ -5,14 +5,16 @@ mod golden;
 mod told;
 
 use crate::console::{self, MachineFailed};
+use crate::hub::Checkpoint;
 use crate::programs::Program;
 use crate::{hints, stop};
 use anyhow::Result;
 use bar::Bar;
 use clap::{Command, Parser, ValueEnum};
-use nanoserve_converter::{Options, compare, convert_with, supported};
+use nanoserve_converter::{Options, Report, compare, convert_with, supported};
 use nanoserve_format::{Encoding, signal};
 use nanoserve_runtime::diagnose::verify::Reference;
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,17 +34,19 @@ Example:
   nanoserve-convert --check weights/demo demo.nsv
   nanoserve-convert weights/tuned tuned.nsv --leave-out 'value_model.*'
   nanoserve-convert --list
+  nanoserve-convert Qwen/Qwen2.5-0.5B-Instruct qwen.nsv
 
 SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
-on text, tokenizer.json. OUT.nsv is replaced in one step; when anything goes wrong, it stays as it was; a file that is no \
-.nsv is replaced only with --force. As the last step \
+on text, tokenizer.json. Where there is no such folder, ORG/NAME or ORG/NAME:REVISION is a model of the Hugging Face Hub: in its \
+cache, or, after a question, brought there first (nanoserve pull --help). OUT.nsv is replaced in one step; when anything goes \
+wrong, it stays as it was; a file that is no .nsv is replaced only with --force. As the last step \
 the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
 
 Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differences, 2 the input or the command line is \
 wrong, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."
 )]
 pub struct Arguments {
-    /// The checkpoint folder
+    /// The checkpoint folder, or the name of a model on the Hugging Face Hub
     #[arg(required_unless_present = "list")]
     source: Option<PathBuf>,
     /// The file to write
@@ -79,6 +83,9 @@ pub struct Arguments {
     /// Keep the answers of this reference (input_ids and logits, safetensors) in the file, beside its own
     #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["no_golden", "check"])]
     golden: Option<PathBuf>,
+    /// Do not ask before a model is downloaded
+    #[arg(short, long)]
+    yes: bool,
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -134,32 +141,19 @@ fn run(args: &Arguments) -> Result<ExitCode> {
         print(&text, NO_OUTPUT)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let checkpoint = Checkpoint::find(args.source(), args.yes, args.quiet)?;
     let cancel = Arc::new(AtomicBool::new(false));
     stop::listen(cancel.clone(), || {})?;
-    let mut options = Options::new(args.source(), args.out(), Encoding::from(args.dtype));
-    options.threads = args.threads.map(usize::from);
-    options.sha256 = args.sha256;
-    options.leave_out = args.leave_out.clone();
-    options.force = args.force;
-    options.dry_run = args.dry_run;
-    let bar = Bar::new(args.quiet, args.dry_run || args.check);
+    let options = options(args, &checkpoint.folder(args.quiet, &cancel)?);
     if args.check {
+        let bar = Bar::new(args.quiet, true);
         let result = compare(&options, &bar, &cancel);
         bar.clear();
         let found = result?;
         told::comparison(&found, args).map_or(Ok(()), |text| print(&text, NO_OUTPUT))?;
         return Ok(if found.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let reference = args.golden.as_deref().map(Reference::read).transpose()?;
-    let last = |path: &Path| golden::last_step(path, args, reference.as_ref());
-    let result = convert_with(&options, &bar, &cancel, if args.no_golden { None } else { Some(&last) });
-    bar.clear();
-    let report = result?;
-    if !args.quiet {
-        for warning in &report.warnings {
-            console::tell(format_args!("warning: {}", hints::warning(warning)));
-        }
-    }
+    let report = write(args, &options, &cancel)?;
     let text = match (args.json, args.quiet) {
         (true, _) => told::json(&report),
         (false, false) => told::summary(&report, args),
@@ -167,6 +161,46 @@ fn run(args: &Arguments) -> Result<ExitCode> {
     };
     print(&text, "the file is written, but standard output cannot be")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Converts a folder as `run --hf` does: with the usual options. Standard output is kept for the answer.
+///
+/// # Errors
+/// Those of a conversion.
+pub fn into_cache(source: &Path, out: &Path, quiet: bool, cancel: &AtomicBool) -> Result<()> {
+    let line = ["nanoserve-convert", "--"].map(OsStr::new).into_iter().chain([source.as_os_str(), out.as_os_str()]);
+    let args = Arguments { quiet, ..Arguments::try_parse_from(line)? };
+    let report = write(&args, &options(&args, source), cancel)?;
+    if !quiet {
+        console::tell(told::summary(&report, &args));
+    }
+    Ok(())
+}
+
+fn options(args: &Arguments, source: &Path) -> Options {
+    let mut options = Options::new(source, args.out(), Encoding::from(args.dtype));
+    options.threads = args.threads.map(usize::from);
+    options.sha256 = args.sha256;
+    options.leave_out = args.leave_out.clone();
+    options.force = args.force;
+    options.dry_run = args.dry_run;
+    options
+}
+
+/// Writes the file, and tells the warnings.
+fn write(args: &Arguments, options: &Options, cancel: &AtomicBool) -> Result<Report> {
+    let reference = args.golden.as_deref().map(Reference::read).transpose()?;
+    let last = |path: &Path| golden::last_step(path, args, reference.as_ref());
+    let bar = Bar::new(args.quiet, args.dry_run);
+    let result = convert_with(options, &bar, cancel, if args.no_golden { None } else { Some(&last) });
+    bar.clear();
+    let report = result?;
+    if !args.quiet {
+        for warning in &report.warnings {
+            console::tell(format_args!("warning: {}", hints::warning(warning)));
+        }
+    }
+    Ok(report)
 }
 
 const NO_OUTPUT: &str = "cannot write to standard output";

@@ -1,5 +1,6 @@
 //! Runs a model: a prompt in, text out as it is made.
 
+use crate::hub::{self, Name};
 use crate::programs::Program;
 use crate::{console, machine, stop, trust};
 use anyhow::{Context, Result};
@@ -12,8 +13,8 @@ use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 mod cache;
@@ -42,6 +43,7 @@ Examples:
   nanoserve-run model.nsv --chat --single-turn -p \"Why is the sky blue?\"
   nanoserve-run model.nsv --messages conversation.json --render
   nanoserve-run model.nsv --self-test
+  nanoserve-run -hf Qwen/Qwen2.5-0.5B-Instruct --chat
   nanoserve-run model.nsv --require-signer key.pub.pem -p \"Once upon a time\"
 
 Standard output is the continuation alone, as it is made; the prompt is not repeated. Without --chat it is plain \
@@ -70,7 +72,15 @@ conversation.";
 #[command(name = "nanoserve-run", version, after_help = EXAMPLES)]
 pub struct Arguments {
     /// The model file
+    // The default is never opened: with --hf the file takes its place.
+    #[arg(required_unless_present = "hf", conflicts_with = "hf", default_value = "-", hide_default_value = true)]
     model: PathBuf,
+    /// In place of a file: this model of the Hugging Face Hub, brought there and converted to q8 the first time (-hf too)
+    #[arg(long, alias = "hf-repo", value_name = "ORG/NAME[:REVISION]")]
+    hf: Option<Name>,
+    /// With --hf: do not ask before the model is downloaded
+    #[arg(short, long, requires = "hf")]
+    yes: bool,
     /// Print the text alone, no statistics
     #[arg(short, long)]
     quiet: bool,
@@ -167,6 +177,12 @@ impl Program for Arguments {
             let what = "--hide-reasoning is for answers of a conversation: --chat or --messages FILE";
             command.error(ErrorKind::ArgumentConflict, what).exit();
         }
+        if let Some(name) = &self.hf {
+            match hub::model(name, self.yes, self.quiet, listen) {
+                Ok(file) => self.model = file,
+                Err(error) => return console::exit(Err(error)),
+            }
+        }
         console::begin(&self.model);
         console::exit(run(&self))
     }
@@ -181,14 +197,25 @@ pub fn chat_command() -> Command {
         .mut_arg("chat", |chat| chat.hide(true).overrides_with("chat"))
 }
 
+/// The flag that Ctrl-C sets, the same at each call. The first Ctrl-C ends the text, or a download, in good order; the second
+/// ends the program.
+fn listen() -> Result<Arc<AtomicBool>> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(flag) = FLAG.get() {
+        return Ok(flag.clone());
+    }
+    let flag = FLAG.get_or_init(Arc::default).clone();
+    stop::listen(flag.clone(), chat::restore_terminal)?;
+    Ok(flag)
+}
+
 fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     let mut engine = a.trust.open(&a.model, a.machine.place, &EngineOptions::try_from(&a.machine)?)?;
     if a.prompt.self_test {
         return selftest::run(&mut engine, a);
     }
-    let interrupted = Arc::new(AtomicBool::new(false));
-    stop::listen(interrupted.clone(), chat::restore_terminal)?;
+    let interrupted = listen()?;
     let text = a.prompt.text()?;
     if let (Some(_), Some(text)) = (&a.prompt.perplexity, &text) {
         return perplexity::run(&mut engine, a, text, &interrupted);
