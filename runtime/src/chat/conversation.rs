@@ -63,9 +63,6 @@ impl Conversation {
         if let Some(at) = messages.iter().position(|message| !is_object(message)) {
             return wrong(format!("message {} is no object, expected {{\"role\": ..., \"content\": ...}}", at + 1));
         }
-        for (at, message) in messages.iter().enumerate() {
-            parts::check(at + 1, message)?;
-        }
         let conversation = Conversation { messages, variables };
         let check_list = |name: &str| match conversation.variable(name) {
             Some(value) if value.is_none() => Ok(()),
@@ -172,8 +169,24 @@ impl Conversation {
     }
 
     /// Whether a message is a list of parts.
-    pub(super) fn has_parts(&self) -> bool {
-        self.messages.iter().any(parts::has_parts)
+    ///
+    /// # Errors
+    /// When a part is no text.
+    pub(super) fn has_parts(&self) -> Result<bool, TemplateError> {
+        self.messages.iter().enumerate().try_for_each(|(at, message)| parts::check(at + 1, message))?;
+        Ok(self.messages.iter().any(parts::has_parts))
+    }
+
+    /// Puts one text in place of each list of parts.
+    pub(super) fn join_parts(&mut self) {
+        self.messages = self.messages.iter().map(parts::joined).collect();
+    }
+
+    /// The tools alone.
+    pub(super) fn without_messages(&self) -> Conversation {
+        let mut empty = Conversation::default();
+        empty.variables.extend(self.variables.iter().filter(|(name, _)| name == "tools").cloned());
+        empty
     }
 
     /// Adds a message that is a list of one part, a text.
@@ -209,17 +222,13 @@ impl Conversation {
 
     /// The variables that a template sees and, if the last message is to be continued, that message's text. Null fields
     /// of a message are omitted, and its reasoning is given as `thinking` and as `reasoning_content`. `source` is the
-    /// text of the template; where it does not take lists of parts as content, such a list becomes one text.
+    /// text of the template.
     pub(super) fn variables(
         &self,
         special_tokens: &BTreeMap<String, String>,
         source: &str,
-        takes_parts: bool,
     ) -> Result<(Value, Option<String>), TemplateError> {
         let mut messages: Vec<Value> = self.messages.iter().map(message).collect();
-        if !takes_parts {
-            messages = messages.iter().map(parts::joined).collect();
-        }
         let Some(last) = messages.last_mut() else {
             return wrong("it is empty: at least one message is needed");
         };

@@ -42,13 +42,11 @@ const TOOL_USE: &str = "tool_use";
 struct Source {
     text: String,
     compiled: OnceLock<Template>,
-    /// Whether it writes the texts of a message that is a list of parts.
-    takes_parts: OnceLock<bool>,
 }
 
 impl Source {
     fn new(text: &str) -> Arc<Source> {
-        Arc::new(Source { text: text.to_string(), compiled: OnceLock::new(), takes_parts: OnceLock::new() })
+        Arc::new(Source { text: text.to_string(), compiled: OnceLock::new() })
     }
 
     /// The compiled template. All clones that share this text share it.
@@ -130,8 +128,7 @@ impl ChatTemplate {
         let Some(source) = self.source(conversation) else {
             return Err(TemplateError::Conversation { cause: "there is no chat template".into() });
         };
-        let takes_parts = conversation.has_parts() && self.takes_parts(source);
-        let (variables, continued) = conversation.variables(&self.special_tokens, &source.text, takes_parts)?;
+        let (variables, continued) = conversation.variables(&self.special_tokens, &source.text)?;
         let text = source.compiled()?.render(variables, clock)?;
         match continued {
             Some(said) => continued::cut(&text, &said),
@@ -182,19 +179,26 @@ impl ChatTemplate {
         })
     }
 
-    /// Whether the template itself writes the texts of a message that is a list of parts.
-    fn takes_parts(&self, source: &Source) -> bool {
-        *source.takes_parts.get_or_init(|| {
-            let mut conversation = Conversation::default();
-            conversation.push_parts("user", PROBE);
-            let rendered =
-                conversation.variables(&self.special_tokens, &source.text, true).ok().and_then(|(all, _)| {
-                    let template = source.compiled().ok()?;
-                    template.render(all, Clock::now()).ok()
-                });
-            // A template that takes content for a text prints the list as Python does, quotes and all.
-            rendered.is_some_and(|text| text.contains(PROBE) && !text.contains("'text'") && !text.contains("\"text\""))
-        })
+    /// Reads a conversation for this template, as [`Conversation::from_json`] does. Where a message is a list of texts, as
+    /// OpenAI's interface has it, and the template does not read lists, it becomes one text.
+    ///
+    /// # Errors
+    /// As there, and when a part of a message is no text.
+    pub fn read(&self, json: &str) -> Result<Conversation, TemplateError> {
+        let mut conversation = Conversation::from_json(json)?;
+        if conversation.has_parts()? && !self.takes_parts(&conversation) {
+            conversation.join_parts();
+        }
+        Ok(conversation)
+    }
+
+    /// Whether the template for this conversation writes the texts of a message that is a list of parts.
+    fn takes_parts(&self, conversation: &Conversation) -> bool {
+        let mut probe = conversation.without_messages();
+        probe.push_parts("user", PROBE);
+        // A template that takes content for a text prints the list as Python does, quotes and all.
+        self.render(&probe, Clock::now())
+            .is_ok_and(|text| text.contains(PROBE) && !text.contains("'text'") && !text.contains("\"text\""))
     }
 }
 

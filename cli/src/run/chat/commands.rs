@@ -173,7 +173,7 @@ fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
         "load" => {
             let path = file()?;
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-            let conversation = Conversation::from_json(&text).with_context(|| path.to_string())?;
+            let conversation = chat.template.read(&text).with_context(|| path.to_string())?;
             let count = conversation.len();
             chat.take(conversation);
             format!("[{count} messages loaded from {path}]")

@@ -96,10 +96,10 @@ pub fn add_ends(defaults: &mut GenerationDefaults, template: &ChatTemplate, toke
 }
 
 /// What was said before the first answer.
-fn beginning(a: &Arguments, text: Option<String>) -> Result<Conversation> {
+fn beginning(a: &Arguments, template: &ChatTemplate, text: Option<String>) -> Result<Conversation> {
     if let Some(path) = &a.chat.messages {
         let text = read(path, "the conversation")?;
-        return Conversation::from_json(&text).with_context(|| path.display().to_string());
+        return template.read(&text).with_context(|| path.display().to_string());
     }
     let mut conversation = Conversation::default();
     conversation.set_system(a.chat.system.as_deref());
@@ -118,7 +118,7 @@ pub fn run(
     mut options: GenerateOptions,
     interrupted: &AtomicBool,
 ) -> Result<ExitCode> {
-    let conversation = beginning(a, text)?;
+    let conversation = beginning(a, &template, text)?;
     if template.is_empty_for(&conversation) {
         let others: Vec<&str> = template.names().collect();
         let others = if others.is_empty() { String::new() } else { format!(" but those named {}", others.join(", ")) };

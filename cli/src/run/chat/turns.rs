@@ -18,7 +18,7 @@ use std::time::Instant;
 pub struct Chat<'c> {
     session: Session<'c, machine::Backend>,
     tokenizer: &'c Tokenizer,
-    template: ChatTemplate,
+    pub template: ChatTemplate,
     pub conversation: Conversation,
     prompter: Prompter,
     options: GenerateOptions,
