@@ -108,7 +108,7 @@ pub enum What {
         snapshot: Option<PathBuf>,
     },
     /// SOURCE is the cache of a model hub.
-    #[error("is the cache of a model hub, with {models} models, expected a snapshot of one")]
+    #[error("is the cache of a model hub, expected a snapshot of one of the {models} in it")]
     CacheOfHub {
         /// How many.
         models: usize,

@@ -15,10 +15,12 @@ use std::sync::{Mutex, MutexGuard};
 /// The form of weights that is read.
 pub(crate) const SAFETENSORS: &str = "safetensors";
 
+/// What our own files are called.
+pub(crate) const CONVERTED: &str = "a converted model already";
 /// Names, or ends of names, of weights in other forms.
 const FOREIGN: [(&str, &str); 8] = [
     (".gguf", "a GGUF file"),
-    (".nsv", "a converted model already"),
+    (".nsv", CONVERTED),
     ("adapter_model.safetensors", "a LoRA adapter without its model"),
     (".index.json", "the index of pickled weights"),
     (".bin", "a pickled PyTorch file"),

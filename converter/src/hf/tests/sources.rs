@@ -239,6 +239,9 @@ fn adapters_are_refused_with_the_way_to_merge_them() {
     );
 }
 
+/// Puts something at a path.
+type Make<'a> = Box<dyn Fn(&std::path::Path) + 'a>;
+
 #[test]
 fn what_stands_in_the_place_of_a_file_gets_its_own_sentence() {
     let names = [
@@ -251,7 +254,7 @@ fn what_stands_in_the_place_of_a_file_gets_its_own_sentence() {
     ];
     let outside = tempfile::NamedTempFile::new().unwrap();
     fs::write(outside.path(), "{}").unwrap();
-    let kinds: [(&str, Box<dyn Fn(&std::path::Path)>); 7] = [
+    let kinds: [(&str, Make); 7] = [
         (
             "is a named pipe, expected a file",
             Box::new(|path| {
