@@ -183,7 +183,7 @@ impl Client {
         read.map_err(|e| network(url, e))
     }
 
-    /// Sends a request, again where the server is too busy. `see` gets every answer of the last try on the way to the end.
+    /// Sends a request, again where the server is too busy. `see` gets every answer on the way.
     fn send(
         &self,
         method: Method,

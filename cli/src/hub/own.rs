@@ -37,9 +37,10 @@ pub fn model(name: &Name, yes: bool, quiet: bool, listen: impl FnOnce() -> Resul
     // What was pulled last is what is meant, and what was converted counts where the sources are gone.
     let pulled = repo.whole(&name.revision, settings.offline).and_then(|_| repo.commit_of(&name.revision));
     let known = pulled.or_else(|| commit_in(&own, &name.revision));
-    if let Some((commit, file)) =
-        known.map(|commit| (converted(&commit), commit)).filter(|(file, _)| file.is_file()).map(|(f, c)| (c, f))
+    if let Some(commit) = known
+        && converted(&commit).is_file()
     {
+        let file = converted(&commit);
         // A folder that cannot be written, or a file of somebody else: it runs all the same.
         let _ = note_in(&own, &name.revision, &commit);
         touch(&file);

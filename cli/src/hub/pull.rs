@@ -93,6 +93,8 @@ impl Plan {
         let bar = ProgressBar::with_draw_target(Some(self.items.iter().map(|i| i.remote.size).sum()), target);
         let style = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is a constant"));
+        // It is drawn while nothing comes, too.
+        bar.enable_steady_tick(LOOK);
         let (shown, flag) = (bar.clone(), cancel.clone());
         let folder = watched(cancel, move || self.bring(&shown, &flag));
         bar.finish_and_clear();
