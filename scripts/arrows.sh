@@ -6,9 +6,10 @@ cd "$(dirname "$0")/.."
 
 wrong=0
 
-# The names of all packages that a crate is linked with, including its own.
+# The names of all packages that a crate is linked with, including its own. `edge`: without its default features.
+edge=
 linked() {
-    cargo tree --locked --package "$1" --edges normal,no-proc-macro --prefix none --format '{p}' | cut -d ' ' -f 1 |
+    cargo tree --locked --package "$1" $edge --edges normal,no-proc-macro --prefix none --format '{p}' | cut -d ' ' -f 1 |
         sort -u
 }
 
@@ -30,6 +31,12 @@ forbid nanoserve-format "reading a file's bytes needs no regular expression and 
     'onig(_sys)?' '(fancy-)?regex(-.*)?' 'tokenizers' 'unicode-normalization.*'
 forbid nanoserve-format "it is the lowest crate" 'nanoserve-.*'
 forbid nanoserve-tokenizer "of this project it knows the format alone" 'nanoserve-(template|converter|runtime|cli|tests)'
+
+edge=--no-default-features
+for crate in nanoserve-tokenizer nanoserve-runtime; do
+    forbid $crate "a compiled tokenizer needs neither the library nor C (feature tokenizer-json)" 'onig(_sys)?' 'tokenizers'
+done
+edge=
 
 # The folders of the runtime: each may use those before it.
 folders=(error backend cpu cuda engine generate chat diagnose)

@@ -34,6 +34,7 @@ mod sidecars;
 #[cfg(test)]
 mod tests;
 mod vocab;
+mod vocab_form;
 
 pub use check::{Comparison, Difference, compare};
 pub use error::{ConvertError, Problem, Result, What};
