@@ -6,9 +6,10 @@ cd "$(dirname "$0")/.."
 
 wrong=0
 
-# The names of all packages that a crate is linked with, including its own.
+# The names of all packages that a crate is linked with, including its own. `edge`: without its default features.
+edge=
 linked() {
-    cargo tree --locked --package "$1" --edges normal,no-proc-macro --prefix none --format '{p}' | cut -d ' ' -f 1 |
+    cargo tree --locked --package "$1" $edge --edges normal,no-proc-macro --prefix none --format '{p}' | cut -d ' ' -f 1 |
         sort -u
 }
 
@@ -33,6 +34,12 @@ forbid nanoserve-tokenizer "of this project it knows the format alone" 'nanoserv
 for crate in format tokenizer template converter runtime; do
     forbid "nanoserve-$crate" "only the programs use the network" 'ureq.*' 'rustls.*' 'ring'
 done
+
+edge=--no-default-features
+for crate in nanoserve-tokenizer nanoserve-runtime; do
+    forbid $crate "a compiled tokenizer needs neither the library nor C (feature tokenizer-json)" 'onig(_sys)?' 'tokenizers'
+done
+edge=
 
 # The folders of the runtime: each may use those before it.
 folders=(error backend cpu cuda engine generate chat diagnose)

@@ -2,7 +2,7 @@
 
 use nanoserve_converter::{ConvertError, Problem, Warning, What};
 use nanoserve_format::FormatError;
-use nanoserve_runtime::{DeviceError, MemoryUse, PromptCacheError, RuntimeError};
+use nanoserve_runtime::{DeviceError, MemoryUse, PromptCacheError, RuntimeError, TokenizerError};
 use std::io::ErrorKind;
 
 /// What to add to an error of the runtime; empty where nothing helps.
@@ -10,6 +10,12 @@ pub fn runtime(error: &RuntimeError) -> String {
     let hint = match error {
         RuntimeError::PromptTooLong { .. } => "shorten it, or give a larger --ctx",
         RuntimeError::TextTooShort { .. } => "give a longer text, or another --ctx",
+        RuntimeError::Tokenizer(TokenizerError::NotCompiled) => {
+            "convert the model again with `nanoserve convert`, or give token ids with --ids"
+        }
+        RuntimeError::TokenId { .. } => {
+            "the text has a token that the model has no row for, or the ids are of another model"
+        }
         RuntimeError::NoTokenizer => "give token ids with --ids, or convert again with a tokenizer.json in the folder",
         RuntimeError::PromptCache(PromptCacheError::TooLong { .. }) => "give a larger --ctx",
         RuntimeError::Device(DeviceError::Missing { remedy: Some(_), .. }) => {

@@ -35,6 +35,7 @@ mod sidecars;
 #[cfg(test)]
 mod tests;
 mod vocab;
+mod vocab_form;
 
 pub use check::{Comparison, Difference, compare};
 pub use error::{ConvertError, Problem, Result, What};

@@ -5,17 +5,15 @@
 //! needs exactly the ids it was trained on, so a compiled form is compared with the tokenizers library on texts of
 //! every kind before it is stored ([`difference`]).
 
+use crate::vocab_form::{flag, form};
 use nanoserve_format::{TokenizerVector, TokenizerVectors};
-use nanoserve_tokenizer::vocab::{Added, CompiledVocabulary, Contents, Family, Piece, Splitter};
-use nanoserve_tokenizer::vocab::{MAX_ADDED, MAX_PIECE, byte_of, char_of, check_expression};
+use nanoserve_tokenizer::vocab::{Added, CompiledVocabulary, Contents, Family, Piece, Prefix, Splitter};
+use nanoserve_tokenizer::vocab::{MAX_ADDED, MAX_PIECE, byte_of, char_of};
 use nanoserve_tokenizer::{TokenizerError, added_in_front, catch_panic, load_json};
 use serde_json::Value;
 use std::collections::HashMap;
 use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
-
-/// The expression of GPT-2's pre-tokenizer, for a tokenizer.json that only names it.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// A vocabulary with an id from here on is not compiled. This is far more than any has, and few enough to store gaps.
 const MAX_IDS: u32 = 1 << 22;
@@ -80,10 +78,18 @@ fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
     if !matches!(loaded.get_model(), ModelWrapper::BPE(_)) || !plain {
         return None;
     }
-    let (family, nfc, pattern) = family(json)?;
-    let mut contents = Contents::new(family);
-    (contents.nfc, contents.pattern) = (nfc, pattern);
-    contents.ignore_merges = flag(model, "ignore_merges");
+    let form = form(json)?;
+    let family = form.family;
+    let mut contents = Contents {
+        nfc: form.nfc,
+        prefix: form.prefix,
+        keep_space: form.keep_space,
+        split_spaces: form.split_spaces,
+        space_in_front: form.space_in_front,
+        pattern: form.patterns.join("\0"),
+        ignore_merges: flag(model, "ignore_merges"),
+        ..Contents::new(family)
+    };
 
     let vocab: HashMap<String, u32> = loaded.get_vocab(false).into_iter().collect();
     let max = loaded.get_vocab(true).into_values().max()?;
@@ -112,64 +118,6 @@ fn contents(json: &Value, loaded: &Tokenizer) -> Option<Contents> {
     Some(contents)
 }
 
-/// The family, whether text is composed (NFC) first, and the expression that splits it.
-fn family(json: &Value) -> Option<(Family, bool, String)> {
-    let kind = |part: &Value| part.get("type").and_then(Value::as_str).map(str::to_string);
-    let steps = |part: &Value, key: &str| match kind(part).as_deref() {
-        Some("Sequence") => part.get(key).and_then(Value::as_array).cloned(),
-        Some(_) => Some(vec![part.clone()]),
-        None => part.is_null().then(Vec::new),
-    };
-    let part = |key: &str| json.get(key).cloned().unwrap_or_default();
-    let normalizers = steps(&part("normalizer"), "normalizers")?;
-    let pre_tokenizers = steps(&part("pre_tokenizer"), "pretokenizers")?;
-    let decoders = steps(&part("decoder"), "decoders")?;
-    let kinds = |steps: &[Value]| steps.iter().map(|s| kind(s).unwrap_or_default()).collect::<Vec<_>>();
-
-    let nfc = match kinds(&normalizers).as_slice() {
-        [] => false,
-        [one] if one == "NFC" => true,
-        [first, second] if first == "Prepend" && second == "Replace" => {
-            let marks = normalizers[0]["prepend"] == "▁" && replaces(&normalizers[1], " ", "▁");
-            let decodes = kinds(&decoders) == ["Replace", "ByteFallback", "Fuse", "Strip"]
-                && replaces(&decoders[0], "▁", " ")
-                && decoders[3]["content"] == " "
-                && decoders[3]["start"] == 1
-                && decoders[3]["stop"] == 0;
-            let fine = marks && decodes && pre_tokenizers.is_empty() && flag(&json["model"], "byte_fallback");
-            return fine.then(|| (Family::Text, false, String::new()));
-        }
-        _ => return None,
-    };
-    // ByteLevel alone: the runtime's streams know no other decoder with it.
-    if kinds(&decoders) != ["ByteLevel"] || kind(&part("decoder")).as_deref() != Some("ByteLevel") {
-        return None;
-    }
-    let bytes = |step: &Value| {
-        let prefix = step.get("add_prefix_space").and_then(Value::as_bool) == Some(false);
-        prefix.then(|| step.get("use_regex").and_then(Value::as_bool).unwrap_or(true))
-    };
-    let pattern = match (kinds(&pre_tokenizers).as_slice(), pre_tokenizers.as_slice()) {
-        ([one], [step]) if one == "ByteLevel" => if bytes(step)? { GPT2 } else { "" }.to_string(),
-        ([one, two], [split, step]) if one == "Split" && two == "ByteLevel" && bytes(step) == Some(false) => {
-            if split["behavior"] != "Isolated" || split["invert"] != false {
-                return None;
-            }
-            split["pattern"].get("Regex")?.as_str()?.to_string()
-        }
-        _ => return None,
-    };
-    check_expression(&pattern).is_ok().then_some((Family::ByteLevel, nfc, pattern))
-}
-
-fn replaces(step: &Value, from: &str, to: &str) -> bool {
-    step["pattern"].get("String").and_then(Value::as_str) == Some(from) && step["content"] == to
-}
-
-fn flag(object: &Value, key: &str) -> bool {
-    object.get(key).and_then(Value::as_bool).unwrap_or(false)
-}
-
 /// A piece as it is stored.
 fn piece(family: Family, text: &str) -> Piece {
     let bytes: Option<Vec<u8>> = if family == Family::ByteLevel { text.chars().map(byte_of).collect() } else { None };
@@ -177,7 +125,7 @@ fn piece(family: Family, text: &str) -> Piece {
     Piece { bytes: bytes.unwrap_or_else(|| text.as_bytes().to_vec()), special: false, literal }
 }
 
-/// Adds the added tokens; None if one has a switch that is not handled, or another id than the file gives it.
+/// Adds the added tokens; None if one has a text that is not handled, or another id than the file gives it.
 fn add_added(json: &Value, loaded: &Tokenizer, vocab: &HashMap<String, u32>, contents: &mut Contents) -> Option<()> {
     let listed = json.get("added_tokens").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     for token in listed {
@@ -187,17 +135,22 @@ fn add_added(json: &Value, loaded: &Tokenizer, vocab: &HashMap<String, u32>, con
         }
     }
     for (id, token) in loaded.get_added_tokens_decoder() {
-        let changes = token.normalized && (contents.family == Family::Text || !token.content.is_ascii());
-        if token.single_word || changes || token.content.len() > MAX_ADDED {
+        // As it is decoded, and as it is searched for in normalized text.
+        let text = loaded.id_to_token(id)?;
+        // Here spaces become marks only after the search, whatever the form says of it.
+        let late = !json["pre_tokenizer"].is_null() && json["normalizer"].is_null() && contents.prefix == Prefix::Never;
+        let spaces = token.normalized && contents.family == Family::Text && text.contains([' ', '▁']);
+        if text.len().max(token.content.len()) > MAX_ADDED || (late && spaces) {
             return None;
         }
         let entry = contents.pieces.get_mut(id as usize)?;
         if entry.is_some() && vocab.get(&token.content) != Some(&id) {
             return None;
         }
-        *entry = Some(piece(contents.family, &token.content));
+        *entry = Some(piece(contents.family, &text));
         let list = if token.normalized { &mut contents.added_normalized } else { &mut contents.added };
-        list.push(Added { text: token.content, id, left: token.lstrip, right: token.rstrip });
+        let text = if token.normalized { text } else { token.content };
+        list.push(Added { text, id, left: token.lstrip, right: token.rstrip, word: token.single_word });
     }
     for (id, entry) in contents.pieces.iter_mut().enumerate() {
         let Some(entry) = entry else { continue };

@@ -60,6 +60,7 @@ fn they_become_tokens_as_in_transformers() {
             wrong.push(format!("{name}: {stored:?}"));
         }
         let tokenizer = engine(&out, isa::available()[0], 1).tokenizer().unwrap();
+        assert!(tokenizer.is_compiled(), "{name}");
         let rows = file.spec().vocab_size as u64;
         let beyond = case["added"].as_array().unwrap().iter().filter(|token| token["id"].as_u64().unwrap() >= rows);
         let warned = report.warnings.iter().find_map(|warning| match warning {

@@ -18,6 +18,9 @@ pub enum TokenizerError {
     /// The compiled tokenizer cannot be read, or not used for a text.
     #[error(transparent)]
     Vocabulary(#[from] VocabularyError),
+    /// The tokenizer is there as tokenizer.json alone, and this program is built to read compiled ones only.
+    #[error("the file's tokenizer is not compiled in a form that this program reads")]
+    NotCompiled,
     /// Part of the tokenizer is of a kind that this program does not handle.
     #[error("the tokenizer's {part} is {got}, expected {expected}")]
     Unsupported {

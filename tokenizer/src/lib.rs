@@ -1,8 +1,8 @@
 //! Turns text into token ids and back.
 //!
 //! **Two forms.** A tokenizer that a file holds compiled is read in place, in a millisecond or two
-//! ([`Tokenizer::from_file`]); otherwise the `tokenizers` crate parses tokenizer.json ([`Tokenizer::from_json`]).
-//! The ids are the same.
+//! ([`Tokenizer::from_file`]); otherwise, with the feature `json`, the `tokenizers` crate parses tokenizer.json
+//! ([`Tokenizer::from_json`]). The ids are the same. Without that feature there is no C library in this crate's tree.
 //!
 //! **Prompts.** A prompt has the beginning-of-text token (BOS) once, whatever adds it, and nothing after its text: see
 //! [`Tokenizer::encode`]. A tokenizer.json may carry truncation, padding and merge dropout from training; all three
@@ -32,18 +32,20 @@
 //! The trap: [`TextStream::new`] is for the beginning of a text. To continue a prompt, use [`TextStream::after`].
 
 mod error;
+#[cfg(feature = "json")]
 mod json;
 mod panic;
 mod pieces;
 mod section;
 mod stream;
-#[cfg(test)]
+#[cfg(all(test, feature = "json"))]
 mod testing;
 mod tokenizer;
 mod vectors;
 pub mod vocab;
 
 pub use error::{Result, TokenizerError};
+#[cfg(feature = "json")]
 pub use json::{added_in_front, load_json};
 pub use panic::{LibraryPanicked, catch_panic};
 pub use stream::TextStream;

@@ -1,7 +1,7 @@
 //! A compiled tokenizer in a file: nothing is parsed, and its tables are read in place.
 
 use crate::error::{Result, TokenizerError};
-use crate::vocab::{CompiledVocabulary, Splitter, VocabularyError};
+use crate::vocab::{CompiledVocabulary, Splitter, VocabularyError, check_exact};
 use nanoserve_format::{NsvFile, SectionKind};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -20,7 +20,8 @@ enum Bytes {
 }
 
 impl VocabularySection {
-    /// The section of a file, its hash checked; None if it has none, or one of an unknown layout.
+    /// The section of a file, its hash checked; None if it has none, one of an unknown layout, or one with an expression
+    /// that this program's engine takes in another way than the one it was written for.
     pub fn from_file(file: &Arc<NsvFile>) -> Result<Option<Self>> {
         let damaged = |source: nanoserve_format::FormatError| TokenizerError::Json { source: source.into() };
         if file.section(SectionKind::Vocabulary).map_err(damaged)?.is_none() {
@@ -31,6 +32,10 @@ impl VocabularySection {
         match range.map(|range| Self::checked(Bytes::File(file.clone(), range))).transpose() {
             // The layout is unknown to this version: the file has tokenizer.json too.
             Err(TokenizerError::Vocabulary(VocabularyError::Version { .. })) => Ok(None),
+            Ok(Some(section)) => {
+                let exact = section.vocabulary()?.patterns().all(|pattern| check_exact(pattern).is_ok());
+                Ok(exact.then_some(section))
+            }
             compiled => compiled,
         }
     }

@@ -176,5 +176,5 @@ fn take_whole(bytes: &mut Vec<u8>, replace: Replace) -> String {
     text
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "json"))]
 mod tests;

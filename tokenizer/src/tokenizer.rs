@@ -1,6 +1,7 @@
 //! Turns text into token ids and back, and adds what a prompt needs.
 
 use crate::error::{Result, TokenizerError};
+#[cfg(feature = "json")]
 use crate::json;
 use crate::pieces::{Pieces, common_prefix, push_piece_bytes};
 use crate::section::VocabularySection;
@@ -22,6 +23,7 @@ pub struct Tokenizer {
 #[derive(Clone)]
 enum Form {
     /// The `tokenizers` crate.
+    #[cfg(feature = "json")]
     Parsed(Arc<tokenizers::Tokenizer>),
     /// The file's own tables.
     Compiled(Arc<VocabularySection>),
@@ -56,6 +58,20 @@ impl Tokenizer {
 
     /// Reads a tokenizer.json. `bos_id` and `add_bos` are the model's settings for the token that begins a text;
     /// [`Self::encode`] has the rules.
+    ///
+    /// # Errors
+    /// When it cannot be read; always, as [`TokenizerError::NotCompiled`], without the feature `json`.
+    #[cfg(not(feature = "json"))]
+    pub fn from_json(_: &[u8], _: Option<u32>, _: Option<bool>) -> Result<Self> {
+        Err(TokenizerError::NotCompiled)
+    }
+
+    /// Reads a tokenizer.json. `bos_id` and `add_bos` are the model's settings for the token that begins a text;
+    /// [`Self::encode`] has the rules.
+    ///
+    /// # Errors
+    /// When it cannot be read; always, as [`TokenizerError::NotCompiled`], without the feature `json`.
+    #[cfg(feature = "json")]
     pub fn from_json(bytes: &[u8], bos_id: Option<u32>, add_bos: Option<bool>) -> Result<Self> {
         let unreadable = |source| TokenizerError::Json { source };
         serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| unreadable(e.into()))?;
@@ -81,6 +97,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let ids = match &self.form {
             Form::Compiled(compiled) => compiled.encode(text)?,
+            #[cfg(feature = "json")]
             Form::Parsed(parsed) => {
                 let failed = |source| TokenizerError::Encode { bytes: text.len(), source };
                 json::call_library(|| parsed.encode_fast(text, false)).map_err(failed)?.get_ids().to_vec()
@@ -100,7 +117,9 @@ impl Tokenizer {
         match &self.form {
             Form::Compiled(compiled) => Ok(compiled.vocabulary()?.decode(ids, skip_special)),
             // Some decoders fail on an empty list.
+            #[cfg(feature = "json")]
             Form::Parsed(_) if !ids.iter().any(|&id| self.shown(id, skip_special).is_some()) => Ok(String::new()),
+            #[cfg(feature = "json")]
             Form::Parsed(parsed) => {
                 let failed = |source| TokenizerError::Decode { count: ids.len(), source };
                 json::call_library(|| parsed.decode(ids, skip_special)).map_err(failed)
@@ -112,6 +131,7 @@ impl Tokenizer {
     pub fn token_count(&self) -> usize {
         match &self.form {
             Form::Compiled(compiled) => compiled.vocabulary().map_or(0, |v| v.token_count()),
+            #[cfg(feature = "json")]
             Form::Parsed(parsed) => parsed.get_vocab_size(true),
         }
     }
@@ -120,6 +140,7 @@ impl Tokenizer {
     pub fn max_id(&self) -> Option<u32> {
         match &self.form {
             Form::Compiled(compiled) => compiled.vocabulary().ok()?.max_id(),
+            #[cfg(feature = "json")]
             Form::Parsed(parsed) => parsed.get_vocab(true).into_values().max(),
         }
     }
@@ -128,6 +149,7 @@ impl Tokenizer {
     pub fn id_to_piece(&self, id: u32) -> Option<String> {
         match &self.form {
             Form::Compiled(compiled) => compiled.vocabulary().ok()?.piece(id),
+            #[cfg(feature = "json")]
             Form::Parsed(parsed) => parsed.id_to_token(id),
         }
     }
@@ -168,6 +190,7 @@ impl Tokenizer {
     pub fn is_special(&self, id: u32) -> bool {
         match &self.form {
             Form::Compiled(compiled) => compiled.vocabulary().is_ok_and(|v| v.is_special(id)),
+            #[cfg(feature = "json")]
             Form::Parsed(parsed) => {
                 self.id_to_piece(id).is_some_and(|piece| parsed.get_added_vocabulary().is_special_token(&piece))
             }
@@ -209,5 +232,5 @@ fn prompt_lead(mut lead: Vec<u32>, bos_id: Option<u32>, add_bos: Option<bool>) -
     Ok(lead.into())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "json"))]
 mod tests;

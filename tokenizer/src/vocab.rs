@@ -6,8 +6,8 @@
 //! a damaged or hostile section gives wrong ids, but never a panic, an endless loop or a byte from outside the section.
 //!
 //! Two families of tokenizers can be compiled, see [`Family`]. [`Contents`] is what a section holds. The ids are those
-//! of the `tokenizers` library because the steps are the same: the same engine splits the text by the same expression,
-//! and merges happen in the same order.
+//! of the `tokenizers` library because the steps are the same: the text is split by the same expressions, and merges happen
+//! in the same order.
 //!
 //! ```
 //! use nanoserve_tokenizer::vocab::{CompiledVocabulary, Contents, Family, Piece, Splitter, char_of};
@@ -38,22 +38,25 @@ mod expression;
 mod hash;
 mod merge;
 mod split;
+#[cfg(feature = "json")]
 mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use contents::{Added, Contents, Piece};
+pub use contents::{Added, Contents, Piece, Prefix};
 pub use decode::{byte_of, char_of, fallback_byte};
 pub use encode::Splitter;
 pub use error::VocabularyError;
-pub use expression::check_expression;
+pub use expression::{PROPERTIES, check_exact, check_expression};
+#[cfg(feature = "json")]
 pub use steps::check_steps;
 
 use bytemuck::Pod;
 use hash::{hash_bytes, hash_pair, home};
 
-/// Version of the section's layout that this crate writes and reads.
-pub const VOCABULARY_VERSION: u32 = 1;
+/// The newest layout of the section that this crate reads. What the first layout can say is written in it, so that
+/// older programs read it too; they take tokenizer.json where they find the second.
+pub const VOCABULARY_VERSION: u32 = 2;
 
 /// Numbers in the header, of four bytes each.
 const HEAD: usize = 16;
@@ -76,23 +79,41 @@ pub const MAX_ADDED: usize = 256;
 /// Bits of the header's options.
 const IGNORE_MERGES: u32 = 1;
 const NFC: u32 = 2;
+/// Two bits, the code of a [`Prefix`]; from here on of layout 2.
+const PREFIX: u32 = 3 << PREFIX_AT;
+const PREFIX_AT: u32 = 2;
+const KEEP_SPACE: u32 = 16;
+const SPLIT_SPACES: u32 = 32;
+const SPACE_IN_FRONT: u32 = 64;
+
+/// The options that a layout may have.
+const fn options_of(version: u32) -> u32 {
+    if version == 1 { IGNORE_MERGES | NFC } else { 2 * SPACE_IN_FRONT - 1 }
+}
+
+/// What separates the splitting expressions.
+const BETWEEN: char = '\0';
+
+/// The most splitting expressions.
+const MAX_PATTERNS: usize = 16;
 
 /// Bits of a piece's flags.
 const PRESENT: u8 = 1;
 const SPECIAL: u8 = 2;
 const LITERAL: u8 = 4;
 
-/// Bits of an added token: it includes the spaces on its left, or on its right.
+/// Bits of an added token: it includes the spaces on its left, or on its right, or counts only as a whole word.
 const LEFT: u32 = 1;
 const RIGHT: u32 = 2;
+const WORD: u32 = 4;
 
 /// How text becomes pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// GPT-2's: an expression splits the text, each split is bytes, and bytes are merged.
+    /// GPT-2's: expressions split the text, each split is bytes, and bytes are merged.
     ByteLevel,
-    /// Llama 2's: spaces become `▁`, one more is put in front, and characters are merged, the whole text at once. A
-    /// character without a piece becomes its bytes, which have pieces like `<0xE6>`.
+    /// Llama 2's and Gemma's: spaces become `▁`, one more may be put in front, and characters are merged, the whole text
+    /// at once. A character without a piece becomes its bytes, which have pieces like `<0xE6>`.
     Text,
 }
 
@@ -119,7 +140,7 @@ pub struct CompiledVocabulary<'a> {
     offsets: &'a [u32],
     /// Hash table of ids, by the bytes of their pieces.
     table: &'a [u32],
-    /// For each added token: start and length in `added_text`, id, bits of the spaces it includes; sorted by text.
+    /// For each added token: start and length in `added_text`, id, bits of its switches; sorted by text.
     /// First the tokens that are searched for before normalization, then those searched for after it.
     added: [&'a [[u32; 4]]; 2],
     lead: &'a [u32],
@@ -156,7 +177,7 @@ impl<'a> CompiledVocabulary<'a> {
         else {
             return wrong("header", 0, "sixteen numbers");
         };
-        if version != VOCABULARY_VERSION {
+        if !(1..=VOCABULARY_VERSION).contains(&version) {
             return Err(VocabularyError::Version { got: version, known: VOCABULARY_VERSION });
         }
         let family = match family {
@@ -164,8 +185,8 @@ impl<'a> CompiledVocabulary<'a> {
             2 => Family::Text,
             _ => return wrong("family", family, "1 or 2"),
         };
-        if options & !(IGNORE_MERGES | NFC) != 0 {
-            return wrong("options", options, "two bits");
+        if options & !options_of(version) != 0 {
+            return wrong("options", options, "those of its layout");
         }
         if ids == NONE {
             return wrong("number of ids", ids, "below 2^32 - 1");
@@ -211,6 +232,16 @@ impl<'a> CompiledVocabulary<'a> {
     /// The largest id.
     pub fn max_id(&self) -> Option<u32> {
         (self.flags.len() as u32).checked_sub(1)
+    }
+
+    /// How `▁` is put in front of a text.
+    fn prefix(&self) -> Prefix {
+        Prefix::of((self.options & PREFIX) >> PREFIX_AT)
+    }
+
+    /// The splitting expressions, in the order in which they are applied.
+    pub fn patterns(&self) -> impl Iterator<Item = &'a str> {
+        self.pattern.split(BETWEEN).filter(|pattern| !pattern.is_empty())
     }
 
     /// The ids that the tokenizer itself puts in front of a text.

@@ -1,9 +1,8 @@
 //! The contents of a section, before they become bytes.
 
 use super::hash::{hash_bytes, hash_pair, home};
-use super::{
-    Family, HEAD, IGNORE_MERGES, LEFT, LITERAL, NFC, NONE, PRESENT, PROBES, RIGHT, SPECIAL, VOCABULARY_VERSION,
-};
+use super::{BETWEEN, Family, HEAD, LEFT, LITERAL, NONE, PRESENT, PROBES, RIGHT, SPECIAL, VOCABULARY_VERSION, WORD};
+use super::{IGNORE_MERGES, KEEP_SPACE, NFC, PREFIX_AT, SPACE_IN_FRONT, SPLIT_SPACES, options_of};
 
 /// A vocabulary in parts; [`Contents::to_bytes`] puts them together.
 #[derive(Clone, Debug)]
@@ -14,6 +13,14 @@ pub struct Contents {
     pub ignore_merges: bool,
     /// Text is brought into Unicode's composed form (NFC) first.
     pub nfc: bool,
+    /// In the text family: how `▁` is put in front of a text.
+    pub prefix: Prefix,
+    /// In the text family: decoding keeps a space at the very beginning.
+    pub keep_space: bool,
+    /// In the text family: a text is split in front of each `▁`, and nothing is merged across.
+    pub split_spaces: bool,
+    /// In the byte-level family: a space is put in front of a text that does not begin with one.
+    pub space_in_front: bool,
     /// Number of entries.
     pub token_count: u32,
     /// For each byte the id of its piece; `u32::MAX` if it has none and is dropped.
@@ -31,8 +38,32 @@ pub struct Contents {
     pub added_normalized: Vec<Added>,
     /// Ids that the tokenizer itself puts in front of a text.
     pub lead: Vec<u32>,
-    /// The splitting expression; empty if text is not split.
+    /// The splitting expression; empty if text is not split. Several, of which each splits what the one before it left,
+    /// stand with `\0` between them.
     pub pattern: String,
+}
+
+/// How `▁` is put in front of a text between added tokens, in the text family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefix {
+    /// Always, and before added tokens are searched for in normalized text.
+    #[default]
+    Always,
+    /// Never.
+    Never,
+    /// In front of what begins the whole text, unless it begins with a space; after added tokens were searched for.
+    First,
+    /// In front of every such text, unless it begins with a space; after added tokens were searched for.
+    Missing,
+}
+
+impl Prefix {
+    const ALL: [Prefix; 4] = [Prefix::Always, Prefix::Never, Prefix::First, Prefix::Missing];
+
+    /// The one with this number in the header.
+    pub(super) fn of(code: u32) -> Prefix {
+        Prefix::ALL[code as usize % Prefix::ALL.len()]
+    }
 }
 
 /// An entry.
@@ -49,7 +80,7 @@ pub struct Piece {
 /// A token that is searched for before a text is split.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Added {
-    /// Its text.
+    /// Its text; that of a token for normalized text is normalized.
     pub text: String,
     /// Its id.
     pub id: u32,
@@ -57,6 +88,8 @@ pub struct Added {
     pub left: bool,
     /// It includes the spaces on its right.
     pub right: bool,
+    /// It counts only where no part of a word is beside it.
+    pub word: bool,
 }
 
 impl Contents {
@@ -66,6 +99,10 @@ impl Contents {
             family,
             ignore_merges: false,
             nfc: false,
+            prefix: Prefix::Always,
+            keep_space: false,
+            split_spaces: false,
+            space_in_front: false,
             token_count: 0,
             byte_ids: vec![NONE; 256],
             pieces: Vec::new(),
@@ -103,7 +140,8 @@ impl Contents {
             let mut place = |token: &Added| {
                 let start = as_u32(added_text.len());
                 added_text.extend_from_slice(token.text.as_bytes());
-                [start, as_u32(token.text.len()), token.id, bit(token.left, LEFT) | bit(token.right, RIGHT)]
+                let sides = bit(token.left, LEFT) | bit(token.right, RIGHT);
+                [start, as_u32(token.text.len()), token.id, sides | bit(token.word, WORD)]
             };
             tokens.into_iter().map(&mut place).collect()
         };
@@ -114,11 +152,22 @@ impl Contents {
         };
         let flags: Vec<u8> = self.pieces.iter().map(flags).collect();
 
+        let options = bit(self.ignore_merges, IGNORE_MERGES)
+            | bit(self.nfc, NFC)
+            | (self.prefix as u32) << PREFIX_AT
+            | bit(self.keep_space, KEEP_SPACE)
+            | bit(self.split_spaces, SPLIT_SPACES)
+            | bit(self.space_in_front, SPACE_IN_FRONT);
+        let words = self.added.iter().chain(&self.added_normalized).any(|token| token.word);
+        let first = options & !options_of(1) == 0 && !words && !self.pattern.contains(BETWEEN);
+        // The first layout has no normalized tokens in the text family: its readers do not normalize for them.
+        let first = first && (self.family == Family::ByteLevel || self.added_normalized.is_empty());
+
         let mut head = [0; HEAD];
         head[..13].copy_from_slice(&[
-            VOCABULARY_VERSION,
+            if first { 1 } else { VOCABULARY_VERSION },
             self.family.code(),
-            bit(self.ignore_merges, IGNORE_MERGES) | bit(self.nfc, NFC),
+            options,
             as_u32(flags.len()),
             self.token_count,
             as_u32(merges.len()),

@@ -1,6 +1,6 @@
 //! Decodes ids to text, and converts between pieces and the way a vocabulary writes them.
 
-use super::{CompiledVocabulary, Family, LITERAL};
+use super::{CompiledVocabulary, Family, KEEP_SPACE, LITERAL};
 use std::borrow::Cow;
 
 const REPLACEMENT: &str = "\u{FFFD}";
@@ -24,13 +24,18 @@ impl CompiledVocabulary<'_> {
                 let bytes: Vec<u8> = shown.flatten().copied().collect();
                 String::from_utf8_lossy(&bytes).into_owned()
             }
-            Family::Text => join_text_pieces(shown.map(String::from_utf8_lossy)),
+            Family::Text => {
+                let text = join_text_pieces(shown.map(String::from_utf8_lossy));
+                match text.strip_prefix(' ') {
+                    Some(rest) if self.options & KEEP_SPACE == 0 => rest.to_string(),
+                    _ => text,
+                }
+            }
         }
     }
 }
 
-/// Joins pieces to text: `▁` is a space; bytes in a row are characters or else one U+FFFD each; a space at the very
-/// beginning is dropped, because encoding put it there.
+/// Joins pieces to text: `▁` is a space; bytes in a row are characters or else one U+FFFD each.
 fn join_text_pieces<'a>(pieces: impl Iterator<Item = Cow<'a, str>>) -> String {
     let (mut text, mut run) = (String::new(), Vec::new());
     let flush = |run: &mut Vec<u8>, text: &mut String| {
@@ -51,9 +56,6 @@ fn join_text_pieces<'a>(pieces: impl Iterator<Item = Cow<'a, str>>) -> String {
         }
     }
     flush(&mut run, &mut text);
-    if text.starts_with(' ') {
-        text.remove(0);
-    }
     text
 }
 

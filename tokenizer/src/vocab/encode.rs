@@ -3,24 +3,26 @@
 //! ```text
 //! added tokens        the longest at each place, from left to right
 //! between them        normalized, then added tokens that are searched for in normalized text
-//! between those       split by the expression: each match, and what lies between matches
+//! between those       split by each expression in turn: each match, and what lies between matches
 //! each split          its bytes or characters, merged
 //! ```
 
-use super::expression::check_expression;
 use super::merge::Scratch;
-use super::split::Matches;
-use super::{CompiledVocabulary, Family, IGNORE_MERGES, LEFT, MAX_ADDED, NFC, NONE, RIGHT, VocabularyError};
-use onig::Regex;
+use super::split::{Expression, Matches};
+use super::{CompiledVocabulary, Family, LEFT, MAX_ADDED, MAX_PATTERNS, NONE, Prefix, RIGHT, VocabularyError, WORD};
+use super::{IGNORE_MERGES, NFC, SPACE_IN_FRONT, SPLIT_SPACES};
+use std::borrow::Cow;
 use unicode_normalization_alignments::UnicodeNormalization;
 
 type Result<T> = std::result::Result<T, VocabularyError>;
 
-/// Built from a section once, for the first text: the compiled splitting expression, and the bytes that added tokens
+/// Built from a section once, for the first text: the compiled splitting expressions, and the bytes that added tokens
 /// begin with.
 #[derive(Debug)]
 pub struct Splitter {
-    regex: Option<Regex>,
+    expressions: Vec<Expression>,
+    /// Finds a character that is part of a word; only where an added token counts as a whole word alone.
+    word: Option<Expression>,
     starts: [[bool; 256]; 2],
 }
 
@@ -28,23 +30,30 @@ impl Splitter {
     /// Builds it.
     ///
     /// # Errors
-    /// When the expression is invalid, or of a form that is refused: see [`check_expression`].
+    /// When an expression is invalid, or of a form that is refused: see [`check_expression`](super::check_expression).
     pub fn new(vocabulary: &CompiledVocabulary) -> Result<Self> {
-        let compile = |pattern: &str| {
-            check_expression(pattern)?;
-            Regex::new(pattern).map_err(|e| VocabularyError::Pattern { cause: e.to_string() })
-        };
-        let pattern = vocabulary.pattern;
-        let regex = if pattern.is_empty() { None } else { Some(compile(pattern)?) };
-        let mut starts = [[false; 256]; 2];
+        if vocabulary.patterns().nth(MAX_PATTERNS).is_some() {
+            return Err(VocabularyError::Pattern { cause: "there are more than 16".into() });
+        }
+        let expressions = vocabulary.patterns().map(Expression::new).collect::<Result<_>>()?;
+        let (mut starts, mut words) = ([[false; 256]; 2], false);
         for (tokens, starts) in vocabulary.added.iter().zip(&mut starts) {
             for token in tokens.iter() {
                 if let Some(&first) = vocabulary.added_text(token).first() {
                     starts[usize::from(first)] = true;
                 }
+                words |= token[3] & WORD != 0;
             }
         }
-        Ok(Self { regex, starts })
+        Ok(Self { expressions, word: words.then(Expression::word).transpose()?, starts })
+    }
+
+    /// Whether no part of a word is beside this place of a text.
+    fn stands_alone(&self, text: &str, start: usize, end: usize) -> bool {
+        let Some(word) = &self.word else { return true };
+        let before = text.get(..start).and_then(|before| before.chars().next_back());
+        let after = text.get(end..).and_then(|after| after.chars().next());
+        !before.into_iter().chain(after).any(|c| word.begins(c.encode_utf8(&mut [0; 4])))
     }
 }
 
@@ -114,62 +123,101 @@ impl CompiledVocabulary<'_> {
 }
 
 impl Run<'_, '_> {
-    /// Encodes the added tokens of a set and, with `between`, the texts between them, in order.
-    fn around_added(&mut self, set: usize, text: &str, between: fn(&mut Self, &str) -> Result<()>) -> Result<()> {
+    /// Encodes the added tokens of a set and, with `between`, the texts between them, in order. `first`: the text begins
+    /// the whole one.
+    fn around_added(
+        &mut self,
+        set: usize,
+        text: &str,
+        first: bool,
+        between: fn(&mut Self, &str, bool) -> Result<()>,
+    ) -> Result<()> {
         // Where to search next, and the end of the encoded text: they differ where a token includes spaces around it.
         let (mut from, mut encoded) = (0, 0);
         // The end of the spaces that were scanned last, so that none is scanned twice.
         let mut spaces_end = 0;
         let starts = &self.splitter.starts[set];
         while let Some((start, end, [_, _, id, sides])) = self.vocabulary.next_added(set, starts, text, from) {
+            from = end;
+            if sides & WORD != 0 && !self.splitter.stands_alone(text, start, end) {
+                continue;
+            }
             let begin = match text.get(encoded..start) {
                 Some(open) if sides & LEFT != 0 => encoded + open.trim_end().len(),
                 _ => start,
             };
             if encoded < begin {
-                between(self, &text[encoded..begin])?;
+                between(self, &text[encoded..begin], first && encoded == 0)?;
             }
             self.out.push(id);
-            from = end;
             if sides & RIGHT != 0 && spaces_end < end {
                 spaces_end = text.len() - text[end..].trim_start().len();
             }
             encoded = if sides & RIGHT != 0 { spaces_end } else { end };
         }
-        between(self, &text[encoded..])
+        between(self, &text[encoded..], first && encoded == 0)
     }
 
     fn plain(&mut self, text: &str) -> Result<()> {
-        self.around_added(0, text, Self::normalize)
+        self.around_added(0, text, true, Self::normalize)
     }
 
-    fn normalize(&mut self, text: &str) -> Result<()> {
-        if self.vocabulary.options & NFC == 0 || text.is_ascii() {
-            return self.normalized(text);
-        }
-        let composed: String = text.nfc().map(|(c, _)| c).collect();
-        self.normalized(&composed)
-    }
-
-    fn normalized(&mut self, text: &str) -> Result<()> {
-        self.around_added(1, text, Self::between)
-    }
-
-    fn between(&mut self, text: &str) -> Result<()> {
+    fn normalize(&mut self, text: &str, first: bool) -> Result<()> {
+        let v = self.vocabulary;
         if text.is_empty() {
             return Ok(());
         }
-        match (self.vocabulary.family, &self.splitter.regex) {
-            (Family::Text, _) => self.characters(text),
-            (Family::ByteLevel, None) => self.bytes(text.as_bytes()),
-            (Family::ByteLevel, Some(regex)) => return self.split(regex, text),
-        }
-        Ok(())
+        let normal: Cow<str> = match (v.family, v.prefix()) {
+            (Family::Text, Prefix::Always) => ["▁", &text.replace(' ', "▁")].concat().into(),
+            (Family::Text, Prefix::Never) => text.replace(' ', "▁").into(),
+            (Family::ByteLevel, _) if v.options & NFC != 0 && !text.is_ascii() => {
+                text.nfc().map(|(c, _)| c).collect::<String>().into()
+            }
+            _ => text.into(),
+        };
+        self.around_added(1, &normal, first, Self::between)
     }
 
-    /// Encodes each match of the expression, and the text between matches.
-    fn split(&mut self, regex: &Regex, text: &str) -> Result<()> {
-        let mut matches = Matches::new(regex, text);
+    fn between(&mut self, text: &str, first: bool) -> Result<()> {
+        let v = self.vocabulary;
+        if text.is_empty() {
+            return Ok(());
+        }
+        match v.family {
+            Family::ByteLevel if v.options & SPACE_IN_FRONT != 0 && !text.starts_with(' ') => {
+                self.split(0, &[" ", text].concat())
+            }
+            Family::ByteLevel => self.split(0, text),
+            Family::Text => {
+                let marked = match v.prefix() {
+                    Prefix::Always | Prefix::Never => Cow::from(text),
+                    prefix => {
+                        let text = text.replace(' ', "▁");
+                        let missing = !text.starts_with('▁') && (first || prefix == Prefix::Missing);
+                        if missing { ["▁", &text].concat().into() } else { text.into() }
+                    }
+                };
+                let mut rest = &*marked;
+                while v.options & SPLIT_SPACES != 0
+                    && let Some((at, _)) = rest.char_indices().skip(1).find(|(_, c)| *c == '▁')
+                {
+                    self.characters(&rest[..at]);
+                    rest = &rest[at..];
+                }
+                self.characters(rest);
+                Ok(())
+            }
+        }
+    }
+
+    /// Splits a text by the expressions from one on: each match, and the text between matches, is split by the next.
+    fn split(&mut self, at: usize, text: &str) -> Result<()> {
+        let splitter = self.splitter;
+        let Some(expression) = splitter.expressions.get(at) else {
+            self.bytes(text.as_bytes());
+            return Ok(());
+        };
+        let mut matches = Matches::new(expression, text);
         // Where to search next, the end of the last match, and the end of the encoded text.
         let (mut from, mut last, mut encoded) = (0, None, 0);
         while from <= text.len() {
@@ -181,14 +229,16 @@ impl Run<'_, '_> {
             }
             (from, last) = (end, Some(end));
             for range in [encoded..start, start..end] {
-                if let Some(split) = text.as_bytes().get(range).filter(|split| !split.is_empty()) {
-                    self.bytes(split);
+                if let Some(split) = text.get(range).filter(|split| !split.is_empty()) {
+                    self.split(at + 1, split)?;
                 }
             }
             encoded = end;
         }
-        self.bytes(text.as_bytes().get(encoded..).unwrap_or_default());
-        Ok(())
+        match text.get(encoded..) {
+            Some(rest) if !rest.is_empty() => self.split(at + 1, rest),
+            _ => Ok(()),
+        }
     }
 
     /// Encodes a split, starting from its bytes.
@@ -210,17 +260,17 @@ impl Run<'_, '_> {
         v.merge(&mut self.symbols, &mut self.scratch, &mut self.out);
     }
 
-    /// Encodes a text, starting from its characters, with `▁` for spaces and one more in front.
+    /// Encodes a text whose spaces are `▁`, starting from its characters.
     fn characters(&mut self, text: &str) {
         let v = self.vocabulary;
         if v.options & IGNORE_MERGES != 0
-            && let Some(id) = v.id_of(["▁", &text.replace(' ', "▁")].concat().as_bytes())
+            && let Some(id) = v.id_of(text.as_bytes())
         {
             self.out.push(id);
             return;
         }
         self.symbols.clear();
-        for c in std::iter::once('▁').chain(text.chars().map(|c| if c == ' ' { '▁' } else { c })) {
+        for c in text.chars() {
             let mut buffer = [0; 4];
             let bytes = c.encode_utf8(&mut buffer).as_bytes();
             match v.id_of(bytes) {

@@ -1,8 +1,11 @@
 //! Checks splitting expressions before they are compiled.
 //!
-//! Oniguruma tries one path after another, and an expression can be written so that trying all of them never ends. So
+//! An engine tries one path after another, and an expression can be written so that trying all of them never ends. So
 //! quantifiers may not be nested, lookarounds must be bounded, and back references are refused: the steps between two
-//! failures then grow no faster than the text. The expressions of published tokenizers pass.
+//! failures then grow no faster than the text.
+//!
+//! Tokenizers write their expressions for Oniguruma, and the runtime has another engine, without C. What the two take
+//! differently is refused too ([`check_exact`]). The expressions of published tokenizers pass both.
 
 use super::{MAX_PATTERN, VocabularyError};
 
@@ -30,6 +33,110 @@ pub fn check_expression(pattern: &str) -> Result<(), VocabularyError> {
             |(_, form)| if form.rest.is_empty() { Ok(()) } else { Err((form.rest, "a group that was not opened")) },
         )
         .map_err(|(rest, what)| refused(pattern.len() - rest.len(), what))
+}
+
+/// Properties that both engines know, and give to the same characters; tests/tests/expressions.rs looks at all of them.
+pub const PROPERTIES: [&str; 47] = [
+    "L",
+    "Lu",
+    "Ll",
+    "Lt",
+    "Lm",
+    "Lo",
+    "M",
+    "Mn",
+    "Mc",
+    "Me",
+    "N",
+    "Nd",
+    "Nl",
+    "No",
+    "P",
+    "Pc",
+    "Pd",
+    "Ps",
+    "Pe",
+    "Pi",
+    "Pf",
+    "Po",
+    "S",
+    "Sm",
+    "Sc",
+    "Sk",
+    "So",
+    "Z",
+    "Zs",
+    "Zl",
+    "Zp",
+    "C",
+    "Cc",
+    "Cf",
+    "Co",
+    "Han",
+    "Hiragana",
+    "Katakana",
+    "Hangul",
+    "Thai",
+    "Cyrillic",
+    "Latin",
+    "Greek",
+    "Arabic",
+    "Hebrew",
+    "Devanagari",
+    "Armenian",
+];
+
+/// Pairs of letters for which there is one character, such as ß or ﬁ: Oniguruma matches that too where case is ignored.
+const FOLDED: [&str; 5] = ["ss", "ff", "fi", "fl", "st"];
+
+/// Checks that an expression is allowed ([`check_expression`]) and matches in the runtime exactly what it does in
+/// Oniguruma.
+///
+/// # Errors
+/// What is refused, and where.
+pub fn check_exact(pattern: &str) -> Result<(), VocabularyError> {
+    check_expression(pattern)?;
+    let refused =
+        |at: usize| VocabularyError::Pattern { cause: format!("at byte {at}: engines take this in different ways") };
+    // Groups that are open, and whether case is ignored in each.
+    let (mut folds, mut class, mut run) = (vec![false], 0, String::new());
+    let mut rest = pattern.char_indices();
+    while let Some((at, c)) = rest.next() {
+        let ahead = &pattern[at..];
+        let folding = folds.last() == Some(&true);
+        if folding && !"(?:)".contains(c) {
+            run.push(c.to_ascii_lowercase());
+            if !c.is_ascii() || FOLDED.iter().any(|pair| run.ends_with(pair)) {
+                return Err(refused(at));
+            }
+        }
+        match c {
+            '\\' => match rest.next() {
+                Some((_, 'p' | 'P')) => {
+                    let name = ahead[2..].trim_start_matches(['{', '^']);
+                    let name = name.split('}').next().unwrap_or_default();
+                    if !PROPERTIES.contains(&name) || ahead[2..].starts_with("{^") {
+                        return Err(refused(at));
+                    }
+                }
+                Some((_, 'w' | 'W' | 'b' | 'B' | 'A' | 'z' | 'Z' | '<' | '>' | 'v')) | None => return Err(refused(at)),
+                Some((_, c)) if !c.is_ascii() => return Err(refused(at)),
+                _ => {}
+            },
+            '[' => class += 1,
+            ']' if class > 0 => class -= 1,
+            '(' if class == 0 => {
+                let ignore = if ahead.starts_with("(?i:") { true } else { folding && !ahead.starts_with("(?-i:") };
+                folds.push(ignore);
+            }
+            ')' if class == 0 => _ = folds.pop(),
+            '^' | '$' if class == 0 => return Err(refused(at)),
+            '{' if class == 0 && ahead.starts_with("{,") => return Err(refused(at)),
+            _ if class > 0 && ["&&", "--", "~~"].iter().any(|two| ahead.starts_with(two)) => return Err(refused(at)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The part of an expression that is not yet read.
@@ -187,7 +294,7 @@ impl<'p> Form<'p> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use onig::Regex;
+    use fancy_regex::Regex;
 
     /// Of Llama 3, Qwen 2, GPT-2, GPT-4o and Bloom.
     pub const PUBLISHED: [&str; 5] = [
@@ -201,11 +308,42 @@ pub(super) mod tests {
     #[test]
     fn what_is_in_use_passes() {
         for pattern in PUBLISHED {
-            check_expression(pattern).unwrap();
+            check_exact(pattern).unwrap();
             Regex::new(pattern).unwrap();
         }
         for pattern in [r"(?:\r\n|\r|\n)+", r"[\u4e00-\u9fff]+", r"\x{3000}?\x41", r"a+?b*+c{2,}?", r"(\p{^L})", ""] {
             check_expression(pattern).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_engines_take_differently_is_refused() {
+        for pattern in [
+            r"\w+",
+            r"[\W]",
+            r"a\b",
+            r"^a",
+            r"a$",
+            r"\Aa",
+            r"a\Z",
+            r"a\z",
+            r"a{,3}",
+            r"[a-z&&b]",
+            r"[a--b]",
+            r"(?i:ß)",
+            r"(?i:ss)",
+            r"(?i:a(?:Fi))",
+            r"(?i:s(?:s))",
+            r"\p{Alpha}",
+            r"\p{^L}",
+            r"\<",
+            r"[\v]",
+        ] {
+            assert!(check_expression(pattern).is_ok(), "{pattern}");
+            assert!(check_exact(pattern).is_err(), "{pattern}");
+        }
+        for pattern in [r"[^\s]+\r?\n", r"(?i:'s|(?-i:ss)|'ll)ss", r"[\^$]\$\^", r"(?:ß|ss)[日\-]", r"a{2,}[{,]"] {
+            check_exact(pattern).unwrap_or_else(|e| panic!("{pattern}: {e}"));
         }
     }
 

@@ -37,6 +37,7 @@ fn text_contents() -> Contents {
         contents.pieces.push(Some(Piece { bytes: text.into(), ..Piece::default() }));
     }
     contents.keys = vec![256, 257, 258];
+    contents.added = vec![Added { text: "<a b>".into(), id: 3, ..Added::default() }];
     contents.merges = vec![[257, 258, 0, 260], [256, 257, 1, 259], [258, 257, 2, 261], [260, 257, 3, 262]];
     contents
 }
@@ -93,6 +94,81 @@ fn added_tokens_may_take_spaces() {
 }
 
 #[test]
+fn added_tokens_may_be_whole_words_only() {
+    let mut contents = byte_level_contents();
+    contents.added = vec![Added { text: "th".into(), id: 260, word: true, ..Added::default() }];
+    let section = contents.to_bytes();
+    for (text, ids) in
+        [("th", vec![260]), ("-th.", vec![45, 260, 46]), ("thh", vec![116, 104, 104]), ("_th", vec![95, 116, 104])]
+    {
+        assert_eq!(encode(&section, text), ids, "{text}");
+    }
+}
+
+/// What older programs can read is written for them, and what they would take wrongly they do not read.
+#[test]
+fn each_section_has_the_oldest_layout_that_can_say_it() {
+    let layout = |contents: Contents| contents.to_bytes()[0];
+    let (bytes, text) = (byte_level_contents, text_contents);
+    let word = Added { text: "th".into(), id: 260, word: true, ..Added::default() };
+    assert_eq!((layout(bytes()), layout(text())), (1, 1));
+    assert_eq!(layout(Contents { ignore_merges: true, nfc: true, ..bytes() }), 1);
+    for contents in [
+        Contents { prefix: Prefix::Never, ..text() },
+        Contents { keep_space: true, ..text() },
+        Contents { split_spaces: true, ..text() },
+        Contents { space_in_front: true, ..bytes() },
+        Contents { pattern: "a\0b".into(), ..bytes() },
+        Contents { added: vec![word.clone()], ..bytes() },
+        Contents { added_normalized: vec![word.clone()], ..bytes() },
+        Contents { added_normalized: vec![Added { word: false, ..word }], ..text() },
+    ] {
+        let mut section = contents.to_bytes();
+        assert_eq!(section[0], 2, "{contents:?}");
+        CompiledVocabulary::open(&section).unwrap();
+        section[0] = 1;
+        let first = CompiledVocabulary::open(&section);
+        assert_eq!(first.is_err(), contents.to_bytes()[8] > 3, "options of the second layout are none of the first");
+        section[0] = 3;
+        assert!(matches!(CompiledVocabulary::open(&section), Err(VocabularyError::Version { got: 3, known: 2 })));
+    }
+}
+
+#[test]
+fn the_mark_in_front_has_four_ways() {
+    // 256 is the mark, 259 the mark with a, 260 ab.
+    for (prefix, text, ids) in [
+        (Prefix::Always, "a b", [259, 256, 258].as_slice()),
+        (Prefix::Always, " a", &[256, 259]),
+        (Prefix::Never, "a b", &[257, 256, 258]),
+        (Prefix::Never, " a", &[259]),
+        (Prefix::First, " a", &[259]),
+        (Prefix::First, "a<a", &[259, 300, 257]),
+        (Prefix::Missing, "a<a<", &[259, 300, 259, 300]),
+        (Prefix::Missing, "a< a", &[259, 300, 259]),
+    ] {
+        let added = vec![Added { text: "<".into(), id: 300, ..Added::default() }];
+        let section = Contents { prefix, added, ..text_contents() }.to_bytes();
+        assert_eq!(encode(&section, text), ids, "{prefix:?} {text:?}");
+    }
+    let merged = Contents { merges: vec![[257, 256, 0, 262]], ..text_contents() };
+    assert_eq!(encode(&Contents { prefix: Prefix::Never, ..merged.clone() }.to_bytes(), "a a"), [262, 257]);
+    let apart = Contents { prefix: Prefix::Never, split_spaces: true, ..merged };
+    assert_eq!(encode(&apart.to_bytes(), "a a"), [257, 256, 257]);
+}
+
+#[test]
+fn expressions_split_one_after_the_other() {
+    let contents = |pattern: &str| Contents { pattern: pattern.into(), ..byte_level_contents() };
+    assert_eq!(encode(&contents(r"\p{L}+").to_bytes(), "1hell1"), [49, 258, 49]);
+    assert_eq!(encode(&contents("\\p{L}+\0[hel]{3}").to_bytes(), "1hell1"), [49, 256, 108, 108, 49]);
+    let vocabulary = contents(&["a"; 17].join("\0")).to_bytes();
+    assert!(Splitter::new(&CompiledVocabulary::open(&vocabulary).unwrap()).is_err());
+    let spaced = Contents { space_in_front: true, ..contents("") }.to_bytes();
+    assert_eq!((encode(&spaced, "th"), encode(&spaced, " th")), (vec![259, 104], vec![259, 104]));
+}
+
+#[test]
 fn characters_without_a_piece_become_bytes() {
     let section = text_contents().to_bytes();
     assert_eq!(encode(&section, "aba a\u{e9}"), [256, 262, 259, 0xc3, 0xa9]);
@@ -126,7 +202,7 @@ fn a_header_that_lies_is_refused() {
     for word in 0..HEAD {
         for value in [0u32, 1, 2, 3, 7, 1 << 16, 1 << 31, u32::MAX - 1, u32::MAX] {
             let mut bytes = good.clone();
-            if bytes[word * 4..][..4] == value.to_le_bytes() || word == 1 || word == 2 || word == 4 {
+            if bytes[word * 4..][..4] == value.to_le_bytes() || [1, 2, 4].contains(&word) || (word, value) == (0, 2) {
                 continue;
             }
             bytes[word * 4..][..4].copy_from_slice(&value.to_le_bytes());
@@ -180,11 +256,18 @@ proptest! {
     fn a_damaged_section_may_be_wrong_but_is_harmless(
         hits in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..200),
         family in any::<bool>(),
-        options in 0u32..4,
+        options in 0u32..128,
     ) {
         let mut contents = if family { byte_level_contents() } else { text_contents() };
         contents.ignore_merges = options & 1 != 0;
         contents.nfc = options & 2 != 0;
+        contents.prefix = Prefix::of(options >> 2 & 3);
+        contents.split_spaces = options & 32 != 0;
+        contents.space_in_front = options & 64 != 0;
+        if options & 16 != 0 {
+            contents.added[0].word = true;
+            contents.pattern = "\\p{N}\0\\p{L}+".into();
+        }
         let mut bytes = contents.to_bytes();
         let head = HEAD * 4;
         for (at, value) in hits {
@@ -226,7 +309,7 @@ fn what_is_too_long_is_not_there() {
 #[test]
 fn spaces_are_looked_at_once() {
     let mut contents = byte_level_contents();
-    contents.added = vec![Added { text: " ".into(), id: 260, left: true, right: true }];
+    contents.added = vec![Added { text: " ".into(), id: 260, left: true, right: true, word: false }];
     let section = contents.to_bytes();
     let spaces = " ".repeat(300_000);
     assert_eq!(encode(&section, &spaces), vec![260; spaces.len()]);
