@@ -6,13 +6,16 @@ mod bench;
 mod completions;
 mod console;
 mod convert;
+mod environment;
 mod hints;
 mod inspect;
+mod llama;
 mod machine;
 mod man;
 mod programs;
 mod run;
 mod trust;
+mod values;
 mod verify;
 
 use std::process::ExitCode;

@@ -1,15 +1,15 @@
 //! Runs a model: a prompt in, text out as it is made.
 
 use crate::programs::Program;
-use crate::{console, machine, trust};
+use crate::{console, llama, machine, trust, values};
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{Args, Command, CommandFactory, Parser};
+use clap::{ArgMatches, Args, Command, CommandFactory, Parser};
 use nanoserve_format::ModelSpec;
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::backend::rope::unstretched;
 use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,10 +18,12 @@ use std::time::Instant;
 
 mod cache;
 mod chat;
+mod escape;
 mod perplexity;
 mod sampling;
 mod selftest;
 mod statistics;
+mod tasks;
 
 /// Positions reserved when --ctx is not given, unless prompt and answer need more.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -29,6 +31,8 @@ const DEFAULT_CONTEXT: usize = 4096;
 const EXAMPLES: &str = "\
 Examples:
   nanoserve-run model.nsv -p \"Once upon a time\"
+  nanoserve-run model.nsv \"Once upon a time\"
+  echo \"Once upon a time\" | nanoserve-run model.nsv
   nanoserve-run model.nsv -f prompt.txt -n 200 --temperature 0
   cat prompt.txt | nanoserve-run model.nsv -f - --json
   nanoserve-run model.nsv -p \"A cat as JSON: \" --json-schema '{\"type\": \"object\", \"properties\": {\"name\": {\"type\":
@@ -67,6 +71,7 @@ conversation.";
 #[command(name = "nanoserve-run", version, after_help = EXAMPLES)]
 pub struct Arguments {
     /// The model file
+    #[arg(env = "NANOSERVE_MODEL")]
     model: PathBuf,
     /// Print the text alone, no statistics
     #[arg(short, long)]
@@ -75,14 +80,23 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     /// Positions of the context, prompt and answer together [default: 4096, or what they need; --perplexity: 512]; where the
-    /// model's RoPE goes by a text's length, that is it, and the default no more than the model was first trained on
-    #[arg(long, value_name = "N")]
+    /// model's RoPE goes by a text's length, that is it, and the default no more than the model was first trained on; 0 is all
+    /// that the model has
+    #[arg(short, long, value_name = "N", env = "NANOSERVE_CTX")]
     ctx: Option<usize>,
     /// Tokens of the prompt that are run together [default: 256; with all layers on a GPU 2048]
-    #[arg(long, value_name = "N")]
+    #[arg(short_alias = 'b', long, value_name = "N", env = "NANOSERVE_CHUNK", value_parser = values::positive)]
     chunk: Option<usize>,
+    /// Read \n, \r, \t, \\, \', \" and \xHH in prompt, system message, stop texts and DRY's breakers as what they stand for
+    #[arg(short, long)]
+    escape: bool,
+    /// List llama.cpp's options that are understood, and what takes the place of others
+    #[arg(long, exclusive = true)]
+    help_llama: bool,
     #[command(flatten)]
     prompt: Prompt,
+    #[command(flatten)]
+    score: perplexity::Score,
     #[command(flatten)]
     chat: chat::ChatArgs,
     #[command(flatten)]
@@ -101,6 +115,9 @@ pub struct Arguments {
 #[command(next_help_heading = "The prompt, or what to do in its place")]
 #[group(multiple = false)]
 struct Prompt {
+    /// The prompt; what is piped in is one too, without its last line end
+    #[arg(value_name = "TEXT")]
+    text: Option<String>,
     /// The prompt
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -122,15 +139,23 @@ struct Prompt {
 impl Prompt {
     /// Whether one was given.
     fn is_given(&self) -> bool {
-        self.prompt.is_some()
+        self.text.is_some()
+            || self.prompt.is_some()
             || self.file.is_some()
             || self.ids.is_some()
             || self.perplexity.is_some()
             || self.self_test
     }
 
-    fn text(&self) -> Result<Option<String>> {
-        let Some(file) = self.file.as_ref().or(self.perplexity.as_ref()) else { return Ok(self.prompt.clone()) };
+    fn text(&self, escaped: bool) -> Result<Option<String>> {
+        let text = self.plain_text()?;
+        text.map(|text| if escaped { escape::read(&text) } else { Ok(text) }).transpose()
+    }
+
+    fn plain_text(&self) -> Result<Option<String>> {
+        let Some(file) = self.file.as_ref().or(self.perplexity.as_ref()) else {
+            return Ok(self.text.clone().or_else(|| self.prompt.clone()));
+        };
         let mut text = Vec::new();
         if file.as_os_str() == "-" {
             std::io::stdin().read_to_end(&mut text).context("cannot read the prompt from standard input")?;
@@ -143,17 +168,80 @@ impl Prompt {
 }
 
 impl Arguments {
-    /// Positions of a session that is to hold so many at least.
-    fn capacity(&self, spec: &ModelSpec, wanted: usize) -> usize {
+    /// Positions of a session for a prompt of so many tokens, and an answer that has a bound or none. A cache that is
+    /// restored holds `cached`.
+    fn capacity(&self, spec: &ModelSpec, prompt: usize, answer: Option<usize>, cached: usize) -> usize {
         let usual = unstretched(&spec.rope).map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT));
-        self.ctx.unwrap_or(wanted.max(usual).min(spec.context_length))
+        let wanted = match answer {
+            Some(answer) => prompt.saturating_add(answer),
+            // Where a long prompt leaves little of the usual context, an answer without a bound gets one more.
+            None if prompt > usual - usual / 4 => prompt.saturating_add(usual),
+            None => prompt,
+        };
+        match self.ctx {
+            Some(0) => spec.context_length,
+            Some(ctx) => ctx,
+            None => wanted.max(cached).max(usual).min(spec.context_length),
+        }
+    }
+
+    /// Reads the prompt from standard input, where one is piped in and nothing else is asked for.
+    fn take_piped(&mut self) -> Result<()> {
+        if self.prompt.is_given() || self.chat.is_on() || std::io::stdin().is_terminal() {
+            return Ok(());
+        }
+        let text = std::io::read_to_string(std::io::stdin()).context("cannot read the prompt from standard input")?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        self.prompt.text = Some(text.to_string()).filter(|text| !text.is_empty());
+        Ok(())
+    }
+
+    /// Reads the escapes of `--escape` in every text but the prompt's, which may still be in a file.
+    fn unescape(&mut self) -> Result<()> {
+        let texts = self.answer.stop.iter_mut().chain(&mut self.sampling.dry_sequence_breaker);
+        texts.chain(&mut self.chat.system).try_for_each(|text| {
+            *text = escape::read(text)?;
+            Ok(())
+        })
+    }
+
+    /// Options that each want all of standard input.
+    fn readers_of_input(&self) -> Vec<&'static str> {
+        let all = [
+            ("--file", &self.prompt.file),
+            ("--perplexity", &self.prompt.perplexity),
+            ("--messages", &self.chat.messages),
+            ("--system-file", &self.chat.system_file),
+            ("--chat-template", &self.chat.chat_template),
+        ];
+        let reads = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.as_os_str() == "-");
+        all.into_iter().filter(|(_, path)| reads(path)).map(|(option, _)| option).collect()
     }
 }
 
 impl Program for Arguments {
-    fn start(self, command: &mut Command) -> ExitCode {
+    fn check(matches: &ArgMatches, command: &Command) -> Result<(), String> {
+        tasks::check(matches, command)
+    }
+
+    fn start(mut self, command: &mut Command) -> ExitCode {
+        if self.help_llama {
+            return console::exit(llama::print());
+        }
+        let conflict = self.sampling.check().err().or_else(|| match self.readers_of_input()[..] {
+            [one, other, ..] => Some(format!("{one} and {other} cannot both read standard input")),
+            _ => None,
+        });
+        if let Some(conflict) = conflict {
+            command.error(ErrorKind::ArgumentConflict, conflict).exit();
+        }
+        let prepared = self.take_piped().and_then(|()| if self.escape { self.unescape() } else { Ok(()) });
+        if let Err(e) = prepared {
+            return console::exit(Err(e));
+        }
         if !self.prompt.is_given() && !self.chat.is_on() {
-            let what = "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, \
+            let what = "what to do is missing: a prompt (TEXT, -p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, \
                         --perplexity FILE or --self-test";
             command.error(ErrorKind::MissingRequiredArgument, what).exit();
         }
@@ -186,7 +274,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
             std::process::exit(130);
         }
     })?;
-    let text = a.prompt.text()?;
+    let text = a.prompt.text(a.escape && a.prompt.perplexity.is_none())?;
     if let (Some(_), Some(text)) = (&a.prompt.perplexity, &text) {
         return perplexity::run(&mut engine, a, text, &interrupted);
     }
@@ -203,7 +291,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     options.hash = a.json;
     if a.chat.is_on() {
         let tokenizer = tokenizer.ok_or(RuntimeError::NoTokenizer)?;
-        return chat::run(&mut engine, a, text, tokenizer, options, &interrupted);
+        return chat::run(&mut engine, a, text, tokenizer, options, &interrupted, start);
     }
     let prompt = match (text, tokenizer) {
         (Some(text), Some(tokenizer)) => tokenizer.encode(&text, true).map_err(RuntimeError::from)?,
@@ -211,24 +299,20 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     };
     let seed = options.sampling.seed;
     let kv_type = a.machine.how.kv_type(engine.file());
-    let cached = a.cache.read(engine.file(), kv_type, engine.backend().kind())?;
-    let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
-    let wanted = wanted.max(cached.as_ref().map_or(0, |c| c.ids().len()));
-    let capacity = a.capacity(engine.file().spec(), wanted);
+    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind())?;
+    let capacity = a.capacity(engine.file().spec(), prompt.len(), options.max_tokens, kept.tokens());
     let mut session = engine.session(capacity, kv_type)?;
-    if let Some(cached) = &cached {
-        cached.restore(&mut session).map_err(RuntimeError::from)?;
-    }
+    kept.restore(&mut session)?;
+    kept.begin(&session, &prompt, options.max_tokens);
     let load_s = start.elapsed().as_secs_f64();
     let device = machine::device_name(session.engine());
 
     let mut out = std::io::stdout().lock();
     let mut broken = None;
     let ran = session.prompt(&prompt, options.chunk, &mut || !interrupted.load(Ordering::SeqCst))?;
-    let mut saved = match ran.is_complete() {
-        true => a.cache.save(cache::When::Prompt, &session, cached.as_ref(), kv_type)?,
-        false => None,
-    };
+    if ran.is_complete() {
+        kept.save(cache::When::Prompt, &session);
+    }
     let mut generations = Vec::new();
     let samples = a.answer.n_samples.unwrap_or(1);
     for sample in 0..samples {
@@ -255,14 +339,14 @@ fn run(a: &Arguments) -> Result<ExitCode> {
             statistics::tell(&ran, &generation, load_s, options.sampling.seed, &session, kv_type);
         }
         let cancelled = generation.stop_reason == StopReason::Cancelled;
-        generations.push(statistics::json(&ran, generation, options.sampling.seed, load_s, tokenizer, &device)?);
+        generations.push(statistics::json(&ran, &generation, options.sampling.seed, load_s, tokenizer, &device)?);
         if cancelled {
             break;
         }
     }
-    saved = saved.or(a.cache.save(cache::When::Answer, &session, cached.as_ref(), kv_type)?);
-    if let (Some((bytes, tokens)), false, false) = (saved, a.quiet, a.json) {
-        console::tell(format_args!("prompt cache: {tokens} tokens, {:.2} MB", bytes as f64 / 1e6));
+    kept.save(cache::When::Answer, &session);
+    if !a.quiet && !a.json {
+        kept.tell();
     }
     if a.json {
         let object = match a.answer.n_samples {
@@ -274,5 +358,5 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         }
     }
     let interrupted = interrupted.load(Ordering::SeqCst);
-    Ok(if interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    Ok(if interrupted { ExitCode::from(130) } else { kept.code() })
 }

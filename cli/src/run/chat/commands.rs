@@ -88,7 +88,8 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
                     chat.conversation.pop();
                     let why = if yes { "there is no turn left to drop; " } else { "" };
                     console::tell(format_args!(
-                        "{why}the message was not sent: /reset, /drop, or start again with a larger --ctx"
+                        "{why}the message was not sent: /reset, /drop, or {}",
+                        chat.remedy()
                     ));
                     return Ok(None);
                 }

@@ -1,6 +1,8 @@
 //! One turn after another: a prompt is rendered, what is new of it runs, the answer is printed and remembered.
 
-use crate::run::Arguments;
+use super::lines::{Line, Lines};
+use crate::run::cache::{Kept, When};
+use crate::run::{Arguments, statistics};
 use crate::{console, machine};
 use anyhow::{Result, bail};
 use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter};
@@ -20,6 +22,12 @@ pub struct Chat<'c> {
     options: GenerateOptions,
     interrupted: &'c AtomicBool,
     pub arguments: &'c Arguments,
+    /// What `--prompt-cache` keeps.
+    pub kept: Kept<'c>,
+    /// Seconds until the model could run.
+    pub load_s: f64,
+    /// What `--json` says of several answers to one conversation.
+    pub reports: Vec<serde_json::Value>,
     last: Option<Turn>,
 }
 
@@ -54,8 +62,57 @@ impl<'c> Chat<'c> {
         interrupted: &'c AtomicBool,
         arguments: &'c Arguments,
     ) -> Self {
-        let prompter = Prompter::default();
-        Chat { session, tokenizer, template, conversation, prompter, options, interrupted, arguments, last: None }
+        let (prompter, kept, load_s, reports) = (Prompter::default(), Kept::nothing(), 0.0, Vec::new());
+        let last = None;
+        Chat {
+            session,
+            tokenizer,
+            template,
+            conversation,
+            prompter,
+            options,
+            interrupted,
+            arguments,
+            kept,
+            load_s,
+            reports,
+            last,
+        }
+    }
+
+    /// Takes one message from the user, passing over empty ones; whether there was any.
+    pub fn hear(&mut self, lines: &mut Lines) -> Result<bool> {
+        loop {
+            match lines.next()? {
+                Line::Text(text) if text.trim().is_empty() => {}
+                Line::Text(text) => {
+                    self.conversation.push("user", text.strip_prefix('/').filter(|_| text.starts_with("//")).unwrap_or(&text));
+                    return Ok(true);
+                }
+                Line::Interrupted | Line::End => return Ok(false),
+            }
+        }
+    }
+
+    /// Goes back to a conversation for another answer, with the next seed, which is returned.
+    pub fn begin_again(&mut self, conversation: Conversation) -> u64 {
+        self.take(conversation);
+        let seed = self.options.sampling.seed.wrapping_add(1);
+        self.options.sampling.seed = seed;
+        seed
+    }
+
+    /// Keeps what the session holds, if it is time for that.
+    pub fn keep(&mut self, when: When) {
+        self.kept.save(when, &self.session);
+    }
+
+    /// What to do about a context that is too short.
+    pub fn remedy(&self) -> &'static str {
+        match self.session.capacity() < self.session.engine().file().spec().context_length {
+            true => "shorten it, or give a larger --ctx",
+            false => "shorten it: the model has no more positions",
+        }
     }
 
     /// Positions that an answer needs at least: a conversation that leaves fewer is full.
@@ -75,8 +132,8 @@ impl<'c> Chat<'c> {
     pub fn answer(&mut self, out: &mut dyn Write) -> Result<Answered> {
         match self.try_answer(out)? {
             Answered::Full { prompt, capacity } => bail!(
-                "the conversation has {prompt} tokens, the context {capacity}: too little is left for an answer; shorten \
-                 it, or give a larger --ctx"
+                "the conversation has {prompt} tokens, the context {capacity}: too little is left for an answer; {}",
+                self.remedy()
             ),
             other => Ok(other),
         }
@@ -93,7 +150,15 @@ impl<'c> Chat<'c> {
         }
         let (interrupted, mut broken) = (self.interrupted, None);
         interrupted.store(false, Ordering::SeqCst);
-        let generation = self.session.generate(&prompt, &self.options, Some(self.tokenizer), &mut |text| {
+        // Checked before the prompt runs, which takes time.
+        self.options.check()?;
+        self.kept.begin(&self.session, &prompt, self.options.max_tokens);
+        let go_on = &mut || !interrupted.load(Ordering::SeqCst);
+        let ran = self.session.prompt(&prompt, self.options.chunk, go_on)?;
+        if ran.is_complete() {
+            self.kept.save(When::Prompt, &self.session);
+        }
+        let generation = self.session.generate_after(&ran, &self.options, Some(self.tokenizer), &mut |text| {
             if !a.json && !text.is_empty() {
                 let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
                 broken = broken.take().or(written.err());
@@ -101,6 +166,7 @@ impl<'c> Chat<'c> {
             broken.is_none() && !interrupted.load(Ordering::SeqCst)
         })?;
         interrupted.store(false, Ordering::SeqCst);
+        self.kept.save(When::Answer, &self.session);
         let run = prompt.len() - generation.reused;
         self.last = Some(Turn {
             prompt: prompt.len(),
@@ -111,20 +177,19 @@ impl<'c> Chat<'c> {
             stop_reason: generation.stop_reason,
         });
         let written = match a.json {
-            true => writeln!(
-                out,
-                "{}",
-                serde_json::json!({
-                    "prompt_ids": prompt, "ids": generation.ids, "text": generation.text, "prompt_run": run,
-                    "stop_reason": generation.stop_reason.to_string(), "logits_hash": generation.logits_hash,
-                    "seed": self.options.sampling.seed,
-                    "timings": {
-                        "first_token_s": generation.timings.first_token_s,
-                        "prompt_tok_s": generation.timings.prompt_tok_s,
-                        "generate_tok_s": generation.timings.generate_tok_s,
-                    },
-                })
-            ),
+            true => {
+                let (seed, device) = (self.options.sampling.seed, machine::device_name(self.session.engine()));
+                let tokenizer = Some(self.tokenizer);
+                let mut report = statistics::json(&ran, &generation, seed, self.load_s, tokenizer, &device)?;
+                report["prompt_run"] = run.into();
+                match a.answer.n_samples {
+                    Some(_) => {
+                        self.reports.push(report);
+                        Ok(())
+                    }
+                    None => writeln!(out, "{report}"),
+                }
+            }
             false => writeln!(out),
         };
         if let Some(e) = broken.or(written.err()) {
