@@ -12,12 +12,10 @@ const PREFIX: &str = "NANOSERVE_";
 /// Every variable that some command reads.
 pub fn names() -> BTreeSet<OsString> {
     let commands = programs::ENTRIES.iter().map(|entry| (entry.command)());
-    commands.flat_map(|command| variables(&command)).map(|(_, name)| name).collect()
-}
-
-/// A command's options that the environment can set, as clap names them, and their variables.
-fn variables(command: &clap::Command) -> Vec<(String, OsString)> {
-    command.get_arguments().filter_map(|option| Some((option.to_string(), option.get_env()?.to_os_string()))).collect()
+    let of = |command: clap::Command| {
+        command.get_arguments().filter_map(|option| option.get_env()).map(OsString::from).collect()
+    };
+    commands.flat_map::<Vec<OsString>, _>(of).collect()
 }
 
 /// Says which variables look like ours and are not.
@@ -25,7 +23,9 @@ pub fn tell_unknown(known: &BTreeSet<OsString>) {
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) && !known.contains(&name) {
             let name = name.display();
-            console::tell(format_args!("warning: {name} is set, and no option is read from it: see [env: ...] in --help"));
+            console::tell(format_args!(
+                "warning: {name} is set, and no option is read from it: see [env: ...] in --help"
+            ));
         }
     }
 }
@@ -37,7 +37,12 @@ pub fn behind(error: &clap::Error) -> Option<String> {
         _ => None,
     };
     let (option, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
-    let mut all = programs::ENTRIES.iter().flat_map(|entry| variables(&(entry.command)()));
-    let (_, name) = all.find(|(one, name)| one == option && std::env::var_os(name).is_some_and(|set| set == value))?;
-    Some(format!("the environment sets {} to '{value}'", name.display()))
+    programs::ENTRIES.iter().find_map(|entry| {
+        let mut command = (entry.command)();
+        // An option can be named only then.
+        command.build();
+        let name = command.get_arguments().find(|one| one.to_string() == option)?.get_env()?;
+        let set = std::env::var_os(name).is_some_and(|set| set == value);
+        set.then(|| format!("the environment sets {} to '{value}'", name.display()))
+    })
 }

@@ -1,9 +1,9 @@
 //! What a user can do about an error. The libraries say what happened, as data; which option helps is known here alone.
 
+use clap::Command;
 use nanoserve_converter::{ConvertError, Problem, Warning, What};
 use nanoserve_format::FormatError;
 use nanoserve_runtime::{DeviceError, MemoryUse, PromptCacheError, RuntimeError};
-use clap::Command;
 use std::io::ErrorKind;
 use std::sync::OnceLock;
 
@@ -46,7 +46,8 @@ pub fn runtime(error: &RuntimeError) -> String {
 
 /// What needs less memory, of what a program takes.
 fn memory(what: &MemoryUse, takes: &dyn Fn(&str) -> bool) -> Vec<&'static str> {
-    let context = if takes("ctx") { ("ctx", "a smaller --ctx") } else { ("n-gen", "a smaller --prompt, --n-gen or --depth") };
+    let context =
+        if takes("ctx") { ("ctx", "a smaller --ctx") } else { ("n-gen", "a smaller --prompt, --n-gen or --depth") };
     let all = match what {
         MemoryUse::Context { element: 4.., .. } => vec![context, ("kv", "--kv f16")],
         MemoryUse::Context { .. } => vec![context],

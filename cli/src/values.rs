@@ -18,7 +18,8 @@ pub fn positive(text: &str) -> Result<usize, String> {
 /// A number of threads.
 pub fn threads(text: &str) -> Result<usize, String> {
     let expected = format!("1 to {MOST_THREADS} threads");
-    number(text, &expected).and_then(|n| if (1..=MOST_THREADS).contains(&n) { Ok(n) } else { Err(format!("expected {expected}")) })
+    number(text, &expected)
+        .and_then(|n| if (1..=MOST_THREADS).contains(&n) { Ok(n) } else { Err(format!("expected {expected}")) })
 }
 
 /// A number, or -1 for no bound.

@@ -368,7 +368,13 @@ fn perplexity_is_the_one_of_transformers() {
     let run = f32.run(&["--perplexity", text(&corpus), "--ctx", "128"]).expect(0);
     assert!(run.stderr.contains("window 1 of") && run.stderr.contains("tok/s"), "{}", run.stderr);
     assert!(run.stdout.starts_with("| ") && run.stdout.contains("perplexity"));
-    let last = run.stdout.lines().last().unwrap().strip_prefix("Final estimate: PPL = ").expect("llama-perplexity's last line");
+    let last = run
+        .stdout
+        .lines()
+        .last()
+        .unwrap()
+        .strip_prefix("Final estimate: PPL = ")
+        .expect("llama-perplexity's last line");
     let (value, error) = last.split_once(" +/- ").unwrap();
     let report = f32.json(&["--perplexity", text(&corpus), "--ctx", "128"]);
     for (got, key) in [(value, "perplexity"), (error, "standard_error")] {

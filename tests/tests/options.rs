@@ -51,7 +51,10 @@ impl Scene {
     /// The answer to the conversation in talk.json.
     fn talk(&self, more: &[&str]) -> Run {
         let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
-        self.run(&[&["--messages", &self.name("talk.json"), "--chat-template", &template, "-n", "9", "-s", "3"], more].concat())
+        self.run(
+            &[&["--messages", &self.name("talk.json"), "--chat-template", &template, "-n", "9", "-s", "3"], more]
+                .concat(),
+        )
     }
 }
 
@@ -96,17 +99,24 @@ fn a_prompt_by_place_or_through_a_pipe_is_a_prompt() {
 fn llama_cpp_spellings_give_the_same_answer() {
     let (scene, model) = (scene(), scene().name("demo.nsv"));
     let expected = scene.json(&[&["-p", "ROMEO:\n", "--stop", "zz"], &SAME[..4]].concat());
-    let theirs = "-n 6 -s 4 -t 1 -c 0 -b 2048 -ub 64 -ctk f16 -ctv f16 --no-display-prompt -no-cnv --keep -1 -r zz -e --no-mmap";
-    let words: Vec<&str> = ["run", "-m", &model, "-p", "ROMEO:\\n", "--json"].into_iter().chain(theirs.split(' ')).collect();
+    let theirs =
+        "-n 6 -s 4 -t 1 -c 0 -b 2048 -ub 64 -ctk f16 -ctv f16 --no-display-prompt -no-cnv --keep -1 -r zz -e --no-mmap";
+    let words: Vec<&str> =
+        ["run", "-m", &model, "-p", "ROMEO:\\n", "--json"].into_iter().chain(theirs.split(' ')).collect();
     let out = command("nanoserve", &words).output().unwrap();
     let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
     assert_eq!(answer(&report), answer(&expected));
-    assert_ne!(scene.json(&["-p", "a", "-s", "-1", "-n", "1"])["seed"], scene.json(&["-p", "a", "-s", "-1", "-n", "1"])["seed"]);
+    assert_ne!(
+        scene.json(&["-p", "a", "-s", "-1", "-n", "1"])["seed"],
+        scene.json(&["-p", "a", "-s", "-1", "-n", "1"])["seed"]
+    );
     // A conversation in their words, its system message from a file, and the template's own variable.
     let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
     fs::write(scene.file("system.txt"), "Be brief.\n").unwrap();
     let system = scene.name("system.txt");
-    let talk = |words: &[&str]| scene.json(&[&["-p", "Hi", "--chat-template", &template, "-n", "3", "-s", "1"], words].concat());
+    let talk = |words: &[&str]| {
+        scene.json(&[&["-p", "Hi", "--chat-template", &template, "-n", "3", "-s", "1"], words].concat())
+    };
     let ours = talk(&["--chat", "--single-turn", "--system", "Be brief."]);
     assert_eq!(talk(&["-st", "-sysf", &system])["prompt_ids"], ours["prompt_ids"]);
     assert_eq!(talk(&["-cnv", "-st", "-sys", "Be brief."])["prompt_ids"], ours["prompt_ids"]);
@@ -129,7 +139,8 @@ fn the_environment_gives_defaults() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Run { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr) }
     };
-    let set = [("NANOSERVE_THREADS", "1"), ("NANOSERVE_CTX", "64"), ("NANOSERVE_N_PREDICT", "6"), ("NANOSERVE_SEED", "4")];
+    let set =
+        [("NANOSERVE_THREADS", "1"), ("NANOSERVE_CTX", "64"), ("NANOSERVE_N_PREDICT", "6"), ("NANOSERVE_SEED", "4")];
     let from_there = run(&set, &["-p", "ROMEO:", "--json"]).expect(0);
     assert_eq!((answer(&from_there.json()), from_there.stderr.as_str()), (answer(&expected), ""));
     // The command line comes first, and a task that has no use for a default leaves it.
@@ -146,7 +157,18 @@ fn the_environment_gives_defaults() {
 fn conversations_take_what_prompts_take() {
     let scene = scene();
     let plain = scene.talk(&["--json"]).expect(0).json();
-    for key in ["prompt_ids", "prompt_reused", "ids", "text", "stop_reason", "logits_hash", "seed", "device", "guessed", "prompt_run"] {
+    for key in [
+        "prompt_ids",
+        "prompt_reused",
+        "ids",
+        "text",
+        "stop_reason",
+        "logits_hash",
+        "seed",
+        "device",
+        "guessed",
+        "prompt_run",
+    ] {
         assert!(!plain[key].is_null(), "{key} of {plain}");
     }
     assert!(plain["timings"]["load_s"].as_f64().unwrap() > 0.0, "{plain}");
@@ -171,7 +193,8 @@ fn conversations_take_what_prompts_take() {
     fs::write(scene.file("long.json"), serde_json::json!([{"role": "user", "content": long}]).to_string()).unwrap();
     let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
     let long = scene.run(&["--messages", &scene.name("long.json"), "--chat-template", &template, "-n", "2", "--json"]);
-    let prompt = scene.run(&["--messages", &scene.name("long.json"), "--chat-template", &template, "--render", "--json"]);
+    let prompt =
+        scene.run(&["--messages", &scene.name("long.json"), "--chat-template", &template, "--render", "--json"]);
     let tokens = prompt.expect(0).json()["prompt_ids"].as_array().unwrap().len();
     assert!(tokens > 4096, "{tokens}");
     match long.code {
@@ -187,7 +210,8 @@ fn a_single_turn_hears_one_message() {
     let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
     let words = [&["chat", &model, "--chat-template", &template, "--single-turn", "--json"], &SAME[..]].concat();
     let run = fed(command("nanoserve", &words), b"\nHi\nAnd again\n").expect(0);
-    let given = scene.json(&[&["--chat", "--single-turn", "-p", "Hi", "--chat-template", &template], &SAME[..4]].concat());
+    let given =
+        scene.json(&[&["--chat", "--single-turn", "-p", "Hi", "--chat-template", &template], &SAME[..4]].concat());
     assert_eq!(answer(&run.json()), answer(&given));
     assert_eq!(fed(command("nanoserve", &words), b"").expect(0).stdout, "");
 }
@@ -200,7 +224,11 @@ fn a_prompt_cache_that_cannot_be_written_costs_no_answer() {
     for all in [&[][..], &["--prompt-cache-all"]] {
         let run = scene.run(&[&["-p", "ROMEO:", "-q", "--prompt-cache", &missing], &SAME[..4], all].concat()).expect(1);
         assert_eq!(run.stdout, expected.stdout);
-        assert!(run.stderr.starts_with("warning: the prompt cache is not kept: ") && run.stderr.contains(&missing), "{}", run.stderr);
+        assert!(
+            run.stderr.starts_with("warning: the prompt cache is not kept: ") && run.stderr.contains(&missing),
+            "{}",
+            run.stderr
+        );
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     }
     assert_eq!(scene.talk(&["--prompt-cache", &missing]).expect(1).stdout, scene.talk(&[]).expect(0).stdout);
@@ -255,7 +283,11 @@ fn bench_takes_lists_and_prints_what_was_asked_for() {
 fn perplexity_of_some_windows_and_against_a_base() {
     let scene = scene();
     let f32 = scene.name("f32.nsv");
-    nanoserve("convert", [root().join("weights/demo").display().to_string(), f32.clone(), "-q".into(), "--dtype=f32".into()]).expect(0);
+    nanoserve(
+        "convert",
+        [root().join("weights/demo").display().to_string(), f32.clone(), "-q".into(), "--dtype=f32".into()],
+    )
+    .expect(0);
     let corpus = root().join("tests/reference/perplexity/text.txt").display().to_string();
     let score = |model: &str, more: &[&str]| {
         nanoserve("run", [&[model, "-t", "1", "--perplexity", &corpus, "--ctx", "64", "--chunks", "3"], more].concat())
@@ -267,8 +299,13 @@ fn perplexity_of_some_windows_and_against_a_base() {
     // Of itself nothing is far, of its rounded form little, and the ratio is that of the perplexities.
     let itself = score(&f32, &["--kl-base", &base, "--kl-divergence", "--json"]).expect(0).json();
     assert_eq!(itself["perplexity"], of_f32["perplexity"]);
-    let number = |report: &Value, path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} of {report}"));
-    assert!(number(&itself, "/divergence/kld_maximum") < 1e-6 && number(&itself, "/divergence/same_top/mean") > 0.999, "{itself}");
+    let number = |report: &Value, path: &str| {
+        report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} of {report}"))
+    };
+    assert!(
+        number(&itself, "/divergence/kld_maximum") < 1e-6 && number(&itself, "/divergence/same_top/mean") > 0.999,
+        "{itself}"
+    );
     let model = scene.name("demo.nsv");
     let q8 = score(&model, &["--kl-base", &base, "--kl-divergence", "--json"]).expect(0).json();
     let kld = number(&q8, "/divergence/kld/mean");
@@ -291,7 +328,9 @@ fn perplexity_of_some_windows_and_against_a_base() {
     refused(&["--kl-base", &scene.name("damaged")], "damaged");
     refused(&["--kl-base", &corpus], "no file of probabilities");
     refused(&["--kl-base", &scene.name("none")], "none: cannot read");
-    let other = nanoserve("run", [&model, "--perplexity", &corpus, "--ctx", "32", "--kl-base", &base, "--kl-divergence"]).expect(2);
+    let other =
+        nanoserve("run", [&model, "--perplexity", &corpus, "--ctx", "32", "--kl-base", &base, "--kl-divergence"])
+            .expect(2);
     assert!(other.stderr.contains("its windows have 64 tokens, these have 32"), "{}", other.stderr);
     let unwritten = scene.name("no/such/base");
     assert!(score(&model, &["--kl-base", &unwritten]).expect(1).stderr.contains("no/such/base"));

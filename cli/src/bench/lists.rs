@@ -28,7 +28,8 @@ pub fn counts(text: &str) -> Result<Counts, String> {
         return Err(format!("'{text}' is a range that does not end"));
     }
     let next = |n: &usize| if times { n.checked_mul(step) } else { n.checked_add(step) };
-    let numbers: Vec<usize> = std::iter::successors(Some(first), next).take_while(|n| *n <= last).take(MOST + 1).collect();
+    let numbers: Vec<usize> =
+        std::iter::successors(Some(first), next).take_while(|n| *n <= last).take(MOST + 1).collect();
     if numbers.len() > MOST {
         return Err(format!("'{text}' names more than {MOST} numbers"));
     }

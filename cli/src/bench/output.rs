@@ -94,7 +94,9 @@ pub fn csv(a: &Arguments, row: &Row) -> String {
     let row = json(a, row);
     let field = |path| match row.pointer(path) {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) if text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
+        Some(Value::String(text)) if text.contains([',', '"', '\n', '\r']) => {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        }
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     };
@@ -103,7 +105,8 @@ pub fn csv(a: &Arguments, row: &Row) -> String {
 
 /// The first two lines of the Markdown table.
 pub fn md_names() -> String {
-    let names = "| model | weights | runs on | threads | depth | prompt | tok/s | generated | tok/s | GB/s | logits |\n";
+    let names =
+        "| model | weights | runs on | threads | depth | prompt | tok/s | generated | tok/s | GB/s | logits |\n";
     names.to_string() + "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|\n"
 }
 

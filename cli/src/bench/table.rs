@@ -41,7 +41,16 @@ pub fn heading(a: &Arguments, tests: &[Test], engine: &machine::Engine) -> Strin
     let columns = match tests {
         [_] => format!(
             "{:>7} {:<6} {:>15} {of:>6}  {:>14} {:>5} {:>7} {:>6} {:>7} {:>7} {:<8}",
-            "threads", "isa", "prompt tok/s", "generate tok/s", "GB/s", "of read", "load s", "file MB", "anon MB", "logits",
+            "threads",
+            "isa",
+            "prompt tok/s",
+            "generate tok/s",
+            "GB/s",
+            "of read",
+            "load s",
+            "file MB",
+            "anon MB",
+            "logits",
         ),
         _ => format!(
             "{:>7} {:<6} {:>6} {:>6} {:>15} {of:>6} {:>6}  {:>14} {:>5} {:>7} {:<8}",

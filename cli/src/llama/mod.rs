@@ -5,11 +5,10 @@
 
 mod table;
 
-use anyhow::Result;
+use clap::{Arg, ArgAction};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::process::ExitCode;
 use table::{BENCH, Meaning, RUN, Row};
 
 /// What was said in parts, and becomes one option.
@@ -104,7 +103,9 @@ impl Said {
     fn add_to(self, out: &mut Vec<OsString>, at: usize) -> Result<(), String> {
         let mut front: Vec<OsString> = Vec::new();
         let has = |option: &str| {
-            out.iter().filter_map(|word| word.to_str()).any(|word| word == option || word.starts_with(&format!("{option}=")))
+            out.iter()
+                .filter_map(|word| word.to_str())
+                .any(|word| word == option || word.starts_with(&format!("{option}=")))
         };
         if let (Some(plain), true) = (&self.plain, self.talk.is_some() || has("--chat")) {
             return Err(format!("{plain} cannot be used with {}", self.talk.as_deref().unwrap_or("--chat")));
@@ -133,7 +134,9 @@ impl Said {
             [Some(one), None] | [None, Some(one)] if one == "f32" => {
                 return Err("keys and values are kept in one type: give -ctk f32 and -ctv f32, or --kv f32".into());
             }
-            [Some(one), _] | [None, Some(one)] if one == "f16" || one == "f32" => front.push(format!("--kv={one}").into()),
+            [Some(one), _] | [None, Some(one)] if one == "f16" || one == "f32" => {
+                front.push(format!("--kv={one}").into())
+            }
             [Some(one), _] | [None, Some(one)] => {
                 return Err(format!("keys and values in {one} are not there: --kv f16 or --kv f32"));
             }
@@ -145,17 +148,25 @@ impl Said {
     }
 }
 
-/// Prints what is understood, for `--help-llama`.
-pub fn print() -> Result<ExitCode> {
+/// The name of the option that lists them.
+pub const HELP: &str = "help_llama";
+
+/// The option that lists them, which needs no other.
+pub fn help_option() -> Arg {
+    let help = "List llama.cpp's options that are understood, and what takes the place of the others";
+    Arg::new(HELP).long("help-llama").action(ArgAction::SetTrue).exclusive(true).display_order(1000).help(help)
+}
+
+/// Prints what is understood, and ends the program, as clap does for `--help`.
+pub fn help() -> ! {
     let mut text = String::from("llama.cpp's options in nanoserve run and chat:\n");
     list(&mut text, RUN);
     text += "\nOptions of the same name and meaning, such as -p, -n, -t, -s, --temp and --top-k, are not listed.\n\n\
              llama-bench's options in nanoserve bench:\n";
     list(&mut text, BENCH);
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(e) => crate::console::broken_pipe(e),
-    }
+    // A reader that goes away has read enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    std::process::exit(0)
 }
 
 fn list(text: &mut String, table: &[Row]) {

@@ -5,7 +5,8 @@ use super::translate;
 use std::ffi::OsString;
 
 fn ours(command: &str, line: &str) -> Result<String, String> {
-    let words: Vec<OsString> = ["nanoserve", command].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
+    let words: Vec<OsString> =
+        ["nanoserve", command].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
     let out = translate(command, &words, 2)?;
     let words: Vec<String> = out[2..].iter().map(|word| word.to_str().unwrap().to_string()).collect();
     Ok(words.join(" "))
@@ -35,7 +36,10 @@ fn the_same_meaning_in_our_words() {
     ] {
         assert_eq!(ours("run", theirs).as_deref(), Ok(here), "{theirs}");
     }
-    assert_eq!(ours("bench", "-m a.nsv -ngl 99 -r 3 -p 1,2 --n-depth 4").as_deref(), Ok("--device=cuda a.nsv -r 3 -p 1,2 --depth=4"));
+    assert_eq!(
+        ours("bench", "-m a.nsv -ngl 99 -r 3 -p 1,2 --n-depth 4").as_deref(),
+        Ok("--device=cuda a.nsv -r 3 -p 1,2 --depth=4")
+    );
     assert_eq!(ours("inspect", "-m a.nsv -ngl 3").as_deref(), Ok("-m a.nsv -ngl 3"));
 }
 
@@ -64,13 +68,19 @@ fn tables_name_options_that_exist_and_hide_none_of_ours() {
     for (name, table) in [("run", RUN), ("bench", BENCH)] {
         let entry = crate::programs::ENTRIES.iter().find(|entry| entry.name == name).unwrap();
         let command = (entry.command)();
-        let long = |word: &str| command.get_arguments().any(|option| option.get_long() == word.strip_prefix("--"));
+        let long = |word: &str| match word.strip_prefix("--") {
+            Some(word) => command.get_arguments().any(|option| option.get_long() == Some(word)),
+            None => false,
+        };
         let mut seen = std::collections::BTreeSet::new();
         for (names, meaning) in table {
             for theirs in *names {
                 assert!(seen.insert(theirs), "{theirs} is there twice");
                 assert!(!long(theirs), "{theirs} is an option of ours");
-                let short = theirs.strip_prefix('-').filter(|rest| rest.chars().count() == 1).and_then(|rest| rest.chars().next());
+                let short = theirs
+                    .strip_prefix('-')
+                    .filter(|rest| rest.chars().count() == 1)
+                    .and_then(|rest| rest.chars().next());
                 let taken = command.get_arguments().any(|option| option.get_short() == short && short.is_some());
                 let same = matches!(meaning, Meaning::Takes(_) | Meaning::Batch);
                 assert!(!taken || same, "{theirs} is an option of ours");
@@ -78,7 +88,9 @@ fn tables_name_options_that_exist_and_hide_none_of_ours() {
             let named: Vec<&str> = match meaning {
                 Meaning::Takes(ours) | Meaning::Talk(ours) | Meaning::TalkTakes(ours) => vec![ours],
                 Meaning::Is(ours) => vec![ours[0]],
-                Meaning::Not(hint) => hint.split([' ', ':', ',']).filter(|word| word.starts_with("--") && word.len() > 3).collect(),
+                Meaning::Not(hint) => {
+                    hint.split([' ', ':', ',']).filter(|word| word.starts_with("--") && word.len() > 3).collect()
+                }
                 _ => Vec::new(),
             };
             for ours in named {

@@ -92,7 +92,9 @@ impl Kept<'_> {
 
     /// Tells, before the prompt runs, where what it will give cannot be kept.
     pub fn begin<B: Backend>(&mut self, session: &Session<B>, prompt: &[u32], answer: Option<usize>) {
-        let Some((path, when)) = self.to.filter(|(_, when)| *when != When::Prompt || prompt != self.held) else { return };
+        let Some((path, when)) = self.to.filter(|(_, when)| *when != When::Prompt || prompt != self.held) else {
+            return;
+        };
         let answer = if when == When::Prompt { 0 } else { answer.unwrap_or(0) };
         let tokens = prompt.len().saturating_add(answer).min(session.capacity());
         if let Err(e) = can_replace(path, most_bytes(session, tokens, self.kv_type)) {

@@ -68,7 +68,7 @@ conversation.";
 
 /// Continue a prompt, or talk, with a .nsv model.
 #[derive(Debug, Parser)]
-#[command(name = "nanoserve-run", version, after_help = EXAMPLES)]
+#[command(name = "nanoserve-run", version, after_help = EXAMPLES, arg = llama::help_option())]
 pub struct Arguments {
     /// The model file
     #[arg(env = "NANOSERVE_MODEL")]
@@ -90,9 +90,6 @@ pub struct Arguments {
     /// Read \n, \r, \t, \\, \', \" and \xHH in prompt, system message, stop texts and DRY's breakers as what they stand for
     #[arg(short, long)]
     escape: bool,
-    /// List llama.cpp's options that are understood, and what takes the place of others
-    #[arg(long, exclusive = true)]
-    help_llama: bool,
     #[command(flatten)]
     prompt: Prompt,
     #[command(flatten)]
@@ -222,13 +219,13 @@ impl Arguments {
 
 impl Program for Arguments {
     fn check(matches: &ArgMatches, command: &Command) -> Result<(), String> {
+        if matches.get_flag(llama::HELP) {
+            llama::help();
+        }
         tasks::check(matches, command)
     }
 
     fn start(mut self, command: &mut Command) -> ExitCode {
-        if self.help_llama {
-            return console::exit(llama::print());
-        }
         let conflict = self.sampling.check().err().or_else(|| match self.readers_of_input()[..] {
             [one, other, ..] => Some(format!("{one} and {other} cannot both read standard input")),
             _ => None,

@@ -171,14 +171,18 @@ impl Sampling {
         let mirostat = self.mirostat == Some(2);
         for (option, step, _) in given.into_iter().filter(|(.., given)| *given) {
             if mirostat && step != Step::Temperature {
-                return Err(format!("{option} cannot be used with --mirostat 2, which takes the place of all other samplers"));
+                return Err(format!(
+                    "{option} cannot be used with --mirostat 2, which takes the place of all other samplers"
+                ));
             }
             if self.samplers.as_ref().is_some_and(|Chain(chain)| !chain.contains(&step)) && !mirostat {
                 return Err(format!("{option} is given, and --samplers leaves that sampler out"));
             }
         }
         if mirostat && self.samplers.is_some() {
-            return Err("--samplers cannot be used with --mirostat 2, which takes the place of all other samplers".into());
+            return Err(
+                "--samplers cannot be used with --mirostat 2, which takes the place of all other samplers".into()
+            );
         }
         if !mirostat && self.mirostat_lr.or(self.mirostat_ent).is_some() {
             return Err("--mirostat-lr and --mirostat-ent need --mirostat 2".into());

@@ -87,10 +87,7 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
                 if dropped == 0 {
                     chat.conversation.pop();
                     let why = if yes { "there is no turn left to drop; " } else { "" };
-                    console::tell(format_args!(
-                        "{why}the message was not sent: /reset, /drop, or {}",
-                        chat.remedy()
-                    ));
+                    console::tell(format_args!("{why}the message was not sent: /reset, /drop, or {}", chat.remedy()));
                     return Ok(None);
                 }
                 console::tell(format_args!("[{dropped} turn{} dropped]", if dropped == 1 { "" } else { "s" }));

@@ -86,7 +86,8 @@ impl<'c> Chat<'c> {
             match lines.next()? {
                 Line::Text(text) if text.trim().is_empty() => {}
                 Line::Text(text) => {
-                    self.conversation.push("user", text.strip_prefix('/').filter(|_| text.starts_with("//")).unwrap_or(&text));
+                    self.conversation
+                        .push("user", text.strip_prefix('/').filter(|_| text.starts_with("//")).unwrap_or(&text));
                     return Ok(true);
                 }
                 Line::Interrupted | Line::End => return Ok(false),

@@ -50,7 +50,8 @@ impl BaseWriter {
     pub fn begin(path: &Path, text: &Text, windows: usize, vocab_size: usize, root: &Hash) -> Result<BaseWriter> {
         let rows = windows * scored_per_window(text.ctx);
         let bytes = HEADER + 4 * windows * text.ctx + rows * row_bytes(vocab_size) + HASH;
-        let mut writer = BaseWriter { to: Replacing::begin(path, bytes as u64)?, hash: blake3::Hasher::new(), row: Vec::new() };
+        let mut writer =
+            BaseWriter { to: Replacing::begin(path, bytes as u64)?, hash: blake3::Hasher::new(), row: Vec::new() };
         writer.row.extend_from_slice(&MAGIC);
         for number in [VERSION, vocab_size as u32, text.ctx as u32, windows as u32] {
             writer.row.extend(number.to_le_bytes());
@@ -125,7 +126,8 @@ impl Base {
         let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
         let mut header = [0; HEADER];
         let begun = file.read_exact(&mut header).is_ok() && header[..8] == MAGIC;
-        let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
+        let number =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
         if !begun || number(8) != VERSION as usize {
             return Err(wrong("it is no file of probabilities of this version".into()));
         }
@@ -212,7 +214,10 @@ mod tests {
             let log_sum = log_sum_exp(row);
             for (got, &logit) in base.next_row().unwrap().into_iter().zip(row) {
                 let expected = (f64::from(logit) - log_sum).max(-41.0);
-                assert!((f64::from(got) - expected).abs() < 1.0 && (expected < -40.0 || (f64::from(got) - expected).abs() < 4e-4));
+                assert!(
+                    (f64::from(got) - expected).abs() < 1.0
+                        && (expected < -40.0 || (f64::from(got) - expected).abs() < 4e-4)
+                );
             }
         }
         let other: Vec<u32> = (1..9).collect();
