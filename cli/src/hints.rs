@@ -1,13 +1,32 @@
 //! What a user can do about an error. The libraries say what happened, as data; which option helps is known here alone.
 
+use clap::Command;
 use nanoserve_converter::{ConvertError, Problem, Warning, What};
 use nanoserve_format::FormatError;
 use nanoserve_runtime::{DeviceError, MemoryUse, PromptCacheError, RuntimeError, TokenizerError};
 use std::io::ErrorKind;
+use std::sync::OnceLock;
+
+/// Long options of the program that runs: a hint names no other.
+static OPTIONS: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Says which program runs.
+pub fn begin(program: &Command) {
+    let options = program.get_arguments().filter_map(|option| option.get_long().map(String::from));
+    // A process is one program: there is no second.
+    let _ = OPTIONS.set(options.collect());
+}
+
+fn takes(option: &str) -> bool {
+    OPTIONS.get().is_none_or(|options| options.iter().any(|one| one == option))
+}
 
 /// What to add to an error of the runtime; empty where nothing helps.
 pub fn runtime(error: &RuntimeError) -> String {
     let hint = match error {
+        RuntimeError::PromptTooLong { got, most, .. } if got > most => {
+            return format!(": shorten it: the model has {most} positions");
+        }
         RuntimeError::PromptTooLong { .. } => "shorten it, or give a larger --ctx",
         RuntimeError::TextTooShort { .. } => "give a longer text, or another --ctx",
         RuntimeError::Tokenizer(TokenizerError::NotCompiled) => {
@@ -22,27 +41,31 @@ pub fn runtime(error: &RuntimeError) -> String {
             return ", or run with --device cpu".into();
         }
         RuntimeError::Device(DeviceError::Missing { .. } | DeviceError::NotBuilt) => "run with --device cpu",
-        RuntimeError::Memory { what, .. } => match memory(what) {
-            Some(hint) => hint,
-            None => return String::new(),
-        },
+        RuntimeError::Memory { what, .. } => {
+            let advice = memory(what, &takes);
+            return if advice.is_empty() { String::new() } else { format!(": give {}", advice.join(", or ")) };
+        }
         _ => return String::new(),
     };
     format!(": {hint}")
 }
 
-fn memory(what: &MemoryUse) -> Option<&'static str> {
-    Some(match what {
-        MemoryUse::Context { element: 4.., .. } => "give a smaller --ctx, or --kv f16",
-        MemoryUse::Context { .. } => "give a smaller --ctx",
-        MemoryUse::Step { all_logits: true, .. } => "give fewer tokens",
-        MemoryUse::Step { .. } => "give a smaller --chunk",
-        MemoryUse::Copy { .. } => "give --load map",
-        MemoryUse::CacheOnCpu => "give a smaller --ctx, or more --gpu-layers",
-        MemoryUse::CacheOnGpu => "give a smaller --ctx, or fewer --gpu-layers",
-        MemoryUse::WeightsOnGpu { .. } => "give fewer --gpu-layers, or --device cpu",
-        _ => return None,
-    })
+/// What needs less memory, of what a program takes.
+fn memory(what: &MemoryUse, takes: &dyn Fn(&str) -> bool) -> Vec<&'static str> {
+    let context =
+        if takes("ctx") { ("ctx", "a smaller --ctx") } else { ("n-gen", "a smaller --prompt, --n-gen or --depth") };
+    let all = match what {
+        MemoryUse::Context { element: 4.., .. } => vec![context, ("kv", "--kv f16")],
+        MemoryUse::Context { .. } => vec![context],
+        MemoryUse::Step { all_logits: true, .. } => vec![("ids", "fewer tokens")],
+        MemoryUse::Step { .. } => vec![("chunk", "a smaller --chunk")],
+        MemoryUse::Copy { .. } => vec![("load", "--load map")],
+        MemoryUse::CacheOnCpu => vec![context, ("gpu-layers", "more --gpu-layers")],
+        MemoryUse::CacheOnGpu => vec![context, ("gpu-layers", "fewer --gpu-layers")],
+        MemoryUse::WeightsOnGpu { .. } => vec![("gpu-layers", "fewer --gpu-layers"), ("device", "--device cpu")],
+        _ => Vec::new(),
+    };
+    all.into_iter().filter(|(option, _)| takes(option)).map(|(_, advice)| advice).collect()
 }
 
 /// What to add to an error of a conversion; empty where nothing helps.
@@ -106,8 +129,12 @@ mod tests {
         let missing = |remedy| DeviceError::Missing { cause: "no driver".into(), remedy };
         for (error, words) in [
             (
-                RuntimeError::PromptTooLong { got: 7, room: 6 },
+                RuntimeError::PromptTooLong { got: 7, room: 6, most: 7 },
                 "the prompt has 7 tokens, the context has room for 6: shorten it, or give a larger --ctx",
+            ),
+            (
+                RuntimeError::PromptTooLong { got: 8, room: 6, most: 7 },
+                "the prompt has 8 tokens, the context has room for 6: shorten it: the model has 7 positions",
             ),
             (
                 RuntimeError::TextTooShort { got: 3, ctx: 9 },
@@ -154,6 +181,32 @@ mod tests {
         ] {
             assert!(told(memory(what)).ends_with(&format!("): {hint}")), "{hint}");
         }
+    }
+
+    #[test]
+    fn a_hint_names_options_that_the_program_has() {
+        for entry in crate::programs::ENTRIES {
+            let command = (entry.command)();
+            let has = |option: &str| command.get_arguments().any(|one| one.get_long() == Some(option));
+            for what in [
+                MemoryUse::Context { positions: 5, element: 4 },
+                MemoryUse::Context { positions: 5, element: 2 },
+                MemoryUse::Step { tokens: 5, all_logits: false },
+                MemoryUse::Copy { path: "a.nsv".into() },
+                MemoryUse::CacheOnCpu,
+                MemoryUse::CacheOnGpu,
+                MemoryUse::WeightsOnGpu { layers: 1, of: 2 },
+            ] {
+                let advice = super::memory(&what, &has).join(" ");
+                for word in advice.split([' ', ',']).filter_map(|word| word.strip_prefix("--")) {
+                    assert!(has(word), "{} has no --{word}", entry.name);
+                }
+            }
+        }
+        let bench = (crate::programs::ENTRIES.iter().find(|entry| entry.name == "bench").unwrap().command)();
+        let has = |option: &str| bench.get_arguments().any(|one| one.get_long() == Some(option));
+        let context = MemoryUse::Context { positions: 5, element: 4 };
+        assert_eq!(super::memory(&context, &has), ["a smaller --prompt, --n-gen or --depth", "--kv f16"]);
     }
 
     #[test]

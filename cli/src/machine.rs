@@ -1,7 +1,7 @@
 //! Options of the machine, as several programs have them: where a model runs, and how.
 
 use crate::console::{in_file, tell};
-use crate::hints;
+use crate::{hints, values};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use nanoserve_format::NsvFile;
@@ -22,7 +22,7 @@ pub type Engine = nanoserve_runtime::Engine<Backend>;
 #[derive(Debug, Args)]
 pub struct Machine {
     /// Threads [default: physical cores this process may use]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", env = "NANOSERVE_THREADS", value_parser = values::threads)]
     pub threads: Option<usize>,
     #[command(flatten)]
     pub place: Where,
@@ -34,10 +34,10 @@ pub struct Machine {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Where {
     /// Where to run: auto is the GPU if it can, else the CPU
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    #[arg(long, value_enum, default_value_t = Device::Cpu, env = "NANOSERVE_DEVICE")]
     pub device: Device,
     /// With --device cuda: the last N layers and the output on the GPU, the rest on the CPU [default: all]
-    #[arg(long, visible_alias = "ngl", value_name = "N")]
+    #[arg(long, visible_alias = "ngl", value_name = "N", env = "NANOSERVE_GPU_LAYERS")]
     pub gpu_layers: Option<usize>,
     /// Let a kernel begin while the one before it ends, on GPUs since Hopper
     #[arg(long)]
@@ -49,6 +49,7 @@ impl Where {
         match (self.device, self.gpu_layers) {
             (Device::Cuda, layers) => Ok(Place::Gpu(layers)),
             (_, Some(_)) => bail!("--gpu-layers needs --device cuda"),
+            (Device::Cpu, None) if self.overlap => bail!("--overlap needs --device cuda or auto"),
             (Device::Cpu, None) => Ok(Place::Cpu),
             (Device::Auto, None) => Ok(Place::Auto),
         }
@@ -74,16 +75,16 @@ impl Where {
 #[derive(Clone, Debug, Args)]
 pub struct How {
     /// Instruction set of the kernels; all give the same bits [default: the fastest here]
-    #[arg(long, value_name = "scalar|avx2|avxvnni|avx512|neon|dotprod")]
+    #[arg(long, value_name = "scalar|avx2|avxvnni|avx512|neon|dotprod", env = "NANOSERVE_ISA")]
     pub isa: Option<String>,
     /// How keys and values are kept [default: f32 for a model in f32, else f16]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, env = "NANOSERVE_KV")]
     pub kv: Option<Kv>,
     /// How the file comes into memory
-    #[arg(long, value_enum, default_value_t = LoadMode::Map, hide_possible_values = true, value_name = "map|huge")]
+    #[arg(long, value_enum, default_value_t = LoadMode::Map, hide_possible_values = true, value_name = "map|huge", env = "NANOSERVE_LOAD")]
     pub load: LoadMode,
     /// Keep the file in memory: the system may not take its pages back (mlock)
-    #[arg(long)]
+    #[arg(long, env = "NANOSERVE_LOCK")]
     pub lock: bool,
 }
 
@@ -129,9 +130,6 @@ impl How {
 
     /// The engine's options, on so many threads.
     pub fn on(&self, threads: Option<usize>) -> Result<EngineOptions> {
-        if threads == Some(0) {
-            bail!("--threads is 0, expected at least 1");
-        }
         let load = match self.load {
             LoadMode::Map => Load::Map,
             LoadMode::Huge => Load::Huge,

@@ -6,15 +6,18 @@ mod bench;
 mod completions;
 mod console;
 mod convert;
+mod environment;
 mod hints;
 mod hub;
 mod inspect;
+mod llama;
 mod machine;
 mod man;
 mod programs;
 mod run;
 mod stop;
 mod trust;
+mod values;
 mod verify;
 
 use std::process::ExitCode;

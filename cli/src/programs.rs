@@ -1,6 +1,6 @@
 //! Which commands there are, and which one is meant.
 
-use crate::{bench, completions, convert, hub, inspect, man, run, verify};
+use crate::{bench, completions, convert, environment, hints, hub, inspect, llama, man, run, verify};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, Parser};
 use std::ffi::{OsStr, OsString};
@@ -20,6 +20,14 @@ const WAY: &str = "  \
 
 /// The arguments of a command, and what it does.
 pub trait Program: Parser {
+    /// Refuses options that do not go together in ways that clap cannot know.
+    ///
+    /// # Errors
+    /// What to say of them.
+    fn check(_matches: &ArgMatches, _command: &Command) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Does it. `command` is what the arguments were parsed by: its errors name the command as it was called.
     fn start(self, command: &mut Command) -> ExitCode;
 }
@@ -58,9 +66,15 @@ const fn entry<P: Program>(name: &'static str) -> Entry {
         name,
         command: P::command,
         has_program: true,
-        start: |matches, command| match P::from_arg_matches_mut(matches) {
-            Ok(program) => program.start(command),
-            Err(error) => error.format(command).exit(),
+        start: |matches, command| {
+            hints::begin(command);
+            if let Err(what) = P::check(matches, command) {
+                command.error(ErrorKind::ArgumentConflict, what).exit();
+            }
+            match P::from_arg_matches_mut(matches) {
+                Ok(program) => program.start(command),
+                Err(error) => error.format(command).exit(),
+            }
         },
     }
 }
@@ -98,6 +112,12 @@ pub fn start(mut line: Vec<OsString>) -> ExitCode {
     }
     short_hf(&mut line, word + 1);
     let mut command = alone.map_or_else(nanoserve, |entry| (entry.command)());
+    let name = alone.map(|entry| entry.name).or_else(|| line.get(1).and_then(|word| word.to_str())).unwrap_or_default();
+    let line = match llama::translate(name, &line, word + 1) {
+        Ok(line) => line,
+        Err(what) => command.error(ErrorKind::UnknownArgument, what).exit(),
+    };
+    environment::tell_unknown(&environment::names());
     let mut matches = command.try_get_matches_from_mut(line).unwrap_or_else(|error| with_tip(error).exit());
     if let Some(entry) = alone {
         return (entry.start)(&mut matches, &mut command);
@@ -115,6 +135,10 @@ fn short_hf(line: &mut [OsString], from: usize) {
 
 /// Where a file stands in the place of the command, what was probably meant.
 fn with_tip(mut error: clap::Error) -> clap::Error {
+    if let Some(set) = environment::behind(&error) {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![set.into()]));
+        return error;
+    }
     let word = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
         (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) => word.clone(),
         _ => return error,

@@ -15,7 +15,7 @@ pub struct Trust {
     #[arg(long)]
     pub check: bool,
     /// Run nothing but what this key (a file, or its 64 hex digits) signed; every byte is checked, as with --check
-    #[arg(long, value_name = "PUB")]
+    #[arg(long, value_name = "PUB", env = "NANOSERVE_REQUIRE_SIGNER")]
     pub require_signer: Option<PathBuf>,
 }
 

@@ -71,7 +71,7 @@ pub use meta::{GenerationDefaults, LicenseFile, Provenance, SourceFile};
 pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
 pub use recipe::Recipe;
 pub use repair::{RepairError, Repaired, repair};
-pub use replace::replace;
+pub use replace::{Replacing, can_replace, replace};
 pub use schema::Role;
 pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
 pub use spec::{Activation, FeedForwardKind, LayerKind, MixerKind, ModelSpec, QkNorm, Rope, RopeScaling, Window};

@@ -12,6 +12,7 @@ use crate::encoding::{Encoding, Shape};
 use crate::error::{FileAction, FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
 use crate::recipe::Recipe;
+use crate::replace::reserve;
 use crate::schema::{self, Role};
 use crate::signal;
 use crate::spec::ModelSpec;
@@ -216,15 +217,7 @@ impl Writer {
 
     /// Reserves the space the file will need, so that a full disk is found before the work is done.
     fn reserve(&self, bytes: u64) -> Result<()> {
-        let file = self.temp.as_file();
-        #[cfg(target_os = "linux")]
-        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => return Ok(()),
-            // Not every file system can reserve space: there a full disk shows at the write.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-            Err(e) => return Err(self.failed(FileAction::Reserve)(e.into())),
-        }
-        file.set_len(bytes).map_err(self.failed(FileAction::Reserve))
+        reserve(self.temp.as_file(), bytes).map_err(self.failed(FileAction::Reserve))
     }
 
     fn failed(&self, action: FileAction) -> impl Fn(std::io::Error) -> FormatError + use<> {

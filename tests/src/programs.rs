@@ -69,6 +69,10 @@ impl Run {
 /// A program with its arguments and no standard input.
 pub fn command<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program(name));
+    // What a shell sets for the programs, or for tests, is not the tests' business.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"NANOSERVE_")) {
+        command.env_remove(name);
+    }
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

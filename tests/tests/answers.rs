@@ -118,13 +118,17 @@ fn options_that_mean_nothing_are_refused() {
         (&["--typical", "1.5"], &["typical_p", "1.5", "0 to 1"]),
         (&["--top-n-sigma", "nan"], &["top_n_sigma"]),
         (&["--xtc-probability", "2"], &["xtc_probability"]),
-        (&["--xtc-threshold", "0"], &[]),
+        (&["--xtc-threshold", "0", "--xtc-probability", "0.5"], &[]),
+        (&["--xtc-threshold", "0"], &["--xtc-probability"]),
+        (&["--samplers", "top_k", "--top-p", "0.5"], &["--top-p", "--samplers"]),
+        (&["--mirostat", "2", "--top-k", "5"], &["--top-k", "--mirostat"]),
+        (&["--mirostat", "0", "--mirostat-ent", "5"], &["--mirostat-ent", "--mirostat 2"]),
         (&["--frequency-penalty", "inf"], &["frequency_penalty"]),
         (&["--presence-penalty", "nan"], &["presence_penalty"]),
         (&["--repeat-penalty", "0"], &["repeat_penalty"]),
         (&["--repeat-last-n", "-2"], &["--repeat-last-n", "-2"]),
         (&["--dry-multiplier", "inf"], &["dry_multiplier"]),
-        (&["--dry-penalty-last-n", "-2"], &["--dry-penalty-last-n"]),
+        (&["--dry-multiplier", "1", "--dry-penalty-last-n", "-2"], &["--dry-penalty-last-n"]),
         (&["--dry-multiplier", "1", "--dry-sequence-breaker", ""], &["--dry-sequence-breaker"]),
         (&["--mirostat", "1"], &["--mirostat is 1", "2"]),
         (&["--mirostat-lr", "0.1"], &["--mirostat"]),
@@ -363,7 +367,21 @@ fn perplexity_is_the_one_of_transformers() {
     let (_, f32) = &models[0];
     let run = f32.run(&["--perplexity", text(&corpus), "--ctx", "128"]).expect(0);
     assert!(run.stderr.contains("window 1 of") && run.stderr.contains("tok/s"), "{}", run.stderr);
-    assert!(run.stdout.starts_with("| ") && run.stdout.lines().count() == 1 && run.stdout.contains("perplexity"));
+    assert!(run.stdout.starts_with("| ") && run.stdout.contains("perplexity"));
+    let last = run
+        .stdout
+        .lines()
+        .last()
+        .unwrap()
+        .strip_prefix("Final estimate: PPL = ")
+        .expect("llama-perplexity's last line");
+    let (value, error) = last.split_once(" +/- ").unwrap();
+    let report = f32.json(&["--perplexity", text(&corpus), "--ctx", "128"]);
+    for (got, key) in [(value, "perplexity"), (error, "standard_error")] {
+        assert!((got.parse::<f64>().unwrap() - report[key].as_f64().unwrap()).abs() < 1e-4, "{last}");
+    }
+    let quiet = f32.run(&["--perplexity", text(&corpus), "--ctx", "128", "-q"]).expect(0);
+    assert_eq!((quiet.stdout.lines().count(), quiet.stderr.as_str()), (1, ""), "a row of a table");
     let run = f32.run(&["--perplexity", text(&corpus), "--ctx", "1024"]).expect(2);
     assert!(run.stderr.contains("1024") && run.stderr.contains("--ctx"), "{}", run.stderr);
     f32.run(&["--perplexity", text(&corpus), "--ctx", "3"]).expect(2);

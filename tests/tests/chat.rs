@@ -40,7 +40,14 @@ impl Scene {
     /// Arguments of nanoserve-run with the demo and its template.
     fn arguments(&self, more: &[&str]) -> Vec<String> {
         let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
-        let own = [&self.model(), "--chat-template", &template, "-t", "1", "--temperature", "0"].map(str::to_string);
+        let mut own = vec![self.model(), "-t".to_string(), "1".to_string()];
+        // A plain text has no template, and a prompt that is only shown no temperature.
+        if more.iter().any(|word| ["--chat", "--messages", "--render"].contains(word)) {
+            own.extend(["--chat-template".to_string(), template]);
+        }
+        if !more.contains(&"--render") {
+            own.extend(["--temperature", "0"].map(str::to_string));
+        }
         own.into_iter().chain(more.iter().map(|s| s.to_string())).collect()
     }
 

@@ -266,8 +266,17 @@ fn a_wrong_command_line_exits_with_2() {
     let model = Model::new("odd-sizes", "q8");
     let long = (0..60).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
     // Options, and words that the message must contain.
-    let cases: [(&[&str], &[&str]); 17] = [
-        (&["--ids", &long], &["60", "55"]),
+    let cases: [(&[&str], &[&str]); 26] = [
+        (&["--ids", &long], &["60", "shorten it: the model has 55 positions"]),
+        (&["--ids", "1", "-t", "100000"], &["--threads", "1 to 1024"]),
+        (&["--ids", "1", "-t", "4294967296"], &["--threads", "1 to 1024"]),
+        (&["--ids", "1", "--chunk", "0"], &["--chunk"]),
+        (&["--ids", "1", "-n", "-2"], &["--n-predict", "-1 for no bound"]),
+        (&["--ids", "1", "--lookup", "0"], &["--lookup"]),
+        (&["--ids", "1", "--overlap"], &["--overlap", "--device cuda"]),
+        (&["--ids", "1", "-fa", "on"], &["-fa", "leave it away"]),
+        (&["--ids", "1", "--now", "noon"], &["--now"]),
+        (&["-f", "-", "--chat", "--chat-template", "-"], &["--file", "--chat-template", "standard input"]),
         (&["--ids", "1,2,3,4,5,6,7", "--ctx", "6"], &["7 tokens", "6"]),
         (&["--ids", "1", "--ctx", "56"], &["56", "55"]),
         (&["--ids", "331"], &["331"]),
@@ -369,9 +378,14 @@ fn however_it_is_loaded_the_logits_are_the_same() {
 fn what_bench_cannot_measure() {
     let model = Model::new("odd-sizes", "q8");
     for (args, word) in [
-        (["-p", "0"], "--prompt is 0"),
-        (["-r", "0"], "--rounds is 0"),
-        (["-t", "1,0"], "--threads is 0"),
+        (["-p", "0"], "--prompt"),
+        (["-r", "0"], "--rounds"),
+        (["-t", "1,0"], "--threads"),
+        (["-t", "100000"], "--threads"),
+        (["--chunk", "0"], "--chunk"),
+        (["-p", "9-1"], "9-1"),
+        (["-o", "xml"], "xml"),
+        (["-d", "1000000"], "context"),
         (["-p", "1000000"], "context"),
         (["-n", "1000000"], "context"),
     ] {

@@ -480,7 +480,7 @@ fn no_step_is_begun_behind_the_context() {
     session.feed(&[1; 5], 5).unwrap();
     (0..3).for_each(|_| _ = session.feed_ahead(0, true).unwrap());
     assert_eq!(session.len(), 8);
-    assert!(matches!(session.feed_ahead(0, true), Err(RuntimeError::PromptTooLong { got: 1, room: 0 })));
+    assert!(matches!(session.feed_ahead(0, true), Err(RuntimeError::PromptTooLong { got: 1, room: 0, .. })));
 }
 
 #[test]

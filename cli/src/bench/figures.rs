@@ -58,8 +58,26 @@ impl Memory {
     }
 }
 
-/// What one number of threads gave.
+/// What is measured: a prompt behind `depth` tokens that are not timed, and tokens generated after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Test {
+    pub depth: usize,
+    pub prompt: usize,
+    pub n_gen: usize,
+}
+
+impl Test {
+    /// Positions that it takes.
+    pub fn positions(&self) -> usize {
+        self.depth.saturating_add(self.prompt).saturating_add(self.n_gen)
+    }
+}
+
+/// What one test gave with one number of threads.
 pub struct Row {
+    pub test: Test,
+    /// How the model's matrices are stored.
+    pub weights: String,
     pub threads: usize,
     pub isa: &'static str,
     /// The GPU's name, where it has layers.

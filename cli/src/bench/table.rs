@@ -1,7 +1,7 @@
 //! Rows as they are printed: a table for the eye, objects for programs.
 
 use super::Arguments;
-use super::figures::{Memory, Row};
+use super::figures::{Memory, Row, Test};
 use crate::machine;
 use nanoserve_format::InputForm;
 use nanoserve_runtime::backend::Backend as _;
@@ -16,7 +16,7 @@ fn processor() -> String {
 }
 
 /// What was measured, and the columns' names.
-pub fn heading(a: &Arguments, engine: &machine::Engine) -> String {
+pub fn heading(a: &Arguments, tests: &[Test], engine: &machine::Engine) -> String {
     let file = engine.file();
     let (layout, spec) = (file.layout(), file.spec());
     let forms = Work::of(layout).prompt_macs.into_iter().map(|(encoding, _)| encoding.input());
@@ -24,11 +24,44 @@ pub fn heading(a: &Arguments, engine: &machine::Engine) -> String {
     let name = a.model.file_name().unwrap_or(a.model.as_os_str()).display();
     let load = if a.how.load == machine::LoadMode::Huge { "copied into huge pages" } else { "mapped" };
     let locked = if a.how.lock { ", locked" } else { "" };
+    let chunk = a.chunk.unwrap_or(engine.backend().chunk());
+    let what = match tests {
+        [Test { depth, prompt, n_gen }] => {
+            let depth = if *depth > 0 { format!(" behind {depth} tokens") } else { String::new() };
+            format!("prompt of {prompt}{depth} in steps of {chunk}, then {n_gen} generated")
+        }
+        _ => format!("a prompt in steps of {chunk}, then tokens generated"),
+    };
+    let of = match engine.backend().on_gpu() {
+        Some(_) => "of mma",
+        None if forms.clone().all(in_bytes) => "of dot",
+        None if !forms.clone().any(in_bytes) => "of fma",
+        None => "of max",
+    };
+    let columns = match tests {
+        [_] => format!(
+            "{:>7} {:<6} {:>15} {of:>6}  {:>14} {:>5} {:>7} {:>6} {:>7} {:>7} {:<8}",
+            "threads",
+            "isa",
+            "prompt tok/s",
+            "generate tok/s",
+            "GB/s",
+            "of read",
+            "load s",
+            "file MB",
+            "anon MB",
+            "logits",
+        ),
+        _ => format!(
+            "{:>7} {:<6} {:>6} {:>6} {:>15} {of:>6} {:>6}  {:>14} {:>5} {:>7} {:<8}",
+            "threads", "isa", "depth", "prompt", "tok/s", "gen", "tok/s", "GB/s", "of read", "logits",
+        ),
+    };
     format!(
         "model    {name}: {}, {} layers of {}, {:.3} GB of weights, {load}{locked}\n\
          machine  {}, {} cores\n\
-         run      prompt of {} in steps of {}, then {} generated, kv {}; median of {} rounds\n\n\
-         {:>7} {:<6} {:>15} {:>6}  {:>14} {:>5} {:>7} {:>6} {:>7} {:>7} {:<8}\n",
+         run      {what}, kv {}; median of {} rounds\n\n\
+         {columns}\n",
         layout.encodings(),
         spec.n_layers,
         spec.hidden_size,
@@ -38,42 +71,38 @@ pub fn heading(a: &Arguments, engine: &machine::Engine) -> String {
             None => processor(),
         },
         default_threads(),
-        a.prompt,
-        a.chunk.unwrap_or(engine.backend().chunk()),
-        a.n_gen,
         a.how.kv_type(file).name(),
         a.rounds,
-        "threads",
-        "isa",
-        "prompt tok/s",
-        match engine.backend().on_gpu() {
-            Some(_) => "of mma",
-            None if forms.clone().all(in_bytes) => "of dot",
-            None if !forms.clone().any(in_bytes) => "of fma",
-            None => "of max",
-        },
-        "generate tok/s",
-        "GB/s",
-        "of read",
-        "load s",
-        "file MB",
-        "anon MB",
-        "logits",
     )
 }
 
 /// A line of the table.
-pub fn row(a: &Arguments, row: &Row) -> String {
+pub fn row(tests: &[Test], row: &Row) -> String {
     let share = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{:.0} %", 100.0 * x));
+    let gb_s = if row.test.n_gen > 0 { format!("{:.1}", row.gb_s()) } else { "-".to_string() };
+    if tests.len() > 1 {
+        return format!(
+            "{:>7} {:<6} {:>6} {:>6} {:>15} {:>6} {:>6}  {:>14} {gb_s:>5} {:>7} {}\n",
+            row.threads,
+            row.isa,
+            row.test.depth,
+            row.test.prompt,
+            row.prompt.show(),
+            share(row.prompt_share()),
+            row.test.n_gen,
+            row.generate.show(),
+            share(row.generate_share()),
+            &row.logits_hash[..8],
+        );
+    }
     let megabytes = |x: Option<u64>| x.map_or("-".to_string(), |x| format!("{:.0}", x as f64 / 1e6));
     format!(
-        "{:>7} {:<6} {:>15} {:>6}  {:>14} {:>5} {:>7} {:>6.3} {:>7} {:>7} {}\n",
+        "{:>7} {:<6} {:>15} {:>6}  {:>14} {gb_s:>5} {:>7} {:>6.3} {:>7} {:>7} {}\n",
         row.threads,
         row.isa,
         row.prompt.show(),
         share(row.prompt_share()),
         row.generate.show(),
-        if a.n_gen > 0 { format!("{:.1}", row.gb_s()) } else { "-".to_string() },
         share(row.generate_share()),
         row.load_s,
         megabytes(row.memory.file),
@@ -85,7 +114,9 @@ pub fn row(a: &Arguments, row: &Row) -> String {
 /// What the shares are of, and the memory at its most.
 pub fn limits(rows: &[Row]) -> String {
     let mut text = String::from("\n");
-    for row in rows {
+    // Each number of threads once: its first row stands for it.
+    let first = |(at, row): &(usize, &Row)| rows[..*at].iter().all(|before| before.threads != row.threads);
+    for (_, row) in rows.iter().enumerate().filter(first) {
         let Some(limits) = &row.limits else { continue };
         if let Some(gpu) = &row.gpu {
             text += &format!("limits   {gpu}: copy {:.0} GB/s", limits.read_gb_s);
@@ -108,38 +139,4 @@ pub fn limits(rows: &[Row]) -> String {
         text += &format!("memory   {:.0} MB at the most, pages of the file included\n", peak as f64 / 1e6);
     }
     text
-}
-
-/// A row as an object.
-pub fn json(a: &Arguments, row: &Row) -> serde_json::Value {
-    serde_json::json!({
-        "threads": row.threads,
-        "isa": row.isa,
-        "device": row.gpu.as_deref().unwrap_or("cpu"),
-        "prompt": a.prompt,
-        "prompt_tok_s": row.prompt.median(),
-        "prompt_tok_s_range": row.prompt.range(),
-        "generated": a.n_gen,
-        "generate_tok_s": row.generate.median(),
-        "generate_tok_s_range": row.generate.range(),
-        "gb_s": row.gb_s(),
-        "limits": row.limits.map(|l| serde_json::json!({
-            "read_gb_s": l.read_gb_s,
-            "dot_gmac_s": l.dot_gmac_s,
-            "fma_gmac_s": l.fma_gmac_s,
-            "tensor_gmac_s": l.tensor_gmac_s,
-        })),
-        "attended_bytes": row.attended,
-        "shares": {"prompt": row.prompt_share(), "generate": row.generate_share()},
-        "kv": row.kv.name(),
-        "chunk": row.chunk,
-        "rounds": a.rounds,
-        "load": if a.how.load == machine::LoadMode::Huge { "huge" } else { "map" },
-        "lock": a.how.lock,
-        "load_s": row.load_s,
-        "rss_file_bytes": row.memory.file,
-        "rss_anon_bytes": row.memory.anonymous,
-        "rss_peak_bytes": row.memory.peak,
-        "logits_hash": row.logits_hash,
-    })
 }

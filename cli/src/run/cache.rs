@@ -1,22 +1,26 @@
 //! `--prompt-cache`: what a run leaves for the next.
 
+use crate::console::{self, FAILED};
 use anyhow::Result;
 use clap::Args;
-use nanoserve_format::NsvFile;
+use nanoserve_format::{NsvFile, can_replace};
 use nanoserve_runtime::backend::{Backend, BackendKind};
-use nanoserve_runtime::engine::prompt_cache::{PromptCache, save};
+use nanoserve_runtime::engine::prompt_cache::{PromptCache, most_bytes, save};
 use nanoserve_runtime::{KvType, RuntimeError, Session};
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// Where a prompt's keys and values are kept.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The prompt's cache")]
 pub struct Cache {
-    /// Keep the prompt's keys and values in FILE; the next run computes only what its prompt does not share with this one
+    /// Keep the prompt's keys and values in FILE; the next run computes only what its prompt does not share with this one. A
+    /// conversation that goes on is kept as it ends
     #[arg(long, value_name = "FILE")]
     prompt_cache: Option<PathBuf>,
     /// Keep the answer's as well
-    #[arg(long, requires = "prompt_cache")]
+    #[arg(long, requires = "prompt_cache", conflicts_with = "n_samples")]
     prompt_cache_all: bool,
     /// Use the file and do not write it
     #[arg(long, requires = "prompt_cache", conflicts_with = "prompt_cache_all")]
@@ -24,34 +28,103 @@ pub struct Cache {
 }
 
 /// When a session is saved.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
     /// The prompt has run.
     Prompt,
     /// The answer is there.
     Answer,
+    /// The conversation is at its end.
+    End,
+}
+
+/// What a run found, and what it keeps. A file that cannot be written costs no answer: it is told.
+#[derive(Debug)]
+pub struct Kept<'c> {
+    /// Where to write, and when.
+    to: Option<(&'c Path, When)>,
+    kv_type: KvType,
+    found: Option<PromptCache>,
+    /// The tokens that the file holds.
+    held: Vec<u32>,
+    /// Bytes and tokens written.
+    saved: Option<(usize, usize)>,
+    failed: bool,
 }
 
 impl Cache {
-    /// The file's contents, if there are any.
-    pub fn read(&self, model: &NsvFile, kv_type: KvType, kind: BackendKind) -> Result<Option<PromptCache>> {
-        let Some(path) = &self.prompt_cache else { return Ok(None) };
-        Ok(PromptCache::read(path, &model.layout().root, kv_type, kind).map_err(RuntimeError::from)?)
+    /// The file's contents, if there are any, for this model.
+    pub fn open(&self, model: &NsvFile, kv_type: KvType, kind: BackendKind) -> Result<Kept<'_>> {
+        let mut kept = Kept { kv_type, ..Kept::nothing() };
+        if let Some(path) = &self.prompt_cache {
+            kept.found = PromptCache::read(path, &model.layout().root, kv_type, kind).map_err(RuntimeError::from)?;
+            let when = if self.prompt_cache_all { When::Answer } else { When::Prompt };
+            kept.to = (!self.prompt_cache_ro).then_some((path.as_path(), when));
+        }
+        Ok(kept)
+    }
+}
+
+impl Kept<'_> {
+    /// Where no cache was asked for.
+    pub fn nothing() -> Self {
+        Kept { to: None, kv_type: KvType::F16, found: None, held: Vec::new(), saved: None, failed: false }
     }
 
-    /// Writes what the session holds, if it is time, and not there already; bytes and tokens written.
-    pub fn save<B: Backend>(
-        &self,
-        when: When,
-        session: &Session<B>,
-        before: Option<&PromptCache>,
-        kv_type: KvType,
-    ) -> Result<Option<(usize, usize)>> {
-        let Some(path) = self.prompt_cache.as_ref().filter(|_| !self.prompt_cache_ro) else { return Ok(None) };
-        let due = (when == When::Answer) == self.prompt_cache_all;
-        if !due || before.is_some_and(|before| before.ids() == session.ids()) {
-            return Ok(None);
+    /// Positions that a session needs for what was found.
+    pub fn tokens(&self) -> usize {
+        self.found.as_ref().map_or(0, |found| found.ids().len())
+    }
+
+    /// Says that the conversation goes on: nothing is written before its end.
+    pub fn at_end(&mut self) {
+        self.to = self.to.map(|(path, _)| (path, When::End));
+    }
+
+    /// Puts what was found into an empty session.
+    pub fn restore<B: Backend>(&mut self, session: &mut Session<B>) -> Result<()> {
+        if let Some(found) = self.found.take() {
+            found.restore(session).map_err(RuntimeError::from)?;
+            self.held = found.ids().to_vec();
         }
-        Ok(Some((save(session, path, kv_type)?, session.ids().len())))
+        Ok(())
+    }
+
+    /// Tells, before the prompt runs, where what it will give cannot be kept.
+    pub fn begin<B: Backend>(&mut self, session: &Session<B>, prompt: &[u32], answer: Option<usize>) {
+        let Some((path, when)) = self.to.filter(|(_, when)| *when != When::Prompt || prompt != self.held) else {
+            return;
+        };
+        let answer = if when == When::Prompt { 0 } else { answer.unwrap_or(0) };
+        let tokens = prompt.len().saturating_add(answer).min(session.capacity());
+        if let Err(e) = can_replace(path, most_bytes(session, tokens, self.kv_type)) {
+            self.give_up(e);
+        }
+    }
+
+    /// Writes what the session holds, if it is time, and not there already.
+    pub fn save<B: Backend>(&mut self, now: When, session: &Session<B>) {
+        let Some((path, _)) = self.to.filter(|(_, when)| *when == now && session.ids() != self.held) else { return };
+        match save(session, path, self.kv_type) {
+            Ok(bytes) => self.saved = Some((bytes, session.ids().len())),
+            Err(e) => self.give_up(e),
+        }
+    }
+
+    fn give_up(&mut self, why: impl Display) {
+        console::tell(format_args!("warning: the prompt cache is not kept: {why}"));
+        (self.to, self.failed) = (None, true);
+    }
+
+    /// Says what was written.
+    pub fn tell(&self) {
+        if let Some((bytes, tokens)) = self.saved {
+            console::tell(format_args!("prompt cache: {tokens} tokens, {:.2} MB", bytes as f64 / 1e6));
+        }
+    }
+
+    /// The exit code of a run that did all else.
+    pub fn code(&self) -> ExitCode {
+        if self.failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
     }
 }

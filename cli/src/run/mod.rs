@@ -2,10 +2,10 @@
 
 use crate::hub::{self, Name};
 use crate::programs::Program;
-use crate::{console, machine, stop, trust};
+use crate::{console, llama, machine, stop, trust, values};
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{Args, Command, CommandFactory, Parser};
+use clap::{ArgMatches, Args, Command, CommandFactory, Parser};
 use nanoserve_format::ModelSpec;
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::backend::rope::unstretched;
@@ -19,11 +19,13 @@ use std::time::Instant;
 
 mod cache;
 mod chat;
+mod escape;
 mod perplexity;
 mod progress;
 mod sampling;
 mod selftest;
 mod statistics;
+mod tasks;
 
 /// Positions reserved when --ctx is not given, unless prompt and answer need more.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -31,6 +33,8 @@ const DEFAULT_CONTEXT: usize = 4096;
 const EXAMPLES: &str = "\
 Examples:
   nanoserve-run model.nsv -p \"Once upon a time\"
+  nanoserve-run model.nsv \"Once upon a time\"
+  echo \"Once upon a time\" | nanoserve-run model.nsv
   nanoserve-run model.nsv -f prompt.txt -n 200 --temperature 0
   cat prompt.txt | nanoserve-run model.nsv -f - --json
   nanoserve-run model.nsv -p \"A cat as JSON: \" --json-schema '{\"type\": \"object\", \"properties\": {\"name\": {\"type\":
@@ -69,11 +73,17 @@ conversation.";
 
 /// Continue a prompt, or talk, with a .nsv model.
 #[derive(Debug, Parser)]
-#[command(name = "nanoserve-run", version, after_help = EXAMPLES)]
+#[command(name = "nanoserve-run", version, after_help = EXAMPLES, arg = llama::help_option())]
 pub struct Arguments {
     /// The model file
     // The default is never opened: with --hf the file takes its place.
-    #[arg(required_unless_present = "hf", conflicts_with = "hf", default_value = "-", hide_default_value = true)]
+    #[arg(
+        required_unless_present = "hf",
+        conflicts_with = "hf",
+        default_value = "-",
+        hide_default_value = true,
+        env = "NANOSERVE_MODEL"
+    )]
     model: PathBuf,
     /// In place of a file: this model of the Hugging Face Hub, brought there and converted to q8 the first time (-hf too)
     #[arg(long, alias = "hf-repo", value_name = "ORG/NAME[:REVISION]")]
@@ -88,14 +98,20 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     /// Positions of the context, prompt and answer together [default: 4096, or what they need; --perplexity: 512]; where the
-    /// model's RoPE goes by a text's length, that is it, and the default no more than the model was first trained on
-    #[arg(long, value_name = "N")]
+    /// model's RoPE goes by a text's length, that is it, and the default no more than the model was first trained on; 0 is all
+    /// that the model has
+    #[arg(short, long, value_name = "N", env = "NANOSERVE_CTX")]
     ctx: Option<usize>,
     /// Tokens of the prompt that are run together [default: 256; with all layers on a GPU 2048]
-    #[arg(long, value_name = "N")]
+    #[arg(short_alias = 'b', long, value_name = "N", env = "NANOSERVE_CHUNK", value_parser = values::positive)]
     chunk: Option<usize>,
+    /// Read \n, \r, \t, \\, \', \" and \xHH in prompt, system message, stop texts and DRY's breakers as what they stand for
+    #[arg(short, long)]
+    escape: bool,
     #[command(flatten)]
     prompt: Prompt,
+    #[command(flatten)]
+    score: perplexity::Score,
     #[command(flatten)]
     chat: chat::ChatArgs,
     #[command(flatten)]
@@ -114,6 +130,9 @@ pub struct Arguments {
 #[command(next_help_heading = "The prompt, or what to do in its place")]
 #[group(multiple = false)]
 struct Prompt {
+    /// The prompt; what is piped in is one too, without its last line end
+    #[arg(value_name = "TEXT")]
+    text: Option<String>,
     /// The prompt
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -135,15 +154,23 @@ struct Prompt {
 impl Prompt {
     /// Whether one was given.
     fn is_given(&self) -> bool {
-        self.prompt.is_some()
+        self.text.is_some()
+            || self.prompt.is_some()
             || self.file.is_some()
             || self.ids.is_some()
             || self.perplexity.is_some()
             || self.self_test
     }
 
-    fn text(&self) -> Result<Option<String>> {
-        let Some(file) = self.file.as_ref().or(self.perplexity.as_ref()) else { return Ok(self.prompt.clone()) };
+    fn text(&self, escaped: bool) -> Result<Option<String>> {
+        let text = self.plain_text()?;
+        text.map(|text| if escaped { escape::read(&text) } else { Ok(text) }).transpose()
+    }
+
+    fn plain_text(&self) -> Result<Option<String>> {
+        let Some(file) = self.file.as_ref().or(self.perplexity.as_ref()) else {
+            return Ok(self.text.clone().or_else(|| self.prompt.clone()));
+        };
         let mut text = Vec::new();
         if file.as_os_str() == "-" {
             std::io::stdin().read_to_end(&mut text).context("cannot read the prompt from standard input")?;
@@ -156,20 +183,83 @@ impl Prompt {
 }
 
 impl Arguments {
-    /// Positions of a session that is to hold so many at least.
-    fn capacity(&self, spec: &ModelSpec, wanted: usize) -> usize {
+    /// Positions of a session for a prompt of so many tokens, and an answer that has a bound or none. A cache that is
+    /// restored holds `cached`.
+    fn capacity(&self, spec: &ModelSpec, prompt: usize, answer: Option<usize>, cached: usize) -> usize {
         let usual = unstretched(&spec.rope).map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT));
-        self.ctx.unwrap_or(wanted.max(usual).min(spec.context_length))
+        let wanted = match answer {
+            Some(answer) => prompt.saturating_add(answer),
+            // Where a long prompt leaves little of the usual context, an answer without a bound gets one more.
+            None if prompt > usual - usual / 4 => prompt.saturating_add(usual),
+            None => prompt,
+        };
+        match self.ctx {
+            Some(0) => spec.context_length,
+            Some(ctx) => ctx,
+            None => wanted.max(cached).max(usual).min(spec.context_length),
+        }
+    }
+
+    /// Reads the prompt from standard input, where one is piped in and nothing else is asked for.
+    fn take_piped(&mut self) -> Result<()> {
+        if self.prompt.is_given() || self.chat.is_on() || std::io::stdin().is_terminal() {
+            return Ok(());
+        }
+        let text = std::io::read_to_string(std::io::stdin()).context("cannot read the prompt from standard input")?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        self.prompt.text = Some(text.to_string()).filter(|text| !text.is_empty());
+        Ok(())
+    }
+
+    /// Reads the escapes of `--escape` in every text but the prompt's, which may still be in a file.
+    fn unescape(&mut self) -> Result<()> {
+        let texts = self.answer.stop.iter_mut().chain(&mut self.sampling.dry_sequence_breaker);
+        texts.chain(&mut self.chat.system).try_for_each(|text| {
+            *text = escape::read(text)?;
+            Ok(())
+        })
+    }
+
+    /// Options that each want all of standard input.
+    fn readers_of_input(&self) -> Vec<&'static str> {
+        let all = [
+            ("--file", &self.prompt.file),
+            ("--perplexity", &self.prompt.perplexity),
+            ("--messages", &self.chat.messages),
+            ("--system-file", &self.chat.system_file),
+            ("--chat-template", &self.chat.chat_template),
+        ];
+        let reads = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.as_os_str() == "-");
+        all.into_iter().filter(|(_, path)| reads(path)).map(|(option, _)| option).collect()
     }
 }
 
 impl Program for Arguments {
+    fn check(matches: &ArgMatches, command: &Command) -> Result<(), String> {
+        if matches.get_flag(llama::HELP) {
+            llama::help();
+        }
+        tasks::check(matches, command)
+    }
+
     fn start(mut self, command: &mut Command) -> ExitCode {
+        let conflict = self.sampling.check().err().or_else(|| match self.readers_of_input()[..] {
+            [one, other, ..] => Some(format!("{one} and {other} cannot both read standard input")),
+            _ => None,
+        });
+        if let Some(conflict) = conflict {
+            command.error(ErrorKind::ArgumentConflict, conflict).exit();
+        }
+        let prepared = self.take_piped().and_then(|()| if self.escape { self.unescape() } else { Ok(()) });
+        if let Err(e) = prepared {
+            return console::exit(Err(e));
+        }
         if !self.prompt.is_given() && !self.chat.is_on() {
             self.chat.chat = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         }
         if !self.prompt.is_given() && !self.chat.is_on() {
-            let what = "what to do is missing: a prompt (-p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, \
+            let what = "what to do is missing: a prompt (TEXT, -p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, \
                         --perplexity FILE or --self-test";
             command.error(ErrorKind::MissingRequiredArgument, what).exit();
         }
@@ -216,7 +306,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         return selftest::run(&mut engine, a);
     }
     let interrupted = listen()?;
-    let text = a.prompt.text()?;
+    let text = a.prompt.text(a.escape && a.prompt.perplexity.is_none())?;
     if let (Some(_), Some(text)) = (&a.prompt.perplexity, &text) {
         return perplexity::run(&mut engine, a, text, &interrupted);
     }
@@ -237,7 +327,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     options.hash = a.json;
     if let Some(template) = template {
         let tokenizer = tokenizer.ok_or(RuntimeError::NoTokenizer)?;
-        return chat::run(&mut engine, a, (template, text), tokenizer, options, &interrupted);
+        return chat::run(&mut engine, a, (template, text), tokenizer, options, &interrupted, start);
     }
     let prompt = match (text, tokenizer) {
         (Some(text), Some(tokenizer)) => tokenizer.encode(&text, true).map_err(RuntimeError::from)?,
@@ -245,14 +335,11 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     };
     let seed = options.sampling.seed;
     let kv_type = a.machine.how.kv_type(engine.file());
-    let cached = a.cache.read(engine.file(), kv_type, engine.backend().kind())?;
-    let wanted = prompt.len().saturating_add(options.max_tokens.unwrap_or(0));
-    let wanted = wanted.max(cached.as_ref().map_or(0, |c| c.ids().len()));
-    let capacity = a.capacity(engine.file().spec(), wanted);
+    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind())?;
+    let capacity = a.capacity(engine.file().spec(), prompt.len(), options.max_tokens, kept.tokens());
     let mut session = engine.session(capacity, kv_type)?;
-    if let Some(cached) = &cached {
-        cached.restore(&mut session).map_err(RuntimeError::from)?;
-    }
+    kept.restore(&mut session)?;
+    kept.begin(&session, &prompt, options.max_tokens);
     let load_s = start.elapsed().as_secs_f64();
     let device = machine::device_name(session.engine());
 
@@ -264,10 +351,9 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         !interrupted.load(Ordering::SeqCst)
     })?;
     drop(going);
-    let mut saved = match ran.is_complete() {
-        true => a.cache.save(cache::When::Prompt, &session, cached.as_ref(), kv_type)?,
-        false => None,
-    };
+    if ran.is_complete() {
+        kept.save(cache::When::Prompt, &session);
+    }
     let mut generations = Vec::new();
     let samples = a.answer.n_samples.unwrap_or(1);
     for sample in 0..samples {
@@ -294,14 +380,14 @@ fn run(a: &Arguments) -> Result<ExitCode> {
             statistics::tell(&ran, &generation, load_s, options.sampling.seed, &session, kv_type);
         }
         let cancelled = generation.stop_reason == StopReason::Cancelled;
-        generations.push(statistics::json(&ran, generation, options.sampling.seed, load_s, tokenizer, &device)?);
+        generations.push(statistics::json(&ran, &generation, options.sampling.seed, load_s, tokenizer, &device)?);
         if cancelled {
             break;
         }
     }
-    saved = saved.or(a.cache.save(cache::When::Answer, &session, cached.as_ref(), kv_type)?);
-    if let (Some((bytes, tokens)), false, false) = (saved, a.quiet, a.json) {
-        console::tell(format_args!("prompt cache: {tokens} tokens, {:.2} MB", bytes as f64 / 1e6));
+    kept.save(cache::When::Answer, &session);
+    if !a.quiet && !a.json {
+        kept.tell();
     }
     if a.json {
         let object = match a.answer.n_samples {
@@ -313,5 +399,5 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         }
     }
     let interrupted = interrupted.load(Ordering::SeqCst);
-    Ok(if interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    Ok(if interrupted { ExitCode::from(130) } else { kept.code() })
 }

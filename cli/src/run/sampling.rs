@@ -1,5 +1,6 @@
 //! How a token is chosen and when an answer ends: the options of the command line, over those of the file.
 
+use crate::values::{Seed, or_unbounded, positive, seed};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nanoserve_format::GenerationDefaults;
@@ -15,7 +16,7 @@ use std::path::Path;
 #[command(next_help_heading = "Sampling")]
 pub struct Sampling {
     /// Divides the logits; 0 is greedy [default: 0.8]
-    #[arg(long, alias = "temp", value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, alias = "temp", value_name = "X", env = "NANOSERVE_TEMPERATURE", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Keep the N likeliest tokens; 0 keeps all [default: 40]
     #[arg(long, value_name = "N")]
@@ -36,7 +37,7 @@ pub struct Sampling {
     #[arg(long, value_name = "X")]
     xtc_probability: Option<f32>,
     /// Which: all of this probability, the least likely of them apart; above 0.5 is off [default: 0.1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", requires = "xtc_probability")]
     xtc_threshold: Option<f32>,
     /// Divides the logits of tokens seen before; 1 is off [default: 1.0]
     #[arg(long, value_name = "X")]
@@ -48,23 +49,23 @@ pub struct Sampling {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
     /// How many of the last tokens count as seen before; 0 is none, -1 all [default: 64]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = or_unbounded)]
     repeat_last_n: Option<i64>,
     /// Penalty on what would continue a repeated sequence: X * base^(its length - allowed length); 0 is off [default: 0.0]
     #[arg(long, value_name = "X")]
     dry_multiplier: Option<f32>,
     /// Its base [default: 1.75]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", requires = "dry_multiplier")]
     dry_base: Option<f32>,
     /// Tokens that may be repeated freely [default: 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "dry_multiplier")]
     dry_allowed_length: Option<usize>,
     /// How many of the last tokens are searched; 0 is none, -1 all [default: -1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", requires = "dry_multiplier", allow_negative_numbers = true, value_parser = or_unbounded)]
     dry_penalty_last_n: Option<i64>,
     /// Text that no repeated sequence extends across, in place of line end : " *; several times, or none [default: those four]
-    #[arg(long, value_name = "TEXT")]
-    dry_sequence_breaker: Vec<String>,
+    #[arg(long, value_name = "TEXT", requires = "dry_multiplier")]
+    pub dry_sequence_breaker: Vec<String>,
     /// 2 is Mirostat 2: temperature, then a bound on the surprise that is learned, nothing else [default: 0]
     #[arg(long, value_name = "0|2")]
     mirostat: Option<u32>,
@@ -80,9 +81,9 @@ pub struct Sampling {
     /// The samplers in order; those left out are off [default: penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature]
     #[arg(long, value_name = "NAMES", value_parser = chain)]
     samplers: Option<Chain>,
-    /// Where the sampler starts; the same seed gives the same text on every machine [default: a new one each run]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    /// Where the sampler starts; the same seed gives the same text on every machine; -1 is a new one each run [default: -1]
+    #[arg(short, long, value_name = "N", env = "NANOSERVE_SEED", allow_negative_numbers = true, value_parser = seed)]
+    seed: Option<Seed>,
 }
 
 /// Steps as one value of the command line.
@@ -109,10 +110,17 @@ fn bias(text: &str) -> Result<(u32, f32), String> {
 #[command(next_help_heading = "The answer")]
 pub struct Answer {
     /// Tokens to make at most; -1 goes on to the context's end [default: 128; in a conversation -1]
-    #[arg(short = 'n', long = "n-predict", allow_negative_numbers = true, value_name = "N")]
+    #[arg(
+        short = 'n',
+        long = "n-predict",
+        value_name = "N",
+        env = "NANOSERVE_N_PREDICT",
+        allow_negative_numbers = true,
+        value_parser = or_unbounded
+    )]
     pub n_predict: Option<i64>,
     /// Stop at this text, which may be that of a special token, and do not print it; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(short = 'r', long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Show special tokens in the answer, its end token too
     #[arg(long)]
@@ -130,21 +138,60 @@ pub struct Answer {
     #[arg(long, value_name = "N", requires = "json")]
     logprobs: Option<usize>,
     /// So many answers to the one prompt, which runs once: seeds seed, seed + 1, ...; with --json an array
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = |text: &str| positive(text).map(|n| n as u64))]
     pub n_samples: Option<u64>,
     /// Guess up to N tokens at once from what is in the text already; the answer is the same, copying is faster
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "16")]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "16", value_parser = positive)]
     lookup: Option<usize>,
 }
 
 const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
 /// A count of which -1 is all.
-fn count(option: &str, n: Option<i64>, default: usize) -> Result<usize> {
-    match n {
-        None => Ok(default),
-        Some(-1) => Ok(usize::MAX),
-        Some(n) => usize::try_from(n).with_context(|| format!("{option} is {n}, expected 0 or more, or -1 for all")),
+fn count(n: Option<i64>, default: usize) -> usize {
+    n.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+impl Sampling {
+    /// Refuses an option that another one makes mean nothing.
+    ///
+    /// # Errors
+    /// Both, by name.
+    pub fn check(&self) -> Result<(), String> {
+        let penalties = self.repeat_penalty.or(self.frequency_penalty).or(self.presence_penalty).is_some();
+        // Each option of the chain, and the step it belongs to.
+        let given = [
+            ("--top-k", Step::TopK, self.top_k.is_some()),
+            ("--top-p", Step::TopP, self.top_p.is_some()),
+            ("--min-p", Step::MinP, self.min_p.is_some()),
+            ("--typical", Step::Typical, self.typical.is_some()),
+            ("--top-n-sigma", Step::TopNSigma, self.top_n_sigma.is_some()),
+            ("--xtc-probability", Step::Xtc, self.xtc_probability.is_some()),
+            ("--dry-multiplier", Step::Dry, self.dry_multiplier.is_some()),
+            ("--repeat-penalty, --frequency-penalty or --presence-penalty", Step::Penalties, penalties),
+            ("--repeat-last-n", Step::Penalties, self.repeat_last_n.is_some()),
+            ("--temperature", Step::Temperature, self.temperature.is_some()),
+        ];
+        let mirostat = self.mirostat == Some(2);
+        for (option, step, _) in given.into_iter().filter(|(.., given)| *given) {
+            if mirostat && step != Step::Temperature {
+                return Err(format!(
+                    "{option} cannot be used with --mirostat 2, which takes the place of all other samplers"
+                ));
+            }
+            if self.samplers.as_ref().is_some_and(|Chain(chain)| !chain.contains(&step)) && !mirostat {
+                return Err(format!("{option} is given, and --samplers leaves that sampler out"));
+            }
+        }
+        if mirostat && self.samplers.is_some() {
+            return Err(
+                "--samplers cannot be used with --mirostat 2, which takes the place of all other samplers".into()
+            );
+        }
+        if !mirostat && self.mirostat_lr.or(self.mirostat_ent).is_some() {
+            return Err("--mirostat-lr and --mirostat-ent need --mirostat 2".into());
+        }
+        Ok(())
     }
 }
 
@@ -170,11 +217,11 @@ pub fn options(
     s.repeat_penalty = sampling.repeat_penalty.unwrap_or(s.repeat_penalty);
     s.frequency_penalty = sampling.frequency_penalty.unwrap_or(s.frequency_penalty);
     s.presence_penalty = sampling.presence_penalty.unwrap_or(s.presence_penalty);
-    s.repeat_last_n = count("--repeat-last-n", sampling.repeat_last_n, s.repeat_last_n)?;
+    s.repeat_last_n = count(sampling.repeat_last_n, s.repeat_last_n);
     s.dry_multiplier = sampling.dry_multiplier.unwrap_or(s.dry_multiplier);
     s.dry_base = sampling.dry_base.unwrap_or(s.dry_base);
     s.dry_allowed_length = sampling.dry_allowed_length.unwrap_or(s.dry_allowed_length);
-    s.dry_penalty_last_n = count("--dry-penalty-last-n", sampling.dry_penalty_last_n, s.dry_penalty_last_n)?;
+    s.dry_penalty_last_n = count(sampling.dry_penalty_last_n, s.dry_penalty_last_n);
     let ours = Mirostat::default();
     s.mirostat = match sampling.mirostat {
         None | Some(0) => None,
@@ -188,7 +235,10 @@ pub fn options(
     if let Some(Chain(chain)) = &sampling.samplers {
         s.chain.clone_from(chain);
     }
-    s.seed = sampling.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32);
+    s.seed = match sampling.seed {
+        Some(Seed::Given(seed)) => seed,
+        Some(Seed::New) | None => RandomState::new().hash_one(0) >> 32,
+    };
     if let Some((id, _)) = s.logit_bias.iter().find(|(id, _)| *id as usize >= vocab_size) {
         bail!("--logit-bias is for token {id}, the model has {vocab_size}");
     }
@@ -210,9 +260,6 @@ pub fn options(
     }
     if tokenizer.is_none() && answer.special {
         bail!("--special needs a tokenizer, and the file holds none");
-    }
-    if answer.n_samples == Some(0) {
-        bail!("--n-samples is 0, expected at least 1");
     }
     if answer.special {
         options.specials = Specials::All;

@@ -35,7 +35,7 @@ pub fn tell(
 /// All of it.
 pub fn json(
     prompt: &Prefilled,
-    g: Generation,
+    g: &Generation,
     seed: u64,
     load_s: f64,
     tokenizer: Option<&Tokenizer>,

@@ -110,6 +110,24 @@ impl Conversation {
         Some(wanted.as_str().unwrap_or("content").to_string())
     }
 
+    /// Sets the template's own variables from a JSON object; each replaces one of the same name.
+    ///
+    /// # Errors
+    /// When it is no JSON object.
+    pub fn set_variables(&mut self, json: &str) -> Result<(), TemplateError> {
+        let object: Value = match serde_json::from_str(json) {
+            Ok(object) if is_object(&object) => object,
+            Ok(_) => return wrong("it is no object, expected {\"name\": value}"),
+            Err(e) => return wrong(format!("it is no JSON: {e}")),
+        };
+        for (name, value) in pairs(&object) {
+            let name = name.to_string();
+            self.variables.retain(|(key, _)| *key != name);
+            self.variables.push((name, value));
+        }
+        Ok(())
+    }
+
     fn variable(&self, name: &str) -> Option<&Value> {
         self.variables.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }

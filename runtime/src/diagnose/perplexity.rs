@@ -11,6 +11,9 @@
 //! error        value * sqrt((mean of (ln p)^2 - (mean of ln p)^2) / (scored - 1)), one standard error
 //! ```
 
+pub mod base;
+pub mod divergence;
+
 use crate::backend::Backend;
 use crate::engine::session::Session;
 use crate::error::{Result, RuntimeError};
@@ -64,24 +67,52 @@ pub fn windows(tokens: usize, ctx: usize) -> Result<usize> {
     Ok(tokens / ctx)
 }
 
-/// Scores a text window by window, in a session with a capacity of at least `ctx`; a step takes `chunk` tokens. `bos`,
-/// if given, replaces the first token of each window. `on_window` is called after each window with the score so far and
-/// returns whether to go on.
+/// A text to score.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'t> {
+    /// Its tokens.
+    pub tokens: &'t [u32],
+    /// Tokens of a window.
+    pub ctx: usize,
+    /// If given, replaces the first token of each window.
+    pub bos: Option<u32>,
+    /// The most windows to score; None is all.
+    pub most: Option<usize>,
+}
+
+impl Text<'_> {
+    /// The number of windows that are scored.
+    ///
+    /// # Errors
+    /// As [`windows`].
+    pub fn windows(&self) -> Result<usize> {
+        let all = windows(self.tokens.len(), self.ctx)?;
+        Ok(self.most.map_or(all, |most| most.min(all)))
+    }
+}
+
+/// Tokens of a window that are scored.
+pub fn scored_per_window(ctx: usize) -> usize {
+    (ctx - 1).saturating_sub(ctx / 2)
+}
+
+/// Scores a text window by window, in a session with a capacity of at least a window; a step takes `chunk` tokens. `on_row`
+/// gets the logits behind each scored token, and that token. `on_window` is called after each window with the score so far
+/// and returns whether to go on.
 ///
 /// # Errors
-/// When the text has no window, or a step fails.
+/// When the text has no window, or a step or `on_row` fails.
 pub fn perplexity<B: Backend>(
     session: &mut Session<B>,
-    tokens: &[u32],
-    ctx: usize,
+    text: &Text,
     chunk: usize,
-    bos: Option<u32>,
+    on_row: &mut dyn FnMut(&[f32], u32) -> Result<()>,
     on_window: &mut dyn FnMut(&Perplexity) -> bool,
 ) -> Result<Perplexity> {
-    let mut all = Perplexity::default();
-    for window in tokens.chunks_exact(ctx).take(windows(tokens.len(), ctx)?) {
+    let (mut all, ctx) = (Perplexity::default(), text.ctx);
+    for window in text.tokens.chunks_exact(ctx).take(text.windows()?) {
         let mut window = window.to_vec();
-        if let Some(bos) = bos {
+        if let Some(bos) = text.bos {
             window[0] = bos;
         }
         _ = session.truncate(0);
@@ -94,6 +125,7 @@ pub fn perplexity<B: Backend>(
             let row_len = logits.len() / ids.len();
             for (row, &next) in logits.chunks_exact(row_len).zip(&window[start + 1..]) {
                 all.add(log_sum_exp(row) - f64::from(row[next as usize]));
+                on_row(row, next)?;
             }
         }
         all.windows += 1;

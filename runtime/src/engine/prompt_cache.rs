@@ -18,7 +18,7 @@
 //! weights and tokens gave. The file appears whole or not at all.
 
 use crate::backend::rope::unstretched;
-use crate::backend::{Backend, BackendKind, KvType};
+use crate::backend::{Backend, BackendKind, KvShape, KvType};
 use crate::engine::session::Session;
 use crate::error::Result;
 use nanoserve_format::{Hash, hex, replace};
@@ -62,7 +62,12 @@ impl PromptCache {
         kv_type: KvType,
         kind: BackendKind,
     ) -> Result<Option<PromptCache>, PromptCacheError> {
-        let bytes = match std::fs::read(path) {
+        // A device may have no end, and a pipe none yet.
+        let regular = |found: std::fs::Metadata| match found.is_file() {
+            true => std::fs::read(path),
+            false => Err(std::io::Error::other("it is no regular file")),
+        };
+        let bytes = match std::fs::metadata(path).and_then(regular) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(PromptCacheError::Read { path: path.into(), source }),
@@ -147,6 +152,13 @@ fn stretch<B: Backend>(session: &Session<B>) -> u64 {
     let ropes = [Some(&spec.rope), spec.window.as_ref().and_then(|w| w.rope.as_ref())];
     let stretched = ropes.into_iter().flatten().filter_map(unstretched).any(|n| capacity > n);
     if stretched { capacity as u64 } else { 0 }
+}
+
+/// Bytes of the file of a session that holds so many tokens, at most.
+pub fn most_bytes<B: Backend>(session: &Session<B>, tokens: usize, kv_type: KvType) -> u64 {
+    let shape = KvShape::new(session.engine().file().spec(), session.capacity(), kv_type);
+    let kv_bytes = u64::try_from(shape.bytes_of(tokens)).unwrap_or(u64::MAX);
+    kv_bytes.saturating_add((HEADER + HASH) as u64 + 4 * tokens as u64)
 }
 
 /// Writes what a session holds to a file and returns the file's size in bytes.

@@ -88,7 +88,7 @@ pub(super) fn check<B: Backend>(spec: &ModelSpec, sequence: &Sequence<B>, ids: I
         return Err(RuntimeError::EmptyPrompt);
     }
     if ids.count() > room {
-        return Err(RuntimeError::PromptTooLong { got: ids.count(), room });
+        return Err(RuntimeError::PromptTooLong { got: ids.count(), room, most: spec.context_length });
     }
     if let Ids::Known(ids) = ids
         && let Some(&got) = ids.iter().find(|&&id| id as usize >= spec.vocab_size)

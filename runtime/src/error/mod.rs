@@ -82,6 +82,8 @@ pub enum RuntimeError {
         got: usize,
         /// Tokens the context can still take.
         room: usize,
+        /// Positions that the model has at most.
+        most: usize,
     },
     /// The context is larger than the model was made for.
     #[error("a context of {got} was asked for, the model has {expected} positions")]

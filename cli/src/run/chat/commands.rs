@@ -114,9 +114,7 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
                 let dropped = if yes { chat.make_room()? } else { 0 };
                 if dropped == 0 {
                     let why = if yes { "there is no turn left to drop; " } else { "" };
-                    console::tell(format_args!(
-                        "{why}the message was not sent: /reset, /drop, or start again with a larger --ctx"
-                    ));
+                    console::tell(format_args!("{why}the message was not sent: /reset, /drop, or {}", chat.remedy()));
                     return Ok(None);
                 }
                 console::tell(format_args!("[{dropped} turn{} dropped]", if dropped == 1 { "" } else { "s" }));

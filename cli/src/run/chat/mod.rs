@@ -10,12 +10,14 @@ mod turns;
 mod typed;
 mod wrap;
 
-use super::Arguments;
+use super::cache::When;
+use super::{Arguments, escape};
 use crate::{console, machine};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lines::Lines;
 use nanoserve_format::GenerationDefaults;
+use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::chat::{ChatTemplate, Conversation, Reasoning};
 use nanoserve_runtime::generate::Specials;
 use nanoserve_runtime::{GenerateOptions, RuntimeError, StopReason, Tokenizer};
@@ -24,6 +26,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 use turns::{Answered, Chat};
 use typed::TypedAhead;
 pub use typed::restore_now as restore_terminal;
@@ -38,18 +41,21 @@ pub struct ChatArgs {
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT", requires = "chat")]
     pub system: Option<String>,
+    /// A file that holds it; - is standard input
+    #[arg(long, value_name = "FILE", requires = "chat", conflicts_with = "system")]
+    pub system_file: Option<PathBuf>,
     /// Answer the conversation in this file, or go on from it with --chat: a JSON array of messages, or an object of
     /// messages, tools and the template's own variables; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "file", "ids", "self_test", "perplexity", "system"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "file", "ids", "self_test", "perplexity", "system", "system_file", "text"])]
     pub messages: Option<PathBuf>,
-    /// With --chat -p: leave after the answer
+    /// With --chat: leave after the first answer
     #[arg(long, requires = "chat")]
     pub single_turn: bool,
     /// Leave out what the model thinks before it answers
     #[arg(long)]
     pub hide_reasoning: bool,
     /// Print the prompt that the template makes, with --json also its ids, and stop
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["ids", "self_test", "perplexity"])]
     pub render: bool,
     /// The time that the template sees, such as 2026-01-15T12:00:00 [default: the clock's]
     #[arg(long, value_name = "TIME", value_parser = |text: &str| text.parse::<Clock>())]
@@ -57,6 +63,9 @@ pub struct ChatArgs {
     /// Use this template (Jinja) in place of the model's, or that of the model's templates which has this name
     #[arg(long, value_name = "FILE|NAME")]
     pub chat_template: Option<PathBuf>,
+    /// Variables of the template's own, as a JSON object, such as {"enable_thinking": false}
+    #[arg(long, value_name = "JSON")]
+    pub chat_template_kwargs: Option<String>,
 }
 
 impl ChatArgs {
@@ -97,16 +106,33 @@ pub fn add_ends(defaults: &mut GenerationDefaults, template: &ChatTemplate, toke
 
 /// What was said before the first answer.
 fn beginning(a: &Arguments, template: &ChatTemplate, text: Option<String>) -> Result<Conversation> {
-    if let Some(path) = &a.chat.messages {
-        let text = read(path, "the conversation")?;
-        return template.read(&text).with_context(|| path.display().to_string());
+    let mut conversation = match &a.chat.messages {
+        Some(path) => {
+            let text = read(path, "the conversation")?;
+            template.read(&text).with_context(|| path.display().to_string())?
+        }
+        None => Conversation::default(),
+    };
+    if let Some(path) = &a.chat.system_file {
+        let text = read(path, "the system message")?;
+        let text = if a.escape { escape::read(&text)? } else { text };
+        conversation.set_system(Some(text.trim_end_matches(['\r', '\n'])));
+    } else if a.chat.system.is_some() {
+        conversation.set_system(a.chat.system.as_deref());
     }
-    let mut conversation = Conversation::default();
-    conversation.set_system(a.chat.system.as_deref());
     if let Some(text) = text {
         conversation.push("user", &text);
     }
+    if let Some(variables) = &a.chat.chat_template_kwargs {
+        conversation.set_variables(variables).context("--chat-template-kwargs")?;
+    }
     Ok(conversation)
+}
+
+/// Tokens of the prompt for a conversation, as far as its template takes it yet.
+fn tokens_of(template: &ChatTemplate, conversation: &Conversation, a: &Arguments, tokenizer: &Tokenizer) -> usize {
+    let text = template.render(conversation, a.chat.now.unwrap_or_else(Clock::now));
+    text.ok().and_then(|text| tokenizer.encode(&text, false).ok()).map_or(0, |ids| ids.len())
 }
 
 /// Everything that was asked for.
@@ -117,6 +143,7 @@ pub fn run(
     tokenizer: &Tokenizer,
     mut options: GenerateOptions,
     interrupted: &AtomicBool,
+    start: Instant,
 ) -> Result<ExitCode> {
     let conversation = beginning(a, &template, text)?;
     if template.is_empty_for(&conversation) {
@@ -146,29 +173,73 @@ pub fn run(
         options.specials = Specials::These(Reasoning::special_marks(tokenizer));
     }
     let kv_type = a.machine.how.kv_type(engine.file());
-    let capacity = a.capacity(engine.file().spec(), 0);
-    let session = engine.session(capacity, kv_type)?;
+    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind())?;
+    let tokens = tokens_of(&template, &conversation, a, tokenizer);
+    let capacity = a.capacity(engine.file().spec(), tokens, options.max_tokens, kept.tokens());
+    let mut session = engine.session(capacity, kv_type)?;
+    kept.restore(&mut session)?;
     let asked = conversation.continues().is_some()
         || conversation.last_role().is_some_and(|role| role != "assistant" && role != "system");
     let mut chat = Chat::new(session, tokenizer, template, conversation, options, interrupted, a);
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let once = !a.chat.chat || a.chat.single_turn || (asked && !terminal);
+    if !once {
+        kept.at_end();
+    }
+    (chat.kept, chat.load_s) = (kept, start.elapsed().as_secs_f64());
+    if a.chat.single_turn && !asked && !chat.hear(&mut Lines::open(terminal)?)? {
+        return Ok(ExitCode::SUCCESS);
+    }
     let _typed_ahead = if once || !terminal { None } else { TypedAhead::keep() };
-    if terminal && !once && !a.quiet {
+    if once {
+        return answers(&mut chat, a);
+    }
+    if terminal && !a.quiet {
         console::tell(chat.banner()?);
     }
-    if once || asked {
-        let answered = chat.answer(&mut std::io::stdout().lock())?;
-        if once || matches!(answered, Answered::Gone) {
-            let cancelled = matches!(answered, Answered::Done(StopReason::Cancelled));
-            return Ok(if cancelled { ExitCode::from(130) } else { ExitCode::SUCCESS });
-        }
+    if asked && matches!(chat.answer(&mut std::io::stdout().lock())?, Answered::Gone) {
+        return Ok(ExitCode::SUCCESS);
     }
     let mut lines = Lines::open(terminal)?;
     if terminal && !a.quiet {
         console::tell("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.");
     }
-    commands::talk(&mut chat, &mut lines)
+    let code = commands::talk(&mut chat, &mut lines);
+    chat.keep(When::End);
+    code.map(|code| if code == ExitCode::SUCCESS { chat.kept.code() } else { code })
+}
+
+/// The answer to a conversation, or as many as were asked for: each with a seed of its own.
+fn answers(chat: &mut Chat, a: &Arguments) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let samples = a.answer.n_samples.unwrap_or(1);
+    let (asked, mut cancelled) = (chat.conversation.clone(), false);
+    for sample in 1..=samples {
+        if sample > 1 {
+            let seed = chat.begin_again(asked.clone());
+            let heading = if a.json { Ok(()) } else { writeln!(out, "--- {sample} of {samples}, seed {seed} ---") };
+            if let Err(e) = heading {
+                return console::broken_pipe(e);
+            }
+        }
+        match chat.answer(&mut out)? {
+            Answered::Gone => return Ok(ExitCode::SUCCESS),
+            Answered::Done(StopReason::Cancelled) => {
+                cancelled = true;
+                break;
+            }
+            _ => {}
+        }
+    }
+    if !chat.reports.is_empty()
+        && let Err(e) = writeln!(out, "{}", serde_json::Value::from(std::mem::take(&mut chat.reports)))
+    {
+        return console::broken_pipe(e);
+    }
+    if !a.quiet && !a.json {
+        chat.kept.tell();
+    }
+    Ok(if cancelled { ExitCode::from(130) } else { chat.kept.code() })
 }
 
 fn print(a: &Arguments, text: &str, ids: impl FnOnce() -> Result<Vec<u32>>) -> Result<ExitCode> {

@@ -1,10 +1,12 @@
 //! One turn after another: a prompt is rendered, what is new of it runs, the answer is printed and remembered.
 
 use super::banner::banner;
+use super::lines::{Line, Lines};
 use super::screen::{Look, Screen, without_reasoning};
 use super::settings::{self, Shown};
 use super::turn::Turn;
-use crate::run::{Arguments, progress};
+use crate::run::cache::{Kept, When};
+use crate::run::{Arguments, progress, statistics};
 use crate::{console, machine};
 use anyhow::{Result, bail};
 use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter};
@@ -29,6 +31,12 @@ pub struct Chat<'c> {
     read: String,
     /// Messages of which it is known that the template writes them.
     written: usize,
+    /// What `--prompt-cache` keeps.
+    pub kept: Kept<'c>,
+    /// Seconds until the model could run.
+    pub load_s: f64,
+    /// What `--json` says of several answers to one conversation.
+    pub reports: Vec<serde_json::Value>,
     last: Option<Turn>,
 }
 
@@ -61,7 +69,7 @@ impl<'c> Chat<'c> {
         interrupted: &'c AtomicBool,
         arguments: &'c Arguments,
     ) -> Self {
-        let prompter = Prompter::default();
+        let (prompter, kept, load_s, reports) = (Prompter::default(), Kept::nothing(), 0.0, Vec::new());
         let hide_reasoning = arguments.chat.hide_reasoning;
         Chat {
             session,
@@ -75,6 +83,9 @@ impl<'c> Chat<'c> {
             shown: Shown { stats: false, wrap: true, hide_reasoning },
             read: String::new(),
             written: 0,
+            kept,
+            load_s,
+            reports,
             last: None,
         }
     }
@@ -125,6 +136,41 @@ impl<'c> Chat<'c> {
         }
     }
 
+    /// Takes one message from the user, passing over empty ones; whether there was any.
+    pub fn hear(&mut self, lines: &mut Lines) -> Result<bool> {
+        loop {
+            match lines.next()? {
+                Line::Text(text) if text.trim().is_empty() => {}
+                Line::Text(text) => {
+                    self.say(text.strip_prefix('/').filter(|_| text.starts_with("//")).unwrap_or(&text));
+                    return Ok(true);
+                }
+                Line::Interrupted | Line::End => return Ok(false),
+            }
+        }
+    }
+
+    /// Goes back to a conversation for another answer, with the next seed, which is returned.
+    pub fn begin_again(&mut self, conversation: Conversation) -> u64 {
+        self.take(conversation);
+        let seed = self.options.sampling.seed.wrapping_add(1);
+        self.options.sampling.seed = seed;
+        seed
+    }
+
+    /// Keeps what the session holds, if it is time for that.
+    pub fn keep(&mut self, when: When) {
+        self.kept.save(when, &self.session);
+    }
+
+    /// What to do about a context that is too short.
+    pub fn remedy(&self) -> &'static str {
+        match self.session.capacity() < self.session.engine().file().spec().context_length {
+            true => "shorten it, or give a larger --ctx",
+            false => "shorten it: the model has no more positions",
+        }
+    }
+
     /// Positions that an answer needs at least: a conversation that leaves fewer is full.
     fn least(&self) -> usize {
         (self.session.capacity() / 8).clamp(1, 64).min(self.options.max_tokens.unwrap_or(64))
@@ -142,8 +188,8 @@ impl<'c> Chat<'c> {
     pub fn answer(&mut self, out: &mut dyn Write) -> Result<Answered> {
         match self.try_answer(out)? {
             Answered::Full { prompt, capacity } => bail!(
-                "the conversation has {prompt} tokens, the context {capacity}: too little is left for an answer; shorten \
-                 it, or give a larger --ctx"
+                "the conversation has {prompt} tokens, the context {capacity}: too little is left for an answer; {}",
+                self.remedy()
             ),
             other => Ok(other),
         }
@@ -167,12 +213,16 @@ impl<'c> Chat<'c> {
         self.options.check()?;
         let (interrupted, mut broken) = (self.interrupted, None);
         interrupted.store(false, Ordering::SeqCst);
+        self.kept.begin(&self.session, &prompt, self.options.max_tokens);
         let going = progress::of(&self.session, &prompt, self.options.chunk, a.quiet);
         let ran = self.session.prompt(&prompt, self.options.chunk, &mut || {
             going.step();
             !interrupted.load(Ordering::SeqCst)
         })?;
         drop(going);
+        if ran.is_complete() {
+            self.kept.save(When::Prompt, &self.session);
+        }
         let mut nowhere = std::io::sink();
         let to: &mut dyn Write = if a.json { &mut nowhere } else { &mut *out };
         let mut screen = Screen::new(to, &text, Look::of_output(self.shown.wrap, self.shown.hide_reasoning));
@@ -182,6 +232,7 @@ impl<'c> Chat<'c> {
         })?;
         broken = broken.or_else(|| screen.finish().err());
         interrupted.store(false, Ordering::SeqCst);
+        self.kept.save(When::Answer, &self.session);
         let shown = match self.shown.hide_reasoning {
             true => &without_reasoning(&text, &generation.text),
             false => &generation.text,
@@ -196,20 +247,20 @@ impl<'c> Chat<'c> {
             stop_reason: generation.stop_reason,
         };
         let written = match a.json {
-            true => writeln!(
-                out,
-                "{}",
-                serde_json::json!({
-                    "prompt_ids": prompt, "ids": generation.ids, "text": shown, "prompt_run": run,
-                    "stop_reason": generation.stop_reason.to_string(), "logits_hash": generation.logits_hash,
-                    "seed": self.options.sampling.seed,
-                    "timings": {
-                        "first_token_s": generation.timings.first_token_s,
-                        "prompt_tok_s": generation.timings.prompt_tok_s,
-                        "generate_tok_s": generation.timings.generate_tok_s,
-                    },
-                })
-            ),
+            true => {
+                let (seed, device) = (self.options.sampling.seed, machine::device_name(self.session.engine()));
+                let tokenizer = Some(self.tokenizer);
+                let mut report = statistics::json(&ran, &generation, seed, self.load_s, tokenizer, &device)?;
+                report["prompt_run"] = run.into();
+                report["text"] = shown.as_str().into();
+                match a.answer.n_samples {
+                    Some(_) => {
+                        self.reports.push(report);
+                        Ok(())
+                    }
+                    None => writeln!(out, "{report}"),
+                }
+            }
             false => Ok(()),
         };
         if let Some(e) = broken.or(written.err()) {
