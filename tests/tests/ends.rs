@@ -118,7 +118,7 @@ fn every_file_can_name_a_conversations_end() {
         assert_eq!((file.eos_ids, file.turn_end_ids), (vec![text_end], vec![end]));
     }
     // No file says it: the tokenizer's word ends every text.
-    let model = Model::new(&special, None, &[named.clone()]);
+    let model = Model::new(&special, None, &[named]);
     assert_eq!(NsvFile::open(model.path()).unwrap().generation().unwrap().eos_ids, [special.id(END)]);
     assert_eq!(model.answer(&["-p", "hi\n"]), ended);
 }
