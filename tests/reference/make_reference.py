@@ -40,6 +40,11 @@ and, for a real checkpoint and for the fixtures marked `fine`, every other opera
     layers.{i}.mlp.up          [T, intermediate]
     layers.{i}.mlp.gated       [T, intermediate]          activation(gate) * up
 
+and, for a real checkpoint, what fp32 itself does to each of these components, as a distance from the same model in f64:
+
+    spread.NAME                f64 [T]                    all computed in f64 from the ids on
+    own_spread.NAME            f64 [T]                    that component alone, from the inputs it had in fp32
+
 The weights are rounded to the checkpoint's dtype and written first; the reference is computed from what the file
 holds, widened to fp32. Everything is seeded: the same versions on the same kind of CPU give the same bytes. Another
 CPU may give other last bits, far below the tolerance of the comparison. plain_model.py is a second, independent
@@ -50,6 +55,7 @@ safetensors 0.8.0 and numpy 2.4.6; the file VERSIONS beside this script is writt
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -58,6 +64,7 @@ import re
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here comes from a network
@@ -69,6 +76,7 @@ import tokenizers
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, PreTrainedModel
 
 import fixture_tokenizers
@@ -80,7 +88,7 @@ transformers.utils.logging.disable_progress_bar()
 HERE = Path(__file__).resolve().parent
 GREEDY = 20  # tokens of greedy continuation
 MARGIN = 1e-3  # smallest allowed distance of the best to the second logit at a greedy step of a fixture
-TOLERANCE = 1e-5  # of the comparison, absolute and relative: |ours - reference| <= 1e-5 + 1e-5 * |reference|
+TOLERANCE = 1e-5  # absolute and relative, for the fixtures: |ours - reference| <= 1e-5 + 1e-5 * |reference|
 HEADROOM = 0.4  # the part of it that the rounding of the fp32 reference may use up itself
 BY_LENGTH = {"dynamic", "longrope"}  # rotary embeddings that depend on the length of a text
 # Keys of a published checkpoint with a vision tower, and transformers' own keys inside the model.
@@ -262,23 +270,51 @@ def rope_kinds(model: PreTrainedModel) -> set[str]:
 # ---------------------------------------------------------------------------------------------------------- reference
 
 
+@dataclass
+class Pass:
+    """What one pass over the ids gave."""
+
+    seen: dict[str, torch.Tensor]  # every component of the ladder, [T, width]
+    raw: dict[str, torch.Tensor]  # the same as the modules made them, by the first component that is taken from each
+    rotary: torch.nn.Module  # the rotary embedding as it was before: the kind dynamic remembers the longest text
+
+
 @torch.inference_mode()
-def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[str, torch.Tensor]:
-    """One pass over `ids` without a cache; every component of the ladder, through hooks."""
-    seen, handles, text = {}, [], text_model(model)
-    config = text.config
+def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool, forced: Pass | None = None) -> Pass:
+    """One pass over `ids` without a cache; every component of the ladder, through hooks.
+
+    With `forced`, each component is kept as this model makes it, and then that pass's values go on in its place. So
+    each is computed from the inputs that it had in that pass.
+    """
+    seen, raw, handles, text = {}, {}, [], text_model(model)
+    rotary = copy.deepcopy(text.rotary_emb)
+    config, dtype = text.config, model.lm_head.weight.dtype
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
 
     def keep(name: str, tensor: torch.Tensor) -> None:
-        assert name not in seen and tensor.shape[0] == 1 and tensor.dtype == torch.float32, name
+        assert name not in seen and tensor.shape[0] == 1 and tensor.dtype == dtype, name
         seen[name] = tensor[0].clone()
+
+    def passed_on(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        raw[name] = tensor.clone()
+        return tensor if forced is None else forced.raw[name].to(dtype)
+
+    def hook_parts(module: torch.nn.Module, takes: dict) -> None:
+        def after(_module, _inputs, output):
+            for name, take in takes.items():
+                keep(name, take(output))
+            return passed_on(next(iter(takes)), output)
+        handles.append(module.register_forward_hook(after))
 
     def hook(module: torch.nn.Module | None, name: str, take=lambda output: output) -> None:
         if module is not None:
-            handles.append(module.register_forward_hook(lambda _module, _inputs, output: keep(name, take(output))))
+            hook_parts(module, {name: take})
 
     def hook_input(module: torch.nn.Module, name: str) -> None:
-        handles.append(module.register_forward_pre_hook(lambda _module, inputs: keep(name, inputs[0])))
+        def before(_module, inputs):
+            keep(name, inputs[0])
+            return (passed_on(name, inputs[0]), *inputs[1:])
+        handles.append(module.register_forward_pre_hook(before))
 
     def by_head(heads: int):
         """Flattens [1, T, heads, head_dim] or [1, heads, T, head_dim]; [1, T, heads * head_dim] stays as it is."""
@@ -309,8 +345,8 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
         hook(layer, f"{name}.out")
         if hasattr(attention, "qkv_proj"):
             sizes = [n * attention.head_dim for n in (heads, kv_heads, kv_heads)]
-            for which, rung in enumerate(["q_plain", "k_plain", "v"]):
-                hook(attention.qkv_proj, f"{name}.attn.{rung}", part(sizes, which))
+            rungs = enumerate(["q_plain", "k_plain", "v"])
+            hook_parts(attention.qkv_proj, {f"{name}.attn.{rung}": part(sizes, which) for which, rung in rungs})
         else:
             hook(attention.q_proj, f"{name}.attn.q_plain")
             hook(attention.k_proj, f"{name}.attn.k_plain")
@@ -320,8 +356,8 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
             hook_input(before_mlp or mlp, f"{name}.mid")
             if hasattr(mlp, "gate_up_proj"):
                 sizes = [config.intermediate_size] * 2
-                hook(mlp.gate_up_proj, f"{name}.mlp.gate", part(sizes, 0))
-                hook(mlp.gate_up_proj, f"{name}.mlp.up", part(sizes, 1))
+                halves = enumerate(["gate", "up"])
+                hook_parts(mlp.gate_up_proj, {f"{name}.mlp.{half}": part(sizes, which) for which, half in halves})
             else:
                 hook(mlp.gate_proj, f"{name}.mlp.gate")
                 hook(mlp.up_proj, f"{name}.mlp.up")
@@ -336,9 +372,10 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
     def apply_rotary_pos_emb(q, k, *args, **kwargs):
         q, k = original(q, k, *args, **kwargs)  # [1, heads, T, head_dim]
         i = next(calls)
-        keep(f"layers.{i}.attn.q", q.transpose(1, 2).flatten(2))
-        keep(f"layers.{i}.attn.k", k.transpose(1, 2).flatten(2))
-        return q, k
+        q_name, k_name = f"layers.{i}.attn.q", f"layers.{i}.attn.k"
+        keep(q_name, q.transpose(1, 2).flatten(2))
+        keep(k_name, k.transpose(1, 2).flatten(2))
+        return passed_on(q_name, q), passed_on(k_name, k)
 
     modeling.apply_rotary_pos_emb = apply_rotary_pos_emb
     try:
@@ -354,7 +391,42 @@ def activations(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> dict[s
             plain = seen[f"layers.{i}.{rung}_plain"] if fine else seen.pop(f"layers.{i}.{rung}_plain")
             normed = seen.get(f"layers.{i}.{rung}_norm", plain)
             seen.setdefault(f"layers.{i}.{rung}", normed)
-    return seen
+    return Pass(seen, raw, rotary)
+
+
+class InDouble(TorchFunctionMode):
+    """Lets a model of f64 weights compute in f64 where transformers asks for f32: in norms and softmax.
+
+    Angles stay in f32, as in every implementation of these models; their cosines and sines are f64.
+    """
+
+    def __torch_function__(self, func, _types, args=(), kwargs=None):
+        kwargs, first = kwargs or {}, args[0] if args else None
+        if func in (torch.Tensor.cos, torch.Tensor.sin):
+            return func(first.double())
+        if isinstance(first, torch.Tensor) and first.dtype == torch.float64:
+            if func is torch.Tensor.float:
+                return first
+            args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
+            kwargs = {key: torch.float64 if arg is torch.float32 else arg for key, arg in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def spreads(model: PreTrainedModel, ids: torch.Tensor, fine: bool, single: Pass) -> dict[str, torch.Tensor]:
+    """What fp32 itself does to each component: how far the pass `single` is from the same pass in f64, for each token.
+
+    `spread.NAME` compares two passes from the ids on. `own_spread.NAME` is the part of that component alone, computed
+    in f64 from the inputs it had in `single`. The model's weights become f64.
+    """
+    model.double()
+    text_model(model).rotary_emb = single.rotary  # in f32
+    found = {}
+    for prefix, forced in [("spread", None), ("own_spread", single)]:
+        with InDouble():
+            exact = activations(model, ids, fine, forced).seen
+        for name, values in single.seen.items():
+            found[f"{prefix}.{name}"] = (values.double() - exact[name]).abs().amax(-1)
+    return found
 
 
 def rounding(cfg: dict, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor]) -> float:
@@ -402,11 +474,11 @@ def greedy(model: PreTrainedModel, ids: torch.Tensor) -> tuple[torch.Tensor, flo
     return chosen, min(margin, (best[:, 0] - best[:, 1]).min().item())
 
 
-def reference(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> tuple[dict[str, torch.Tensor], float]:
-    """All tensors of a reference file, and the smallest margin of the greedy continuation."""
-    seen = activations(model, ids, fine)
+def reference(model: PreTrainedModel, ids: torch.Tensor, fine: bool) -> tuple[dict[str, torch.Tensor], float, Pass]:
+    """The tensors of a reference file, the smallest margin of the greedy continuation, and the pass over `ids`."""
+    single = activations(model, ids, fine)
     chosen, margin = greedy(model, ids)
-    return {"input_ids": ids, **seen, "greedy_ids": chosen}, margin
+    return {"input_ids": ids, **single.seen, "greedy_ids": chosen}, margin, single
 
 
 # ----------------------------------------------------------------------------------------------------------- programs
@@ -466,13 +538,13 @@ def make_fixture(name: str, fixture: Fixture, folder: Path) -> None:
     tied = model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
     assert tied == ("lm_head.weight" not in weights or fixture.extra_head)
 
-    tensors, margin = reference(model, ids, fixture.fine)
+    tensors, margin, _ = reference(model, ids, fixture.fine)
     if fixture.no_prefix:
         renamed = {key.removeprefix("model."): tensor for key, tensor in weights.items()}
         for i in range(cfg["num_hidden_layers"]):
             renamed[f"layers.{i}.self_attn.rotary_emb.inv_freq"] = model.model.rotary_emb.inv_freq.clone()
         write_weights(folder, renamed, fixture.shards)
-        assert torch.equal(activations(load(folder), ids, fine=False)["logits"], tensors["logits"])
+        assert torch.equal(activations(load(folder), ids, fine=False).seen["logits"], tensors["logits"])
 
     if name == "tied-llama3":  # all three bands of the llama3 rule hold a frequency
         rope = cfg["rope_parameters"]
@@ -537,9 +609,15 @@ def make_checkpoint(folder: Path, out: Path, tokens: int, ids: list[int] | None)
         raise SystemExit(f"ids must be from 0 to {vocab - 1}")
     if len(ids) + GREEDY > context:
         raise SystemExit(f"{len(ids)} ids and {GREEDY} more do not fit the context of {context}")
-    tensors, margin = reference(model, ids, fine=True)
-    save(tensors, out, made_by())
+    tensors, margin, single = reference(model, ids, fine=True)
+    widest = spreads(model, ids, True, single)
+    save(tensors | widest, out, made_by())
     print(f"{out}: {len(ids)} ids, smallest greedy margin {margin:.4f}")
+    for prefix in ["spread", "own_spread"]:
+        parts = {name: (widest[f"{prefix}.{name}"] / values.abs().amax(-1)).max().item()
+                 for name, values in single.seen.items()}
+        name = max(parts, key=parts.get)
+        print(f"{prefix}: fp32 moves a value by {parts[name]:.1e} of its row's largest at most, in {name}")
     if margin <= MARGIN:
         print("warning: a greedy step is a near tie; other arithmetic may choose the other token", file=sys.stderr)
 

@@ -11,6 +11,7 @@ use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cuda::CudaBackend;
 use nanoserve_runtime::cuda::split::Split;
+use nanoserve_runtime::diagnose::rule::Tolerance;
 use nanoserve_runtime::diagnose::selftest::{device_test, golden};
 use nanoserve_runtime::diagnose::verify::{Reference, compare};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions, Session, StopReason};
@@ -85,7 +86,8 @@ fn every_component_agrees_in_f32() {
         let Some(engines) = engines(&path) else { return };
         for (how, mut engine) in engines {
             let what = format!("{} {how}", fixture.name);
-            let (report, _) = compare(&mut engine, &reference, KvType::F32, 1e-4, 1e-4).unwrap();
+            let (report, _) =
+                compare(&mut engine, &reference, KvType::F32, Tolerance { atol: 1e-4, rtol: 1e-4 }).unwrap();
             for row in &report.rows {
                 assert!(row.pass, "{what}: {row:?}");
             }

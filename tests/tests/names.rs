@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use nanoserve_format::{Encoding, ModelSpec, NsvFile, Shape, q8};
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::cpu::isa;
+use nanoserve_runtime::diagnose::rule::Tolerance;
 use nanoserve_runtime::diagnose::verify::{Reference, compare, dump, trace};
 use nanoserve_tests::{Source, Tiny, convert, engine, fixtures, read_values};
 use serde_json::Value;
@@ -241,7 +242,7 @@ fn a_swapped_query_and_key_is_found_by_verify() {
 
     let first_fail = |path: &Path| {
         let mut engine = engine(path, isa::available()[0], 1);
-        let (report, _) = compare(&mut engine, &reference, KvType::F32, 1e-5, 1e-5).unwrap();
+        let (report, _) = compare(&mut engine, &reference, KvType::F32, Tolerance { atol: 1e-5, rtol: 1e-5 }).unwrap();
         report.rows.into_iter().find(|r| !r.pass).map(|r| r.name)
     };
     assert_eq!(first_fail(&out), None);

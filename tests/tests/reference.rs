@@ -3,10 +3,19 @@
 
 use nanoserve_format::{Encoding, NsvFile};
 use nanoserve_runtime::KvType;
-use nanoserve_runtime::cpu::isa;
-use nanoserve_runtime::diagnose::verify::{compare, trace};
+use nanoserve_runtime::cpu::pool::Pool;
+use nanoserve_runtime::cpu::{CpuBackend, isa};
+use nanoserve_runtime::diagnose::bisect;
+use nanoserve_runtime::diagnose::rule::Tolerance;
+use nanoserve_runtime::diagnose::verify::{Reference, compare, trace};
 use nanoserve_tests::{Divergence, Fixture, decoded_f32, divergence, engine, fixtures, for_each_isa, max_abs_diff};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+
+/// What the program allows by default.
+const USUAL: Tolerance = Tolerance { atol: 1e-5, rtol: 1e-5 };
 
 /// Every fixture, whether its reference holds every operation, and its parts beyond those of all models.
 const FIXTURES: [(&str, bool, Extra); 28] = [
@@ -117,7 +126,7 @@ fn every_component_agrees_in_f32() {
         for_each_isa(|kernels| {
             let mut engine = engine(&path, kernels, 2);
             let layers = engine.file().spec().n_layers;
-            let (report, _) = compare(&mut engine, &reference, KvType::F32, 1e-5, 1e-5).unwrap();
+            let (report, _) = compare(&mut engine, &reference, KvType::F32, USUAL).unwrap();
             let names: Vec<&str> = report.rows.iter().map(|r| r.name.as_str()).collect();
             assert_eq!(names, ladder(&fixture.name, layers), "{}: a component was not compared", fixture.name);
             for row in &report.rows {
@@ -126,10 +135,122 @@ fn every_component_agrees_in_f32() {
             let expected = reference.greedy_ids.as_ref().expect("fixtures have greedy tokens");
             assert_eq!(expected.len(), 20);
             assert_eq!(report.greedy_ids.as_ref(), Some(expected), "{} {}", fixture.name, kernels.name);
+            assert_eq!(report.bounds, None, "nothing is rounded");
             assert!(report.pass() && report.greedy_pass && report.top1 == 1.0 && report.kl_max < 1e-8);
             let worst = report.rows.iter().fold(0.0, |m: f64, r| m.max(r.max_abs));
             println!("{:<16} {:<7} largest difference {worst:.2e}", fixture.name, kernels.name);
         });
+    }
+}
+
+/// Changes one value of each of these components: that of the token with the largest value, by 1e-4 of that value.
+fn spoil(reference: &mut Reference, names: &[String]) {
+    let tokens = reference.input_ids.len();
+    for name in names {
+        let values = reference.activations.get_mut(name).unwrap();
+        let most = (0..values.len()).max_by(|&a, &b| values[a].abs().total_cmp(&values[b].abs())).unwrap();
+        let (largest, width) = (values[most].abs(), values.len() / tokens);
+        // Not the largest itself: the measure is the row, not the value.
+        let other = if most % width == 0 { most + 1 } else { most - 1 };
+        values[other] += 1e-4 * largest;
+        assert!(largest > 0.25, "{name}: {largest} is too small beside the absolute tolerance");
+    }
+}
+
+/// Spreads beyond any measure, for every component.
+fn huge_spreads(reference: &mut Reference) {
+    let spreads = reference.activations.keys().map(|name| (name.clone(), vec![1e30; reference.input_ids.len()]));
+    reference.spread = spreads.collect();
+    reference.own_spread = reference.spread.clone();
+}
+
+#[test]
+fn a_value_that_is_wrong_by_1e_4_fails_whatever_the_spread() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["untied-mha", "gemma3", "olmo2"] {
+        let fixture = nanoserve_tests::fixture(name);
+        let path = fixture.convert(Encoding::F32, folder.path());
+        let mut engine = engine(&path, isa::choose(None).unwrap(), 1);
+        let (mut reference, ids) = (fixture.reference(), fixture.reference().input_ids.len());
+        huge_spreads(&mut reference);
+        assert_eq!(reference.spread["logits"].len(), ids);
+        let (report, _) = compare(&mut engine, &reference, KvType::F32, USUAL).unwrap();
+        assert!(report.pass(), "{name}");
+        let all: Vec<String> = reference.activations.keys().cloned().collect();
+        spoil(&mut reference, &all);
+        let (report, _) = compare(&mut engine, &reference, KvType::F32, USUAL).unwrap();
+        let passed: Vec<&str> = report.rows.iter().filter(|r| r.pass).map(|r| r.name.as_str()).collect();
+        assert_eq!((passed, report.pass()), (vec![], false), "{name}");
+        // Each operation by itself: the spoilt one is found first.
+        for component in ["embed", "layers.0.attn.v", "layers.1.attn.out", "layers.1.mlp.out", "layers.1.out", "logits"]
+        {
+            let mut reference = fixture.reference();
+            huge_spreads(&mut reference);
+            spoil(&mut reference, &[component.to_string()]);
+            let backend = CpuBackend::new(isa::choose(None).unwrap(), Arc::new(Pool::new(1).unwrap()));
+            let file = Arc::new(NsvFile::open(&path).unwrap());
+            let found = bisect::reference(&file, backend, &reference, USUAL).unwrap().findings;
+            assert_eq!(found.first().map(|f| f.component.as_str()), Some(component), "{name}: {found:?}");
+        }
+    }
+}
+
+/// A difference beyond the plain rule passes with the spread that explains it, and only for that token.
+#[test]
+fn a_spread_widens_the_rule_for_its_token() {
+    let (folder, fixture) = (tempfile::tempdir().unwrap(), nanoserve_tests::fixture("untied-mha"));
+    let mut engine = engine(&fixture.convert(Encoding::F32, folder.path()), isa::choose(None).unwrap(), 1);
+    let mut reference = fixture.reference();
+    let (name, tokens) = ("layers.1.out", reference.input_ids.len());
+    let values = reference.activations.get_mut(name).unwrap();
+    let width = values.len() / tokens;
+    let largest = values[3 * width..4 * width].iter().fold(0f32, |most, x| most.max(x.abs()));
+    values[3 * width + 5] += 1e-5 + 3e-5 * largest;
+    let mut passes = |reference: &Reference| {
+        let (report, _) = compare(&mut engine, reference, KvType::F32, USUAL).unwrap();
+        report.rows.iter().find(|r| r.name == name).unwrap().pass
+    };
+    assert!(!passes(&reference));
+    let mut spread = vec![0.0; tokens];
+    spread[3] = 1.2e-5 * f64::from(largest);
+    reference.spread.insert(name.into(), spread.clone());
+    assert!(passes(&reference));
+    spread.rotate_right(1);
+    reference.spread.insert(name.into(), spread);
+    assert!(!passes(&reference));
+}
+
+/// Spreads are read where a file has them, and refused where they cannot be any.
+#[test]
+fn spreads_in_a_file() {
+    let fixture = nanoserve_tests::fixture("untied-mha");
+    let (bytes, folder) = (fs::read(fixture.reference_path()).unwrap(), tempfile::tempdir().unwrap());
+    let old = SafeTensors::deserialize(&bytes).unwrap();
+    let tokens = fixture.reference().input_ids.len();
+    let read = |name: &str, values: Vec<f64>| {
+        let data: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut views: Vec<(String, TensorView)> = old.tensors();
+        views.push((name.to_string(), TensorView::new(Dtype::F64, vec![values.len()], &data).unwrap()));
+        let path = folder.path().join("reference.safetensors");
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+        Reference::read(&path)
+    };
+    let some: Vec<f64> = (0..tokens).map(|t| t as f64 * 1e-7).collect();
+    let got = read("spread.layers.0.out", some.clone()).unwrap();
+    assert_eq!((got.spread["layers.0.out"].as_slice(), got.own_spread.len()), (some.as_slice(), 0));
+    let got = read("own_spread.logits", some.clone()).unwrap();
+    assert_eq!((got.own_spread["logits"].as_slice(), got.spread.len()), (some.as_slice(), 0));
+    // Nothing else that a file may hold is taken for one.
+    assert!(read("of_my_own", vec![-1.0]).unwrap().spread.is_empty());
+    for (name, values, word) in [
+        ("spread.logits", vec![1e-7; tokens - 1], "expected ["),
+        ("spread.logits", vec![-1e-7; tokens], "below 0"),
+        ("own_spread.logits", vec![f64::NAN; tokens], "below 0"),
+        ("spread.logits", vec![f64::INFINITY; tokens], "below 0"),
+        ("spread.layers.9.out", some.clone(), "no 'layers.9.out'"),
+    ] {
+        let error = read(name, values).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(word), "{error}");
     }
 }
 
@@ -261,11 +382,19 @@ fn rounding_the_weights_explains_the_divergence() {
                 }
                 // nanoserve-verify reports the same measure.
                 let mut engine = engine(&path, isa::available()[0], 1);
-                let (report, _) = compare(&mut engine, &reference, kv, 1e-5, 1e-5).unwrap();
+                let (report, _) = compare(&mut engine, &reference, kv, USUAL).unwrap();
                 let top1 = 1.0 - got.other_top as f64 / ids.len() as f64;
                 let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 + 1e-9 * b;
                 assert!(close(report.kl_mean, got.mean) && close(report.kl_max, got.max), "{what}: {got:?}");
                 assert!(close(report.top1, top1), "{what}: {} and {top1}", report.top1);
+                // Its bounds hold, whatever the components say, and leave room.
+                let bounds = report.bounds.expect("weights are rounded");
+                assert!(
+                    report.pass() && 10.0 * report.kl_mean < bounds.kl_mean,
+                    "{what}: {:?}",
+                    bounds.exceeded(&report)
+                );
+                assert_eq!(report.other_top, got.other_top, "{what}");
             }
         }
     }

@@ -22,8 +22,9 @@ mod reference;
 mod rotary;
 mod switches;
 
+pub use super::rule::Tolerance;
 pub use kernels::kernels;
-pub use reference::{Judged, Tolerance, reference};
+pub use reference::{Judged, reference};
 
 use nanoserve_format::{ModelSpec, NsvFile};
 use std::fmt;

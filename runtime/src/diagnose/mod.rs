@@ -3,5 +3,6 @@
 pub mod bisect;
 pub mod perplexity;
 pub mod roofline;
+pub mod rule;
 pub mod selftest;
 pub mod verify;

@@ -2,8 +2,11 @@
 //!
 //! A reference file is a safetensors file with `input_ids` (i64 `[T]`), `logits` (f32 `[T, vocab_size]`) and,
 //! optionally, `greedy_ids` (i64) and any of the ladder's activations, under the names that
-//! [`step`](crate::engine::step) gives them.
+//! [`step`](crate::engine::step) gives them. It may hold what fp32 alone does to a component, for each token: `spread.NAME`
+//! (f64 `[T]`), where all from the ids on was computed in f64, and `own_spread.NAME`, where that component alone was, from the
+//! inputs in f32. `tests/reference/make_reference.py` writes both. The [rule](super::rule) says what passes.
 
+use super::rule::{Bounds, Tolerance, largest};
 use crate::backend::{Backend, KvType};
 use crate::engine::Engine;
 use crate::error::{Result, RuntimeError};
@@ -14,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The contents of a reference file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Reference {
     /// The prompt.
     pub input_ids: Vec<u32>,
@@ -22,13 +25,17 @@ pub struct Reference {
     pub greedy_ids: Option<Vec<u32>>,
     /// Every f32 tensor by its name: `[T, width]`, row by row.
     pub activations: BTreeMap<String, Vec<f32>>,
+    /// How far fp32 moves a component from f64, all before it included: `[T]`. Some components or none.
+    pub spread: BTreeMap<String, Vec<f64>>,
+    /// How far fp32 moves a component from f64 on the same inputs: `[T]`. Some components or none.
+    pub own_spread: BTreeMap<String, Vec<f64>>,
 }
 
 impl Reference {
     /// Reads a reference file.
     ///
     /// # Errors
-    /// When it cannot be read, or `input_ids` or `logits` are missing or of another type.
+    /// When it cannot be read, `input_ids` or `logits` are missing or of another type, or a spread is none.
     pub fn read(path: &Path) -> Result<Reference> {
         let bad = |cause: String| RuntimeError::Reference { path: path.display().to_string(), cause };
         let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
@@ -56,7 +63,24 @@ impl Reference {
         if !activations.contains_key("logits") {
             return Err(bad("'logits' (F32) is missing".into()));
         }
-        Ok(Reference { input_ids, greedy_ids: ids("greedy_ids")?, activations })
+        let (mut spread, mut own_spread) = (BTreeMap::new(), BTreeMap::new());
+        for (full, tensor) in tensors.iter().filter(|(_, t)| t.dtype() == Dtype::F64) {
+            let (into, name) = match (full.strip_prefix("spread."), full.strip_prefix("own_spread.")) {
+                (Some(name), _) => (&mut spread, name),
+                (_, Some(name)) => (&mut own_spread, name),
+                _ => continue,
+            };
+            let values: Vec<f64> = tensor.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+            if tensor.shape() != [input_ids.len()] || !values.iter().all(|x| x.is_finite() && *x >= 0.0) {
+                let (got, t) = (tensor.shape(), input_ids.len());
+                return Err(bad(format!("'{full}' has shape {got:?}, expected [{t}] distances, none below 0")));
+            }
+            if !activations.contains_key(name) {
+                return Err(bad(format!("'{full}' is there, and no '{name}'")));
+            }
+            into.insert(name.to_string(), values);
+        }
+        Ok(Reference { input_ids, greedy_ids: ids("greedy_ids")?, activations, spread, own_spread })
     }
 
     /// The error that a component has another size than the model's.
@@ -80,9 +104,9 @@ pub struct Row {
     pub name: String,
     /// Largest absolute difference.
     pub max_abs: f64,
-    /// Largest difference relative to the reference's value.
+    /// Largest difference relative to the largest |reference| value of the same token.
     pub max_rel: f64,
-    /// True if every value is within `atol + rtol * |reference|`.
+    /// True if every value is within [`Tolerance::limit`].
     pub pass: bool,
 }
 
@@ -97,16 +121,26 @@ pub struct Report {
     pub kl_max: f64,
     /// Share of positions where both have the same likeliest token.
     pub top1: f64,
+    /// Number of positions.
+    pub positions: usize,
+    /// Number of positions where the likeliest token is another.
+    pub other_top: usize,
     /// Our greedy continuation, as long as the reference's.
     pub greedy_ids: Option<Vec<u32>>,
     /// True if it equals the reference's.
     pub greedy_pass: bool,
+    /// What decides if weights or the cache are rounded; None if the components do.
+    pub bounds: Option<Bounds>,
 }
 
 impl Report {
-    /// True if every component and the greedy continuation pass.
+    /// True if the answers are within [`Report::bounds`]; without these, if every component and the greedy continuation
+    /// pass.
     pub fn pass(&self) -> bool {
-        self.greedy_pass && self.rows.iter().all(|r| r.pass)
+        match &self.bounds {
+            Some(bounds) => bounds.exceeded(self).is_none(),
+            None => self.greedy_pass && self.rows.iter().all(|r| r.pass),
+        }
     }
 }
 
@@ -127,7 +161,8 @@ pub fn trace<B: Backend>(engine: &mut Engine<B>, ids: &[u32], kv_type: KvType) -
     Ok(all)
 }
 
-/// Runs the reference's prompt and compares everything it has.
+/// Runs the reference's prompt and compares everything it has. If the file's weights or the cache are rounded, the report
+/// has the bounds that decide then.
 ///
 /// # Errors
 /// When the prompt does not fit the model, or a component of the reference is unknown or of another size.
@@ -135,8 +170,7 @@ pub fn compare<B: Backend>(
     engine: &mut Engine<B>,
     reference: &Reference,
     kv_type: KvType,
-    atol: f64,
-    rtol: f64,
+    tolerance: Tolerance,
 ) -> Result<(Report, Activations)> {
     let ours = trace(engine, &reference.input_ids, kv_type)?;
     let mut rows = Vec::new();
@@ -145,18 +179,7 @@ pub fn compare<B: Backend>(
         if got.len() != expected.len() {
             return Err(reference.other_size(name, got.len()));
         }
-        let mut row = Row { name: name.clone(), max_abs: 0.0, max_rel: 0.0, pass: true };
-        for (&got, &expected) in got.iter().zip(expected) {
-            let (got, expected) = (f64::from(got), f64::from(expected));
-            let difference = (got - expected).abs();
-            row.max_abs = row.max_abs.max(difference);
-            if expected != 0.0 {
-                row.max_rel = row.max_rel.max(difference / expected.abs());
-            }
-            // Written so that NaN fails.
-            row.pass &= difference <= atol + rtol * expected.abs();
-        }
-        rows.push(row);
+        rows.push(row(name, got, expected, reference, tolerance));
     }
     if let Some(name) = reference.activations.keys().find(|name| !ours.iter().any(|(n, _)| n == *name)) {
         return Err(reference.unknown(name));
@@ -164,6 +187,7 @@ pub fn compare<B: Backend>(
     let vocab_size = engine.file().spec().vocab_size;
     let logits = &ours.last().expect("logits are the last component").1;
     let (kl, top1) = divergence(&reference.activations["logits"], logits, vocab_size);
+    let positions = kl.len();
     let greedy_ids = match &reference.greedy_ids {
         Some(expected) => Some(greedy(engine, &reference.input_ids, expected.len(), kv_type)?),
         None => None,
@@ -173,10 +197,33 @@ pub fn compare<B: Backend>(
         kl_mean: kl.iter().sum::<f64>() / kl.len() as f64,
         kl_max: kl.iter().fold(0.0, |a, &b| a.max(b)),
         top1,
+        positions,
+        other_top: ((1.0 - top1) * positions as f64).round() as usize,
+        bounds: Bounds::of_all(&engine.file().layout().encodings(), kv_type),
         greedy_pass: greedy_ids == reference.greedy_ids,
         greedy_ids,
     };
     Ok((report, ours))
+}
+
+/// Compares one component, token by token.
+fn row(name: &str, got: &[f32], expected: &[f32], reference: &Reference, tolerance: Tolerance) -> Row {
+    let width = got.len() / reference.input_ids.len();
+    let limits = tolerance.limits(expected, width, reference.spread.get(name).map(Vec::as_slice));
+    let mut row = Row { name: name.to_string(), max_abs: 0.0, max_rel: 0.0, pass: true };
+    for ((got, expected), limit) in got.chunks_exact(width).zip(expected.chunks_exact(width)).zip(limits) {
+        let largest = largest(expected);
+        for (&got, &expected) in got.iter().zip(expected) {
+            let difference = (f64::from(got) - f64::from(expected)).abs();
+            row.max_abs = row.max_abs.max(difference);
+            if largest != 0.0 {
+                row.max_rel = row.max_rel.max(difference / largest);
+            }
+            // Written so that NaN fails.
+            row.pass &= difference <= limit;
+        }
+    }
+    row
 }
 
 /// `n` greedy tokens after `ids`; fewer if the context ends.

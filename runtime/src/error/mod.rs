@@ -167,6 +167,12 @@ pub enum RuntimeError {
         /// Bytes asked for.
         bytes: u64,
     },
+    /// The forward pass made a result that the search for faults has no entry for.
+    #[error("the forward pass made '{name}', of which the search for faults does not know how it is made")]
+    UnknownComponent {
+        /// Its name.
+        name: String,
+    },
     /// A reference file cannot be used.
     #[error("{path}: {cause}")]
     Reference {
@@ -183,9 +189,9 @@ impl RuntimeError {
         match self {
             RuntimeError::Format(e) => e.kind(),
             RuntimeError::Device(e) => e.kind(),
-            RuntimeError::Threads { .. } | RuntimeError::Allocation { .. } | RuntimeError::SelfTest { .. } => {
-                ErrorKind::Machine
-            }
+            RuntimeError::Threads { .. } | RuntimeError::Allocation { .. } => ErrorKind::Machine,
+            // These two are faults of the program, whatever the input.
+            RuntimeError::SelfTest { .. } | RuntimeError::UnknownComponent { .. } => ErrorKind::Machine,
             // Too little memory counts as input: the caller can ask for less.
             _ => ErrorKind::Input,
         }

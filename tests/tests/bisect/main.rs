@@ -410,6 +410,20 @@ fn the_program_names_what_it_found() {
         (&json!(true), &json!(null), 3)
     );
 
+    // A wrong model's answers are out of bounds, in every encoding.
+    let wrong = Mutant::of("untied-mha").tensors(|t| {
+        swap(t, &key(0, "mlp.down_proj.weight"), &key(1, "mlp.down_proj.weight"));
+        swap(t, &key(0, "self_attn.o_proj.weight"), &key(1, "self_attn.o_proj.weight"));
+    });
+    for (encoding, last) in [
+        (Encoding::F32, "FAIL: look at layers.0.attn.out first"),
+        (Encoding::F16, "FAIL: for f16, cache f16, the mean KL is "),
+        (Encoding::Q8, "FAIL: for q8, cache f16, the mean KL is "),
+    ] {
+        let run = nanoserve("verify", [text(&wrong.path(encoding)), text(&reference), "-q"]).expect(1);
+        assert!(run.stdout.starts_with(last), "{}", run.stdout);
+    }
+
     // The matrices were swapped before conversion: the file and the kernels are sound.
     nanoserve("verify", [text(&bad), "--bisect"]).expect(0);
     let run = nanoserve("verify", [text(&bad), text(&reference), "--bisect", "-q"]).expect(1);

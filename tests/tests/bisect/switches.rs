@@ -54,7 +54,8 @@ fn found(right: &ModelSpec, wrong: &ModelSpec, encoding: Encoding, coarse: bool)
         let fine = ["_plain", ".q_norm", ".k_norm", ".mix", ".mid", ".gate", ".up", ".gated"];
         activations.retain(|(name, _)| !fine.iter().any(|end| name.ends_with(end)));
     }
-    let reference = Reference { input_ids, greedy_ids: None, activations: activations.into_iter().collect() };
+    let activations = activations.into_iter().collect();
+    let reference = Reference { input_ids, activations, ..Reference::default() };
     let file = Arc::new(NsvFile::open(write(wrong, encoding, folder.path())).unwrap());
     let backend = CpuBackend::new(isa::choose(None).unwrap(), pool());
     let judged = bisect::reference(&file, backend, &reference, Tolerance { atol: 1e-5, rtol: 1e-5 }).unwrap();

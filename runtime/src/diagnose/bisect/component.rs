@@ -1,5 +1,6 @@
 //! The operation that makes each component of the ladder, and its inputs: the forward pass as a table.
 
+use crate::error::{Result, RuntimeError};
 use nanoserve_format::schema::{FINAL_NORM, LM_HEAD, Part};
 use nanoserve_format::{ModelSpec, QkNorm};
 
@@ -43,11 +44,15 @@ pub struct Component {
 impl Component {
     /// The component with this name in a model's forward pass.
     ///
-    /// # Panics
+    /// # Errors
     /// When this table does not know the name, because it was added to the forward pass only.
-    pub fn of(spec: &ModelSpec, name: &str) -> Component {
+    pub fn of(spec: &ModelSpec, name: &str) -> Result<Component> {
+        let unknown = || RuntimeError::UnknownComponent { name: name.to_string() };
         let rest = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
-        let (layer, part) = rest.map_or((0, name), |(i, part)| (i.parse().expect("a layer's number"), part));
+        let (layer, part) = match rest {
+            Some((i, part)) => (i.parse().map_err(|_| unknown())?, part),
+            None => (0, name),
+        };
         let linear = |p: Part, input| Op::Linear { weight: p.weight(layer), bias: p.bias(layer), input };
         let (block, mlp) = if spec.pre_norm { ("attn_norm", "mlp_norm") } else { (STREAM, "mid") };
         let rope = |p: Part, plain: &'static str, norm: &'static str| {
@@ -82,10 +87,10 @@ impl Component {
             "out" => (STREAM, Op::Add { a: "mid", b: block_output("mlp.out", "mlp_post_norm") }),
             "final_norm" => ("final_norm", norm(FINAL_NORM.to_string(), STREAM)),
             "logits" => ("logits", Op::Head),
-            other => unreachable!("'{other}' is no component of the ladder"),
+            _ => return Err(unknown()),
         };
         let prefix = if rest.is_some() { format!("layers.{layer}.") } else { String::new() };
-        Component { prefix, layer, slot, op }
+        Ok(Component { prefix, layer, slot, op })
     }
 
     /// The switch that adds a component to a model; None if every model has the component, or none has.
@@ -118,5 +123,22 @@ impl Component {
             Op::Gate { input, .. } => vec![input],
             Op::Head => vec!["final_norm"],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nanoserve_format::ErrorKind;
+
+    #[test]
+    fn an_unknown_name_is_an_error() {
+        let spec = ModelSpec::default();
+        for name in ["", "attn", "layers.0.attn.gate", "layers.x.out", "layers..out", "layers.0", "logits.more"] {
+            let error = Component::of(&spec, name).unwrap_err();
+            assert!(matches!(&error, RuntimeError::UnknownComponent { name: got } if got == name), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Machine);
+        }
+        assert_eq!(Component::of(&spec, "layers.3.out").unwrap().layer, 3);
     }
 }

@@ -143,8 +143,8 @@ impl Twin<'_> {
         for chunk in [self.ids.len(), 1] {
             while let Some(found) = self.first(healed, chunk, None)? {
                 let before = findings.len();
-                for (name, replace) in involved(self.file, &Component::of(self.file.spec(), &found.component), self.kv)
-                {
+                let component = Component::of(self.file.spec(), &found.component)?;
+                for (name, replace) in involved(self.file, &component, self.kv) {
                     let mut alone = scalar::KERNELS;
                     replace(&mut alone, &healed);
                     if self.first(alone, chunk, Some(&found.component))?.is_some() {

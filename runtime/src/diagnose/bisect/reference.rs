@@ -1,5 +1,8 @@
 //! Compares the model with a reference, component by component, each on the reference's inputs.
 //!
+//! What passes follows the same [rule](crate::diagnose::rule) as the ladder. What fp32 itself shows is here the component's
+//! own spread, because errors do not add up; what rounding the weights explains is added.
+//!
 //! If the reference lacks a component, ours is passed on, together with its possible error. A later finding then names
 //! everything that could be at fault.
 
@@ -9,6 +12,7 @@ use super::noise::{self, Noise};
 use super::{At, Finding};
 use crate::backend::rope::attention_factor;
 use crate::backend::{Backend, KvType};
+use crate::diagnose::rule::Tolerance;
 use crate::diagnose::verify::Reference;
 use crate::engine::Engine;
 use crate::error::{Result, RuntimeError};
@@ -17,16 +21,6 @@ use nanoserve_format::{ModelSpec, NsvFile};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-/// How far a value may be off because sums have another order: `atol + rtol * |reference|`. Rounding of weights is
-/// added to that.
-#[derive(Clone, Copy, Debug)]
-pub struct Tolerance {
-    /// Absolute.
-    pub atol: f64,
-    /// Relative to the reference's value.
-    pub rtol: f64,
-}
 
 /// The result of a comparison with a reference.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +54,8 @@ pub(super) struct Case<'c, 'r> {
     pub expected: &'r [f32],
     pub noise: &'c Noise,
     pub tolerance: Tolerance,
+    /// How far the values of each token may be off, apart from `noise`: `[tokens]`.
+    pub limits: &'c [f64],
     /// Values of a row.
     pub width: usize,
 }
@@ -85,8 +81,7 @@ impl Case<'_, '_> {
 
     /// How far value `i` may be off.
     pub fn limit(&self, i: usize) -> f64 {
-        let Tolerance { atol, rtol } = self.tolerance;
-        atol + rtol * f64::from(self.expected[i]).abs() + self.noise.limit(i)
+        self.limits[i / self.width] + self.noise.limit(i)
     }
 
     /// True if `got` is close enough to `expected` for value `i`. Written so that NaN is not.
@@ -179,10 +174,16 @@ impl<'r> Judge<'_, 'r> {
     }
 
     fn see(&mut self, name: &str, got: &[f32]) -> Option<&'r [f32]> {
-        let (reference, component) = (self.reference, Component::of(self.file.spec(), name));
         if self.failed.is_some() {
             return None;
         }
+        let (reference, component) = match Component::of(self.file.spec(), name) {
+            Ok(component) => (self.reference, component),
+            Err(e) => {
+                self.failed = Some(e);
+                return None;
+            }
+        };
         let noise = self.noise(&component, got, got.len() / reference.input_ids.len());
         let Some(expected) = reference.activations.get(name) else {
             let inputs = component.inputs().into_iter().flat_map(|input| self.slots[input].unseen.clone());
@@ -208,7 +209,9 @@ impl<'r> Judge<'_, 'r> {
     fn judge(&mut self, name: &str, component: &Component, got: &[f32], expected: &'r [f32], noise: &Noise) {
         let Judge { file, reference, tolerance, ref slots, .. } = *self;
         let width = got.len() / reference.input_ids.len();
-        let case = Case { file, reference, component, slots, got, expected, noise, tolerance, width };
+        let spread = reference.own_spread.get(name).map(Vec::as_slice);
+        let limits = &tolerance.limits(expected, width, spread);
+        let case = Case { file, reference, component, slots, got, expected, noise, tolerance, limits, width };
         let Some(at) = case.first() else { return };
         // This component computes gate and up once more: a fault already found there is not reported again.
         let halves = ["mlp.gate", "mlp.up"].map(|half| format!("{}{half}", component.prefix));
