@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fuzzes every door (a fuzz target, see tests/src/targets.rs) in turn, SECONDS each (default 120), from the committed seeds
+# Fuzzes every target (see tests/src/targets.rs) in turn, SECONDS each (default 120), from the committed seeds
 # and what earlier runs have found:
 #
-#     scripts/fuzz.sh [SECONDS] [DOOR...]
+#     scripts/fuzz.sh [SECONDS] [TARGET...]
 #
 # Needs a nightly toolchain, g++ and cargo-fuzz (cargo install cargo-fuzz --locked). Runs under the address sanitizer.
-# The input that ended a run is in tests/fuzz/artifacts/DOOR. Copy it to tests/fuzz/seeds/DOOR/found-NAME, where the smoke
+# The input that ended a run is in tests/fuzz/artifacts/TARGET. Copy it to tests/fuzz/seeds/TARGET/found-NAME, where the smoke
 # test keeps trying it, and fix the fault. FUZZ_TARGET_DIR says where to build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
