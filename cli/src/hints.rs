@@ -1,11 +1,12 @@
-//! What a user can do about an error. The libraries say what happened, as data; which option helps is known here alone.
+//! What a user can do about an error. The libraries report what happened, as data; only this module knows which option
+//! helps.
 
 use nanoserve_converter::{ConvertError, Problem, Warning, What};
 use nanoserve_format::FormatError;
 use nanoserve_runtime::{DeviceError, MemoryUse, PromptCacheError, RuntimeError};
 use std::io::ErrorKind;
 
-/// What to add to an error of the runtime; empty where nothing helps.
+/// What to add to an error of the runtime; empty if no option helps.
 pub fn runtime(error: &RuntimeError) -> String {
     let hint = match error {
         RuntimeError::PromptTooLong { .. } => "shorten it, or give a larger --ctx",
@@ -39,7 +40,7 @@ fn memory(what: &MemoryUse) -> Option<&'static str> {
     })
 }
 
-/// What to add to an error of a conversion; empty where nothing helps.
+/// What to add to an error of a conversion; empty if no option helps.
 pub fn convert(error: &ConvertError) -> &'static str {
     let ConvertError::Write(FormatError::Io { source, .. }) = error else { return "" };
     match source.kind() {
@@ -51,7 +52,7 @@ pub fn convert(error: &ConvertError) -> &'static str {
     }
 }
 
-/// A problem of a checkpoint, with what helps: the converter's own hint, and the option for it.
+/// A problem of a checkpoint with the converter's own hint, and with the option that helps.
 pub fn problem(problem: &Problem) -> String {
     let hint = match problem.what {
         What::Architecture { .. } => {
@@ -64,7 +65,7 @@ pub fn problem(problem: &Problem) -> String {
     format!("{problem}{hint}")
 }
 
-/// A warning of a conversion, with the option that its reader will need.
+/// A warning of a conversion, with the option that running the file will need.
 pub fn warning(warning: &Warning) -> String {
     let hint = match warning {
         Warning::NoTokenizer { .. } => " (nanoserve-run --ids)",

@@ -1,5 +1,5 @@
-//! Measures a model on this machine: prompt and generation speed, how far they are from what the machine can do, and a
-//! hash of the logits behind them.
+//! Measures a model on this machine: the speed of prompt and generation, their share of the machine's limits, and a
+//! hash of the logits.
 
 mod figures;
 mod table;
@@ -87,7 +87,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         }
     }
     let threads = if a.threads.is_empty() { vec![default_threads()] } else { a.threads.clone() };
-    // All of them before the first row: a wrong one shows at once.
+    // All options are checked before the first row, so that a wrong one is refused at once.
     let options = threads.into_iter().map(|n| a.how.on(Some(n))).collect::<Result<Vec<_>>>()?;
     a.place.check()?;
     let mut out = std::io::stdout();
@@ -174,11 +174,11 @@ fn measure(a: &Arguments, engine: &mut machine::Engine, load_s: f64) -> Result<R
     })
 }
 
-/// A prompt and what follows it: seconds of both, and the hash of all logits, where it is `hashed`. Else only the likeliest
-/// token is asked for, and follows.
+/// Runs a prompt and generates after it. Returns the seconds of both, and the hash of all logits if `hashed`; otherwise
+/// each step returns only its likeliest token, which is fed next.
 fn round(a: &Arguments, session: &mut Session, chunk: usize, hashed: bool) -> Result<(f64, f64, String)> {
     let vocab_size = session.engine().file().spec().vocab_size as u64;
-    // Knuth's multiplier: the same ids in each round, so that each round's hash must be the last one's.
+    // A generator with Knuth's multiplier: all rounds have the same ids, so they must have the same hash.
     let mut state = 1u64;
     let mut id = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,4 +1,4 @@
-//! Rows as they are printed: a table for the eye, objects for programs.
+//! Prints rows: as a table for a person, as objects for programs.
 
 use super::Arguments;
 use super::figures::{Memory, Row};
@@ -8,14 +8,14 @@ use nanoserve_runtime::backend::Backend as _;
 use nanoserve_runtime::cpu::threads::default_threads;
 use nanoserve_runtime::diagnose::roofline::Work;
 
-/// The processor's own name, where the system says it.
+/// The processor's name, or its architecture if the system does not report a name.
 fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map_or(std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
 
-/// What was measured, and the columns' names.
+/// The lines above the table: what is measured, and the names of the columns.
 pub fn heading(a: &Arguments, engine: &machine::Engine) -> String {
     let file = engine.file();
     let (layout, spec) = (file.layout(), file.spec());
@@ -82,7 +82,7 @@ pub fn row(a: &Arguments, row: &Row) -> String {
     )
 }
 
-/// What the shares are of, and the memory at its most.
+/// The lines below the table: the machine's limits, and the peak of memory.
 pub fn limits(rows: &[Row]) -> String {
     let mut text = String::from("\n");
     for row in rows {
@@ -110,7 +110,7 @@ pub fn limits(rows: &[Row]) -> String {
     text
 }
 
-/// A row as an object.
+/// A row as a JSON object.
 pub fn json(a: &Arguments, row: &Row) -> serde_json::Value {
     serde_json::json!({
         "threads": row.threads,

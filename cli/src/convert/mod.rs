@@ -128,7 +128,7 @@ fn run(args: &Arguments) -> Result<ExitCode> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();
     ctrlc::set_handler(move || {
-        // The second time, whatever still runs is not worth waiting for.
+        // A second Ctrl-C does not wait for the work to stop.
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED.into());
         }
@@ -167,7 +167,7 @@ fn run(args: &Arguments) -> Result<ExitCode> {
 
 const NO_OUTPUT: &str = "cannot write to standard output";
 
-/// Prints a line. A closed pipe is no error; any other failure is reported after `failed`.
+/// Prints a line. A closed pipe is no error; the report of any other failure begins with `failed`.
 fn print(text: &str, failed: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(MachineFailed(format!("{failed}: {e}")).into()),

@@ -4,7 +4,7 @@ use super::Arguments;
 use crate::hints;
 use nanoserve_converter::{Comparison, Report};
 
-/// One line for the eye, or two.
+/// One or two lines for a person.
 pub fn summary(report: &Report, args: &Arguments) -> String {
     let Report { tensors, parameters, bytes, bits_per_weight, .. } = report;
     let verb = if args.dry_run { "would be" } else { "is" };
@@ -18,7 +18,7 @@ pub fn summary(report: &Report, args: &Arguments) -> String {
     )
 }
 
-/// A file's size as people say it.
+/// A file's size with a decimal unit.
 fn size(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64, "bytes");
     for next in ["kB", "MB", "GB", "TB"] {
@@ -30,7 +30,7 @@ fn size(bytes: u64) -> String {
     if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.2} {unit}") }
 }
 
-/// All of it.
+/// The whole report as one JSON object.
 pub fn json(report: &Report) -> String {
     let root = report.root.map(|hash| nanoserve_format::hex(&hash));
     let worst = report.worst_snr.as_ref().map(|w| serde_json::json!({"tensor": w.tensor, "db": w.db}));

@@ -1,4 +1,4 @@
-//! `--prompt-cache`: what a run leaves for the next.
+//! `--prompt-cache`: keys and values that a run keeps in a file for the next run.
 
 use anyhow::Result;
 use clap::Args;
@@ -23,23 +23,24 @@ pub struct Cache {
     prompt_cache_ro: bool,
 }
 
-/// When a session is saved.
+/// The moments at which a session may be saved.
 #[derive(Clone, Copy, PartialEq)]
 pub enum When {
-    /// The prompt has run.
+    /// After the prompt has run.
     Prompt,
-    /// The answer is there.
+    /// After the answer.
     Answer,
 }
 
 impl Cache {
-    /// The file's contents, if there are any.
+    /// The file's contents; None if there is no file or none was asked for.
     pub fn read(&self, model: &NsvFile, kv_type: KvType, kind: BackendKind) -> Result<Option<PromptCache>> {
         let Some(path) = &self.prompt_cache else { return Ok(None) };
         Ok(PromptCache::read(path, &model.layout().root, kv_type, kind).map_err(RuntimeError::from)?)
     }
 
-    /// Writes what the session holds, if it is time, and not there already; bytes and tokens written.
+    /// Writes the session's keys and values, unless the options ask for the other moment or the file holds the same
+    /// tokens already. Returns the bytes and tokens written.
     pub fn save<B: Backend>(
         &self,
         when: When,

@@ -1,4 +1,4 @@
-//! Runs a model: a prompt in, text out as it is made.
+//! Runs a model: reads a prompt, and writes text as it is generated.
 
 use crate::programs::Program;
 use crate::{console, machine, trust};
@@ -120,7 +120,7 @@ struct Prompt {
 }
 
 impl Prompt {
-    /// Whether one was given.
+    /// Whether a prompt, a text to score or the self-test was asked for.
     fn is_given(&self) -> bool {
         self.prompt.is_some()
             || self.file.is_some()
@@ -143,7 +143,8 @@ impl Prompt {
 }
 
 impl Arguments {
-    /// Positions of a session that is to hold so many at least.
+    /// The capacity of a session in positions: `--ctx`, or else room for `wanted` positions, at least the default and
+    /// at most the model's context.
     fn capacity(&self, spec: &ModelSpec, wanted: usize) -> usize {
         let usual = unstretched(&spec.rope).map_or(DEFAULT_CONTEXT, |n| n.min(DEFAULT_CONTEXT));
         self.ctx.unwrap_or(wanted.max(usual).min(spec.context_length))
@@ -162,7 +163,7 @@ impl Program for Arguments {
     }
 }
 
-/// What `nanoserve chat` takes: the same, where --chat need not be said.
+/// The command `nanoserve chat`: the same options, with `--chat` implied and hidden.
 pub fn chat_command() -> Command {
     Arguments::command()
         .name("nanoserve-chat")
@@ -179,7 +180,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
-    // The first Ctrl-C ends the text in good order; the second ends the program.
+    // The first Ctrl-C ends the answer in good order; the second ends the program at once.
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::SeqCst) {
             chat::restore_terminal();

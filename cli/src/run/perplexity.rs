@@ -11,21 +11,21 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Tokens of a window, unless asked otherwise.
+/// Tokens of a window, unless --ctx says otherwise.
 const DEFAULT_WINDOW: usize = 512;
 
-/// Scores the text of the prompt options.
+/// Scores a text, and prints a row with its perplexity.
 pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
     let tokenizer = engine.tokenizer()?;
     let tokens = tokenizer.encode(text, true).map_err(RuntimeError::from)?;
-    // Every row of logits comes back: no more of them at a time than elsewhere, whatever a device could do.
+    // Every row of logits is kept until its step ends, so the CPU's chunk is the default on every device.
     let chunk = a.chunk.unwrap_or(DEFAULT_CHUNK);
     if chunk == 0 {
         bail!("--chunk is 0, expected at least 1");
     }
     let ctx = a.ctx.unwrap_or(DEFAULT_WINDOW.min(engine.file().spec().context_length));
     let count = windows(tokens.len(), ctx)?;
-    // What every prompt begins with, where that is one token.
+    // The token that every prompt begins with, if there is exactly one.
     let bos = match tokenizer.encode("", true).map_err(RuntimeError::from)?[..] {
         [bos] => Some(bos),
         _ => None,
@@ -63,7 +63,7 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted:
         });
         writeln!(out, "{object}")
     } else {
-        // A row of a table, so that several models make one.
+        // A row of a table, so that runs of several models together print a table.
         let (model, encodings, kv) = (a.model.display(), encodings, kv_type.name());
         writeln!(
             out,

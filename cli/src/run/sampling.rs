@@ -1,4 +1,4 @@
-//! How a token is chosen and when an answer ends: the options of the command line, over those of the file.
+//! How tokens are chosen and when an answer ends. Options of the command line replace those of the file.
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -84,7 +84,7 @@ pub struct Sampling {
     seed: Option<u64>,
 }
 
-/// Steps as one value of the command line.
+/// The value of `--samplers`: the sampler steps in order.
 #[derive(Clone, Debug)]
 struct Chain(Vec<Step>);
 
@@ -135,7 +135,7 @@ pub struct Answer {
 
 const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
-/// A count of which -1 is all.
+/// A count; -1 means all.
 fn count(option: &str, n: Option<i64>, default: usize) -> Result<usize> {
     match n {
         None => Ok(default),
@@ -144,7 +144,7 @@ fn count(option: &str, n: Option<i64>, default: usize) -> Result<usize> {
     }
 }
 
-/// The file's options with those of the command line in their place.
+/// The file's options, replaced by those that the command line gives.
 pub fn options(
     defaults: &GenerationDefaults,
     sampling: &Sampling,

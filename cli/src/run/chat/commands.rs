@@ -20,7 +20,7 @@ const HELP: &str = "\
 A message that begins with \"\"\" goes on until the next \"\"\"; a line that ends in \\ goes on in the next. Ctrl-C stops an
 answer, what was said of it stays; arrows bring earlier messages back. // begins a message with a slash.";
 
-/// Takes messages and commands until the end of the input.
+/// Reads messages and commands until the end of the input.
 pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
     loop {
         let text = match lines.next()? {
@@ -50,7 +50,7 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
                 match answer(chat, lines) {
                     Ok(None) => {}
                     Ok(Some(code)) => return Ok(code),
-                    // Nothing was answered: the message is taken back, the conversation is as it was.
+                    // There is no answer, so the message is removed and the conversation stays as it was.
                     Err(e) if lines.is_terminal() => {
                         chat.conversation.pop();
                         console::tell(format_args!("error: {}", console::text(&e)));
@@ -62,7 +62,8 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
     }
 }
 
-/// One answer. An exit code if it is the last: the output is closed, or Ctrl-C came where no user can go on.
+/// Gives one answer. Returns an exit code if it is the last one: the output is closed, or Ctrl-C came without a
+/// terminal.
 fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
     let mut out = std::io::stdout().lock();
     if !lines.is_terminal() {
@@ -98,7 +99,7 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
     }
 }
 
-/// Does what a command says; the answer is for the user.
+/// Runs a command, and returns the text to show to the user.
 fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
     let file = || match argument {
         "" => Err(anyhow::anyhow!("/{name} needs the name of a file")),

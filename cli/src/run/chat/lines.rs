@@ -1,4 +1,4 @@
-//! What the user says: an editor on a terminal, plain lines otherwise.
+//! The user's input: from an editor on a terminal, as plain lines otherwise.
 
 use anyhow::Result;
 use rustyline::completion::Completer;
@@ -11,7 +11,7 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Editor, Helper};
 use std::io::BufRead;
 
-/// What opens and closes a message of several lines.
+/// The mark that begins and ends a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
 /// Where lines come from.
@@ -22,7 +22,7 @@ pub enum Lines {
     Plain,
 }
 
-/// What came.
+/// What was read.
 pub enum Line {
     /// A message or a command.
     Text(String),
@@ -43,12 +43,12 @@ impl Lines {
         Ok(Lines::Terminal(Box::new(editor)))
     }
 
-    /// Whether somebody can be asked.
+    /// Whether there is a terminal, so that the user can be asked.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Lines::Terminal(_))
     }
 
-    /// The next message, of as many lines as it has.
+    /// Reads the next message with all its lines.
     pub fn next(&mut self) -> Result<Line> {
         let text = match self {
             Lines::Terminal(editor) => match editor.readline("> ") {
@@ -84,8 +84,8 @@ impl Lines {
         Ok(Line::Text(unfold(&text)))
     }
 
-    /// Asks a question whose answer is yes where it is empty; asks again where it is neither yes nor no, as a message is that
-    /// was typed before the question came. None if there is no terminal to ask on.
+    /// Asks a question; an empty answer means yes. Asks again after any other text than yes or no, which may be a
+    /// message that was typed before the question came. None without a terminal.
     pub fn ask(&mut self, question: &str) -> Result<Option<bool>> {
         let Lines::Terminal(editor) = self else { return Ok(None) };
         loop {
@@ -102,7 +102,7 @@ impl Lines {
     }
 }
 
-/// Whether a message is all there.
+/// Whether a message is complete.
 fn is_whole(text: &str) -> bool {
     match text.trim_start().strip_prefix(QUOTES) {
         Some(inside) => inside.contains(QUOTES),
@@ -110,7 +110,7 @@ fn is_whole(text: &str) -> bool {
     }
 }
 
-/// A message without the marks that hold its lines together.
+/// The message without the marks that join its lines.
 fn unfold(text: &str) -> String {
     match text.trim().strip_prefix(QUOTES) {
         Some(inside) => inside.strip_suffix(QUOTES).unwrap_or(inside).trim_matches('\n').to_string(),
@@ -118,7 +118,7 @@ fn unfold(text: &str) -> String {
     }
 }
 
-/// Keeps a message open until [`is_whole`] says otherwise.
+/// Lets the editor read more lines until [`is_whole`] says that the message is complete.
 pub struct Whole;
 
 impl Helper for Whole {}

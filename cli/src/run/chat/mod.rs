@@ -1,4 +1,4 @@
-//! `--chat`, `--messages`, `--render`: conversations by the model's own template.
+//! `--chat`, `--messages`, `--render`: conversations, rendered with the model's own template.
 
 mod commands;
 mod lines;
@@ -64,7 +64,7 @@ fn read(path: &Path, what: &str) -> Result<String> {
     text.with_context(|| format!("cannot read {what} {}", path.display()))
 }
 
-/// The template that was given, or the file's.
+/// The template of `--chat-template`, or the file's.
 fn template(engine: &machine::Engine, a: &Arguments) -> Result<ChatTemplate> {
     let own = ChatTemplate::of_file(engine.file()).map_err(RuntimeError::from)?;
     let Some(path) = &a.chat.chat_template else { return Ok(own) };
@@ -75,7 +75,7 @@ fn template(engine: &machine::Engine, a: &Arguments) -> Result<ChatTemplate> {
     own.with_source(&source).with_context(|| path.display().to_string())
 }
 
-/// What was said before the first answer.
+/// The conversation before the first answer.
 fn beginning(a: &Arguments, text: Option<String>) -> Result<Conversation> {
     if let Some(path) = &a.chat.messages {
         let text = read(path, "the conversation")?;
@@ -89,7 +89,7 @@ fn beginning(a: &Arguments, text: Option<String>) -> Result<Conversation> {
     Ok(conversation)
 }
 
-/// Everything that was asked for.
+/// Runs the conversation, or renders it, as the options ask.
 pub fn run(
     engine: &mut machine::Engine,
     a: &Arguments,
@@ -119,7 +119,7 @@ pub fn run(
     if a.answer.n_predict.is_none() {
         options.max_tokens = None;
     }
-    // Templates end an answer with a token that not every model's makers list.
+    // Templates end an answer with a token that not every model lists among its end tokens.
     options.eos_ids.extend(template.end_of_turn(tokenizer).filter(|id| !options.eos_ids.contains(id)));
     let kv_type = a.machine.how.kv_type(engine.file());
     let capacity = a.capacity(engine.file().spec(), 0);
