@@ -1,4 +1,4 @@
-//! One fuzzing target a door; the doors are functions of `nanoserve-tests`, which its own smoke test calls too.
+//! The fuzz targets for cargo-fuzz. Each calls a function of `nanoserve-tests`, which the smoke test calls too.
 
 /// The target of a door: libFuzzer's own changes and, every other time, those of the smoke test, which know numbers in
 /// text and edges of ranges.
