@@ -1,4 +1,4 @@
-//! `nanoserve completions SHELL`: what makes the Tab key complete commands and options.
+//! `nanoserve completions SHELL`: scripts that let a shell complete commands and options by the Tab key.
 
 use crate::console;
 use crate::programs::{self, Program};

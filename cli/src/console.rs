@@ -13,19 +13,19 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The machine failed, or what was checked is not as it should be.
+/// The machine failed, or a check found a fault.
 pub const FAILED: u8 = 1;
 /// The input or the command line is wrong.
 pub const WRONG: u8 = 2;
-/// Stopped by Ctrl-C: 128 and the signal's number.
+/// Stopped by Ctrl-C: 128 plus the signal's number.
 pub const INTERRUPTED: u8 = 130;
 
-/// What the machine failed at, where no library says so by its error's type.
+/// A failure of the machine that no library's error type describes.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct MachineFailed(pub String);
 
-/// What a program does before it maps a model: should the file lose its bytes meanwhile, that ends in words as well.
+/// Prepares a program for mapping a model: if the file loses bytes while it is mapped, the program ends with a message.
 pub fn begin(model: &Path) {
     nanoserve_format::signal::install(&format!(
         "error: {}: bytes of the mapped file are gone (SIGBUS): was it truncated or overwritten while it was in use, or \
@@ -89,9 +89,9 @@ fn say(error: &anyhow::Error) {
     }
 }
 
-/// What an error says, and what can be done about it.
+/// An error's text, and what the user can do about it.
 pub fn text(error: &anyhow::Error) -> String {
-    // Ours say what caused them: the outermost text is enough.
+    // Our own errors name their cause, so the outermost text is enough.
     if let Some(convert) = error.downcast_ref::<ConvertError>() {
         format!("{error}{}", hints::convert(convert))
     } else if let Some(runtime) = error.downcast_ref::<RuntimeError>() {
@@ -136,7 +136,7 @@ fn kind(error: &anyhow::Error) -> ErrorKind {
     kind.unwrap_or(if failed { ErrorKind::Machine } else { ErrorKind::Input })
 }
 
-/// Whether the reference that a conversion was given does not fit, which its last step finds.
+/// Whether the error says that the reference does not fit the model. A conversion's last step finds this.
 fn of_reference(error: &RuntimeError) -> bool {
     matches!(error, RuntimeError::Reference { .. } | RuntimeError::TokenId { .. })
 }

@@ -1,4 +1,5 @@
-//! What a user can do about an error. The libraries say what happened, as data; which option helps is known here alone.
+//! What a user can do about an error. The libraries report what happened, as data; only this module knows which option
+//! helps.
 
 use clap::Command;
 use nanoserve_converter::{ConvertError, Problem, Warning, What};
@@ -21,7 +22,7 @@ fn takes(option: &str) -> bool {
     OPTIONS.get().is_none_or(|options| options.iter().any(|one| one == option))
 }
 
-/// What to add to an error of the runtime; empty where nothing helps.
+/// What to add to an error of the runtime; empty if no option helps.
 pub fn runtime(error: &RuntimeError) -> String {
     let hint = match error {
         RuntimeError::PromptTooLong { got, most, .. } if got > most => {
@@ -68,7 +69,7 @@ fn memory(what: &MemoryUse, takes: &dyn Fn(&str) -> bool) -> Vec<&'static str> {
     all.into_iter().filter(|(option, _)| takes(option)).map(|(_, advice)| advice).collect()
 }
 
-/// What to add to an error of a conversion; empty where nothing helps.
+/// What to add to an error of a conversion; empty if no option helps.
 pub fn convert(error: &ConvertError) -> &'static str {
     let ConvertError::Write(FormatError::Io { source, .. }) = error else { return "" };
     match source.kind() {
@@ -80,7 +81,7 @@ pub fn convert(error: &ConvertError) -> &'static str {
     }
 }
 
-/// A problem of a checkpoint, with what helps: the converter's own hint, and the option for it.
+/// A problem of a checkpoint with the converter's own hint, and with the option that helps.
 pub fn problem(problem: &Problem) -> String {
     let hint = match problem.what {
         What::Architecture { .. } => {
@@ -99,7 +100,7 @@ pub fn problem(problem: &Problem) -> String {
     format!("{problem}{hint}")
 }
 
-/// A warning of a conversion, with the option that its reader will need.
+/// A warning of a conversion, with the option that running the file will need.
 pub fn warning(warning: &Warning) -> String {
     let hint = match warning {
         Warning::NoTokenizer { .. } => " (nanoserve-run --ids)",

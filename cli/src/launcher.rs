@@ -1,14 +1,15 @@
-//! What `nanoserve-run` and its like are: a small program that becomes the program `nanoserve` beside it.
+//! The launchers `nanoserve-run` and so on: small programs that replace themselves by the `nanoserve` in their folder.
 //!
-//! There is one copy of the code, `nanoserve`, which goes by the name that it is called with. Cargo can make files only,
-//! no links, so each other name is a file of its own. Linked in full, five of them would be five copies; so they hold
-//! nothing but this, and hand over with `exec`: the process stays the same one, with its id, its standard streams, its
-//! limits and what signals do to it, and its exit code is `nanoserve`'s.
+//! `nanoserve` is the only copy of the code, and the name that it is called by selects its command. Cargo can make
+//! files but no links, so each of the other names is a file of its own. Five full programs would be five copies of the
+//! code. So a launcher holds only this module, and starts `nanoserve` with `exec`: the process stays the same, with its
+//! id, standard streams, limits and signal handling, and its exit code is `nanoserve`'s.
 //!
-//! `nanoserve` is looked for beside the file that runs, after links are followed, and nowhere else: one that `$PATH` finds
-//! could be of another version. So a link to a name works anywhere; a name that is moved or copied alone says what it
-//! misses. The name that is handed over is the one that was built, so a copy under another name still does its work. A
-//! copy of `nanoserve` itself, or a hard link to it, under one of the names needs no launcher at all.
+//! A launcher looks for `nanoserve` in its own folder, after following links, and nowhere else, because one found by
+//! `$PATH` could have another version. So a link to a launcher works anywhere, and a launcher that was moved or copied
+//! alone says what is missing. It passes on the name that it was built with, so a copy under another name still runs
+//! its own command. A copy of `nanoserve` itself, or a hard link to it, works under each of these names without a
+//! launcher.
 
 #![cfg(unix)]
 
@@ -21,7 +22,7 @@ use std::process::{Command, ExitCode};
 /// The program that has the code.
 const NANOSERVE: &str = "nanoserve";
 
-/// Becomes `nanoserve`, called by this name; returns only where that cannot be, having said why.
+/// Replaces this process by `nanoserve`, called by this name. Returns only if that fails, after saying why.
 pub fn launch(name: &str) -> ExitCode {
     let mut arguments = std::env::args_os();
     let called = arguments.next();
@@ -31,11 +32,11 @@ pub fn launch(name: &str) -> ExitCode {
     };
     // A closed standard error is ignored.
     let _ = writeln!(std::io::stderr(), "error: {why}");
-    // The command line is wrong: it names a program that is not all there.
+    // 2: the command line names a program that is incomplete.
     ExitCode::from(2)
 }
 
-/// The file that runs, with links followed. Where the system does not say (no /proc), it is where the name leads to.
+/// The path of the running file, with links followed. Without /proc it is found by the name that was called.
 fn own_file(called: Option<OsString>) -> Result<PathBuf, String> {
     let error = match std::env::current_exe().and_then(std::fs::canonicalize) {
         Ok(own) => return Ok(own),
@@ -47,12 +48,12 @@ fn own_file(called: Option<OsString>) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("cannot find the folder of this program: {error}; call it by its path"))
 }
 
-/// Why there is no `nanoserve` to hand over to.
+/// Starts `nanoserve` in place of this process. Returns only if that fails: the reason, as text.
 fn hand_over(name: &str, own: &Path, arguments: impl Iterator<Item = OsString>) -> String {
     let beside = own.with_file_name(NANOSERVE);
     let folder = own.parent().unwrap_or(own).display();
     match std::fs::canonicalize(&beside) {
-        // This very file under the name of the other: it would become itself for ever.
+        // A copy of the launcher under the name `nanoserve` would start itself for ever.
         Ok(file) if file == own => {
             format!("{} is a copy of {name}, not the program {NANOSERVE}: put that there", beside.display())
         }

@@ -1,4 +1,4 @@
-//! Options of the machine, as several programs have them: where a model runs, and how.
+//! Options that several programs share: where a model runs, and how.
 
 use crate::console::{in_file, tell};
 use crate::{hints, values};
@@ -12,10 +12,10 @@ use nanoserve_runtime::engine::load::Load;
 use nanoserve_runtime::{EngineOptions, KvType};
 use std::path::Path;
 
-/// What the programs run models on.
+/// The backend of all programs: the CPU, the GPU, or both.
 pub type Backend = Split<Driver>;
 
-/// A model that runs there.
+/// An engine on that backend.
 pub type Engine = nanoserve_runtime::Engine<Backend>;
 
 /// Where and how to run.
@@ -55,12 +55,12 @@ impl Where {
         }
     }
 
-    /// Refuses what contradicts itself.
+    /// Refuses options that contradict each other.
     pub fn check(&self) -> Result<()> {
         self.place().map(|_| ())
     }
 
-    /// An engine of a file there. Where auto is the CPU, standard error says why.
+    /// Opens a file on the chosen device. If `auto` takes the CPU, standard error says why.
     pub fn open(&self, path: &Path, options: &EngineOptions) -> Result<Engine> {
         let options = EngineOptions { overlap: self.overlap, ..options.clone() };
         let (engine, why) = Engine::open_on(path, &options, self.place()?).map_err(in_file(path))?;
@@ -118,7 +118,7 @@ pub enum Kv {
 }
 
 impl How {
-    /// The cache type asked for, or the one that suits the file: f16, unless none of its matrices is rounded.
+    /// The cache type that was asked for. The default is f32 if none of the file's matrices is rounded, else f16.
     pub fn kv_type(&self, file: &NsvFile) -> KvType {
         match self.kv {
             Some(Kv::F32) => KvType::F32,
@@ -128,7 +128,7 @@ impl How {
         }
     }
 
-    /// The engine's options, on so many threads.
+    /// The engine's options with this number of threads; None takes the default.
     pub fn on(&self, threads: Option<usize>) -> Result<EngineOptions> {
         let load = match self.load {
             LoadMode::Map => Load::Map,
@@ -147,7 +147,7 @@ impl TryFrom<&Machine> for EngineOptions {
     }
 }
 
-/// Where an engine runs, for a person.
+/// The name of the device that an engine runs on: the GPU's, or that of the CPU's kernels.
 pub fn device_name(engine: &Engine) -> String {
     match engine.backend().on_gpu() {
         Some(gpu) => gpu.device().name(),

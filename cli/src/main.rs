@@ -1,6 +1,6 @@
-//! The program `nanoserve`, whose commands do everything: `nanoserve convert`, `nanoserve run` and so on.
+//! The program `nanoserve`, which has all commands: `nanoserve convert`, `nanoserve run` and so on.
 //!
-//! Called `nanoserve-run` (by the small program of that name, a link or a copy), it is `nanoserve run`.
+//! When it is called by the name `nanoserve-run` (by that launcher, a link or a copy), it is `nanoserve run`.
 
 mod bench;
 mod completions;

@@ -1,4 +1,4 @@
-//! `nanoserve man`: manual pages, made of the same descriptions as `--help`.
+//! `nanoserve man`: manual pages, made from the same descriptions as `--help`.
 
 use crate::console;
 use crate::programs::{self, Program};
@@ -88,7 +88,7 @@ fn page(command: Command, name: &str) -> std::io::Result<Vec<u8>> {
     if parts {
         man.render_subcommands_section(&mut text)?;
     }
-    // Not the library's: it would put the lines of an example into one.
+    // The library's own notes section would join the lines of an example.
     let mut roff = Roff::new();
     roff.control("SH", ["NOTES"]);
     for line in notes.iter().flat_map(|notes| notes.lines()) {

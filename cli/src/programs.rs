@@ -1,4 +1,4 @@
-//! Which commands there are, and which one is meant.
+//! The list of commands, and how a command line selects one.
 
 use crate::{bench, completions, convert, environment, hints, hub, inspect, llama, man, run, verify};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -7,10 +7,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What begins the names of the programs that are one command each.
+/// The prefix of the programs that are one command each.
 const PREFIX: &str = "nanoserve-";
 
-/// The way through, before all else that `--help` says.
+/// The usual order of commands; `--help` shows it first.
 const WAY: &str = "  \
   nanoserve convert FOLDER model.nsv          a checkpoint folder from a model hub becomes one file
   nanoserve run model.nsv -p \"Once upon\"      goes on with a text
@@ -34,9 +34,9 @@ pub trait Program: Parser {
 
 /// A command of `nanoserve`.
 pub struct Entry {
-    /// Its name there; with [`PREFIX`] the name of the program that is this command alone.
+    /// Its name as a command; with [`PREFIX`], the name of the program that is this command alone.
     pub name: &'static str,
-    /// What it takes; under the program's name.
+    /// Its arguments, under the program's name.
     pub command: fn() -> Command,
     /// Whether there is a program that is this command alone.
     pub has_program: bool,
@@ -58,7 +58,7 @@ pub const ENTRIES: [Entry; 11] = [
     Entry { has_program: false, ..entry::<man::Arguments>("man") },
 ];
 
-/// `run --chat` under a name of its own.
+/// The command that is `run --chat` under its own name.
 const CHAT: &str = "chat";
 
 const fn entry<P: Program>(name: &'static str) -> Entry {
@@ -89,17 +89,17 @@ pub fn nanoserve() -> Command {
         .arg_required_else_help(true);
     ENTRIES.iter().fold(command, |command, entry| {
         let one = (entry.command)().name(entry.name);
-        // The examples as they are typed here.
+        // Examples call the command `nanoserve NAME` here.
         let help = one.get_after_help().map(|help| help.to_string().replace(PREFIX, "nanoserve "));
         command.subcommand(one.after_help(help.unwrap_or_default()))
     })
 }
 
-/// Does what a command line asks for, its first word included: the name that this program was called by.
+/// Runs a command line. Its first word, the name that this program was called by, may select the command.
 pub fn start(mut line: Vec<OsString>) -> ExitCode {
     let called = line.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
     let alone = called.strip_prefix(PREFIX).and_then(|name| ENTRIES.iter().find(|entry| entry.name == name));
-    // The word that says which command it is.
+    // The position of the word that names the command.
     let word = if alone.is_some() { 0 } else { 1 };
     let is_chat = alone.map_or_else(|| line.get(1).is_some_and(|word| word == CHAT), |entry| entry.name == CHAT);
     if is_chat {

@@ -1,4 +1,4 @@
-//! What a user may ask of a file before it runs: that its bytes are whole, and that a certain key signed them.
+//! Checks that a user may require before a file runs: that its bytes are intact, and that a certain key signed them.
 
 use crate::console::in_file;
 use crate::machine::{Engine, Where};
@@ -19,7 +19,7 @@ pub struct Trust {
     pub require_signer: Option<PathBuf>,
 }
 
-/// A file whose bytes are not the ones that were written.
+/// The error about a file with damaged bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: damaged: {}", path.display(), list(damage))]
 pub struct Damaged {
@@ -33,7 +33,7 @@ fn list(damage: &[Damage]) -> String {
 }
 
 impl Trust {
-    /// An engine of a file that is all that was asked for. Another signer's is refused before anything is loaded.
+    /// Opens a file that passes the required checks. A file of another signer is refused before anything is loaded.
     pub fn open(&self, path: &Path, place: Where, options: &EngineOptions) -> Result<Engine> {
         let signer = self.require_signer.as_deref().map(PublicKey::read).transpose()?;
         let signed = |file: &NsvFile| match signer {
@@ -44,7 +44,7 @@ impl Trust {
             signed(&NsvFile::open(path).map_err(RuntimeError::from).map_err(in_file(path))?)?;
         }
         let engine = place.open(path, options)?;
-        // Of the bytes that run: another file may have come to the path's place meanwhile.
+        // Checks the open file again: another file may have replaced the one at this path meanwhile.
         signed(engine.file())?;
         if self.check || signer.is_some() {
             let damage = engine.file().check();

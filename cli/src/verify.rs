@@ -76,7 +76,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// What is allowed; a GPU takes sums in another order.
+    /// The allowed difference. A GPU has a larger default, because it adds in another order.
     fn tolerance(&self, on_gpu: bool) -> Tolerance {
         let usual = if on_gpu { 1e-4 } else { 1e-5 };
         Tolerance { atol: self.atol.unwrap_or(usual), rtol: self.rtol.unwrap_or(usual) }
@@ -102,7 +102,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     Ok(if pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// The ladder: what to print, and whether all is well.
+/// Compares every component with the reference. Returns the text to print, and whether everything passed.
 fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
     let mut engine = a.machine.place.open(&a.model, &EngineOptions::try_from(&a.machine)?)?;
     let kv_type = a.machine.how.kv_type(engine.file());
@@ -123,7 +123,7 @@ fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
     Ok((text, report.pass()))
 }
 
-/// The stages of `--bisect`, up to the first that finds something.
+/// Runs the stages of `--bisect`, up to the first that finds something. Returns the same as [`verify`].
 fn search(a: &Arguments, reference: Option<&Reference>) -> Result<(String, bool)> {
     let options = EngineOptions::try_from(&a.machine)?;
     if a.machine.place.device != machine::Device::Cpu {
@@ -169,7 +169,7 @@ fn search(a: &Arguments, reference: Option<&Reference>) -> Result<(String, bool)
 /// A stage of `--bisect`.
 struct Stage {
     name: &'static str,
-    /// What was looked at.
+    /// What was examined, in words.
     looked: String,
     found: Vec<Finding>,
 }

@@ -1,9 +1,9 @@
-//! What is measured: speeds of the rounds, memory, and a row of them all.
+//! The measurements: speeds of the rounds, memory, and the row that holds them.
 
 use nanoserve_runtime::KvType;
 use nanoserve_runtime::diagnose::roofline::{Limits, Work};
 
-/// One figure of each round, sorted.
+/// A figure of each round, sorted.
 pub struct Figures(Vec<f64>);
 
 impl Figures {
@@ -17,33 +17,33 @@ impl Figures {
         (self.0[(n - 1) / 2] + self.0[n / 2]) / 2.0
     }
 
-    /// The least and the most.
+    /// The smallest and the largest.
     pub fn range(&self) -> [f64; 2] {
         [self.0[0], self.0[self.0.len() - 1]]
     }
 
-    /// The median, and how far the furthest is from it.
+    /// The median as text, with the largest deviation from it in percent.
     pub fn show(&self) -> String {
         let (median, [least, most]) = (self.median(), self.range());
         if median == 0.0 {
             return "-".to_string();
         }
         let off = 100.0 * (most - median).max(median - least) / median;
-        // No wider than the column, whatever the figures.
+        // Large figures drop their decimals, so that the text fits its column.
         let digits = |x: f64, limit| usize::from(x < limit);
         let off = format!("+-{off:.*}%", digits(off, 9.95));
         format!("{median:.*} {off:>6}", digits(median, 9999.5))
     }
 }
 
-/// What this process holds, in bytes, where the system says it.
+/// The memory of this process in bytes; None where the system does not report it.
 #[derive(Clone, Copy, Default)]
 pub struct Memory {
     /// Pages of files: the map, shared with other processes that map it.
     pub file: Option<u64>,
-    /// Pages of its own.
+    /// Pages of its own, not of files.
     pub anonymous: Option<u64>,
-    /// The most it ever held of both.
+    /// The most that it has ever held of both together.
     pub peak: Option<u64>,
 }
 
@@ -80,7 +80,7 @@ pub struct Row {
     pub weights: String,
     pub threads: usize,
     pub isa: &'static str,
-    /// The GPU's name, where it has layers.
+    /// The GPU's name, if it has layers.
     pub gpu: Option<String>,
     pub chunk: usize,
     pub kv: KvType,
@@ -100,12 +100,12 @@ impl Row {
         self.work.read_bytes as f64 * self.generate.median() / 1e9
     }
 
-    /// How much of the limit on products the prompt gets.
+    /// The prompt's share of the machine's rate of products.
     pub fn prompt_share(&self) -> Option<f64> {
         Some(self.limits?.prompt_s(&self.work)? * self.prompt.median())
     }
 
-    /// How much of the limit on reading generation gets.
+    /// Generation's share of the machine's rate of reading.
     pub fn generate_share(&self) -> Option<f64> {
         let gb_s = self.gb_s() + self.attended * self.generate.median() / 1e9;
         self.limits.filter(|_| gb_s > 0.0).map(|limits| gb_s / limits.read_gb_s)

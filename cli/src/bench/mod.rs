@@ -1,5 +1,5 @@
-//! Measures a model on this machine: prompt and generation speed, how far they are from what the machine can do, and a
-//! hash of the logits behind them.
+//! Measures a model on this machine: the speed of prompt and generation, their share of the machine's limits, and a
+//! hash of the logits.
 
 mod figures;
 mod lists;

@@ -1,4 +1,4 @@
-//! Rows as they are printed: a table for the eye, objects for programs.
+//! Prints rows: as a table for a person, as objects for programs.
 
 use super::Arguments;
 use super::figures::{Memory, Row, Test};
@@ -8,7 +8,7 @@ use nanoserve_runtime::backend::Backend as _;
 use nanoserve_runtime::cpu::threads::default_threads;
 use nanoserve_runtime::diagnose::roofline::Work;
 
-/// The processor's own name, where the system says it.
+/// The processor's name, or its architecture if the system does not report a name.
 fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -111,7 +111,7 @@ pub fn row(tests: &[Test], row: &Row) -> String {
     )
 }
 
-/// What the shares are of, and the memory at its most.
+/// The lines below the table: the machine's limits, and the peak of memory.
 pub fn limits(rows: &[Row]) -> String {
     let mut text = String::from("\n");
     // Each number of threads once: its first row stands for it.

@@ -1,10 +1,10 @@
-//! How far a conversion is, on standard error.
+//! The progress bar of a conversion, on standard error.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nanoserve_converter::{Progress, Step};
 use std::time::Duration;
 
-/// The bar on stderr; hidden where that is no terminal.
+/// A progress bar on standard error; hidden if that is no terminal.
 pub struct Bar {
     bar: ProgressBar,
     /// Nothing will be written.
@@ -12,13 +12,13 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A bar for a run that does not write where it is `dry`.
+    /// A bar, hidden if `quiet`. `dry` says that the run writes nothing.
     pub fn new(quiet: bool, dry: bool) -> Bar {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         Bar { bar: ProgressBar::with_draw_target(None, target), dry }
     }
 
-    /// Takes it away.
+    /// Removes the bar from the terminal.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,5 +1,5 @@
-//! The last step of a conversion: the new file is run, and keeps its own answers. The converter does not know the runtime;
-//! this program knows both.
+//! The last step of a conversion: the new file runs, and its answers are kept in it. This is done here because the
+//! converter does not know the runtime.
 
 use super::Arguments;
 use nanoserve_format::{Golden, SectionKind};
@@ -9,7 +9,7 @@ use nanoserve_runtime::{RuntimeError, diagnose::selftest};
 use std::error::Error;
 use std::path::Path;
 
-/// The new file's own answers, and the reference's.
+/// The sections with the new file's own answers and, if there is a reference, with the reference's.
 pub fn last_step(
     path: &Path,
     args: &Arguments,

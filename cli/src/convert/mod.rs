@@ -205,7 +205,7 @@ fn write(args: &Arguments, options: &Options, cancel: &AtomicBool) -> Result<Rep
 
 const NO_OUTPUT: &str = "cannot write to standard output";
 
-/// Prints a line. A closed pipe is no error; any other failure is reported after `failed`.
+/// Prints a line. A closed pipe is no error; the report of any other failure begins with `failed`.
 fn print(text: &str, failed: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(MachineFailed(format!("{failed}: {e}")).into()),

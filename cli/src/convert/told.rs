@@ -44,7 +44,7 @@ fn typed(path: &Path) -> Option<String> {
     Some(if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) })
 }
 
-/// All of it.
+/// The whole report as one JSON object.
 pub fn json(report: &Report) -> String {
     let root = report.root.map(|hash| nanoserve_format::hex(&hash));
     let worst = report.worst_snr.as_ref().map(|w| serde_json::json!({"tensor": w.tensor, "db": w.db}));

@@ -1,4 +1,4 @@
-//! A new pair of keys.
+//! Makes a new pair of keys.
 
 use super::print;
 use anyhow::Result;

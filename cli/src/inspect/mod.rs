@@ -1,4 +1,4 @@
-//! Shows what a file holds, checks every byte of it, makes a damaged one whole, and says or writes who vouches for it.
+//! Shows what a file holds, checks every byte of it, repairs a damaged file, and shows or writes its signature.
 
 use crate::console;
 use crate::programs::Program;
@@ -72,7 +72,7 @@ fn damage_lines(damage: &[Damage]) -> String {
     damage.iter().map(line).collect()
 }
 
-/// Prints what a command has to say, and exits with 0 where `good`, else 1.
+/// Prints a command's text. The exit code is 0 if `good`, else 1.
 fn print(text: &str, good: bool) -> Result<ExitCode> {
     if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
         return console::broken_pipe(e);

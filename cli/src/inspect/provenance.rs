@@ -33,17 +33,17 @@ pub fn text(p: &Provenance, part: Listing) -> String {
         text += &format!("\nSHA-256 of the sources\n{sha256}");
     }
     for file in &p.license_files {
-        // It is somebody else's text: nothing in it may steer a terminal.
+        // The text comes from somebody else, so control characters for the terminal are removed.
         let shown: String = file.text.chars().filter(|c| !c.is_control() || "\n\t".contains(*c)).collect();
         text += &format!("\n{}\n\n{}\n", file.name.escape_debug(), shown.trim_end());
     }
     text
 }
 
-/// A line for each source that has a hash of the kind.
+/// A line for each source that has this kind of hash.
 fn list(p: &Provenance, hash: fn(&SourceFile) -> Option<&String>) -> String {
     let line = |s: &SourceFile| {
-        // These programs mark a name that holds such characters.
+        // b3sum and sha256sum escape these characters, and mark such a line by a backslash in front.
         let name = s.name.replace('\\', "\\\\").replace('\n', "\\n");
         let mark = if name == s.name { "" } else { "\\" };
         Some(format!("{mark}{}  {name}\n", hash(s)?))

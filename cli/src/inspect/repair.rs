@@ -1,4 +1,4 @@
-//! Makes a damaged file whole.
+//! Repairs a damaged file.
 
 use super::{damage_lines, print};
 use crate::console;

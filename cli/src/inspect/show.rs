@@ -88,7 +88,7 @@ pub fn run(a: &Show) -> Result<ExitCode> {
     print(&text, good)
 }
 
-/// The signature's key, and whether it is good.
+/// The key of the signature, and whether the signature is valid.
 fn signature(file: &NsvFile) -> Option<(String, bool)> {
     let signature = file.layout().signature?;
     Some((signature.key.to_string(), signature.verify(&file.layout().root).is_ok()))

@@ -1,8 +1,8 @@
-//! A description's switches in words.
+//! The switches of a model's description, in words.
 
 use nanoserve_format::{Activation, ModelSpec, QkNorm, Rope, RopeScaling};
 
-/// What the model does, a phrase each: what all do, then what not all do.
+/// A phrase for each property of the model: first those that every model has, then those that only some have.
 pub fn words(spec: &ModelSpec) -> Vec<String> {
     let norms = match (spec.pre_norm, spec.post_norm) {
         (true, false) => "before",
@@ -59,7 +59,7 @@ fn rope(rope: &Rope, head_dim: usize) -> String {
     format!("theta {}{part}{scaling}", rope.theta)
 }
 
-/// Ascending numbers: `0-4, 6`.
+/// Ascending numbers as ranges, such as `0-4, 6`.
 fn ranges(numbers: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for &n in numbers {

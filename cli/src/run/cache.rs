@@ -1,4 +1,4 @@
-//! `--prompt-cache`: what a run leaves for the next.
+//! `--prompt-cache`: keys and values that a run keeps in a file for the next run.
 
 use crate::console::{self, FAILED};
 use anyhow::Result;
@@ -30,9 +30,9 @@ pub struct Cache {
 /// When a session is saved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
-    /// The prompt has run.
+    /// After the prompt has run.
     Prompt,
-    /// The answer is there.
+    /// After the answer.
     Answer,
     /// The conversation is at its end.
     End,

@@ -1,4 +1,4 @@
-//! Runs a model: a prompt in, text out as it is made.
+//! Runs a model: reads a prompt, and writes text as it is generated.
 
 use crate::hub::{self, Name};
 use crate::programs::Program;
@@ -152,7 +152,7 @@ struct Prompt {
 }
 
 impl Prompt {
-    /// Whether one was given.
+    /// Whether a prompt, a text to score or the self-test was asked for.
     fn is_given(&self) -> bool {
         self.text.is_some()
             || self.prompt.is_some()
@@ -278,7 +278,7 @@ impl Program for Arguments {
     }
 }
 
-/// What `nanoserve chat` takes: the same, where --chat need not be said.
+/// The command `nanoserve chat`: the same options, with `--chat` implied and hidden.
 pub fn chat_command() -> Command {
     Arguments::command()
         .name("nanoserve-chat")

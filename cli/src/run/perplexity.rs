@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Tokens of a window, unless asked otherwise.
+/// Tokens of a window, unless --ctx says otherwise.
 const DEFAULT_WINDOW: usize = 512;
 
 /// More about scoring a text.
@@ -48,7 +48,7 @@ enum Rows {
 pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
     let tokenizer = engine.tokenizer()?;
     let tokens = tokenizer.encode(text, true).map_err(RuntimeError::from)?;
-    // Every row of logits comes back: no more of them at a time than elsewhere, whatever a device could do.
+    // Every row of logits is kept until its step ends, so the CPU's chunk is the default on every device.
     let chunk = a.chunk.unwrap_or(DEFAULT_CHUNK);
     let (most, vocab_size) = (engine.file().spec().context_length, engine.file().spec().vocab_size);
     let ctx = match a.ctx {
@@ -126,7 +126,7 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted:
         }
         writeln!(out, "{object}")
     } else {
-        // A row of a table, so that several models make one.
+        // A row of a table, so that runs of several models together print a table.
         let (model, encodings, kv) = (a.model.display(), encodings, kv_type.name());
         writeln!(
             out,

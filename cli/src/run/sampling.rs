@@ -1,4 +1,4 @@
-//! How a token is chosen and when an answer ends: the options of the command line, over those of the file.
+//! How tokens are chosen and when an answer ends. Options of the command line replace those of the file.
 
 use crate::values::{Seed, or_unbounded, positive, seed};
 use anyhow::{Context, Result, bail};
@@ -86,7 +86,7 @@ pub struct Sampling {
     seed: Option<Seed>,
 }
 
-/// Steps as one value of the command line.
+/// The value of `--samplers`: the sampler steps in order.
 #[derive(Clone, Debug)]
 struct Chain(Vec<Step>);
 
@@ -195,7 +195,7 @@ impl Sampling {
     }
 }
 
-/// The file's options with those of the command line in their place.
+/// The file's options, replaced by those that the command line gives.
 pub fn options(
     defaults: &GenerationDefaults,
     sampling: &Sampling,

@@ -1,4 +1,4 @@
-//! `--self-test`: what the file is known to answer, asked of every path of this machine.
+//! `--self-test`: replays the file's golden vectors on every kernel path of this machine.
 
 use super::Arguments;
 use crate::{console, machine};
@@ -12,18 +12,18 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Everything that was asked.
+/// The results of all parts of the self-test.
 struct Answers {
     made_by: String,
     paths: Vec<PathResult>,
-    /// The GPU's name and what it answers, where one has layers.
+    /// The GPU's name and its results, if a GPU has layers.
     device: Option<(String, Vec<DeviceResult>)>,
-    /// Texts that the tokenizer was held against; None where the file keeps none.
+    /// How many texts the tokenizer was compared with; None if the file keeps none.
     texts: Option<usize>,
     reference: Option<ReferenceResult>,
 }
 
-/// Asks, and prints a row for each path.
+/// Runs the self-test, and prints a row for each path.
 pub fn run(engine: &mut machine::Engine, a: &Arguments) -> Result<ExitCode> {
     let (file, threads): (Arc<NsvFile>, _) = (engine.file().clone(), a.machine.threads);
     let file = &file;
@@ -32,7 +32,7 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments) -> Result<ExitCode> {
     };
     let vectors = file.tokenizer_vectors().map_err(RuntimeError::from)?;
     if vectors.is_some() {
-        // Held against them as it is opened.
+        // Opening the tokenizer compares it with these texts.
         engine.tokenizer()?;
     }
     let device = match engine.backend().on_gpu() {

@@ -6,7 +6,7 @@ use nanoserve_runtime::generate::Prefilled;
 use nanoserve_runtime::{Generation, KvType, RuntimeError, Session, Tokenizer};
 use serde_json::{Value, json};
 
-/// Statistics, on standard error.
+/// Prints the statistics on standard error.
 pub fn tell(
     prompt: &Prefilled,
     g: &Generation,
@@ -32,7 +32,7 @@ pub fn tell(
     ));
 }
 
-/// All of it.
+/// The whole report as one JSON object.
 pub fn json(
     prompt: &Prefilled,
     g: &Generation,
@@ -62,7 +62,7 @@ pub fn json(
     if !g.logprobs.is_empty() {
         let token = |id: u32, logprob: f64| -> Result<Value> {
             let text = tokenizer.map(|t| t.decode(&[id], false)).transpose().map_err(RuntimeError::from)?;
-            // What is never has minus infinity, which JSON has no number for.
+            // An impossible token has minus infinity, which JSON cannot express.
             Ok(json!({"id": id, "text": text, "logprob": logprob.is_finite().then_some(logprob)}))
         };
         let mut all = Vec::new();

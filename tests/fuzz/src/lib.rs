@@ -1,13 +1,13 @@
-//! One fuzzing target a door; the doors are functions of `nanoserve-tests`, which its own smoke test calls too.
+//! The fuzz targets for cargo-fuzz. Each calls a function of `nanoserve-tests`, which the smoke test calls too.
 
-/// The target of a door: libFuzzer's own changes and, every other time, those of the smoke test, which know numbers in
-/// text and edges of ranges.
+/// Defines the fuzz target of a function: inputs get libFuzzer's own changes and, every other time, those of the smoke
+/// test, which know numbers in text and edges of ranges.
 #[macro_export]
 macro_rules! target {
-    ($door:ident) => {
+    ($function:ident) => {
         libfuzzer_sys::fuzz_target!(
             init: {
-                // What the library under a door catches is no crash: a panic that gets out is, and libFuzzer sees it.
+                // A panic that a library catches inside is no crash. One that gets out is, and libFuzzer sees it.
                 std::panic::set_hook(Box::new(|panic| {
                     let theirs = |file: &str| file.contains("/tokenizers-") || file.contains("/onig-");
                     if panic.location().is_none_or(|at| !theirs(at.file())) {
@@ -16,7 +16,7 @@ macro_rules! target {
                 }));
             },
             |data: &[u8]| {
-                nanoserve_tests::targets::$door(data);
+                nanoserve_tests::targets::$function(data);
             }
         );
         libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {

@@ -29,7 +29,7 @@ A message that begins with \"\"\" goes on until the next \"\"\"; a line that
 ends in \\ goes on in the next. Ctrl-C stops an answer, what was said of it
 stays; arrows bring earlier messages back. // begins a message with a slash.";
 
-/// Takes messages and commands until the end of the input.
+/// Reads messages and commands until the end of the input.
 pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
     loop {
         let text = match lines.next()? {
@@ -123,7 +123,7 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
     }
 }
 
-/// Does what a command says; the answer is for the user.
+/// Runs a command, and returns the text to show to the user.
 fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
     let file = || match argument {
         "" => Err(anyhow::anyhow!("/{name} needs the name of a file")),

@@ -1,4 +1,4 @@
-//! What the user says: an editor on a terminal, plain lines otherwise.
+//! The user's input: from an editor on a terminal, as plain lines otherwise.
 
 use crate::console;
 use anyhow::Result;
@@ -13,7 +13,7 @@ use rustyline::{Editor, Helper};
 use std::borrow::Cow;
 use std::io::BufRead;
 
-/// What opens and closes a message of several lines.
+/// The mark that begins and ends a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
 /// Where lines come from.
@@ -24,7 +24,7 @@ pub enum Lines {
     Plain,
 }
 
-/// What came.
+/// What was read.
 pub enum Line {
     /// A message or a command.
     Text(String),
@@ -45,12 +45,12 @@ impl Lines {
         Ok(Lines::Terminal(Box::new(editor)))
     }
 
-    /// Whether somebody can be asked.
+    /// Whether there is a terminal, so that the user can be asked.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Lines::Terminal(_))
     }
 
-    /// The next message, of as many lines as it has.
+    /// Reads the next message with all its lines.
     pub fn next(&mut self) -> Result<Line> {
         let text = match self {
             Lines::Terminal(editor) => match editor.readline("> ") {
@@ -72,8 +72,8 @@ impl Lines {
         Ok(Line::Text(unfold(&text)))
     }
 
-    /// Asks a question whose answer is yes where it is empty; asks again where it is neither yes nor no, as a message is that
-    /// was typed before the question came. None if there is no terminal to ask on.
+    /// Asks a question; an empty answer means yes. Asks again after any other text than yes or no, which may be a
+    /// message that was typed before the question came. None without a terminal.
     pub fn ask(&mut self, question: &str) -> Result<Option<bool>> {
         let Lines::Terminal(editor) = self else { return Ok(None) };
         loop {
@@ -120,7 +120,7 @@ fn is_whole(text: &str) -> bool {
     }
 }
 
-/// A message without the marks that hold its lines together.
+/// The message without the marks that join its lines.
 fn unfold(text: &str) -> String {
     match text.trim().strip_prefix(QUOTES) {
         Some(inside) => inside.strip_suffix(QUOTES).unwrap_or(inside).trim_matches('\n').to_string(),

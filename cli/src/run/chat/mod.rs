@@ -1,4 +1,4 @@
-//! `--chat`, `--messages`, `--render`: conversations by the model's own template.
+//! `--chat`, `--messages`, `--render`: conversations, rendered with the model's own template.
 
 mod banner;
 mod commands;

@@ -1,4 +1,4 @@
-//! One turn after another: a prompt is rendered, what is new of it runs, the answer is printed and remembered.
+//! The turns of a conversation: each renders the prompt, runs its new part, prints the answer and keeps it.
 
 use super::banner::banner;
 use super::lines::{Line, Lines};
@@ -53,9 +53,9 @@ pub fn lost(template: &ChatTemplate, conversation: &Conversation, clock: Clock, 
 pub enum Answered {
     /// There is an answer, or a part of one.
     Done(StopReason),
-    /// Too little of the context is left: tokens of the prompt, and positions there are.
+    /// Too little of the context is left: tokens of the prompt, and positions of the context.
     Full { prompt: usize, capacity: usize },
-    /// Nobody reads our output any more.
+    /// The reader of standard output has closed it.
     Gone,
 }
 
@@ -171,7 +171,7 @@ impl<'c> Chat<'c> {
         }
     }
 
-    /// Positions that an answer needs at least: a conversation that leaves fewer is full.
+    /// The least number of positions for an answer. With fewer left, the context counts as full.
     fn least(&self) -> usize {
         (self.session.capacity() / 8).clamp(1, 64).min(self.options.max_tokens.unwrap_or(64))
     }
@@ -184,7 +184,7 @@ impl<'c> Chat<'c> {
         Ok((text, ids))
     }
 
-    /// Answers the conversation as it stands; outside an interactive one, a full context is an error.
+    /// Answers the conversation where no user can be asked: a full context is an error.
     pub fn answer(&mut self, out: &mut dyn Write) -> Result<Answered> {
         match self.try_answer(out)? {
             Answered::Full { prompt, capacity } => bail!(
@@ -195,7 +195,7 @@ impl<'c> Chat<'c> {
         }
     }
 
-    /// As [`Self::answer`], but a full context is one of the answers.
+    /// The same as [`Self::answer`], but a full context is returned as [`Answered::Full`].
     pub fn try_answer(&mut self, out: &mut dyn Write) -> Result<Answered> {
         let start = Instant::now();
         let a = self.arguments;
@@ -282,32 +282,32 @@ impl<'c> Chat<'c> {
         Ok(Answered::Done(generation.stop_reason))
     }
 
-    /// Forgets the conversation but for the system message.
+    /// Forgets the conversation except for the system message.
     pub fn reset(&mut self) {
         self.conversation.clear();
         self.prompter.reset();
         (self.read, self.written, self.last) = (String::new(), 0, None);
     }
 
-    /// Takes another conversation up.
+    /// Continues with another conversation.
     pub fn take(&mut self, conversation: Conversation) {
         self.conversation = conversation;
         self.prompter.reset();
         self.written = 0;
     }
 
-    /// Drops turns from the oldest on until there is room for an answer; how many were dropped.
+    /// Drops the oldest turns until there is room for an answer. Returns how many were dropped.
     pub fn make_room(&mut self) -> Result<usize> {
         let capacity = self.session.capacity();
         let mut dropped = 0;
-        // Room for more than one short answer, or the next turn would ask again.
+        // Makes room for more than one short answer; otherwise the next turn would ask again.
         while self.prompt()?.1.len() + self.least().max(capacity / 4) > capacity && self.conversation.drop_oldest() {
             dropped += 1;
         }
         Ok(dropped)
     }
 
-    /// What `/stats` tells.
+    /// The text of `/stats`.
     pub fn stats(&self) -> String {
         let capacity = self.session.capacity();
         let mut text = format!(

@@ -1,15 +1,15 @@
-//! Keys that are typed while an answer is written: they wait, and the next prompt takes them as if they were typed there.
+//! Keeps keys that are typed during an answer for the next prompt, as if they were typed there.
 //!
-//! The editor puts the terminal into its own mode while it reads, and back when it has a line. Left to itself the terminal
-//! would then make lines of what is typed, show it within the answer, and swallow a Ctrl-D. So between two prompts it keeps
-//! keys as they are and shows none; Ctrl-C and Ctrl-Z still do what they do everywhere.
+//! The editor switches the terminal into its own mode while it reads, and back when it has a line. In its usual mode
+//! the terminal would then collect typed keys into lines, show them within the answer, and swallow a Ctrl-D. So between
+//! two prompts the terminal keeps keys unchanged and shows none. Ctrl-C and Ctrl-Z work as usual.
 
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How the terminal was found, while it is otherwise.
+/// The terminal's original modes, while they are changed.
 static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Whether colours may have been sent.
@@ -20,7 +20,7 @@ pub static COLOURED: AtomicBool = AtomicBool::new(false);
 pub struct TypedAhead(());
 
 impl TypedAhead {
-    /// None where the editor does not take single keys either: it reads lines of such terminals.
+    /// Changes the terminal's modes. None on terminals from which the editor reads whole lines, not keys.
     pub fn keep() -> Option<TypedAhead> {
         let term = std::env::var("TERM").unwrap_or_default().to_lowercase();
         if ["dumb", "cons25", "emacs"].contains(&term.as_str()) {
@@ -55,7 +55,7 @@ pub fn restore_now() {
 
 fn restore() {
     if let Some(found) = FOUND.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // A terminal that is gone needs no modes.
+        // An error means that the terminal is gone, and then nothing needs restoring.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &found);
     }
 }
