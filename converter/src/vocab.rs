@@ -139,7 +139,7 @@ fn add_added(json: &Value, loaded: &Tokenizer, vocab: &HashMap<String, u32>, con
         let text = loaded.id_to_token(id)?;
         // Here spaces become marks only after the search, whatever the form says of it.
         let late = !json["pre_tokenizer"].is_null() && json["normalizer"].is_null() && contents.prefix == Prefix::Never;
-        let spaces = token.normalized && contents.family == Family::Text && text.contains([' ', '▁']);
+        let spaces = token.normalized && (text.contains([' ', '▁']) || token.lstrip || token.rstrip);
         if text.len().max(token.content.len()) > MAX_ADDED || (late && spaces) {
             return None;
         }

@@ -38,11 +38,17 @@ fn every_class_has_the_same_characters() {
     });
 }
 
-/// Digits are split by Rust's own table in the tokenizers library, and by the property N here.
+/// Digits are split by Rust's own table in the tokenizers library, and by the property N here. Rust's may be of a newer
+/// Unicode, with characters that the engine does not know yet.
 #[test]
 fn digits_are_the_property_n() {
     let regex = fancy_regex::Regex::new(r"\p{N}").unwrap();
-    let differs = |c: &char| regex.is_match(c.encode_utf8(&mut [0; 4])).unwrap() != c.is_numeric();
+    let unknown = fancy_regex::Regex::new(r"\p{Cn}").unwrap();
+    let differs = |c: &char| {
+        let mut buffer = [0; 4];
+        let text: &str = c.encode_utf8(&mut buffer);
+        regex.is_match(text).unwrap() != c.is_numeric() && !unknown.is_match(text).unwrap()
+    };
     let all: Vec<char> = (0..=0x10_ffff).filter_map(char::from_u32).filter(differs).collect();
     assert!(all.is_empty(), "{all:?}");
 }
