@@ -10,16 +10,13 @@
 //! misses. The name that is handed over is the one that was built, so a copy under another name still does its work. A
 //! copy of `nanoserve` itself, or a hard link to it, under one of the names needs no launcher at all.
 
-#![cfg(unix)]
-
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The program that has the code.
-const NANOSERVE: &str = "nanoserve";
+const NANOSERVE: &str = if cfg!(windows) { "nanoserve.exe" } else { "nanoserve" };
 
 /// Becomes `nanoserve`, called by this name; returns only where that cannot be, having said why.
 pub fn launch(name: &str) -> ExitCode {
@@ -57,7 +54,7 @@ fn hand_over(name: &str, own: &Path, arguments: impl Iterator<Item = OsString>) 
             format!("{} is a copy of {name}, not the program {NANOSERVE}: put that there", beside.display())
         }
         Ok(_) => {
-            let error = Command::new(&beside).arg0(name).args(arguments).exec();
+            let error = become_it(&beside, name, arguments);
             format!("cannot run {}, which does the work of {name}: {error}", beside.display())
         }
         Err(error) => format!(
@@ -65,5 +62,22 @@ fn hand_over(name: &str, own: &Path, arguments: impl Iterator<Item = OsString>) 
              in place of {name} under this name; a link to {name} works from anywhere",
             beside.display()
         ),
+    }
+}
+
+/// Becomes a program, called by this name; returns only where that cannot be.
+#[cfg(unix)]
+fn become_it(program: &Path, name: &str, arguments: impl Iterator<Item = OsString>) -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    Command::new(program).arg0(name).args(arguments).exec()
+}
+
+/// Runs a program and ends as it does; a name is its first word there, since no program can be called by another's.
+#[cfg(not(unix))]
+fn become_it(program: &Path, name: &str, arguments: impl Iterator<Item = OsString>) -> std::io::Error {
+    let command = name.trim_start_matches("nanoserve-");
+    match Command::new(program).arg(command).args(arguments).status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(error) => error,
     }
 }

@@ -1,6 +1,6 @@
 //! Which commands there are, and which one is meant.
 
-use crate::{bench, completions, convert, inspect, man, run, verify};
+use crate::{bench, bundle, completions, convert, inside, inspect, man, run, verify};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, Parser};
 use std::ffi::{OsStr, OsString};
@@ -32,17 +32,19 @@ pub struct Entry {
     pub command: fn() -> Command,
     /// Whether there is a program that is this command alone.
     pub has_program: bool,
-    start: fn(&mut ArgMatches, &mut Command) -> ExitCode,
+    /// Does what its arguments say.
+    pub start: fn(&mut ArgMatches, &mut Command) -> ExitCode,
 }
 
 /// All of them, in the order of `--help`.
-pub const ENTRIES: [Entry; 8] = [
+pub const ENTRIES: [Entry; 9] = [
     entry::<convert::Arguments>("convert"),
     entry::<run::Arguments>("run"),
     Entry { command: run::chat_command, has_program: false, ..entry::<run::Arguments>(CHAT) },
     entry::<inspect::Arguments>("inspect"),
     entry::<verify::Arguments>("verify"),
     entry::<bench::Arguments>("bench"),
+    Entry { has_program: false, ..entry::<bundle::Arguments>("bundle") },
     Entry { has_program: false, ..entry::<completions::Arguments>("completions") },
     Entry { has_program: false, ..entry::<man::Arguments>("man") },
 ];
@@ -50,7 +52,8 @@ pub const ENTRIES: [Entry; 8] = [
 /// `run --chat` under a name of its own.
 const CHAT: &str = "chat";
 
-const fn entry<P: Program>(name: &'static str) -> Entry {
+/// The command of a program.
+pub const fn entry<P: Program>(name: &'static str) -> Entry {
     Entry {
         name,
         command: P::command,
@@ -80,6 +83,9 @@ pub fn nanoserve() -> Command {
 
 /// Does what a command line asks for, its first word included: the name that this program was called by.
 pub fn start(mut line: Vec<OsString>) -> ExitCode {
+    if let Some(done) = inside::start(&line) {
+        return done;
+    }
     let called = line.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
     let alone = called.strip_prefix(PREFIX).and_then(|name| ENTRIES.iter().find(|entry| entry.name == name));
     // The word that says which command it is.

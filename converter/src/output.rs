@@ -2,8 +2,20 @@
 
 use crate::error::{Problems, What};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// What is equal where two names lead to one file; None for a file that is not there.
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).map(|m| (m.dev(), m.ino())).ok()
+}
+
+/// What is equal where two names lead to one file, hard links aside; None for a file that is not there.
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok()
+}
 
 /// Notes what is wrong with the place of the output; `sources` are the names and paths of the files it is made from.
 pub(crate) fn check(output: &Path, sources: impl Iterator<Item = (String, PathBuf)>, problems: &Problems) {
@@ -18,7 +30,6 @@ pub(crate) fn check(output: &Path, sources: impl Iterator<Item = (String, PathBu
         Err(e) => return place(format!("the folder {}: {e}", folder.display())),
     }
     // Compared by identity, not by name: two links may lead to one file.
-    let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     let Some(existing) = identity(output) else { return };
     for (source_file, path) in sources {
         if identity(&path) == Some(existing) {

@@ -3,6 +3,7 @@
 mod commands;
 mod lines;
 mod turns;
+#[cfg_attr(not(unix), path = "typed_elsewhere.rs")]
 mod typed;
 
 use super::Arguments;
