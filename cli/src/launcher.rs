@@ -11,16 +11,13 @@
 //! its own command. A copy of `nanoserve` itself, or a hard link to it, works under each of these names without a
 //! launcher.
 
-#![cfg(unix)]
-
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The program that has the code.
-const NANOSERVE: &str = "nanoserve";
+const NANOSERVE: &str = if cfg!(windows) { "nanoserve.exe" } else { "nanoserve" };
 
 /// Replaces this process by `nanoserve`, called by this name. Returns only if that fails, after saying why.
 pub fn launch(name: &str) -> ExitCode {
@@ -58,7 +55,7 @@ fn hand_over(name: &str, own: &Path, arguments: impl Iterator<Item = OsString>) 
             format!("{} is a copy of {name}, not the program {NANOSERVE}: put that there", beside.display())
         }
         Ok(_) => {
-            let error = Command::new(&beside).arg0(name).args(arguments).exec();
+            let error = become_it(&beside, name, arguments);
             format!("cannot run {}, which does the work of {name}: {error}", beside.display())
         }
         Err(error) => format!(
@@ -66,5 +63,22 @@ fn hand_over(name: &str, own: &Path, arguments: impl Iterator<Item = OsString>) 
              in place of {name} under this name; a link to {name} works from anywhere",
             beside.display()
         ),
+    }
+}
+
+/// Becomes a program, called by this name; returns only where that cannot be.
+#[cfg(unix)]
+fn become_it(program: &Path, name: &str, arguments: impl Iterator<Item = OsString>) -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    Command::new(program).arg0(name).args(arguments).exec()
+}
+
+/// Runs a program and ends as it does; a name is its first word there, since no program can be called by another's.
+#[cfg(not(unix))]
+fn become_it(program: &Path, name: &str, arguments: impl Iterator<Item = OsString>) -> std::io::Error {
+    let command = name.trim_start_matches("nanoserve-");
+    match Command::new(program).arg(command).args(arguments).status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(error) => error,
     }
 }

@@ -1,14 +1,17 @@
 //! The program `nanoserve`, which has all commands: `nanoserve convert`, `nanoserve run` and so on.
 //!
-//! When it is called by the name `nanoserve-run` (by that launcher, a link or a copy), it is `nanoserve run`.
+//! When it is called by the name `nanoserve-run` (by that launcher, a link or a copy), it is `nanoserve run`. With a model at
+//! its own end (`nanoserve bundle`), it is `nanoserve run` of that model.
 
 mod bench;
+mod bundle;
 mod completions;
 mod console;
 mod convert;
 mod environment;
 mod hints;
 mod hub;
+mod inside;
 mod inspect;
 mod llama;
 mod machine;

@@ -1,6 +1,6 @@
 //! The list of commands, and how a command line selects one.
 
-use crate::{bench, completions, convert, environment, hints, hub, inspect, llama, man, run, verify};
+use crate::{bench, bundle, completions, convert, environment, hints, hub, inside, inspect, llama, man, run, verify};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, Parser};
 use std::ffi::{OsStr, OsString};
@@ -40,11 +40,12 @@ pub struct Entry {
     pub command: fn() -> Command,
     /// Whether there is a program that is this command alone.
     pub has_program: bool,
-    start: fn(&mut ArgMatches, &mut Command) -> ExitCode,
+    /// Does what its arguments say.
+    pub start: fn(&mut ArgMatches, &mut Command) -> ExitCode,
 }
 
 /// All of them, in the order of `--help`.
-pub const ENTRIES: [Entry; 11] = [
+pub const ENTRIES: [Entry; 12] = [
     entry::<convert::Arguments>("convert"),
     entry::<run::Arguments>("run"),
     Entry { command: run::chat_command, has_program: false, ..entry::<run::Arguments>(CHAT) },
@@ -54,6 +55,7 @@ pub const ENTRIES: [Entry; 11] = [
     Entry { has_program: false, ..entry::<hub::Pull>("pull") },
     Entry { has_program: false, ..entry::<hub::List>("list") },
     Entry { has_program: false, ..entry::<hub::Remove>("rm") },
+    Entry { has_program: false, ..entry::<bundle::Arguments>("bundle") },
     Entry { has_program: false, ..entry::<completions::Arguments>("completions") },
     Entry { has_program: false, ..entry::<man::Arguments>("man") },
 ];
@@ -61,7 +63,8 @@ pub const ENTRIES: [Entry; 11] = [
 /// The command that is `run --chat` under its own name.
 const CHAT: &str = "chat";
 
-const fn entry<P: Program>(name: &'static str) -> Entry {
+/// The command of a program.
+pub const fn entry<P: Program>(name: &'static str) -> Entry {
     Entry {
         name,
         command: P::command,
@@ -97,6 +100,9 @@ pub fn nanoserve() -> Command {
 
 /// Runs a command line. Its first word, the name that this program was called by, may select the command.
 pub fn start(mut line: Vec<OsString>) -> ExitCode {
+    if let Some(done) = inside::start(&line) {
+        return done;
+    }
     let called = line.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
     let alone = called.strip_prefix(PREFIX).and_then(|name| ENTRIES.iter().find(|entry| entry.name == name));
     // The position of the word that names the command.

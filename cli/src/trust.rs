@@ -27,6 +27,13 @@ pub struct Damaged {
     damage: Vec<Damage>,
 }
 
+impl Damaged {
+    /// A file, and what of it is damaged.
+    pub fn new(path: &Path, damage: Vec<Damage>) -> Damaged {
+        Damaged { path: path.to_path_buf(), damage }
+    }
+}
+
 fn list(damage: &[Damage]) -> String {
     let parts = damage.iter().map(|d| format!("{} bytes {}..{}", d.what, d.range.start, d.range.end));
     parts.collect::<Vec<_>>().join("; ")
@@ -49,7 +56,7 @@ impl Trust {
         if self.check || signer.is_some() {
             let damage = engine.file().check();
             if !damage.is_empty() {
-                bail!(Damaged { path: path.to_path_buf(), damage });
+                bail!(Damaged::new(path, damage));
             }
         }
         Ok(engine)

@@ -9,6 +9,11 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// What is equal where two names lead to one file; None for a file that is not there.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).map(|m| (m.dev(), m.ino())).ok()
+}
+
 /// Notes what is wrong with the place of the output; `sources` are the names and paths of the files it is made from. A
 /// file there that is no model is replaced only by `force`: it may be all that somebody has.
 pub(crate) fn check(output: &Path, force: bool, sources: impl Iterator<Item = (String, PathBuf)>, problems: &Problems) {
@@ -23,7 +28,6 @@ pub(crate) fn check(output: &Path, force: bool, sources: impl Iterator<Item = (S
         Err(e) => return place(format!("the folder {}: {e}", folder.display())),
     }
     // Compared by identity, not by name: two links may lead to one file.
-    let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     let Some(existing) = identity(output) else { return };
     let kind = fs::metadata(output).map_or(FileType::Unknown, |m| FileType::from_raw_mode(m.mode()));
     if kind != FileType::RegularFile {

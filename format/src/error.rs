@@ -1,5 +1,6 @@
 //! One variant for each way a `.nsv` file, or what should become one, is bad.
 
+use crate::bundle::BundleError;
 use crate::encoding::{Encoding, Shape};
 use crate::header::SectionKind;
 use std::fmt;
@@ -322,6 +323,12 @@ pub enum FormatError {
         /// What happened.
         what: &'static str,
     },
+    /// A bundle is bad, or cannot be made.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// Somebody asked to stop.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 impl FormatError {
@@ -331,6 +338,7 @@ impl FormatError {
             // A file that is not there, or that may not be read, is the wrong one.
             FormatError::Io { action: FileAction::Open, .. } => ErrorKind::Input,
             FormatError::Io { .. } => ErrorKind::Machine,
+            FormatError::Cancelled => ErrorKind::Cancelled,
             _ => ErrorKind::Input,
         }
     }
@@ -373,6 +381,8 @@ impl FormatError {
             FormatError::Alias { .. } => ("Alias", true),
             FormatError::Io { .. } => ("Io", false),
             FormatError::Unwritten { .. } => ("Unwritten", false),
+            FormatError::Bundle(_) => ("Bundle", false),
+            FormatError::Cancelled => ("Cancelled", false),
         }
     }
 }

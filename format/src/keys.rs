@@ -8,7 +8,6 @@ use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The bytes before the seed in a private key file: PKCS #8 of an Ed25519 key.
@@ -216,7 +215,14 @@ fn pem(label: &str, der: &[u8]) -> String {
 
 fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), KeyError> {
     let failed = |source| KeyError::Write { path: path.to_path_buf(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    // Elsewhere a new file is whose the folder is.
+    #[cfg(not(unix))]
+    let _ = mode;
+    let mut file = options.open(path).map_err(failed)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written.inspect_err(|_| _ = fs::remove_file(path)).map_err(failed)
 }

@@ -32,6 +32,8 @@
 #[cfg(target_endian = "big")]
 compile_error!("a .nsv file is little-endian and mapped as it is: a big-endian machine cannot run it");
 
+mod at;
+mod bundle;
 mod encoding;
 mod error;
 mod float;
@@ -60,6 +62,7 @@ mod stream;
 pub mod tree;
 mod writer;
 
+pub use bundle::{Bundle, BundleError, bundle};
 pub use encoding::{Encoding, EncodingSet, INPUT_BLOCK, InputForm, PANEL_ROWS, Shape, padded_rows};
 pub use error::{ErrorKind, FileAction, FormatError, Result};
 pub use golden::{Golden, GoldenRow, GoldenRun, KEPT_LOGITS, TokenizerVector, TokenizerVectors};

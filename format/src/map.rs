@@ -1,5 +1,7 @@
 //! An open `.nsv` file, mapped, or copied on request. The only unsafe code is the mapping itself.
 
+use crate::at::FileAt;
+use crate::bundle::{Bundle, BundleError};
 use crate::error::{FileAction, FormatError, Result};
 use crate::golden::{Golden, TokenizerVectors};
 use crate::header::SectionKind;
@@ -22,10 +24,16 @@ const COPY_BYTES: usize = 8 << 20;
 ///
 /// Pages are read when they are touched and are shared between processes. Opening touches only the header. Other ways:
 /// [`NsvFile::read_ahead`], [`NsvFile::lock`], [`NsvFile::open_copy`].
+///
+/// A [`Bundle`]'s path opens the model inside it: offsets are those of the `.nsv`, as if it were a file of its own.
 #[derive(Debug)]
 pub struct NsvFile {
     path: PathBuf,
+    /// The whole file, a bundle's program included.
     map: Mmap,
+    /// The `.nsv` in it.
+    model: Range<usize>,
+    bundle: Option<Bundle>,
     layout: Layout,
 }
 
@@ -62,7 +70,7 @@ impl NsvFile {
         };
         let map =
             copy().map_err(|source| FormatError::Io { path: PathBuf::new(), action: FileAction::Copy, source })?;
-        Ok(NsvFile { path: PathBuf::new(), map, layout })
+        Ok(NsvFile { path: PathBuf::new(), model: 0..map.len(), map, bundle: None, layout })
     }
 
     fn with(path: &Path, action: FileAction, bytes: fn(&File) -> io::Result<Mmap>) -> Result<NsvFile> {
@@ -76,14 +84,27 @@ impl NsvFile {
             let source = std::io::ErrorKind::IsADirectory.into();
             return Err(FormatError::Io { path, action: FileAction::Open, source });
         }
+        let bundle = Bundle::find(&path, &file)?;
         let map = bytes(&file).map_err(failed(action))?;
-        let layout = parse(&map)?;
-        Ok(NsvFile { path, map, layout })
+        let model = bundle.map_or(0..map.len(), |bundle| bundle.range());
+        let cut = BundleError::Length { got: map.len() as u64, expected: model.end as u64 };
+        let layout = parse(map.get(model.clone()).ok_or(cut)?)?;
+        Ok(NsvFile { path, map, model, bundle, layout })
     }
 
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The bundle that it was opened in; None for a file of its own.
+    pub fn bundle(&self) -> Option<&Bundle> {
+        self.bundle.as_ref()
+    }
+
+    /// Where its first byte is in the file that was opened: 0, except in a bundle.
+    pub fn offset(&self) -> usize {
+        self.model.start
     }
 
     /// Reads a range of bytes from the disk, if they are not in the system's cache, and waits for them. A system
@@ -93,6 +114,7 @@ impl NsvFile {
     /// advised to use huge pages, as this one is, in huge pages, if the file system can (ext4 since Linux 6.16, XFS
     /// since 5.18).
     pub fn read_ahead(&self, range: Range<usize>) {
+        let range = range.start + self.model.start..range.end + self.model.start;
         #[cfg(target_os = "linux")]
         if self.map.advise_range(memmap2::Advice::PopulateRead, range.start, range.len()).is_ok() {
             return;
@@ -116,9 +138,9 @@ impl NsvFile {
         locked.map_err(|source| FormatError::Io { path: self.path.clone(), action: FileAction::Lock, source })
     }
 
-    /// Every byte of the file.
+    /// Every byte of the `.nsv`.
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        &self.map[self.model.clone()]
     }
 
     /// What the file says about itself.
@@ -133,7 +155,7 @@ impl NsvFile {
 
     /// The view of a tensor, by its canonical name; None when the model has no such tensor.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        self.layout.tensor(name).map(|entry| self.layout.view(&self.map, entry))
+        self.layout.tensor(name).map(|entry| self.layout.view(self.bytes(), entry))
     }
 
     /// The bytes of a section; None when the file has no such section.
@@ -141,7 +163,7 @@ impl NsvFile {
     /// # Errors
     /// When the bytes do not match their hash.
     pub fn section(&self, kind: SectionKind) -> Result<Option<&[u8]>> {
-        self.layout.section(&self.map, kind)
+        self.layout.section(self.bytes(), kind)
     }
 
     /// The sampling settings that the model's makers recommend.
@@ -149,7 +171,7 @@ impl NsvFile {
     /// # Errors
     /// When the section is damaged.
     pub fn generation(&self) -> Result<GenerationDefaults> {
-        Ok(self.layout.json(&self.map, SectionKind::Generation)?.unwrap_or_default())
+        Ok(self.layout.json(self.bytes(), SectionKind::Generation)?.unwrap_or_default())
     }
 
     /// The default chat template, and the others by name; `tool_use`, for one, is meant for conversations with tools.
@@ -160,7 +182,7 @@ impl NsvFile {
         let kind = SectionKind::ChatTemplate;
         let damaged = |e: std::str::Utf8Error| FormatError::SectionText { kind, cause: e.to_string() };
         let default = self.section(kind)?.map(std::str::from_utf8).transpose().map_err(damaged)?;
-        Ok((default, self.layout.json(&self.map, SectionKind::NamedTemplates)?.unwrap_or_default()))
+        Ok((default, self.layout.json(self.bytes(), SectionKind::NamedTemplates)?.unwrap_or_default()))
     }
 
     /// Where the file came from.
@@ -168,7 +190,7 @@ impl NsvFile {
     /// # Errors
     /// When the section is damaged.
     pub fn provenance(&self) -> Result<Provenance> {
-        Ok(self.layout.json(&self.map, SectionKind::Provenance)?.unwrap_or_default())
+        Ok(self.layout.json(self.bytes(), SectionKind::Provenance)?.unwrap_or_default())
     }
 
     /// The file's answers when it was made; None if none were recorded.
@@ -176,7 +198,7 @@ impl NsvFile {
     /// # Errors
     /// When the section is damaged.
     pub fn golden(&self) -> Result<Option<Golden>> {
-        self.layout.json(&self.map, SectionKind::Golden)
+        self.layout.json(self.bytes(), SectionKind::Golden)
     }
 
     /// A reference's answers; None if none were given.
@@ -184,7 +206,7 @@ impl NsvFile {
     /// # Errors
     /// When the section is damaged.
     pub fn reference(&self) -> Result<Option<Golden>> {
-        self.layout.json(&self.map, SectionKind::Reference)
+        self.layout.json(self.bytes(), SectionKind::Reference)
     }
 
     /// Texts as the source's tokenizer encodes them; None if there was no tokenizer.
@@ -192,15 +214,18 @@ impl NsvFile {
     /// # Errors
     /// When the section is damaged.
     pub fn tokenizer_vectors(&self) -> Result<Option<TokenizerVectors>> {
-        self.layout.json(&self.map, SectionKind::TokenizerVectors)
+        self.layout.json(self.bytes(), SectionKind::TokenizerVectors)
     }
 
     /// Reads every byte and returns what is damaged; see [`Layout::damage`]. Also verifies the signature, which no hash
-    /// covers.
+    /// covers, and holds a bundle's program against its hash.
     pub fn check(&self) -> Vec<Damage> {
         let wrong = self.layout.signature.is_some_and(|s| s.verify(&self.layout.root).is_err());
         let signature = wrong.then(|| Damage { what: "signature".into(), range: SIGNATURE_PLACE });
-        signature.into_iter().chain(self.layout.damage(&self.map)).collect()
+        let before = &self.map[..self.model.start];
+        let wrong = self.bundle.is_some_and(|bundle| blake3::hash(before) != bundle.program);
+        let program = wrong.then(|| Damage { what: "program before the model,".into(), range: 0..before.len() });
+        program.into_iter().chain(signature).chain(self.layout.damage(self.bytes())).collect()
     }
 }
 
@@ -231,7 +256,7 @@ fn copy(file: &File) -> io::Result<Mmap> {
     let next = || chunks.lock().expect("no thread panics between chunks").next();
     let read = || -> io::Result<()> {
         while let Some((i, chunk)) = next() {
-            read_at(file, chunk, (i * COPY_BYTES) as u64)?;
+            file.read_exact_at(chunk, (i * COPY_BYTES) as u64)?;
         }
         Ok(())
     };
@@ -242,20 +267,4 @@ fn copy(file: &File) -> io::Result<Mmap> {
         helpers.into_iter().map(|h| h.join().expect("a read returns its errors")).fold(first, |all, one| all.and(one))
     })?;
     memory.make_read_only()
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, chunk: &mut [u8], at: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, chunk, at)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut chunk: &mut [u8], mut at: u64) -> io::Result<()> {
-    while !chunk.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, chunk, at)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => (chunk, at) = (&mut chunk[n..], at + n as u64),
-        }
-    }
-    Ok(())
 }

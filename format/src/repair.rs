@@ -10,6 +10,8 @@
 //! The expected hashes come from the copy's header, which its root covers. The result is written beside the file and
 //! renamed over it.
 
+use crate::at::FileAt;
+use crate::bundle::Bundle;
 use crate::error::{ErrorKind, FileAction, FormatError, Result};
 use crate::header::{Hash, SectionKind};
 use crate::hex::hex;
@@ -22,7 +24,6 @@ use rayon::prelude::*;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Why a file was not repaired; it is as it was.
@@ -160,7 +161,13 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
     // An empty file cannot be mapped.
     let empty = file.metadata().map_err(failed(FileAction::Read))?.len() == 0;
     let mapped = if empty { None } else { Some(map(&file).map_err(failed(FileAction::Map))?) };
-    let bytes: &[u8] = mapped.as_deref().unwrap_or_default();
+    let bundle = Bundle::find(bad, &file)?;
+    let model = bundle.map(|bundle| bundle.range());
+    // Of a bundle the model alone; nothing, should it have become shorter since.
+    let bytes: &[u8] = match (mapped.as_deref(), model) {
+        (Some(whole), Some(model)) => whole.get(model).unwrap_or_default(),
+        (whole, _) => whole.unwrap_or_default(),
+    };
     let sound = parse(bytes).ok();
     if let Some(other) = sound.as_ref().filter(|other| other.root != layout.root) {
         let (bad, good) = (bad.to_path_buf(), good.to_path_buf());
@@ -183,7 +190,9 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
         return Err(RepairError::Nowhere(nowhere));
     }
     let is_content = |(part, _): (&Region, &(bool, bool))| !matches!(part.expected, Expected::Zeros);
-    if sound.is_none() && !chosen((true, false)).any(is_content) {
+    // A bundle has room for a model of one length.
+    let fits = bundle.is_none_or(|bundle| bundle.len == layout.file_len);
+    if !fits || sound.is_none() && !chosen((true, false)).any(is_content) {
         return Err(RepairError::Unlike { bad: bad.to_path_buf(), good: good.to_path_buf() });
     }
     let header = header(bytes, &copy);
@@ -194,7 +203,7 @@ pub fn repair(bad: &Path, good: &Path) -> Result<Repaired, RepairError> {
     }
     taken.extend(parts.iter().zip(&found).filter(|(_, found)| !found.0).map(|(part, _)| damage(part)));
     if !taken.is_empty() {
-        write(bad, &header, &taken, &copy)?;
+        write((bad, bundle), &header, &taken, &copy)?;
     }
     Ok(Repaired { taken, parts: parts.len() + 1, root: layout.root })
 }
@@ -213,7 +222,7 @@ fn header(bytes: &[u8], copy: &NsvFile) -> Vec<u8> {
 }
 
 /// Copies `bad` to a new file beside it, puts the copy's parts in, and renames it over `bad`.
-fn write(bad: &Path, header: &[u8], taken: &[Damage], copy: &NsvFile) -> Result<()> {
+fn write((bad, bundle): (&Path, Option<Bundle>), header: &[u8], taken: &[Damage], copy: &NsvFile) -> Result<()> {
     let (path, temp) = temporary_sibling(bad)?;
     let failed = |action| {
         let path = path.clone();
@@ -223,13 +232,16 @@ fn write(bad: &Path, header: &[u8], taken: &[Damage], copy: &NsvFile) -> Result<
     let mode = fs::metadata(&path).map_err(failed(FileAction::Read))?.permissions();
     io::copy(&mut File::open(&path).map_err(failed(FileAction::Open))?, &mut &*file)
         .map_err(failed(FileAction::Copy))?;
-    file.set_len(copy.layout().file_len).map_err(failed(FileAction::Write))?;
-    file.write_all_at(header, 0).map_err(failed(FileAction::Write))?;
+    let start = bundle.map_or(0, |bundle| bundle.offset);
+    if bundle.is_none() {
+        file.set_len(copy.layout().file_len).map_err(failed(FileAction::Write))?;
+    }
+    file.write_all_at(header, start).map_err(failed(FileAction::Write))?;
     for part in taken.iter().filter(|part| part.range.start >= header.len()) {
         // Padding is known to be zero even if neither file has it so.
         let zeros = vec![0; if part.what == "padding" { part.range.len() } else { 0 }];
         let bytes = if zeros.is_empty() { &copy.bytes()[part.range.clone()] } else { &zeros };
-        file.write_all_at(bytes, part.range.start as u64).map_err(failed(FileAction::Write))?;
+        file.write_all_at(bytes, start + part.range.start as u64).map_err(failed(FileAction::Write))?;
     }
     file.set_permissions(mode).map_err(failed(FileAction::Write))?;
     file.sync_all().map_err(failed(FileAction::Sync))?;

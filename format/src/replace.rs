@@ -75,7 +75,7 @@ pub fn can_replace(path: &Path, bytes: u64) -> Result<()> {
     Replacing::begin(path, bytes).map(|_| ())
 }
 
-/// Takes the room on the disk that a new file will need.
+/// Reserves the space that a file will need, so that a full disk is found before the work is done.
 pub(crate) fn reserve(file: &File, bytes: u64) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {

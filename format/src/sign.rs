@@ -4,6 +4,8 @@
 //! byte, but only once the bytes are checked against the hashes: to rely on a signer, call
 //! [`NsvFile::check`](crate::NsvFile::check) too.
 
+use crate::at::FileAt;
+use crate::bundle::Bundle;
 use crate::error::{FileAction, FormatError, Result};
 use crate::header::{Hash, PREAMBLE_BYTES};
 use crate::hex::hex;
@@ -13,7 +15,6 @@ use byteorder::{ByteOrder, LittleEndian as LE};
 use std::fs::OpenOptions;
 use std::io::{Error, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// The only bytes of a file that signing changes.
@@ -118,12 +119,13 @@ impl Signature {
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let tried = |e: &Error| if e.kind() == ErrorKind::NotFound { FileAction::Open } else { FileAction::Write };
         let file = opened.map_err(|e| failed(tried(&e))(e))?;
+        let start = Bundle::find(path, &file)?.map_or(0, |bundle| bundle.offset);
         let mut got = [0; 32];
-        file.read_exact_at(&mut got, 32).map_err(failed(FileAction::Read))?;
+        file.read_exact_at(&mut got, start + 32).map_err(failed(FileAction::Read))?;
         if got != *root {
             return Err(FormatError::HeaderHash { got: hex(&got), expected: hex(root) });
         }
-        file.write_all_at(&self.encode(), SIGNATURE_PLACE.start as u64).map_err(failed(FileAction::Write))?;
+        file.write_all_at(&self.encode(), start + SIGNATURE_PLACE.start as u64).map_err(failed(FileAction::Write))?;
         file.sync_all().map_err(failed(FileAction::Sync))
     }
 }

@@ -10,6 +10,7 @@
 //! A large file bypasses the page cache: to find its pages, fill them by copying and give them up again took two thirds
 //! of a conversion's time on a machine with two processors.
 
+use crate::at::FileAt;
 use crate::header::Hash;
 use crate::tree::{self, CHUNK_BYTES};
 use bytemuck::{Pod, Zeroable};
@@ -18,7 +19,6 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};

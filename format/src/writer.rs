@@ -8,6 +8,7 @@
 //! all other sections          may be added while tensors are written: nothing depends on their sizes
 //! ```
 
+use crate::at::FileAt;
 use crate::encoding::{Encoding, Shape};
 use crate::error::{FileAction, FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
@@ -21,7 +22,6 @@ use crate::tree;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -178,7 +178,7 @@ impl Writer {
             chunks: Vec::with_capacity(chunks),
             stream: None,
         };
-        writer.reserve(writer.file_len() + later)?;
+        reserve(writer.temp.as_file(), writer.file_len() + later).map_err(writer.failed(FileAction::Reserve))?;
         let direct = (writer.file_len() > DIRECT_BYTES).then_some(writer.temp.path());
         let stream = writer.temp.as_file().try_clone().and_then(|file| Stream::new(file, direct, data));
         writer.stream = Some(stream.map_err(writer.failed(FileAction::Write))?);
@@ -213,11 +213,6 @@ impl Writer {
     pub fn stored(&self) -> Vec<usize> {
         let stored = |i: &usize| matches!(self.tensors[*i].place, RawPlace::Stored { .. });
         (0..self.tensors.len()).filter(stored).collect()
-    }
-
-    /// Reserves the space the file will need, so that a full disk is found before the work is done.
-    fn reserve(&self, bytes: u64) -> Result<()> {
-        reserve(self.temp.as_file(), bytes).map_err(self.failed(FileAction::Reserve))
     }
 
     fn failed(&self, action: FileAction) -> impl Fn(std::io::Error) -> FormatError + use<> {
@@ -295,11 +290,15 @@ impl Writer {
         self.temp.as_file().sync_all().map_err(self.failed(FileAction::Sync))?;
         let failed = self.failed(FileAction::RenameTo);
         self.temp.persist(&self.path).map_err(|e| failed(e.error))?;
-        // Sync the folder too, so that the new name lasts. Some file systems cannot, which does no harm.
-        if let Some(Ok(folder)) = self.path.parent().map(File::open) {
-            let _ = folder.sync_all();
-        }
+        sync_folder(&self.path);
         Ok(summary)
+    }
+}
+
+/// Syncs the folder of a file, so that its new name lasts. Some file systems cannot, which does no harm.
+pub(crate) fn sync_folder(path: &Path) {
+    if let Some(Ok(folder)) = path.parent().map(File::open) {
+        let _ = folder.sync_all();
     }
 }
 
@@ -343,10 +342,11 @@ pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)>
             let _ = fs::remove_file(entry.path());
         }
     }
-    let temp = tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(suffix)
-        .permissions(fs::Permissions::from_mode(0o666))
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(suffix);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let temp = builder
         .tempfile_in(folder)
         // The error's own text repeats the temporary name, which means nothing to the user.
         .map_err(|e| failed(FileAction::Create)(e.kind().into()))?;

@@ -62,6 +62,29 @@ impl Program for Arguments {
     }
 }
 
+const INSIDE_EXAMPLES: &str = "\
+Examples:
+  nanoserve-inspect model.nsv --tensors
+  nanoserve-inspect model.nsv --check && echo intact
+  nanoserve-inspect model.nsv --verify-key key.pub.pem --check
+
+Exit codes: 0 done; 1 --check found damage, or --verify-key another signature or none; 2 the input or the command line is \
+wrong.";
+
+/// Show what the model in a bundle holds; its commands that write are nanoserve's alone.
+#[derive(Debug, Parser)]
+#[command(name = "nanoserve-inspect", version, about = "Show what a .nsv file holds", after_help = INSIDE_EXAMPLES)]
+pub struct Inside {
+    #[command(flatten)]
+    show: show::Show,
+}
+
+impl Program for Inside {
+    fn start(self, _: &mut clap::Command) -> ExitCode {
+        console::exit(show::run(&self.show))
+    }
+}
+
 fn open(path: &Path) -> Result<NsvFile> {
     NsvFile::open(path).map_err(RuntimeError::from).map_err(console::in_file(path))
 }

@@ -99,6 +99,9 @@ fn describe(text: &mut String, a: &Show, file: &NsvFile) -> Result<()> {
     let (bytes, count) = (layout.weight_bytes(), layout.weight_count());
     *text += &About::of(file)?.text();
     writeln!(text, "file        {} bytes, root {}", layout.file_len, hex(&layout.root))?;
+    if let Some(bundle) = file.bundle() {
+        writeln!(text, "bundle      a program before the file, which begins at byte {}", bundle.offset)?;
+    }
     match signature(file) {
         None => writeln!(text, "signed by   nobody")?,
         Some((key, true)) => writeln!(text, "signed by   {key}")?,
@@ -173,6 +176,7 @@ fn json(a: &Show, file: &NsvFile, open_s: f64) -> Result<serde_json::Value> {
         "file_bytes": layout.file_len,
         "root": hex(&layout.root),
         "about": About::of(file)?.json(),
+        "bundle": file.bundle().map(|bundle| json!({"offset": bundle.offset})),
         "signature": signature(file).map(|(key, good)| json!({"signer": key, "good": good})),
         "open_s": open_s,
         "weights": layout.weight_count(),

@@ -78,7 +78,8 @@ fn read_ahead(wanted: &Weak<NsvFile>, path: &Path) {
     let disk = File::open(path).ok();
     for range in ranges.into_iter().flat_map(|r| r.clone().step_by(STEP).map(move |at| at..r.end.min(at + STEP))) {
         let Some(file) = wanted.upgrade() else { return };
-        if !disk.as_ref().is_some_and(|disk| cached(disk, &range)) {
+        let there = range.start + file.offset()..range.end + file.offset();
+        if !disk.as_ref().is_some_and(|disk| cached(disk, &there)) {
             file.read_ahead(range);
         }
     }

@@ -7,6 +7,7 @@ mod screen;
 mod settings;
 mod turn;
 mod turns;
+#[cfg_attr(not(unix), path = "typed_elsewhere.rs")]
 mod typed;
 mod wrap;
 
