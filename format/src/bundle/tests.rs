@@ -111,7 +111,7 @@ fn every_flipped_byte_before_and_behind_the_model_is_found() {
         assert!(found.starts_with(expected), "{}: {found}", at - end);
     }
     for (at, what) in
-        [(65, "program"), (69_999, "program"), (131_071, "program"), (end - 9, "tensor"), (131_072 + 65_536, "tensor")]
+        [(65, "program"), (69_999, "program"), (131_071, "program"), (end - 9, "padding"), (131_072 + 65_536, "tensor")]
     {
         fs::write(m.path("other"), flipped(at)).unwrap();
         let damage = NsvFile::open(m.path("other")).unwrap().check();
