@@ -82,9 +82,9 @@ impl Bundled {
         change(&mut bytes);
         fs::write(self.path("bytes"), bytes).unwrap();
         fs::set_permissions(self.path("bytes"), fs::Permissions::from_mode(0o755)).unwrap();
-        let copied =
-            Command::new("cp").args(["-p", "--remove-destination"]).arg(self.path("bytes")).arg(self.path("other"));
-        assert!({ copied }.status().unwrap().success());
+        let mut copy = Command::new("cp");
+        copy.args(["-p", "--remove-destination"]).arg(self.path("bytes")).arg(self.path("other"));
+        assert!(copy.status().unwrap().success());
     }
 }
 

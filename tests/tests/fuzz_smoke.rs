@@ -129,7 +129,7 @@ fn vocabularies() -> [Contents; 2] {
     bytes.pieces.extend([piece(b"he"), piece(b"ll"), piece(b"hell"), None]);
     bytes.pieces.push(Some(Piece { bytes: b"<|eot|>".to_vec(), special: true, literal: true }));
     bytes.merges = vec![[104, 101, 0, 256], [108, 108, 1, 257], [256, 257, 2, 258]];
-    bytes.added = vec![Added { text: "<|eot|>".into(), id: 260, left: true, right: true }];
+    bytes.added = vec![Added { text: "<|eot|>".into(), id: 260, left: true, right: true, word: false }];
     bytes.added_normalized = vec![Added { text: "don".into(), id: 3, ..Added::default() }];
     (bytes.nfc, bytes.lead, bytes.token_count) = (true, vec![260], 260);
     bytes.pattern =
