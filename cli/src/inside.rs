@@ -89,7 +89,11 @@ fn command(entry: &Entry, is_named: bool, called: &str, path: &Path) -> Command 
     let own: &'static OsStr = Box::leak(path.as_os_str().into());
     let inside = |model: Arg| {
         let model = model.long(MODEL).required(false).hide(true);
-        model.default_value(own).env(Resettable::Reset).value_parser(Inside(own.into()))
+        model
+            .default_value(own)
+            .env(Resettable::Reset)
+            .required_unless_present(Resettable::Reset)
+            .value_parser(Inside(own.into()))
     };
     let has_hub = command.get_arguments().any(|arg| arg.get_id() == "hf");
     let no_hub = |hub: Arg| hub.hide(true).value_parser(|_: &str| Err::<Name, _>(NO_OTHER));

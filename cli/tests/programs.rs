@@ -114,7 +114,7 @@ fn help_shows_the_way_first() {
     let way: Vec<&str> =
         help.lines().skip_while(|line| !line.is_empty()).skip(1).take_while(|l| !l.is_empty()).collect();
     assert_eq!(way.len(), 5, "{help}");
-    for (line, begin) in way.iter().zip(["convert", "run", "chat", "help run", "man run"]) {
+    for (line, begin) in way.iter().zip(["convert", "run", "model.nsv", "help run", "man run"]) {
         assert!(line.starts_with(&format!("  nanoserve {begin} ")), "{line}");
     }
     let (code, out, alone) = run(NANOSERVE, &[]);

@@ -60,6 +60,7 @@ fn every_page_names_every_option_of_its_help() {
         &["pull"],
         &["list"],
         &["rm"],
+        &["bundle"],
         &["completions"],
         &["man"],
     ] {
@@ -76,5 +77,5 @@ fn every_page_names_every_option_of_its_help() {
         }
     }
     assert!(options > 100, "{options}");
-    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 15);
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 16);
 }

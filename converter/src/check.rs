@@ -105,6 +105,8 @@ const NAMED_FIELDS: usize = 6;
 fn descriptions(got: &ModelSpec, expected: &ModelSpec) -> String {
     let (mut all, mut path) = (Vec::new(), Vec::new());
     fields(&json(got), &json(expected), &mut path, &mut all);
+    // The order of an object's fields depends on how serde_json was built.
+    all.sort_unstable();
     let named = all[..all.len().min(NAMED_FIELDS)].join(", ");
     let others = all.len().saturating_sub(NAMED_FIELDS);
     let others = if others > 0 { format!(", and {others} more") } else { String::new() };

@@ -420,7 +420,9 @@ fn a_file_comes_before_the_next_message() {
 fn a_model_alone_begins_a_conversation_on_a_terminal() {
     let scene = scene();
     for program in ["nanoserve", "nanoserve-run"] {
-        let mut terminal = Terminal::start(command(program, scene.arguments(&["-n", "4"])), 80);
+        let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
+        let words = scene.arguments(&["-n", "4", "--chat-template", &template]);
+        let mut terminal = Terminal::start(command(program, words), 80);
         let banner = terminal.expect("leaves.");
         for part in ["demo.nsv | ", " weights in q8, ", "B | context ", " | CPU, ", ", 1 thread"] {
             assert!(banner.contains(part), "{part} {banner}");
@@ -489,7 +491,10 @@ fn nothing_that_was_said_is_lost_silently() {
         fs::write(&file, messages.to_string()).unwrap();
         let own =
             [&scene.model(), "--chat-template", &template.display().to_string(), "--messages"].map(str::to_string);
-        let own = own.into_iter().chain([file.display().to_string(), "-n".into(), "1".into(), "-t".into(), "1".into()]);
+        let own = own.into_iter().chain([file.display().to_string(), "-t".into(), "1".into()]);
+        // A prompt that is only shown has no length.
+        let length: &[&str] = if more.contains(&"--render") { &[] } else { &["-n", "1"] };
+        let own = own.chain(length.iter().map(|word| word.to_string()));
         nanoserve("run", own.chain(more.iter().map(|s| s.to_string()))).expect(code)
     };
     let message = |role: &str, content: Value| json!({"role": role, "content": content});

@@ -240,6 +240,10 @@ impl Program for Arguments {
         if matches.get_flag(llama::HELP) {
             llama::help();
         }
+        // Clap does not hold --yes to this, because --hf and a file exclude each other.
+        if matches.get_flag("yes") && !matches.contains_id("hf") {
+            return Err("'--yes' needs --hf ORG/NAME".into());
+        }
         tasks::check(matches, command)
     }
 
@@ -262,10 +266,6 @@ impl Program for Arguments {
             let what = "what to do is missing: a prompt (TEXT, -p TEXT, -f FILE, --ids IDS), --chat, --messages FILE, \
                         --perplexity FILE or --self-test";
             command.error(ErrorKind::MissingRequiredArgument, what).exit();
-        }
-        if self.chat.hide_reasoning && (!self.chat.is_on() || self.chat.render) {
-            let what = "--hide-reasoning is for answers of a conversation: --chat or --messages FILE";
-            command.error(ErrorKind::ArgumentConflict, what).exit();
         }
         if let Some(name) = &self.hf {
             match hub::model(name, self.yes, self.quiet, listen) {

@@ -32,8 +32,24 @@ const PROMPTS: &[Task] = &[Complete, Talk, Answer, Render];
 const TALKS: &[Task] = &[Talk, Answer, Render];
 
 /// Every option, and the tasks that heed it.
-const HEEDED: [(&[Task], &[&str]); 12] = [
-    (ALL, &["model", "quiet", "json", "help_llama", "threads", "isa", "load", "lock", "check", "require_signer"]),
+const HEEDED: [(&[Task], &[&str]); 13] = [
+    (
+        ALL,
+        &[
+            "model",
+            "hf",
+            "yes",
+            "quiet",
+            "json",
+            "help_llama",
+            "threads",
+            "isa",
+            "load",
+            "lock",
+            "check",
+            "require_signer",
+        ],
+    ),
     (ALL, &["device", "gpu_layers", "overlap"]),
     (RUNS, &["ctx", "chunk", "kv"]),
     (PROMPTS, &["text", "prompt", "file", "escape"]),
@@ -43,6 +59,7 @@ const HEEDED: [(&[Task], &[&str]); 12] = [
     (TALKS, &["chat", "system", "system_file", "messages", "now", "chat_template", "chat_template_kwargs"]),
     (&[Render], &["render"]),
     (&[Answer], &["single_turn"]),
+    (&[Talk, Answer], &["hide_reasoning"]),
     (&[Complete, Answer], &["n_samples"]),
     (
         WRITES,
@@ -52,6 +69,7 @@ const HEEDED: [(&[Task], &[&str]); 12] = [
             "prompt_cache_ro",
             "n_predict",
             "stop",
+            "special",
             "ignore_eos",
             "json_schema",
             "grammar",

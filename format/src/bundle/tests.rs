@@ -38,7 +38,11 @@ impl Made {
         };
         let mut writer = Writer::create(&path("model.nsv"), Plan::new(spec, Encoding::F32).unwrap()).unwrap();
         for index in writer.stored() {
-            writer.write(index, |_, out| Ok::<(), FormatError>(out.fill(index as u8 + 1))).unwrap();
+            let filled = |_, out: &mut [u8]| {
+                out.fill(index as u8 + 1);
+                Ok::<(), FormatError>(())
+            };
+            writer.write(index, filled).unwrap();
         }
         writer.finish().unwrap();
         fs::write(path("program"), program(70_000)).unwrap();

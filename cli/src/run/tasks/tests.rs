@@ -115,7 +115,8 @@ fn taken(command: &mut Command, line: &[&str], options: &[&Arg]) -> Result<(), S
 }
 
 fn options(command: &Command) -> Vec<Arg> {
-    let meta = ["help", "version", "help_llama", "model"];
+    // What takes the place of the model is of no task: tests/tests/hub.rs has it.
+    let meta = ["help", "version", "help_llama", "model", "hf", "yes"];
     command.get_arguments().filter(|option| !meta.contains(&option.get_id().as_str())).cloned().collect()
 }
 

@@ -38,10 +38,13 @@ struct Chain {
     up: Option<Rc<Chain>>,
 }
 
+/// The schemas that led to a part, if any.
+type Led = Option<Rc<Chain>>;
+
 #[derive(Clone, Default)]
 struct State {
-    pending: Vec<(Part, Option<Rc<Chain>>)>,
-    choices: Vec<(Vec<Vec<Part>>, Option<Rc<Chain>>)>,
+    pending: Vec<(Part, Led)>,
+    choices: Vec<(Vec<Vec<Part>>, Led)>,
     branch: Branch,
     seen: BTreeSet<Id>,
 }

@@ -109,11 +109,11 @@ fn read(raw: &RawValue, depth: usize) -> Result<Json, String> {
         b'{' => {
             let Members(raw) = serde_json::from_str(text).map_err(said)?;
             let mut members: Vec<(String, Json)> = Vec::with_capacity(raw.len());
-            let mut places = std::collections::HashMap::new();
+            let mut places: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
             for (name, value) in raw {
                 let value = read(value, depth + 1)?;
                 match places.get(&name) {
-                    Some(at) => members[*at as usize].1 = value,
+                    Some(at) => members[*at].1 = value,
                     None => {
                         places.insert(name.clone(), members.len());
                         members.push((name, value));
