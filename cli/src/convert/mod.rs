@@ -64,7 +64,7 @@ pub struct Arguments {
     /// Note the sources' SHA-256 too, as model hubs list it, beside BLAKE3 [one core, 1.8 GB/s where it has SHA instructions]
     #[arg(long)]
     sha256: bool,
-    /// Leave out the tensors whose names match: * is any characters, ? one, [ab] a or b; may be given several times. What the
+    /// Leave out the tensors whose names match: * is any characters, ? one; may be given several times. What the
     /// model needs is then missing
     #[arg(long, value_name = "PATTERN")]
     leave_out: Vec<String>,
