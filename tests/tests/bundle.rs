@@ -130,7 +130,7 @@ fn a_bundle_needs_its_name_alone() {
     let moved = b.run("nanoserve-verify", &words).expect(0);
     std::os::unix::fs::symlink(b.path("nanoserve-verify"), b.path("a link")).unwrap();
     assert_eq!(b.run("a link", &words).expect(0).stdout, moved.stdout);
-    let found = Command::new("sh")
+    let found = Command::new("/bin/sh")
         .args(["-c", "cd / && exec nanoserve-verify \"$@\"", "sh"])
         .args(words)
         .env("PATH", text(b.folder.path()))

@@ -50,9 +50,13 @@ impl Scene {
 
     /// The answer to the conversation in talk.json.
     fn talk(&self, more: &[&str]) -> Run {
+        self.talk_by("3", more)
+    }
+
+    fn talk_by(&self, seed: &str, more: &[&str]) -> Run {
         let template = root().join("tests/reference/templates/demo.jinja").display().to_string();
         self.run(
-            &[&["--messages", &self.name("talk.json"), "--chat-template", &template, "-n", "9", "-s", "3"], more]
+            &[&["--messages", &self.name("talk.json"), "--chat-template", &template, "-n", "9", "-s", seed], more]
                 .concat(),
         )
     }
@@ -178,7 +182,7 @@ fn conversations_take_what_prompts_take() {
     let all = scene.talk(&["--json", "--n-samples", "2"]).expect(0).json();
     let all = all.as_array().unwrap();
     assert_eq!((all.len(), answer(&all[0])), (2, answer(&plain)));
-    assert_eq!(answer(&all[1]), answer(&scene.talk(&["--json", "-s", "4"]).expect(0).json()));
+    assert_eq!(answer(&all[1]), answer(&scene.talk_by("4", &["--json"]).expect(0).json()));
     let texts = scene.talk(&["--n-samples", "2", "-q"]).expect(0).stdout;
     let text = |report: &Value| report["text"].as_str().unwrap().to_string();
     assert_eq!(texts, format!("{}\n--- 2 of 2, seed 4 ---\n{}\n", text(&all[0]), text(&all[1])));
