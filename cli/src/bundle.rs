@@ -1,7 +1,8 @@
 //! `nanoserve bundle MODEL -o OUT`: one executable of this program and a model.
 
-use crate::console::{self, INTERRUPTED, MachineFailed};
+use crate::console::{self, MachineFailed};
 use crate::programs::Program;
+use crate::stop;
 use crate::trust::Damaged;
 use anyhow::{Context, Result, bail};
 use clap::{Command, Parser};
@@ -61,14 +62,7 @@ impl Program for Arguments {
 
 fn run(a: &Arguments) -> Result<ExitCode> {
     let stopped = Arc::new(AtomicBool::new(false));
-    let flag = stopped.clone();
-    ctrlc::set_handler(move || {
-        // The second time, whatever still runs is not worth waiting for.
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-    })
-    .map_err(|e| MachineFailed(format!("cannot listen for Ctrl-C: {e}")))?;
+    stop::listen(stopped.clone(), || {})?;
     if !a.force {
         may_be_replaced(&a.output)?;
     }
