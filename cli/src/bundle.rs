@@ -13,8 +13,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,8 +60,7 @@ impl Program for Arguments {
 }
 
 fn run(a: &Arguments) -> Result<ExitCode> {
-    let stopped = Arc::new(AtomicBool::new(false));
-    stop::listen(stopped.clone(), || {})?;
+    let stopped = stop::listen(|| {})?;
     if !a.force {
         may_be_replaced(&a.output)?;
     }

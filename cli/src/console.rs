@@ -40,7 +40,8 @@ pub fn tell(text: impl Display) {
 }
 
 /// A number of bytes as people say it.
-pub fn size(bytes: u128) -> String {
+pub fn size(bytes: impl Into<u128>) -> String {
+    let bytes = bytes.into();
     let (mut value, mut unit) = (bytes as f64, "bytes");
     for next in ["kB", "MB", "GB", "TB"] {
         if value < 1000.0 {
@@ -51,13 +52,17 @@ pub fn size(bytes: u128) -> String {
     if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.2} {unit}") }
 }
 
-/// Whether colours may be sent to a stream that is a terminal, or is none.
-pub fn colours(is_terminal: bool) -> bool {
-    let set = |name| std::env::var_os(name).filter(|value: &std::ffi::OsString| !value.is_empty());
-    is_terminal && set("NO_COLOR").is_none() && set("TERM").is_some_and(|term| term != "dumb")
+/// Whether a terminal can only print: it cannot take back a line, and shows no colours.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
-/// Says which file a bad file's error is about; errors of the system say it themselves.
+/// Whether colours may be sent to a stream, given whether it is a terminal.
+pub fn colours(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
+}
+
+/// Adds the file's name to an error about its contents. Errors of the system name the file already.
 pub fn in_file(path: &Path) -> impl Fn(RuntimeError) -> anyhow::Error {
     move |e| match &e {
         RuntimeError::Format(f) if !matches!(f, FormatError::Io { .. }) => {
@@ -110,7 +115,7 @@ fn chain(error: &anyhow::Error) -> String {
     })
 }
 
-/// 1 is a check's answer or the machine's fault, 2 the input's.
+/// The exit code of an error: 1 if a check or the machine failed, 2 if the input is wrong.
 fn code(error: &anyhow::Error) -> u8 {
     match kind(error) {
         ErrorKind::Input => WRONG,
@@ -141,6 +146,18 @@ fn of_reference(error: &RuntimeError) -> bool {
     matches!(error, RuntimeError::Reference { .. } | RuntimeError::TokenId { .. })
 }
 
+/// Prints a program's whole result on standard output.
+///
+/// # Errors
+/// None: a failed write is told, and is in the exit code.
+pub fn print(text: impl Display) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(e) => broken_pipe(e),
+    }
+}
+
 /// A closed pipe is no error: the reader has read enough. Any other failed write is the machine's fault.
 pub fn broken_pipe(e: std::io::Error) -> Result<ExitCode> {
     if e.kind() == std::io::ErrorKind::BrokenPipe {
@@ -155,6 +172,11 @@ mod tests {
     use super::*;
     use anyhow::{Context, anyhow};
     use nanoserve_format::SecretKey;
+
+    #[test]
+    fn sizes_are_read_at_a_glance() {
+        assert_eq!([0u64, 999, 1000, 2_471_645_608].map(size), ["0 bytes", "999 bytes", "1.00 kB", "2.47 GB"]);
+    }
 
     #[test]
     fn no_cause_is_said_twice() {

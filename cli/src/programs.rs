@@ -28,7 +28,7 @@ pub trait Program: Parser {
         Ok(())
     }
 
-    /// Does it. `command` is what the arguments were parsed by: its errors name the command as it was called.
+    /// Runs the command. `command` parsed the arguments; its errors name the command as the user called it.
     fn start(self, command: &mut Command) -> ExitCode;
 }
 
@@ -44,7 +44,7 @@ pub struct Entry {
     pub start: fn(&mut ArgMatches, &mut Command) -> ExitCode,
 }
 
-/// All of them, in the order of `--help`.
+/// All commands, in the order of `--help`.
 pub const ENTRIES: [Entry; 12] = [
     entry::<convert::Arguments>("convert"),
     entry::<run::Arguments>("run"),
@@ -116,7 +116,6 @@ pub fn start(mut line: Vec<OsString>) -> ExitCode {
     if alone.is_none() && line.get(1).is_some_and(is_file) {
         line.insert(1, "run".into());
     }
-    short_hf(&mut line, word + 1);
     let mut command = alone.map_or_else(nanoserve, |entry| (entry.command)());
     let name = alone.map(|entry| entry.name).or_else(|| line.get(1).and_then(|word| word.to_str())).unwrap_or_default();
     let line = match llama::translate(name, &line, word + 1) {
@@ -133,13 +132,7 @@ pub fn start(mut line: Vec<OsString>) -> ExitCode {
     (entry.start)(&mut matches, command.find_subcommand_mut(&name).expect("it was just parsed"))
 }
 
-/// `-hf`, as llama.cpp spells it, is `--hf`: by itself it would be `-h -f`. After `--` all words are as they are.
-fn short_hf(line: &mut [OsString], from: usize) {
-    let words = line.iter_mut().skip(from).take_while(|word| *word != "--");
-    words.filter(|word| *word == "-hf" || *word == "-hfr").for_each(|word| *word = "--hf".into());
-}
-
-/// Where a file stands in the place of the command, what was probably meant.
+/// If a file name stands in place of the command, adds a tip with the commands that take a file.
 fn with_tip(mut error: clap::Error) -> clap::Error {
     if let Some(set) = environment::behind(&error) {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![set.into()]));

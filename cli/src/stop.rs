@@ -8,11 +8,20 @@
 use crate::console::{INTERRUPTED, MachineFailed};
 use anyhow::Result;
 use nanoserve_format::signal;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-/// Listens from now on. The first Ctrl-C sets `asked`; `restore` is called before the program is ended.
-pub fn listen(asked: Arc<AtomicBool>, restore: fn()) -> Result<()> {
+/// Listens from now on, and returns the flag that the first Ctrl-C sets: the same flag at each call. `restore` of the first
+/// call runs before a signal ends the program.
+///
+/// # Errors
+/// When the system does not let it listen.
+pub fn listen(restore: fn()) -> Result<Arc<AtomicBool>> {
+    static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(asked) = ASKED.get() {
+        return Ok(asked.clone());
+    }
+    let asked = ASKED.get_or_init(Arc::default);
     let failed = |what: &str, e: String| MachineFailed(format!("cannot listen for {what}: {e}"));
     ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::SeqCst) {
@@ -22,7 +31,7 @@ pub fn listen(asked: Arc<AtomicBool>, restore: fn()) -> Result<()> {
     .map_err(|e| failed("Ctrl-C", e.to_string()))?;
     #[cfg(unix)]
     terminations(restore).map_err(|e| failed("signals", e.to_string()))?;
-    Ok(())
+    Ok(asked.clone())
 }
 
 /// A thread that ends the program when the system asks for its end.

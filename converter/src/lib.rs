@@ -42,7 +42,7 @@ pub use error::{ConvertError, Problem, Result, What};
 #[cfg(feature = "door")]
 #[doc(hidden)]
 pub use hf::door;
-pub use hf::{Supported, SupportedFamily, supported};
+pub use hf::{Supported, SupportedFamily, reads, supported};
 pub use report::{Progress, Report, Step, TensorSnr, Warning};
 pub use vocab::compile_tokenizer;
 

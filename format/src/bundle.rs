@@ -18,13 +18,11 @@ use crate::error::{FileAction, FormatError, Result};
 use crate::header::{DATA_ALIGNMENT, HASH_BYTES, Hash, MAGIC};
 use crate::hex::hex;
 use crate::map::NsvFile;
-use crate::replace::reserve;
-use crate::signal;
-use crate::writer::{sync_folder, temporary_sibling};
+use crate::replace::Replacing;
 use byteorder::{ByteOrder, LittleEndian as LE};
 use std::fs::File;
 use std::hint::black_box;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -244,25 +242,16 @@ pub fn bundle(
     head.resize(head.len().next_multiple_of(DATA_ALIGNMENT as usize), 0);
     let bundle =
         Bundle { offset: head.len() as u64, len: model.bytes().len() as u64, program: blake3::hash(&head).into() };
-    let (path, mut temp) = temporary_sibling(out)?;
-    signal::unfinished(temp.path());
-    let failed = |action| {
-        let path = path.clone();
-        move |source| FormatError::Io { path, action, source }
-    };
-    let bytes = bundle.offset + bundle.len + TRAILER_BYTES as u64;
-    reserve(temp.as_file(), bytes).map_err(failed(FileAction::Reserve))?;
+    let mut new = Replacing::begin(out, bundle.offset + bundle.len + TRAILER_BYTES as u64)?;
     for step in [&head, model.bytes(), &encode(&bundle)].into_iter().flat_map(|part| part.chunks(STEP)) {
         if !go_on(step.len() as u64) {
             return Err(FormatError::Cancelled);
         }
-        temp.write_all(step).map_err(failed(FileAction::Write))?;
+        new.write(step)?;
     }
-    let file = temp.as_file();
-    make_executable(file).map_err(failed(FileAction::Write))?;
-    file.sync_all().map_err(failed(FileAction::Sync))?;
-    temp.persist(&path).map_err(|e| failed(FileAction::RenameTo)(e.error))?;
-    sync_folder(&path);
+    let failed = |source| FormatError::Io { path: out.to_path_buf(), action: FileAction::Write, source };
+    make_executable(new.file()).map_err(failed)?;
+    new.finish()?;
     Ok(bundle)
 }
 

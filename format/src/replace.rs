@@ -1,7 +1,7 @@
 //! Replaces small files atomically, as a [`Writer`](crate::Writer) does with a model.
 
 use crate::error::{FileAction, FormatError, Result};
-use crate::writer::temporary_sibling;
+use crate::writer::{sync_folder, temporary_sibling};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,10 +55,16 @@ impl Replacing {
     /// # Errors
     /// When the system fails; the old file stays.
     pub fn finish(self) -> Result<()> {
-        self.temp.as_file().sync_all().map_err(self.failed(FileAction::Write))?;
+        self.temp.as_file().sync_all().map_err(self.failed(FileAction::Sync))?;
         let failed = self.failed(FileAction::RenameTo);
-        self.temp.persist(self.real).map_err(|e| failed(e.error))?;
+        self.temp.persist(&self.real).map_err(|e| failed(e.error))?;
+        sync_folder(&self.real);
         Ok(())
+    }
+
+    /// The file under its temporary name.
+    pub(crate) fn file(&self) -> &File {
+        self.temp.as_file()
     }
 
     fn failed(&self, action: FileAction) -> impl Fn(std::io::Error) -> FormatError + use<> {

@@ -25,12 +25,17 @@ pub fn program(name: &str) -> PathBuf {
             .arg(if name == "debug" { "dev" } else { name })
             .arg("--target-dir")
             .arg(profile.parent().expect("a profile is in a folder"))
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace"))
+            .current_dir(root())
             .status()
             .unwrap();
         assert!(built.success(), "the programs do not build");
     });
     profile.join(name)
+}
+
+/// The folder of the workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is in the workspace")
 }
 
 /// The output of a program.

@@ -1,6 +1,6 @@
 //! Conversations as a user runs them: on a terminal, from a pipe, from a file.
 
-use nanoserve_tests::{Terminal, command, copy_folder, nanoserve};
+use nanoserve_tests::{Terminal, command, copy_folder, nanoserve, root};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -12,10 +12,6 @@ use tempfile::TempDir;
 /// The demo, converted, and a template for it.
 struct Scene {
     folder: TempDir,
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 fn scene() -> &'static Scene {

@@ -1,11 +1,11 @@
 //! Options as users give them: by place, through a pipe, from the environment, in llama.cpp's spelling; and each of them with
 //! conversations too.
 
-use nanoserve_tests::{Run, command, fixture, nanoserve};
+use nanoserve_tests::{Run, command, fixture, nanoserve, root};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
@@ -13,10 +13,6 @@ use tempfile::TempDir;
 /// The demo, converted, and a conversation for it.
 struct Scene {
     folder: TempDir,
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 fn scene() -> &'static Scene {

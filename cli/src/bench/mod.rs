@@ -124,7 +124,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         let start = Instant::now();
         let mut engine = a.place.open(&a.model, options)?;
         let load_s = start.elapsed().as_secs_f64();
-        // All of them before the first row: a wrong one shows at once.
+        // All options are checked before the first row, so that a wrong one is refused at once.
         let (longest, expected) = (tests.iter().map(Test::positions).max(), engine.file().spec().context_length);
         if let Some(got) = longest.filter(|&got| got > expected) {
             return Err(RuntimeError::ContextTooLong { got, expected }.into());
@@ -227,11 +227,11 @@ fn measure(a: &Arguments, test: Test, engine: &mut machine::Engine, load_s: f64)
     })
 }
 
-/// A prompt and what follows it: seconds of both, and the hash of all logits, where it is `hashed`. Else only the likeliest
-/// token is asked for, and follows.
+/// Runs a prompt and generates after it. Returns the seconds of both, and the hash of all logits if `hashed`; otherwise
+/// each step returns only its likeliest token, which is fed next.
 fn round(test: Test, session: &mut Session, chunk: usize, hashed: bool) -> Result<(f64, f64, String)> {
     let vocab_size = session.engine().file().spec().vocab_size as u64;
-    // Knuth's multiplier: the same ids in each round, so that each round's hash must be the last one's.
+    // A generator with Knuth's multiplier: all rounds have the same ids, so they must have the same hash.
     let ids = |mut state: u64| {
         move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -15,7 +15,7 @@ fn processor() -> String {
     name.map_or(std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
 
-/// What was measured, and the columns' names.
+/// The lines above the table: what is measured, and the names of the columns.
 pub fn heading(a: &Arguments, tests: &[Test], engine: &machine::Engine) -> String {
     let file = engine.file();
     let (layout, spec) = (file.layout(), file.spec());

@@ -18,7 +18,6 @@ use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Convert a Hugging Face checkpoint folder to one .nsv file.
@@ -142,8 +141,7 @@ fn run(args: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let checkpoint = Checkpoint::find(args.source(), args.yes, args.quiet)?;
-    let cancel = Arc::new(AtomicBool::new(false));
-    stop::listen(cancel.clone(), || {})?;
+    let cancel = stop::listen(|| {})?;
     let options = options(args, &checkpoint.folder(args.quiet, &cancel)?);
     if args.check {
         let bar = Bar::new(args.quiet, true);

@@ -15,7 +15,7 @@ pub fn summary(report: &Report, args: &Arguments) -> String {
     format!(
         "{} {verb} {}: {tensors} tensors, {parameters} weights, {bits_per_weight:.2} bits a weight, {:.2} s{}{}",
         report.file.display(),
-        size((*bytes).into()),
+        size(*bytes),
         report.time.as_secs_f64(),
         snr.unwrap_or_default(),
         if args.dry_run { None } else { next(&report.file) }.map_or(String::new(), |next| format!("\nnext: {next}"))

@@ -1,5 +1,6 @@
 //! What can go wrong between this machine and the Hub, in sentences that say what to do.
 
+use crate::console::size;
 use nanoserve_format::ErrorKind;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -210,18 +211,6 @@ impl HubError {
     }
 }
 
-/// A number of bytes as people say it.
-pub fn size(bytes: u64) -> String {
-    let (mut value, mut unit) = (bytes as f64, "bytes");
-    for next in ["kB", "MB", "GB", "TB"] {
-        if value < 1000.0 {
-            break;
-        }
-        (value, unit) = (value / 1000.0, next);
-    }
-    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.2} {unit}") }
-}
-
 fn with_token(had_token: bool) -> &'static str {
     match had_token {
         true => "try again (the token that was sent is of an account that has not, or may not read gated models)",
@@ -286,10 +275,5 @@ mod tests {
         let text = |revision: &str| HubError::NoRevision { repo: "a/b".into(), revision: revision.into() }.to_string();
         assert_eq!(text("dev"), "a/b has no branch, tag or commit 'dev'");
         assert!(text("Q4_K_M").contains("--dtype") && text("f16").contains("--dtype"));
-    }
-
-    #[test]
-    fn sizes_are_read_at_a_glance() {
-        assert_eq!([0, 999, 1000, 2_471_645_608].map(size), ["0 bytes", "999 bytes", "1.00 kB", "2.47 GB"]);
     }
 }

@@ -1,17 +1,15 @@
 //! `nanoserve list`: what is in the cache.
 
 use super::cache::{INCOMPLETE, MODELS};
-use super::error::size;
 use super::own::ENDING;
 use super::settings::Settings;
-use crate::console::{self, tell};
+use crate::console::{self, size, tell};
 use crate::programs::Program;
 use anyhow::Result;
 use clap::{Command, Parser};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -66,10 +64,7 @@ impl List {
             return Ok(ExitCode::SUCCESS);
         }
         let text = if self.json { to_json(&rows) } else { table(&rows, files.bytes()) };
-        match writeln!(std::io::stdout(), "{text}") {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(e) => console::broken_pipe(e),
-        }
+        console::print(format_args!("{text}\n"))
     }
 }
 

@@ -31,7 +31,6 @@ use cache::Repo;
 use clap::{Command, Parser};
 use pull::{Plan, Source};
 use settings::Settings;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -86,7 +85,7 @@ impl Pull {
                 tell(plan.summary());
             }
             let bytes = plan.bytes();
-            (plan.run(self.quiet, &listen()?)?, bytes)
+            (plan.run(self.quiet, &stop::listen(|| {})?)?, bytes)
         };
         if !self.quiet {
             tell(format_args!("next: nanoserve convert {name} model.nsv"));
@@ -94,23 +93,15 @@ impl Pull {
         let text = match self.json {
             true => {
                 let commit = folder.file_name().unwrap_or_default().display().to_string();
-                serde_json::json!({"model": name.repo, "revision": name.revision, "commit": commit, "folder": folder, "downloaded": bytes})
-                    .to_string()
+                serde_json::json!({
+                    "model": name.repo, "revision": name.revision, "commit": commit, "folder": folder, "downloaded": bytes,
+                })
+                .to_string()
             }
             false => folder.display().to_string(),
         };
-        match writeln!(std::io::stdout(), "{text}") {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(e) => console::broken_pipe(e),
-        }
+        console::print(format_args!("{text}\n"))
     }
-}
-
-/// A flag that Ctrl-C sets; the second one ends the program.
-fn listen() -> Result<Arc<AtomicBool>> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    stop::listen(cancel.clone(), || {})?;
-    Ok(cancel)
 }
 
 /// What `convert` reads: a folder, or a model that is to become one.

@@ -9,12 +9,10 @@ use super::name::Name;
 use super::pull::Source;
 use super::settings::Settings;
 use crate::console::tell;
-use crate::convert;
+use crate::{convert, stop};
 use anyhow::Result;
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 /// How the names of the files end, after the commit.
@@ -26,11 +24,11 @@ pub fn folder(settings: &Settings, repo: &str) -> PathBuf {
 }
 
 /// The file of a model at its revision. Where it is not there, the model is brought, which the user is asked for, and
-/// converted. `listen` makes the flag that Ctrl-C sets; it is called after the question.
+/// converted. Ctrl-C is listened for after the question, and `restore` is [`stop::listen`]'s.
 ///
 /// # Errors
 /// Those of [`HubError`] and of a conversion.
-pub fn model(name: &Name, yes: bool, quiet: bool, listen: impl FnOnce() -> Result<Arc<AtomicBool>>) -> Result<PathBuf> {
+pub fn model(name: &Name, yes: bool, quiet: bool, restore: fn()) -> Result<PathBuf> {
     let settings = Settings::read()?;
     let (repo, own) = (Repo::new(&settings.cache, &name.repo), folder(&settings, &name.repo));
     let converted = |commit: &str| own.join(format!("{commit}{ENDING}"));
@@ -47,7 +45,7 @@ pub fn model(name: &Name, yes: bool, quiet: bool, listen: impl FnOnce() -> Resul
         return Ok(file);
     }
     let source = Source::find(&settings, name, yes, quiet)?;
-    let cancel = listen()?;
+    let cancel = stop::listen(restore)?;
     let checkpoint = source.folder(quiet, &cancel)?;
     let commit = checkpoint.file_name().unwrap_or_default().display().to_string();
     fs::create_dir_all(&own).map_err(HubError::io(&own, "make the folder"))?;

@@ -2,12 +2,12 @@
 
 use super::cache::Repo;
 use super::download::{self, Item, Way};
-use super::error::{HubError, size};
+use super::error::HubError;
 use super::http::Client;
 use super::name::Name;
 use super::settings::Settings;
 use super::wanted::{INDEX, TOKENIZER, wanted};
-use crate::console::tell;
+use crate::console::{size, tell};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fs;
 use std::path::PathBuf;

@@ -5,12 +5,12 @@
 
 use super::ask::{Usual, ask, is_somebody_there};
 use super::cache::Repo;
-use super::error::{HubError, size};
+use super::error::HubError;
 use super::list::{children, last, refs};
 use super::name::{Name, is_commit};
 use super::own::{self, ENDING};
 use super::settings::Settings;
-use crate::console::{self, tell};
+use crate::console::{self, size, tell};
 use crate::programs::Program;
 use anyhow::Result;
 use clap::{Command, Parser, ValueEnum};

@@ -2,6 +2,7 @@
 
 use super::error::HubError;
 use super::http::Info;
+use nanoserve_converter::reads;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,23 +15,6 @@ pub const CONFIG: &str = "config.json";
 /// The vocabulary.
 pub const TOKENIZER: &str = "tokenizer.json";
 
-/// What may stand beside the weights. An adapter's description comes too: beside a model, it must be told.
-const SMALL: [&str; 10] = [
-    CONFIG,
-    TOKENIZER,
-    "README.md",
-    "adapter_config.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-];
-/// The folder of further chat templates.
-const TEMPLATES: &str = "additional_chat_templates/";
-/// How the names of licences begin.
-const LICENCES: [&str; 5] = ["license", "licence", "copying", "notice", "use_policy"];
 /// Other forms of weights, by the ends of their names, and what they are.
 const OTHERS: [(&str, &str); 5] = [
     (".gguf", "GGUF files"),
@@ -51,7 +35,7 @@ pub fn wanted(
     index: impl FnOnce() -> Result<Vec<u8>, HubError>,
 ) -> Result<Vec<String>, HubError> {
     let all: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
-    let mut files: Vec<String> = all.iter().copied().filter(|name| is_small(name)).map(str::to_string).collect();
+    let mut files: Vec<String> = all.iter().copied().filter(|name| reads(name)).map(str::to_string).collect();
     if all.contains(SINGLE) {
         files.push(SINGLE.into());
     } else if all.contains(INDEX) {
@@ -86,15 +70,6 @@ pub fn shards(index: &[u8]) -> Result<BTreeSet<String>, String> {
         None if shards.is_empty() => Err("names no file".into()),
         None => Ok(shards),
     }
-}
-
-fn is_small(name: &str) -> bool {
-    if let Some(template) = name.strip_prefix(TEMPLATES) {
-        return template.ends_with(".jinja") && !template.contains(['/', '\\', '\0']) && !template.starts_with('.');
-    }
-    let lower = name.to_ascii_lowercase();
-    let licence = LICENCES.iter().any(|licence| lower.starts_with(licence)) && !name.contains(['/', '\\', '\0']);
-    SMALL.contains(&name) || licence && matches!(lower.split_once('.'), None | Some((_, "txt" | "md")))
 }
 
 #[cfg(test)]

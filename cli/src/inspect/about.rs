@@ -79,7 +79,7 @@ impl About {
             text,
             "memory      {}; of it weights {}, keys and values in {}",
             contexts.join(", "),
-            size(self.weights.into()),
+            size(self.weights),
             self.kv.name()
         );
         text

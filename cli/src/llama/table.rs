@@ -37,6 +37,7 @@ pub type Row = (&'static [&'static str], Meaning);
 /// Those of llama-cli and llama-completion, for `run` and `chat`.
 pub const RUN: &[Row] = &[
     (&["-m", "--model"], Model),
+    (&["-hf", "-hfr", "--hf-repo"], Takes("--hf")),
     (&["-c", "--ctx-size"], Takes("--ctx")),
     (&["--predict"], Takes("--n-predict")),
     (&["-b", "--batch-size", "-ub", "--ubatch-size"], Batch),

@@ -27,7 +27,7 @@ pub struct Cache {
     prompt_cache_ro: bool,
 }
 
-/// When a session is saved.
+/// The moments at which a session may be saved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
     /// After the prompt has run.

@@ -13,8 +13,7 @@ use nanoserve_runtime::{EngineOptions, RuntimeError, StopReason};
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 mod cache;
@@ -86,7 +85,7 @@ pub struct Arguments {
     )]
     model: PathBuf,
     /// In place of a file: this model of the Hugging Face Hub, brought there and converted to q8 the first time (-hf too)
-    #[arg(long, alias = "hf-repo", value_name = "ORG/NAME[:REVISION]")]
+    #[arg(long, value_name = "ORG/NAME[:REVISION]")]
     hf: Option<Name>,
     /// With --hf: do not ask before the model is downloaded
     #[arg(short, long, requires = "hf")]
@@ -268,7 +267,7 @@ impl Program for Arguments {
             command.error(ErrorKind::MissingRequiredArgument, what).exit();
         }
         if let Some(name) = &self.hf {
-            match hub::model(name, self.yes, self.quiet, listen) {
+            match hub::model(name, self.yes, self.quiet, chat::restore_terminal) {
                 Ok(file) => self.model = file,
                 Err(error) => return console::exit(Err(error)),
             }
@@ -287,25 +286,14 @@ pub fn chat_command() -> Command {
         .mut_arg("chat", |chat| chat.hide(true).overrides_with("chat"))
 }
 
-/// The flag that Ctrl-C sets, the same at each call. The first Ctrl-C ends the text, or a download, in good order; the second
-/// ends the program.
-fn listen() -> Result<Arc<AtomicBool>> {
-    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-    if let Some(flag) = FLAG.get() {
-        return Ok(flag.clone());
-    }
-    let flag = FLAG.get_or_init(Arc::default).clone();
-    stop::listen(flag.clone(), chat::restore_terminal)?;
-    Ok(flag)
-}
-
 fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     let mut engine = a.trust.open(&a.model, a.machine.place, &EngineOptions::try_from(&a.machine)?)?;
     if a.prompt.self_test {
         return selftest::run(&mut engine, a);
     }
-    let interrupted = listen()?;
+    // The first Ctrl-C ends the answer in good order; the second ends the program at once.
+    let interrupted = stop::listen(chat::restore_terminal)?;
     let text = a.prompt.text(a.escape && a.prompt.perplexity.is_none())?;
     if let (Some(_), Some(text)) = (&a.prompt.perplexity, &text) {
         return perplexity::run(&mut engine, a, text, &interrupted);

@@ -44,7 +44,7 @@ enum Rows {
     Compare(Box<Base>, Divergence),
 }
 
-/// Scores the text of the prompt options.
+/// Scores a text, and prints a row with its perplexity.
 pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted: &AtomicBool) -> Result<ExitCode> {
     let tokenizer = engine.tokenizer()?;
     let tokens = tokenizer.encode(text, true).map_err(RuntimeError::from)?;
@@ -56,7 +56,7 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted:
         Some(ctx) => ctx,
         None => DEFAULT_WINDOW.min(most),
     };
-    // What every prompt begins with, where that is one token.
+    // The token that every prompt begins with, if there is exactly one.
     let bos = match tokenizer.encode("", true).map_err(RuntimeError::from)?[..] {
         [bos] => Some(bos),
         _ => None,

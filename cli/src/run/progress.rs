@@ -1,6 +1,6 @@
 //! How far a prompt is, on standard error, from the second second on.
 
-use crate::machine;
+use crate::{console, machine};
 use nanoserve_runtime::Session;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -57,8 +57,7 @@ impl Progress {
         let start = Instant::now();
         let state = State { total, chunk: chunk.max(1), done: None, ended: false };
         let shared = Arc::new((Mutex::new(state), Condvar::new()));
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let shown = !quiet && !dumb && std::io::stderr().is_terminal();
+        let shown = !quiet && !console::is_dumb() && std::io::stderr().is_terminal();
         let theirs = shared.clone();
         let thread = shown.then(|| thread::Builder::new().name("progress".into()).spawn(move || show(start, &theirs)));
         // Without a thread nothing is shown.

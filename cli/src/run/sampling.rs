@@ -147,7 +147,7 @@ pub struct Answer {
 
 const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
-/// A count of which -1 is all.
+/// A count; -1 means all.
 fn count(n: Option<i64>, default: usize) -> usize {
     n.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX))
 }

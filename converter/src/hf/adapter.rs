@@ -5,7 +5,7 @@ use crate::hf::checkpoint::Folder;
 use crate::hf::json;
 
 /// The description that peft writes.
-const CONFIG: &str = "adapter_config.json";
+pub(crate) const CONFIG: &str = "adapter_config.json";
 /// The weights of an adapter.
 const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 

@@ -179,6 +179,11 @@ fn absent(path: &Path) -> What {
     What::NotAFolder { got: "not there" }
 }
 
+/// Whether this is the name of a file itself, not a path, and not hidden.
+pub(crate) fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+}
+
 /// The most bytes of a name on a hub.
 const LONGEST_NAME: usize = 200;
 

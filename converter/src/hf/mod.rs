@@ -43,6 +43,23 @@ use config::{CONFIG, Config};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Whether a conversion reads a file of this name, if a checkpoint has it. `name` is a path from the checkpoint's folder.
+/// Weights and their index are other files: which of them are read depends on what there is.
+pub fn reads(name: &str) -> bool {
+    const ALWAYS: [&str; 9] = [
+        CONFIG,
+        sidecars::TOKENIZER,
+        sidecars::TOKENIZER_CONFIG,
+        sidecars::GENERATION,
+        tokens::ADDED_TOKENS,
+        tokens::SPECIAL_TOKENS,
+        templates::FILE,
+        adapter::CONFIG,
+        origin::CARD,
+    ];
+    ALWAYS.contains(&name) || templates::is_further(name) || folder::is_plain(name) && origin::is_licence(name)
+}
+
 /// Reads the folder of these options, and checks the place of the output where the conversion `writes` one. Idle threads
 /// begin to hash the sources.
 ///

@@ -11,7 +11,7 @@ use nanoserve_format::{LicenseFile, Provenance};
 
 /// What a download leaves beside each file of the folder: a revision, a hash and a time, a line each.
 const DOWNLOADS: &str = ".cache/huggingface/download";
-const CARD: &str = "README.md";
+pub(crate) const CARD: &str = "README.md";
 /// The most bytes of a model card up to the end of its description.
 const LONGEST_HEAD: u64 = 64 << 10;
 /// The most bytes of a licence, which is kept whole or not at all.
@@ -89,7 +89,8 @@ fn licences(folder: &Folder, problems: &Problems, warnings: &mut Vec<Warning>) -
     all
 }
 
-fn is_licence(name: &str) -> bool {
+/// Whether a file is a licence, by its name.
+pub(crate) fn is_licence(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let (stem, ending) = name.split_once('.').unwrap_or((&name, "txt"));
     LICENCES.iter().any(|l| stem.starts_with(l)) && ENDINGS.contains(&ending)

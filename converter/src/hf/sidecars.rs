@@ -15,7 +15,7 @@ use tokenizers::Tokenizer;
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION: &str = "generation_config.json";
+pub(crate) const GENERATION: &str = "generation_config.json";
 /// The advice for a tokenizer of another form.
 const SENTENCEPIECE: &str = "tokenizer.model is not read; load and save it with transformers to get tokenizer.json";
 

@@ -2,17 +2,19 @@
 
 use crate::error::{Problems, What};
 use crate::hf::checkpoint::Folder;
+use crate::hf::folder::is_plain;
 use crate::hf::json::{self, Fields};
+use crate::hf::tokens::SPECIAL_TOKENS;
 use crate::report::Warning;
 use crate::sidecars::Templates;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-const FILE: &str = "chat_template.jinja";
+pub(crate) const FILE: &str = "chat_template.jinja";
 const MORE: &str = "additional_chat_templates";
+const ENDING: &str = ".jinja";
 const FIELD: &str = "chat_template";
 const DEFAULT: &str = "default";
-const TOKENS: &str = "special_tokens_map.json";
 /// Tokens that only some models name.
 const EXTRA: &str = "extra_special_tokens";
 
@@ -39,12 +41,18 @@ pub(crate) fn read(folder: &Folder, tokens: Fields, problems: &Problems, warning
     Templates { default, named }
 }
 
+/// Whether a path of a checkpoint is a further template.
+pub(crate) fn is_further(path: &str) -> bool {
+    let name = path.strip_prefix(MORE).and_then(|name| name.strip_prefix('/'));
+    name.is_some_and(|name| name.ends_with(ENDING) && is_plain(name))
+}
+
 /// chat_template.jinja, and every file of the folder for additional templates, by name.
 fn files(folder: &Folder, problems: &Problems) -> BTreeMap<String, String> {
     let more = folder
         .names_in(MORE, problems)
         .into_iter()
-        .filter_map(|name| Some((name.strip_suffix(".jinja")?.to_string(), format!("{MORE}/{name}"))));
+        .filter_map(|name| Some((name.strip_suffix(ENDING)?.to_string(), format!("{MORE}/{name}"))));
     // A file named default in that folder comes last, and wins.
     let all = [(DEFAULT.to_string(), FILE.to_string())].into_iter().chain(more);
     let read = all.filter_map(|(name, path)| {
@@ -67,7 +75,8 @@ pub(crate) fn special_tokens(folder: &Folder, tokens: Fields, problems: &Problem
     let mut all = BTreeMap::new();
     add(&mut all, tokens.entries());
     if tokens.get("added_tokens_decoder").is_none()
-        && let Some(map) = folder.read(TOKENS, problems).and_then(|bytes| json::object(TOKENS, &bytes, problems))
+        && let Some(map) =
+            folder.read(SPECIAL_TOKENS, problems).and_then(|bytes| json::object(SPECIAL_TOKENS, &bytes, problems))
     {
         add(&mut all, &map);
     }

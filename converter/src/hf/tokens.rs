@@ -23,8 +23,8 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
 use tokenizers::{AddedToken, Tokenizer};
 
-const ADDED_TOKENS: &str = "added_tokens.json";
-const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
+pub(crate) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 const LISTED: &str = "added_tokens_decoder";
 const EXTRA: &str = "extra_special_tokens";
 const ADDITIONAL: &str = "additional_special_tokens";

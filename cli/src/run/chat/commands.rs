@@ -90,7 +90,8 @@ fn answer_or_back(chat: &mut Chat, lines: &mut Lines, before: Conversation) -> R
     }
 }
 
-/// One answer. An exit code if it is the last: the output is closed, or Ctrl-C came where no user can go on.
+/// Gives one answer. Returns an exit code if it is the last one: the output is closed, or Ctrl-C came without a
+/// terminal.
 fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
     let mut out = std::io::stdout().lock();
     if !lines.is_terminal() {

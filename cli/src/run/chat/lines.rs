@@ -112,7 +112,7 @@ fn read_message(input: &mut impl BufRead) -> Result<Option<String>> {
     }
 }
 
-/// Whether a message is all there.
+/// Whether a message is complete.
 fn is_whole(text: &str) -> bool {
     match text.trim_start().strip_prefix(QUOTES) {
         Some(inside) => inside.contains(QUOTES),
@@ -128,7 +128,7 @@ fn unfold(text: &str) -> String {
     }
 }
 
-/// Keeps a message open until [`is_whole`] says otherwise.
+/// Lets the editor read more lines until [`is_whole`] says that the message is complete.
 pub struct Whole {
     colours: bool,
 }

@@ -84,7 +84,7 @@ fn read(path: &Path, what: &str) -> Result<String> {
     text.with_context(|| format!("cannot read {what} {}", path.display()))
 }
 
-/// The template that was given, or the file's.
+/// The template of `--chat-template`, or the file's.
 pub fn template(engine: &machine::Engine, a: &Arguments) -> Result<ChatTemplate> {
     let own = ChatTemplate::of_file(engine.file()).map_err(RuntimeError::from)?;
     let Some(path) = &a.chat.chat_template else { return Ok(own) };
@@ -105,7 +105,7 @@ pub fn add_ends(defaults: &mut GenerationDefaults, template: &ChatTemplate, toke
     }
 }
 
-/// What was said before the first answer.
+/// The conversation before the first answer.
 fn beginning(a: &Arguments, template: &ChatTemplate, text: Option<String>) -> Result<Conversation> {
     let mut conversation = match &a.chat.messages {
         Some(path) => {
@@ -136,7 +136,7 @@ fn tokens_of(template: &ChatTemplate, conversation: &Conversation, a: &Arguments
     text.ok().and_then(|text| tokenizer.encode(&text, false).ok()).map_or(0, |ids| ids.len())
 }
 
-/// Everything that was asked for.
+/// Runs the conversation, or renders it, as the options ask.
 pub fn run(
     engine: &mut machine::Engine,
     a: &Arguments,
@@ -244,13 +244,8 @@ fn answers(chat: &mut Chat, a: &Arguments) -> Result<ExitCode> {
 }
 
 fn print(a: &Arguments, text: &str, ids: impl FnOnce() -> Result<Vec<u32>>) -> Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
-    let written = match a.json {
-        true => writeln!(out, "{}", serde_json::json!({"prompt": text, "prompt_ids": ids()?})),
-        false => out.write_all(text.as_bytes()).and_then(|()| out.flush()),
-    };
-    match written {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(e) => console::broken_pipe(e),
+    match a.json {
+        true => console::print(format_args!("{}\n", serde_json::json!({"prompt": text, "prompt_ids": ids()?}))),
+        false => console::print(text),
     }
 }

@@ -28,8 +28,7 @@ impl Look {
     pub fn of_output(wrap: bool, hide_reasoning: bool) -> Look {
         let terminal = io::stdout().is_terminal();
         let columns = tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col));
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let columns = columns.filter(|_| terminal && wrap && !dumb);
+        let columns = columns.filter(|_| terminal && wrap && !console::is_dumb());
         Look { columns, dim: console::colours(terminal), hide_reasoning }
     }
 }

@@ -15,7 +15,7 @@ static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
 /// Whether colours may have been sent.
 pub static COLOURED: AtomicBool = AtomicBool::new(false);
 
-/// As long as this lives, typed keys wait.
+/// While this value lives, typed keys are kept and not shown.
 #[derive(Debug)]
 pub struct TypedAhead(());
 

@@ -396,3 +396,36 @@ fn a_file_of_another_model_is_told_by_its_fields() {
         )
     );
 }
+
+#[test]
+fn what_a_conversion_reads_is_what_it_says_of_names() {
+    let fixture = Fixture::plain();
+    fixture.write();
+    for name in ["tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "added_tokens.json"] {
+        fixture.put(name, "{}");
+    }
+    fixture.put("tokenizer.json", r#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#);
+    fixture.put("chat_template.jinja", "{{ messages }}");
+    fs::create_dir(fixture.dir.path().join("additional_chat_templates")).unwrap();
+    fixture.put("additional_chat_templates/tool_use.jinja", "{{ tools }}");
+    fixture.put("LICENSE", "Do what you want.");
+    fixture.put("notes.txt", "Read by nobody.");
+    fixture.convert(Encoding::F32).unwrap();
+    let provenance = NsvFile::open(fixture.output()).unwrap().provenance().unwrap();
+    let licences = provenance.license_files.into_iter().map(|file| file.name);
+    let names: Vec<String> = provenance.sources.into_iter().map(|file| file.name).chain(licences).collect();
+    let small = names.iter().filter(|name| !name.ends_with(".safetensors"));
+    assert!(small.clone().count() >= 9 && small.clone().all(|name| crate::reads(name)), "{names:?}");
+    for name in [
+        "notes.txt",
+        "model.safetensors",
+        "onnx/config.json",
+        "license/x.md",
+        "LICENSE/../../x.md",
+        "additional_chat_templates/a/b.jinja",
+        "additional_chat_templates/../x.jinja",
+        "additional_chat_templates.jinja",
+    ] {
+        assert!(!crate::reads(name), "{name}");
+    }
+}
