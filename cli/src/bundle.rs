@@ -20,14 +20,13 @@ Examples:
   nanoserve-bundle model.nsv -o talk && ./talk -p \"Once upon a time\"
   nanoserve-bundle model.nsv -o talk --program nanoserve-aarch64-linux     for a machine of another kind
 
-OUT is nanoserve run with the model inside, and takes all its options; OUT chat, inspect, verify and bench are the other \
-commands, without a model. OUT --help says so. The model's bytes are checked, then copied as they are, its signature \
-included: inspect, verify and --require-signer take OUT as they take the .nsv. OUT is written whole or not at all; a file \
-that is there is replaced where it is a bundle, any other with --force alone. The file must not be changed later, by strip \
-for one: what follows the program would be lost.
+OUT is nanoserve run with the model inside, and takes the same options. OUT chat, inspect, verify and bench are the other \
+commands; none takes a model. The model's bytes are checked, then copied as they are, with the signature: inspect, verify and \
+--require-signer take OUT as they take the .nsv. OUT is written whole or not at all. A bundle that is there is replaced, any \
+other file only with --force. Do not change OUT later, for example with strip: the model behind the program would be lost.
 
 Exit codes: 0 done; 1 the machine failed (a full disk), or the model is damaged; 2 the input or the command line is wrong; \
-130 Ctrl-C.";
+130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.";
 
 /// Make one executable of this program and a model.
 #[derive(Debug, Parser)]

@@ -82,6 +82,8 @@ fn command(entry: &Entry, is_named: bool, called: &str, path: &Path) -> Command 
         let name = format!("nanoserve-{}", other.name);
         help = help.replace(&format!("{name} model.nsv"), &by).replace(&name, &by);
     }
+    // A bundle takes no other model.
+    help = help.lines().filter(|line| !line.contains(" -hf ")).collect::<Vec<_>>().join("\n");
     if !is_named {
         help = format!("{}\n\n{help}", others(called));
     }
@@ -97,7 +99,7 @@ fn command(entry: &Entry, is_named: bool, called: &str, path: &Path) -> Command 
     };
     let has_hub = command.get_arguments().any(|arg| arg.get_id() == "hf");
     let no_hub = |hub: Arg| hub.hide(true).value_parser(|_: &str| Err::<Name, _>(NO_OTHER));
-    let command = if has_hub { command.mut_arg("hf", no_hub) } else { command };
+    let command = if has_hub { command.mut_arg("hf", no_hub).mut_arg("yes", |yes| yes.hide(true)) } else { command };
     let command = command.mut_arg("model", inside).after_help(help).bin_name(&call).display_name(call);
     let command = command.version(concat!("(nanoserve ", env!("CARGO_PKG_VERSION"), ")"));
     if is_named { command } else { command.about("Continue a prompt, or talk, with the model inside this program") }

@@ -92,9 +92,12 @@ pub fn nanoserve() -> Command {
         .arg_required_else_help(true);
     ENTRIES.iter().fold(command, |command, entry| {
         let one = (entry.command)().name(entry.name);
-        // Examples call the command `nanoserve NAME` here.
-        let help = one.get_after_help().map(|help| help.to_string().replace(PREFIX, "nanoserve "));
-        command.subcommand(one.after_help(help.unwrap_or_default()))
+        // Examples call the command `nanoserve NAME` here. Other words may begin in the same way: names of files.
+        let help = one.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let spaced = |help: String, entry: &Entry| {
+            help.replace(&format!("{PREFIX}{} ", entry.name), &format!("nanoserve {} ", entry.name))
+        };
+        command.subcommand(one.after_help(ENTRIES.iter().fold(help, spaced)))
     })
 }
 

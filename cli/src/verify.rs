@@ -29,19 +29,20 @@ name: embed, layers.N.attn_norm, .attn.q, .attn.k, .attn.v, .attn.out, .mlp_norm
 them: .attn.q_norm, .attn.k_norm, .attn_post_norm, .mlp_post_norm. embed is scaled, logits are scaled and capped.
 tests/reference/make_reference.py makes it with transformers.
 
-What passes, in f32: a value may be off by --atol + --rtol x the largest |reference| value of its row (one token). Where the \
-reference holds spread.NAME (F64 [T], how far transformers in f32 is from f64), by twice that more, but never by more than 5 \
-x --rtol of the row's largest in all, so a value that is wrong by 1e-4 of it fails. The first FAIL is the component to look at. \
-The greedy tokens must be equal.
-What passes with rounded weights or an f16 cache: the answers, not the components. KL to the reference, in nats, and the \
-positions with another likeliest token, rounded up:
+What passes, in f32: a value may be off by --atol + --rtol x L, where L is the largest |reference| value of its row (one \
+token). If the reference holds spread.NAME (F64 [T]: how far transformers in f32 is from f64), a value may be off by two \
+spreads more, but by no more than 4 x --rtol x L more: a value that is wrong by 1e-4 of L always fails. The first FAIL is the \
+component to look at. The greedy tokens must be equal.
+What passes with rounded weights or an f16 cache: the answers are judged, not the components. These bounds hold for the KL to \
+the reference, in nats, and for the positions with another likeliest token, rounded up:
   f16   mean KL 5e-5, largest 1e-3, another token at 1 position in 50
   q8    mean KL 0.02, largest 0.2, another token at 1 position in 10
 The components are then shown for information. If --atol or --rtol is given, the components decide for any file.
 
---bisect says what is at fault, and stops at the first that finds something: the file's own hashes; the kernels of this \
-machine (--isa: of that set alone) against the plain ones, bit for bit; the reference, where one is given, each component \
-on the reference's inputs, by the rule for f32 with own_spread.NAME; what rounding the weights explains is added.
+--bisect names the fault. It takes three steps and stops at the first that finds something: it checks the file's own hashes; \
+it compares the kernels of this machine (with --isa, of that set alone) with the plain ones, bit for bit; and, if there is a \
+reference, it compares each component on the reference's inputs, by the rule for f32 with own_spread.NAME, plus what \
+rounding the weights explains.
 Exit codes: 0 passed; 1 not; 2 the input or the command line is wrong.";
 
 /// Compare a .nsv model's activations with a reference's.

@@ -119,6 +119,8 @@ fn help_shows_the_way_first() {
     }
     let (code, out, alone) = run(NANOSERVE, &[]);
     assert_eq!((code, out.as_str(), alone), (Some(2), "", help));
+    let of_bundle = run(NANOSERVE, &["bundle", "--help"]).1;
+    assert!(of_bundle.contains("nanoserve bundle model.nsv") && of_bundle.contains("nanoserve-aarch64"), "{of_bundle}");
     let of_run = run(NANOSERVE, &["run", "--help"]);
     assert_eq!(run(NANOSERVE, &["help", "run"]), of_run);
     assert!(of_run.1.contains("  nanoserve run model.nsv -p") && !of_run.1.contains("nanoserve-"), "{}", of_run.1);

@@ -147,7 +147,7 @@ fn help_names_the_commands_and_no_model() {
     {
         assert!(help.contains(words), "{words}: {help}");
     }
-    for word in ["nanoserve-", "model-inside", "model.nsv", "<MODEL>"] {
+    for word in ["nanoserve-", "model-inside", "model.nsv", "<MODEL>", "-hf", "--yes"] {
         assert!(!help.contains(word), "{word}: {help}");
     }
     for command in ["run", "chat", "inspect", "verify", "bench"] {

@@ -32,7 +32,7 @@ Examples:
   nanoserve-bench model.nsv -p 64 -n 64 -d 0-4096+1024 -o csv
   nanoserve-bench model.nsv --device cuda -p 2048 -n 128
 
-Lists name numbers and ranges, with commas: 128, 1-4, 128-512+128, 128-1024*2; each is measured with each.
+A list is numbers and ranges with commas: 128, 1-4, 128-512+128, 128-1024*2. All combinations are measured.
 Each round runs a prompt of random token ids, then generates after it from random ids: speed does not depend on which.
 Figures are medians over the rounds, after one that is not counted; behind the +- is the round that is furthest off.
 GB/s are the weights' bytes a token times tokens a second. The limits are measured after each round: how fast the \

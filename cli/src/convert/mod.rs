@@ -36,8 +36,8 @@ Example:
   nanoserve-convert Qwen/Qwen2.5-0.5B-Instruct qwen.nsv
 
 SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
-on text, tokenizer.json. Where there is no such folder, ORG/NAME or ORG/NAME:REVISION is a model of the Hugging Face Hub: in its \
-cache, or, after a question, brought there first (nanoserve pull --help). OUT.nsv is replaced in one step; when anything goes \
+on text, tokenizer.json. If there is no such folder, ORG/NAME or ORG/NAME:REVISION is a model of the Hugging Face Hub. It is taken from the Hub's cache, \
+or downloaded into it after a question (nanoserve pull --help). OUT.nsv is replaced in one step; when anything goes \
 wrong, it stays as it was; a file that is no .nsv is replaced only with --force. As the last step \
 the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
 

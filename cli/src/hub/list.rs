@@ -24,8 +24,7 @@ const DIGITS: usize = 12;
     version,
     after_help = "\
 KIND is 'hub' for a checkpoint as the Hub has it, 'converted' for a file that 'nanoserve run --hf' made of one, and 'partial' \
-for a download that is not at its end. Revisions share the files that are equal in them: the sum may be less than the \
-rows. HF_HOME, HF_HUB_CACHE and XDG_CACHE_HOME say where the cache is; 'nanoserve rm' removes."
+for an unfinished download. Revisions share equal files, so the sum may be less than the rows. HF_HOME, HF_HUB_CACHE and XDG_CACHE_HOME say where the cache is; 'nanoserve rm' removes."
 )]
 pub struct List {
     /// Print one JSON array

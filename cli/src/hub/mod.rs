@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Bring a model from the Hugging Face Hub into its cache.
+/// Download a model from the Hugging Face Hub into its cache.
 #[derive(Debug, Parser)]
 #[command(
     name = "nanoserve-pull",
@@ -48,8 +48,8 @@ Examples:
   nanoserve pull ORG/NAME:v1.0
   HF_TOKEN=hf_... nanoserve pull meta-llama/Llama-3.2-1B
 
-Only the files come that a conversion reads. A download that was cut goes on where it ended; each file is held against the \
-Hub's hash. Standard output is the folder of the files. The cache is that of Hugging Face's own tools: HF_HOME, HF_HUB_CACHE, \
+Only files that a conversion reads are downloaded. A download that was cut continues where it ended. Each file is compared \
+with the Hub's hash. Standard output is the folder of the files. The cache is that of Hugging Face's own tools: HF_HOME, HF_HUB_CACHE, \
 HF_TOKEN (or the token that 'hf auth login' keeps), HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there.
 Exit codes: 0 done; 1 the network, the disk or a hash failed; 2 there is no such model or revision, or not for you; 130 \
 stopped with Ctrl-C."

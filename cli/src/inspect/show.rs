@@ -25,7 +25,7 @@ pub struct Show {
     /// Read every byte and compare it with the hashes in the file
     #[arg(long)]
     check: bool,
-    /// Ask that this key (a file, or its 64 hex digits) signed the header; --check adds the bytes
+    /// Check that this key (a file, or its 64 hex digits) signed the header; with --check also the bytes
     #[arg(long, value_name = "PUB")]
     verify_key: Option<PathBuf>,
     /// Show where the file came from, and nothing else of it: all, or what b3sum or sha256sum can check

@@ -49,14 +49,15 @@ Examples:
   nanoserve-run -hf Qwen/Qwen2.5-0.5B-Instruct --chat
   nanoserve-run model.nsv --require-signer key.pub.pem -p \"Once upon a time\"
 
-Standard output is the continuation alone, as it is made; the prompt is not repeated. Without --chat it is plain \
-completion, whatever the model: the text goes to it as it is. With --chat the text is a message: the model's own template \
-makes a prompt of it. --chat goes on with messages from the terminal, or, where standard input is none, with one message \
-a line; with -p and no terminal, or with --single-turn, it ends after the answer. An answer ends by itself (-n bounds it).
-On a terminal a model alone, with nothing to do for it, begins a conversation.
-Sampling options that are not given are the file's own, and where it has none those shown.
+Standard output carries only the continuation, as it is made; the prompt is not repeated. Without --chat this is plain \
+completion, whatever the model: the text goes to the model as it is. With --chat the text is a message, and the model's own \
+template makes a prompt of it. --chat then reads messages from the terminal; if standard input is no terminal, each line is \
+a message. With -p and no terminal, or with --single-turn, it ends after the answer. In a conversation an answer ends by \
+itself (-n bounds it).
+On a terminal, a model without a prompt begins a conversation.
+A sampling option that is not given has the file's value; if the file has none, the default shown here.
 A grammar is written in Lark, as llguidance reads it: rules 'name: ...' in lower case, terminals in capitals, texts in \
-quotes, expressions in slashes; 'start' is where it begins. Of GBNF, 'root ::= x' is 'start: x'.
+quotes, expressions in slashes. It begins at 'start': GBNF's 'root ::= x' is 'start: x'.
 Exit codes: 0 done; 1 the machine failed, the file is damaged (--check), or this machine computes something else \
 (--self-test); 2 the input or the command line is wrong, or \
 the file is not signed as --require-signer asks; 130 stopped with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.";
@@ -67,8 +68,7 @@ Examples:
   nanoserve-chat model.nsv --system \"Answer in one sentence.\"
   nanoserve-chat model.nsv --single-turn -p \"Why is the sky blue?\"
 
-This is nanoserve-run with --chat, and takes all that it takes; /help, said as a message, lists what can be done within a \
-conversation.";
+This is nanoserve-run with --chat, and takes the same options. The message /help lists the commands of a conversation.";
 
 /// Continue a prompt, or talk, with a .nsv model.
 #[derive(Debug, Parser)]
@@ -84,7 +84,8 @@ pub struct Arguments {
         env = "NANOSERVE_MODEL"
     )]
     model: PathBuf,
-    /// In place of a file: this model of the Hugging Face Hub, brought there and converted to q8 the first time (-hf too)
+    /// Run this model of the Hugging Face Hub in place of a file; the first time it is downloaded and converted to q8 (-hf is
+    /// the same option)
     #[arg(long, value_name = "ORG/NAME[:REVISION]")]
     hf: Option<Name>,
     /// With --hf: do not ask before the model is downloaded
@@ -96,9 +97,9 @@ pub struct Arguments {
     /// Print one JSON object when done, instead of text as it is made
     #[arg(long)]
     json: bool,
-    /// Positions of the context, prompt and answer together [default: 4096, or what they need; --perplexity: 512]; where the
-    /// model's RoPE goes by a text's length, that is it, and the default no more than the model was first trained on; 0 is all
-    /// that the model has
+    /// Positions of the context: prompt and answer together; 0 is all that the model has. RoPE dynamic and longrope take this
+    /// as the length of the text; their default is at most the length that the model was first trained on [default: 4096, or
+    /// more if prompt and answer need it; --perplexity: 512]
     #[arg(short, long, value_name = "N", env = "NANOSERVE_CTX")]
     ctx: Option<usize>,
     /// Tokens of the prompt that are run together [default: 256; with all layers on a GPU 2048]
@@ -141,8 +142,8 @@ struct Prompt {
     /// The prompt as token ids, with commas; nothing is added to them
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     ids: Option<Vec<u32>>,
-    /// Score this text (- is standard input): exp of the mean -ln(probability) of its tokens, in windows of --ctx tokens, the
-    /// second half of each
+    /// Score this text (- is standard input): exp of the mean -ln(probability) of its tokens. The text is cut into windows of
+    /// --ctx tokens, and the second half of each window counts
     #[arg(long, value_name = "FILE")]
     perplexity: Option<PathBuf>,
     /// Replay the answers that the file keeps on every kernel path of this machine, bit for bit

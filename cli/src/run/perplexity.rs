@@ -26,10 +26,10 @@ pub struct Score {
     /// Score the first N windows only
     #[arg(long, value_name = "N", requires = "perplexity", value_parser = values::positive)]
     chunks: Option<usize>,
-    /// Keep the model's probabilities for the text in FILE: for each scored token 2 bytes a token of the vocabulary
+    /// Keep the model's probabilities for the text in FILE: for each scored token, 2 bytes for each token of the vocabulary
     #[arg(long, value_name = "FILE", requires = "perplexity")]
     kl_base: Option<PathBuf>,
-    /// Compare with the probabilities in the file of --kl-base, which another model of this vocabulary has left for the text
+    /// Compare with the file of --kl-base, which another model with the same vocabulary wrote for the same text
     #[arg(long, requires = "kl_base")]
     kl_divergence: bool,
 }

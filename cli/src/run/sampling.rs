@@ -137,10 +137,10 @@ pub struct Answer {
     /// With --json: each token's log-probability by the model, before any sampler, and those of the N likeliest
     #[arg(long, value_name = "N", requires = "json")]
     logprobs: Option<usize>,
-    /// So many answers to the one prompt, which runs once: seeds seed, seed + 1, ...; with --json an array
+    /// Give N answers to one prompt, which runs once; their seeds are --seed, --seed + 1, ...; with --json an array
     #[arg(long, value_name = "N", value_parser = |text: &str| positive(text).map(|n| n as u64))]
     pub n_samples: Option<u64>,
-    /// Guess up to N tokens at once from what is in the text already; the answer is the same, copying is faster
+    /// Guess up to N tokens at once from the text so far. The answer is the same, and comes faster where it copies
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "16", value_parser = positive)]
     lookup: Option<usize>,
 }

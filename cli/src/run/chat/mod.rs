@@ -39,17 +39,17 @@ pub struct ChatArgs {
     /// Talk with the model by its own chat template; -p or -f is then the first message. Without it, -p is plain completion
     #[arg(long, conflicts_with_all = ["ids", "self_test", "perplexity"])]
     pub chat: bool,
-    /// What the model is told before the conversation
+    /// The system message, which the model reads before the conversation
     #[arg(long, value_name = "TEXT", requires = "chat")]
     pub system: Option<String>,
-    /// A file that holds it; - is standard input
+    /// A file that holds the system message; - is standard input
     #[arg(long, value_name = "FILE", requires = "chat", conflicts_with = "system")]
     pub system_file: Option<PathBuf>,
-    /// Answer the conversation in this file, or go on from it with --chat: a JSON array of messages, or an object of
+    /// Answer the conversation in this file, or continue it with --chat: a JSON array of messages, or an object of
     /// messages, tools and the template's own variables; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "file", "ids", "self_test", "perplexity", "system", "system_file", "text"])]
     pub messages: Option<PathBuf>,
-    /// With --chat: leave after the first answer
+    /// With --chat: end after the first answer
     #[arg(long, requires = "chat")]
     pub single_turn: bool,
     /// Leave out what the model thinks before it answers
@@ -61,10 +61,10 @@ pub struct ChatArgs {
     /// The time that the template sees, such as 2026-01-15T12:00:00 [default: the clock's]
     #[arg(long, value_name = "TIME", value_parser = |text: &str| text.parse::<Clock>())]
     pub now: Option<Clock>,
-    /// Use this template (Jinja) in place of the model's, or that of the model's templates which has this name
+    /// Use this template (Jinja) in place of the model's; or the name of one of the model's templates, if it has several
     #[arg(long, value_name = "FILE|NAME")]
     pub chat_template: Option<PathBuf>,
-    /// Variables of the template's own, as a JSON object, such as {"enable_thinking": false}
+    /// The template's own variables, as a JSON object, such as {"enable_thinking": false}
     #[arg(long, value_name = "JSON")]
     pub chat_template_kwargs: Option<String>,
 }
