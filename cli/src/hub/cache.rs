@@ -49,7 +49,7 @@ impl Repo {
         self.folder.join("blobs").join(etag)
     }
 
-    /// Those of them that are there, as long as some are missing.
+    /// The file of the bytes downloaded so far, while some are missing.
     pub fn partial(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(format!("{etag}{INCOMPLETE}"))
     }
@@ -91,7 +91,7 @@ impl Repo {
         let _ = fs::create_dir_all(path.parent().expect("a mark is in a folder")).and_then(|()| fs::write(path, ""));
     }
 
-    /// Makes the folders for a hash's bytes, and waits for nobody: another program that brings them has the lock.
+    /// Makes the folders for a hash's bytes, and takes its lock. Does not wait: another program that downloads them holds it.
     ///
     /// # Errors
     /// [`HubError::Busy`], or those of the file system.
@@ -115,7 +115,7 @@ impl Repo {
         }
     }
 
-    /// Shows bytes that are whole as a file of a commit.
+    /// Makes complete bytes a file of a commit.
     ///
     /// # Errors
     /// Those of the file system.

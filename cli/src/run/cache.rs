@@ -38,7 +38,7 @@ pub enum When {
     End,
 }
 
-/// What a run found, and what it keeps. A file that cannot be written costs no answer: it is told.
+/// The cache that a run found, and where it saves its own. If the file cannot be written, the program warns and still answers.
 #[derive(Debug)]
 pub struct Kept<'c> {
     /// Where to write, and when.
@@ -90,7 +90,7 @@ impl Kept<'_> {
         Ok(())
     }
 
-    /// Tells, before the prompt runs, where what it will give cannot be kept.
+    /// Warns before the prompt runs if its keys and values cannot be written.
     pub fn begin<B: Backend>(&mut self, session: &Session<B>, prompt: &[u32], answer: Option<usize>) {
         let Some((path, when)) = self.to.filter(|(_, when)| *when != When::Prompt || prompt != self.held) else {
             return;

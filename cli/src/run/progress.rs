@@ -1,4 +1,4 @@
-//! How far a prompt is, on standard error, from the second second on.
+//! Shows on standard error how much of a prompt has run, once it has taken a second.
 
 use crate::{console, machine};
 use nanoserve_runtime::Session;
