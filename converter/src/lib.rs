@@ -39,9 +39,9 @@ mod vocab_form;
 
 pub use check::{Comparison, Difference, compare};
 pub use error::{ConvertError, Problem, Result, What};
-#[cfg(feature = "door")]
+#[cfg(feature = "from-bytes")]
 #[doc(hidden)]
-pub use hf::door;
+pub use hf::from_bytes;
 pub use hf::{Supported, SupportedFamily, reads, supported};
 pub use report::{Progress, Report, Step, TensorSnr, Warning};
 pub use vocab::compile_tokenizer;

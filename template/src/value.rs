@@ -1,15 +1,19 @@
-//! Values as Python has them: types and their names, `str` and `repr`, equality, order.
+//! Values as Python has them: types and their names, numbers, dicts. `text` prints them, `order` compares them.
 //!
 //! Chat templates are written for Jinja in Python, where `{{ None }}` is "None" and `1 == true`.
 
+mod order;
+mod text;
+
+pub(crate) use order::{compare, contains, equal};
+pub(crate) use text::{escape, escaped, float_text, repr, same_markup, text};
+
 use crate::access;
-use crate::error::{Outcome, Resource, type_error, value_error};
-use crate::limits::{DEPTH, ITEM, exceeded, pay, shallow};
-use crate::objects::{Bound, Missing, Run};
+use crate::error::{Outcome, type_error, value_error};
+use crate::limits::shallow;
+use crate::objects::{Missing, Run};
 use minijinja::Value;
 use minijinja::value::ValueKind;
-use std::cmp::Ordering;
-use std::fmt::Write;
 
 /// What a value is.
 pub(crate) enum Kind<'v> {
@@ -64,155 +68,6 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// A value's `str()`.
-pub(crate) fn text(value: &Value) -> Outcome<String> {
-    let mut out = String::new();
-    match kind(value) {
-        Kind::Str(s) => out.push_str(s),
-        _ => write_repr(&mut out, value, DEPTH)?,
-    }
-    pay(out.len())?;
-    Ok(out)
-}
-
-/// A value's `repr()`.
-pub(crate) fn repr(value: &Value) -> Outcome<String> {
-    let mut out = String::new();
-    write_repr(&mut out, value, DEPTH)?;
-    Ok(out)
-}
-
-fn write_repr(out: &mut String, value: &Value, left: usize) -> Outcome<()> {
-    if left == 0 {
-        return Err(exceeded(Resource::Nesting, DEPTH as u64));
-    }
-    let before = out.len();
-    let items = |out: &mut String, open: &str, items: Vec<Value>, close: &str| {
-        out.push_str(open);
-        for (i, item) in items.iter().enumerate() {
-            out.push_str(if i == 0 { "" } else { ", " });
-            write_repr(out, item, left - 1)?;
-        }
-        out.push_str(close);
-        Ok(())
-    };
-    match kind(value) {
-        Kind::Undefined if before > 0 => out.push_str("Undefined"),
-        Kind::Undefined => {}
-        Kind::None => out.push_str("None"),
-        Kind::Bool(yes) => out.push_str(if yes { "True" } else { "False" }),
-        Kind::Int(int) => out.push_str(&int.to_string()),
-        Kind::Float(float) => out.push_str(&float_text(float)),
-        Kind::Str(s) if value.is_safe() => {
-            out.push_str("Markup(");
-            write_str_repr(out, s);
-            out.push(')');
-        }
-        Kind::Str(s) => write_str_repr(out, s),
-        Kind::List => items(out, "[", access::items(value)?, "]")?,
-        Kind::Tuple => {
-            let all = access::items(value)?;
-            let close = if all.len() == 1 { ",)" } else { ")" };
-            items(out, "(", all, close)?;
-        }
-        Kind::Dict => {
-            out.push('{');
-            for (i, (key, item)) in access::pairs(value)?.iter().enumerate() {
-                out.push_str(if i == 0 { "" } else { ", " });
-                write_repr(out, key, left - 1)?;
-                out.push_str(": ");
-                write_repr(out, item, left - 1)?;
-            }
-            out.push('}');
-        }
-        Kind::Run(run) => match run.name {
-            "range" => out.push_str(&run.shown),
-            "generator" => out.push_str("<generator object>"),
-            name if name.ends_with("iterator") => {
-                let _ = write!(out, "<{name} object>");
-            }
-            name => {
-                let _ = write!(out, "{name}(");
-                items(out, "[", run.all(), "])")?;
-            }
-        },
-        Kind::Object => match value.downcast_object_ref::<Bound>() {
-            Some(bound) => {
-                let _ = write!(out, "<built-in method {} of {} object>", bound.name, type_name(&bound.value));
-            }
-            None => {
-                let _ = write!(out, "<{}>", access::object_name(value));
-            }
-        },
-    }
-    pay(1 + out.len() - before)
-}
-
-fn write_str_repr(out: &mut String, s: &str) {
-    let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
-    out.push(quote);
-    for c in s.chars() {
-        let code = c as u32;
-        let _ = match c {
-            '\\' => out.write_str("\\\\"),
-            '\n' => out.write_str("\\n"),
-            '\r' => out.write_str("\\r"),
-            '\t' => out.write_str("\\t"),
-            _ if c == quote => write!(out, "\\{c}"),
-            _ if is_printable(c) => out.write_char(c),
-            _ if code < 0x100 => write!(out, "\\x{code:02x}"),
-            _ if code < 0x10000 => write!(out, "\\u{code:04x}"),
-            _ => write!(out, "\\U{code:08x}"),
-        };
-    }
-    out.push(quote);
-}
-
-/// Python's `str.isprintable`, except for unassigned characters.
-fn is_printable(c: char) -> bool {
-    let hidden = matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
-        | '\u{fffe}'..='\u{ffff}' | '\u{e000}'..='\u{f8ff}' | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..='\u{10ffff}');
-    c == ' ' || !(c.is_control() || c.is_whitespace() || hidden)
-}
-
-/// A float as Python prints it: the shortest digits that read back the same, an exponent below 1e-4 and from 1e16 on.
-pub(crate) fn float_text(x: f64) -> String {
-    // Rust's own debugging form has the same bounds; only its exponent is shorter, and its NaN has capitals.
-    let text = format!("{x:?}");
-    match text.split_once('e') {
-        Some((digits, exponent)) => format!("{digits}e{:+03}", exponent.parse::<i32>().unwrap_or(0)),
-        None => text.to_ascii_lowercase(),
-    }
-}
-
-/// `&`, `<`, `>` and both quotes as HTML writes them.
-pub(crate) fn escape(s: &str) -> String {
-    let mut out = String::with_capacity(s.len());
-    for c in s.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&#34;"),
-            '\'' => out.push_str("&#39;"),
-            _ => out.push(c),
-        }
-    }
-    out
-}
-
-/// A text that is markup if `like` is: an operation on markup gives markup.
-pub(crate) fn same_markup(like: &Value, text: String) -> Value {
-    if like.is_safe() { Value::from_safe_string(text) } else { Value::from(text) }
-}
-
-/// A value's text, escaped unless it is markup already.
-pub(crate) fn escaped(value: &Value) -> Outcome<String> {
-    let plain = text(value)?;
-    Ok(if value.is_safe() { plain } else { escape(&plain) })
-}
-
 /// A dict of these pairs. Of equal keys, such as `1` and `true`, the first one stays, with the last one's value.
 pub(crate) fn dict(pairs: Vec<(Value, Value)>) -> Outcome<Value> {
     let mut merged: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
@@ -259,101 +114,6 @@ pub(crate) fn numbers(a: &Value, b: &Value) -> Option<Numbers> {
         (Ok(a), Ok(b)) => Numbers::Ints(a, b),
         (a, b) => Numbers::Floats(a.map_or_else(|x| x, |i| i as f64), b.map_or_else(|x| x, |i| i as f64)),
     })
-}
-
-/// `a == b`.
-pub(crate) fn equal(a: &Value, b: &Value) -> Outcome<bool> {
-    same(a, b, DEPTH)
-}
-
-fn same(a: &Value, b: &Value, left: usize) -> Outcome<bool> {
-    if left == 0 {
-        return Err(exceeded(Resource::Nesting, DEPTH as u64));
-    }
-    pay(ITEM / 2)?;
-    if let Some(numbers) = numbers(a, b) {
-        return Ok(match numbers {
-            Numbers::Ints(a, b) => a == b,
-            Numbers::Floats(a, b) => a == b,
-        });
-    }
-    Ok(match (kind(a), kind(b)) {
-        (Kind::Undefined, Kind::Undefined) | (Kind::None, Kind::None) => true,
-        (Kind::Str(a), Kind::Str(b)) => {
-            pay(a.len().min(b.len()))?;
-            a == b
-        }
-        (Kind::List, Kind::List) | (Kind::Tuple, Kind::Tuple) => {
-            let (a, b) = (access::items(a)?, access::items(b)?);
-            a.len() == b.len() && all(a.iter().zip(&b), |(a, b)| same(a, b, left - 1))?
-        }
-        (Kind::Dict, Kind::Dict) => {
-            let (a, b) = (access::pairs(a)?, b);
-            a.len() == access::pairs(b)?.len()
-                && all(a.iter(), |(key, item)| match access::entry(b, key)? {
-                    Some(other) => same(item, &other, left - 1),
-                    None => Ok(false),
-                })?
-        }
-        (Kind::Run(_), _) | (Kind::Object, _) => a == b,
-        _ => false,
-    })
-}
-
-fn all<T>(mut items: impl Iterator<Item = T>, check: impl Fn(T) -> Outcome<bool>) -> Outcome<bool> {
-    items.try_fold(true, |so_far, item| Ok(so_far && check(item)?))
-}
-
-/// The order of `a` and `b` for the operator `op`; None if they have none (NaN).
-pub(crate) fn compare(op: &str, a: &Value, b: &Value) -> Outcome<Option<Ordering>> {
-    if let Some(numbers) = numbers(a, b) {
-        return Ok(match numbers {
-            Numbers::Ints(a, b) => Some(a.cmp(&b)),
-            Numbers::Floats(a, b) => a.partial_cmp(&b),
-        });
-    }
-    match (kind(a), kind(b)) {
-        (Kind::Str(a), Kind::Str(b)) => {
-            pay(a.len().min(b.len()))?;
-            Ok(Some(a.cmp(b)))
-        }
-        (Kind::List, Kind::List) | (Kind::Tuple, Kind::Tuple) => {
-            let (a, b) = (access::items(a)?, access::items(b)?);
-            for (a, b) in a.iter().zip(&b) {
-                if !equal(a, b)? {
-                    return compare(op, a, b);
-                }
-            }
-            Ok(Some(a.len().cmp(&b.len())))
-        }
-        (Kind::Undefined, _) => access::undefined(a),
-        (_, Kind::Undefined) => access::undefined(b),
-        _ => type_error(format!("'{op}' not supported between instances of '{}' and '{}'", type_name(a), type_name(b))),
-    }
-}
-
-/// `item in container`.
-pub(crate) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
-    match kind(container) {
-        Kind::Undefined => Ok(false),
-        Kind::Str(s) => {
-            pay(s.len())?;
-            match kind(item) {
-                Kind::Str(part) => Ok(s.contains(part)),
-                _ => type_error(format!("'in <string>' requires string as left operand, not {}", type_name(item))),
-            }
-        }
-        Kind::Dict => Ok(access::entry(container, item)?.is_some()),
-        Kind::List | Kind::Tuple | Kind::Run(_) => {
-            for other in access::items(container)? {
-                if equal(&other, item)? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        }
-        _ => type_error(format!("argument of type '{}' is not iterable", type_name(container))),
-    }
 }
 
 /// A whole number, if Python would accept the value as one.

@@ -6,7 +6,7 @@
 
 use crate::files::read_values;
 use crate::parts::{DATA, PREAMBLE, Parts, put, rehash};
-use nanoserve_converter::door;
+use nanoserve_converter::from_bytes;
 use nanoserve_format::{Layout, ModelSpec, NsvFile, SectionKind, parse};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, isa};
@@ -152,12 +152,12 @@ pub fn safetensors_model() -> ModelSpec {
 
 /// A safetensors file.
 pub fn safetensors(bytes: &[u8]) -> bool {
-    door::safetensors("LlamaForCausalLM", &safetensors_model(), bytes).is_ok()
+    from_bytes::safetensors("LlamaForCausalLM", &safetensors_model(), bytes).is_ok()
 }
 
 /// A config.json.
 pub fn config(bytes: &[u8]) -> bool {
-    door::config(bytes).inspect(|spec| spec.check().expect("what is returned was checked")).is_ok()
+    from_bytes::config(bytes).inspect(|spec| spec.check().expect("what is returned was checked")).is_ok()
 }
 
 /// A compiled tokenizer's section, after correcting the length of its last table.

@@ -3,7 +3,7 @@
 //!
 //! This program has a single test, so that nothing else allocates while it counts.
 
-use nanoserve_converter::door;
+use nanoserve_converter::from_bytes;
 use nanoserve_format::parse;
 use nanoserve_tests::SplitMix64;
 use nanoserve_tests::counting::{Counting, peak};
@@ -47,7 +47,7 @@ const READERS: [Reader; 5] = [
         always: 256 << 10,
         factor: 32,
         rounds: 10_000,
-        read: |bytes| counted(|| door::safetensors("LlamaForCausalLM", &safetensors_model(), bytes)),
+        read: |bytes| counted(|| from_bytes::safetensors("LlamaForCausalLM", &safetensors_model(), bytes)),
     },
     // An object with one field takes a node with room for eleven.
     Reader {
@@ -55,7 +55,7 @@ const READERS: [Reader; 5] = [
         always: 16 << 10,
         factor: 128,
         rounds: 20_000,
-        read: |bytes| counted(|| door::config(bytes)),
+        read: |bytes| counted(|| from_bytes::config(bytes)),
     },
     // Tables are read in place.
     Reader {

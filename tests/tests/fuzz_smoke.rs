@@ -80,7 +80,7 @@ fn smoke(name: &'static str, count: usize) {
     }
     done.store(usize::MAX, Relaxed);
     println!("{name}: {} seeds, {count} changes, of which {taken} were taken", seeds.len());
-    assert!(taken > count / 100, "{name}: of {count} changes {taken} get past the door");
+    assert!(taken > count / 100, "{name}: of {count} changes {taken} are taken");
 }
 
 #[test]

@@ -8,11 +8,11 @@
 mod adapter;
 mod checkpoint;
 mod config;
-#[cfg(feature = "door")]
-#[doc(hidden)]
-pub mod door;
 mod families;
 mod folder;
+#[cfg(feature = "from-bytes")]
+#[doc(hidden)]
+pub mod from_bytes;
 mod hints;
 mod json;
 mod layers;
