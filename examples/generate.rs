@@ -11,7 +11,8 @@ pub fn run(model: &str, prompt: &str) -> Result<String, Box<dyn Error>> {
     let tokenizer = engine.tokenizer()?;
     let ids = tokenizer.encode(prompt, true)?;
     let mut session = engine.session(ids.len() + 64, KvType::F16)?;
-    let options = GenerateOptions { max_tokens: Some(64), ..GenerateOptions::default() };
+    let mut options = GenerateOptions::default();
+    options.max_tokens = Some(64);
     let done = session.generate(&ids, &options, Some(&tokenizer), &mut |text| {
         print!("{text}");
         true // go on

@@ -62,7 +62,8 @@ impl Where {
 
     /// Opens a file on the chosen device. If `auto` takes the CPU, standard error says why.
     pub fn open(&self, path: &Path, options: &EngineOptions) -> Result<Engine> {
-        let options = EngineOptions { overlap: self.overlap, ..options.clone() };
+        let mut options = options.clone();
+        options.overlap = self.overlap;
         let (engine, why) = Engine::open_on(path, &options, self.place()?).map_err(in_file(path))?;
         if let Some(why) = why {
             tell(format_args!("running on the CPU: {why}{}", hints::runtime(&why)));
@@ -130,11 +131,15 @@ impl How {
 
     /// The engine's options with this number of threads; None takes the default.
     pub fn on(&self, threads: Option<usize>) -> Result<EngineOptions> {
-        let load = match self.load {
+        let mut options = EngineOptions::default();
+        options.threads = threads;
+        options.isa.clone_from(&self.isa);
+        options.load = match self.load {
             LoadMode::Map => Load::Map,
             LoadMode::Huge => Load::Huge,
         };
-        Ok(EngineOptions { threads, isa: self.isa.clone(), load, lock: self.lock, ..EngineOptions::default() })
+        options.lock = self.lock;
+        Ok(options)
     }
 }
 

@@ -7,7 +7,8 @@
 //! let tokenizer = engine.tokenizer()?;
 //! let prompt = tokenizer.encode("Once upon a time", true)?;
 //! let mut session = engine.session(2048, KvType::F32)?;
-//! let options = GenerateOptions { max_tokens: Some(64), ..GenerateOptions::default() };
+//! let mut options = GenerateOptions::default();
+//! options.max_tokens = Some(64);
 //! let done = session.generate(&prompt, &options, Some(&tokenizer), &mut |text| {
 //!     print!("{text}");
 //!     true

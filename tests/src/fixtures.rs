@@ -1,5 +1,6 @@
 //! The reference fixtures, and helpers to convert and open a model.
 
+use crate::changed;
 use nanoserve_converter::{Options, Report};
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::CpuBackend;
@@ -90,7 +91,7 @@ pub fn copy_folder(from: &Path, to: &Path) {
 /// When it does not open.
 pub fn engine(path: &Path, kernels: &'static Kernels, threads: usize) -> Engine<CpuBackend> {
     let isa = Some(kernels.name.to_string());
-    let options = EngineOptions { threads: Some(threads), isa, ..EngineOptions::default() };
+    let options = changed!(EngineOptions { threads: Some(threads), isa, ..EngineOptions::default() });
     Engine::open(path, &options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

@@ -3,6 +3,7 @@
 //! The tests themselves are in `tests/tests`, the reference data in `tests/reference`. Where a library would return an
 //! error, a helper panics, because its failure is the test's failure.
 
+mod changed;
 mod checkpoint;
 #[allow(unsafe_code)]
 pub mod counting;

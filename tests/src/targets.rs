@@ -4,6 +4,7 @@
 //! Hash checks would refuse nearly every changed file, and the code after them would stay untested. So [`nsv`] takes a
 //! form of file without hashes and computes them here.
 
+use crate::changed;
 use crate::files::read_values;
 use crate::parts::{DATA, PREAMBLE, Parts, put, rehash};
 use nanoserve_converter::from_bytes;
@@ -139,7 +140,8 @@ fn run(bytes: &[u8], kernels: &'static isa::Kernels, kv: KvType) -> Result<(), R
     }
     let capacity = file.spec().context_length.min(prompt.len() + 2);
     prompt.truncate(capacity);
-    let options = GenerateOptions { max_tokens: Some(2), ..GenerateOptions::from_defaults(&file.generation()?) };
+    let options =
+        changed!(GenerateOptions { max_tokens: Some(2), ..GenerateOptions::from_defaults(&file.generation()?) });
     engine.session(capacity, kv)?.generate(&prompt, &options, tokenizer.as_ref(), &mut |_| true)?;
     Ok(())
 }

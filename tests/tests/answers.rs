@@ -3,7 +3,7 @@
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::{GenerateOptions, KvType, SamplingOptions};
-use nanoserve_tests::{Run, convert, engine, fixture, nanoserve};
+use nanoserve_tests::{Run, changed, convert, engine, fixture, nanoserve};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -311,14 +311,18 @@ fn guessing_changes_no_bit() {
         let mut right = 0;
         for (temperature, penalty) in [(0.0, 1.0), (0.5, 1.0), (1.0, 1.3)] {
             for (max_tokens, stop) in [(Some(80), ""), (None, ""), (Some(80), "church"), (Some(1), ""), (Some(0), "")] {
-                let sampling =
-                    SamplingOptions { temperature, repeat_penalty: penalty, seed: 11, ..SamplingOptions::default() };
+                let sampling = changed!(SamplingOptions {
+                    temperature,
+                    repeat_penalty: penalty,
+                    seed: 11,
+                    ..SamplingOptions::default()
+                });
                 let stops = if stop.is_empty() { Vec::new() } else { vec![stop.to_owned()] };
-                let plain = GenerateOptions { max_tokens, sampling, stops, ..GenerateOptions::default() };
+                let plain = changed!(GenerateOptions { max_tokens, sampling, stops, ..GenerateOptions::default() });
                 let mut last = None;
                 for lookup in [0, 1, 5, 16, 64] {
                     _ = session.truncate(0);
-                    let options = GenerateOptions { lookup, ..plain.clone() };
+                    let options = changed!(GenerateOptions { lookup, ..plain.clone() });
                     let mut pieces = Vec::new();
                     let g = session
                         .generate(&prompt, &options, Some(&tokenizer), &mut |text| {

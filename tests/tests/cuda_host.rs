@@ -12,7 +12,7 @@ use nanoserve_runtime::diagnose::verify::trace;
 use nanoserve_runtime::engine::Logits;
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, Limit, MemoryUse, RuntimeError, SamplingOptions, Wants};
 use nanoserve_tests::recorder::{Event, Recorder};
-use nanoserve_tests::{random_tensors, write_tensors};
+use nanoserve_tests::{changed, random_tensors, write_tensors};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -457,8 +457,9 @@ fn a_greedy_answer_runs_ahead() {
     let device = Recorder::new(ENOUGH);
     let mut engine = open(&write(folder.path(), &base(), Encoding::F16), &device);
     let mut session = engine.session(64, KvType::F16).unwrap();
-    let sampling = SamplingOptions { temperature: 0.0, ..SamplingOptions::default() };
-    let options = GenerateOptions { max_tokens: Some(6), sampling, hash: false, ..GenerateOptions::default() };
+    let sampling = changed!(SamplingOptions { temperature: 0.0, ..SamplingOptions::default() });
+    let options =
+        changed!(GenerateOptions { max_tokens: Some(6), sampling, hash: false, ..GenerateOptions::default() });
     let ran = session.prompt(&[1; 5], 5, &mut || true).unwrap();
     device.take();
     let made = session.generate_after(&ran, &options, None, &mut |_| true).unwrap();

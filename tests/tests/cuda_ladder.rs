@@ -16,7 +16,7 @@ use nanoserve_runtime::diagnose::selftest::{device_test, golden};
 use nanoserve_runtime::diagnose::verify::{Reference, compare};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions, Session, StopReason};
 use nanoserve_tests::emulator::Emulator;
-use nanoserve_tests::{Fixture, divergence, fixtures, random_tensors, write_tensors};
+use nanoserve_tests::{Fixture, changed, divergence, fixtures, random_tensors, write_tensors};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -185,10 +185,14 @@ fn text_is_chosen_from_the_likeliest_as_from_all() {
     let Some([(_, mut engine), _]) = engines(&path) else { return };
     let mut session = engine.session(128, KvType::F32).unwrap();
     for temperature in [0.0, 0.9] {
-        let sampling = SamplingOptions { temperature, top_k: 20, seed: 4, ..SamplingOptions::default() };
+        let sampling = changed!(SamplingOptions { temperature, top_k: 20, seed: 4, ..SamplingOptions::default() });
         let mut ids = [true, false].map(|hash| {
-            let options =
-                GenerateOptions { max_tokens: Some(20), sampling: sampling.clone(), hash, ..Default::default() };
+            let options = changed!(GenerateOptions {
+                max_tokens: Some(20),
+                sampling: sampling.clone(),
+                hash,
+                ..Default::default()
+            });
             let done = session.generate(&reference.input_ids, &options, None, &mut |_| true).unwrap();
             assert_eq!(done.logits_hash.is_empty(), !hash);
             done.ids
@@ -219,15 +223,21 @@ fn running_ahead_changes_nothing() {
                     said <= most
                 })
             };
-            let sampling = SamplingOptions { temperature: 0.0, ..SamplingOptions::default() };
-            let options =
-                |hash| GenerateOptions { max_tokens: Some(30), sampling: sampling.clone(), hash, ..Default::default() };
+            let sampling = changed!(SamplingOptions { temperature: 0.0, ..SamplingOptions::default() });
+            let options = |hash| {
+                changed!(GenerateOptions {
+                    max_tokens: Some(30),
+                    sampling: sampling.clone(),
+                    hash,
+                    ..Default::default()
+                })
+            };
             let mut session = engine.session(64, KvType::F16).unwrap();
             let whole = run(&mut session, &options(true), usize::MAX).unwrap();
             let what = format!("{name} {how}");
             for most in [1, 2, 3, 30] {
                 // As many tokens as asked for, then the same session again.
-                let options = GenerateOptions { max_tokens: Some(most), ..options(false) };
+                let options = changed!(GenerateOptions { max_tokens: Some(most), ..options(false) });
                 let ahead = run(&mut session, &options, usize::MAX).unwrap();
                 assert_eq!((&ahead.ids[..], ahead.stop_reason), (&whole.ids[..most], StopReason::Length), "{what}");
                 assert_eq!(session.ids().len(), session.len(), "{what}");
@@ -238,7 +248,7 @@ fn running_ahead_changes_nothing() {
             assert!(cancelled.stop_reason == StopReason::Cancelled && cancelled.ids.len() < 6, "{what}: {cancelled:?}");
             let eos = whole.ids[12];
             let first = whole.ids.iter().position(|id| *id == eos).unwrap();
-            let stopping = GenerateOptions { eos_ids: vec![eos], ..options(false) };
+            let stopping = changed!(GenerateOptions { eos_ids: vec![eos], ..options(false) });
             let stopped = run(&mut session, &stopping, usize::MAX).unwrap();
             assert_eq!((&stopped.ids[..], stopped.stop_reason), (&whole.ids[..=first], StopReason::Eos), "{what}");
             let again = run(&mut session, &options(false), usize::MAX).unwrap();

@@ -6,7 +6,7 @@ use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::generate::grammar::{Grammar, GrammarError, GrammarTokens};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, RuntimeError, SamplingOptions, StopReason, Tokenizer};
 use nanoserve_tests::schema::validate;
-use nanoserve_tests::{engine, fixture};
+use nanoserve_tests::{changed, engine, fixture};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -53,9 +53,10 @@ fn open(name: &str, folder: &Path) -> (Engine<CpuBackend>, Tokenizer, GrammarTok
 }
 
 fn options(grammar: Grammar, eos_ids: &[u32], seed: u64) -> GenerateOptions {
-    let sampling = SamplingOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed, ..Default::default() };
+    let sampling =
+        changed!(SamplingOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed, ..Default::default() });
     let (max_tokens, eos_ids) = (Some(80), eos_ids.to_vec());
-    GenerateOptions { max_tokens, sampling, eos_ids, grammar: Some(grammar), ..GenerateOptions::default() }
+    changed!(GenerateOptions { max_tokens, sampling, eos_ids, grammar: Some(grammar), ..GenerateOptions::default() })
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn without_an_end_token_a_complete_answer_ends() {
     let g = session.generate(&prompt, &options(without, &[], 1), Some(&tokenizer), &mut |_| true).unwrap();
     assert_eq!((g.stop_reason, g.ids.len()), (StopReason::Grammar, 1));
     // If end tokens must not be chosen, generation continues to the end of the context and says so.
-    let going_on = GenerateOptions { ignore_eos: true, ..options(with, &eos_ids, 1) };
+    let going_on = changed!(GenerateOptions { ignore_eos: true, ..options(with, &eos_ids, 1) });
     let g = session.generate(&prompt, &going_on, Some(&tokenizer), &mut |_| true).unwrap();
     assert_eq!(g.stop_reason, StopReason::Context);
     assert!(g.text.len() > 20 && g.text.bytes().all(|b| b"ab".contains(&b)), "{:?}", g.text);
@@ -138,7 +139,7 @@ fn a_guess_changes_no_answer() {
     let grammar = vocabulary.json_schema(r#"{"type": "array", "items": {"const": "abcabc"}, "minItems": 9}"#).unwrap();
     for seed in 0..3 {
         let plain = options(grammar.clone(), &eos_ids, seed);
-        let guessing = GenerateOptions { lookup: 8, ..plain.clone() };
+        let guessing = changed!(GenerateOptions { lookup: 8, ..plain.clone() });
         let a = session.generate(&prompt, &plain, Some(&tokenizer), &mut |_| true).unwrap();
         let b = session.generate(&prompt, &guessing, Some(&tokenizer), &mut |_| true).unwrap();
         assert_eq!((&a.text, &a.logits_hash, a.stop_reason), (&b.text, &b.logits_hash, b.stop_reason), "seed {seed}");

@@ -7,7 +7,7 @@ use nanoserve_format::{Encoding, FileAction, FormatError, ModelSpec, NsvFile, Pl
 use nanoserve_runtime::{GenerateOptions, KvType};
 use nanoserve_tests::parts::{DATA, PREAMBLE, Parts, Section, put, rehash, reroot, u32_at, u64_at};
 use nanoserve_tests::targets::{open, touch};
-use nanoserve_tests::{SplitMix64, engine, for_each_isa, write_file};
+use nanoserve_tests::{SplitMix64, changed, engine, for_each_isa, write_file};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -418,7 +418,7 @@ fn weights_that_are_no_numbers_end_in_an_error_or_a_token() {
             for_each_isa(|kernels| {
                 for (_, kv) in KvType::ALL {
                     let mut engine = engine(&path, kernels, 1);
-                    let options = GenerateOptions { max_tokens: Some(2), ..GenerateOptions::default() };
+                    let options = changed!(GenerateOptions { max_tokens: Some(2), ..GenerateOptions::default() });
                     let _ = engine.session(4, kv).unwrap().generate(&[1, 2], &options, None, &mut |_| true);
                 }
             });

@@ -1,6 +1,7 @@
 //! Compares each sampler with a plain numpy reimplementation; tests/reference/make_sampling.py made the cases.
 
 use nanoserve_runtime::generate::sampler::{Mirostat, Sampler, SamplingOptions, Step};
+use nanoserve_tests::changed;
 use serde_json::Value;
 
 fn cases() -> Vec<Value> {
@@ -16,7 +17,8 @@ fn ids(value: &Value) -> Vec<u32> {
 
 /// The options of a case; everything that it does not name is off.
 fn options(named: &Value) -> SamplingOptions {
-    let mut o = SamplingOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplingOptions::default() };
+    let mut o =
+        changed!(SamplingOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplingOptions::default() });
     let mut mirostat = Mirostat::default();
     let mut on = false;
     for (key, value) in named.as_object().unwrap() {

@@ -3,11 +3,11 @@
 use nanoserve_format::Encoding;
 use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::{GenerateOptions, Generation, KvType, SamplingOptions};
-use nanoserve_tests::{engine, fixture};
+use nanoserve_tests::{changed, engine, fixture};
 
 fn options(temperature: f32) -> GenerateOptions {
-    let sampling = SamplingOptions { temperature, seed: 5, ..SamplingOptions::default() };
-    GenerateOptions { max_tokens: Some(6), sampling, chunk: 7, ..GenerateOptions::default() }
+    let sampling = changed!(SamplingOptions { temperature, seed: 5, ..SamplingOptions::default() });
+    changed!(GenerateOptions { max_tokens: Some(6), sampling, chunk: 7, ..GenerateOptions::default() })
 }
 
 /// The parts of a generation that do not depend on earlier contents of the session.
@@ -45,7 +45,7 @@ fn a_shared_beginning_runs_once_at_every_cut() {
             }
             // The answer as the beginning of the next turn, and a prompt shorter than what the session holds.
             let turn = [&ids[..], &fresh.ids].concat();
-            let one = GenerateOptions { max_tokens: Some(1), ..options.clone() };
+            let one = changed!(GenerateOptions { max_tokens: Some(1), ..options.clone() });
             let next = session.generate(&turn, &one, None, &mut |_| true).unwrap();
             assert_eq!(next.reused, turn.len() - 1);
             let short = session.generate(&ids[..9], &options, None, &mut |_| true).unwrap();

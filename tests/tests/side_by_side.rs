@@ -10,7 +10,7 @@ use nanoserve_runtime::generate::{Bounds, Next, Paused};
 use nanoserve_runtime::{
     Answer, Engine, GenerateOptions, Generation, SamplingOptions, Sequence, Span, StopReason, Tokenizer,
 };
-use nanoserve_tests::{SplitMix64, convert, engine};
+use nanoserve_tests::{SplitMix64, changed, convert, engine};
 use std::path::{Path, PathBuf};
 
 /// Positions of a sequence.
@@ -78,33 +78,37 @@ fn step(engine: &mut Engine<CpuBackend>, runs: &mut [&mut Run]) {
 /// Named options: every part of an answer that remembers something.
 fn kinds(tokenizer: &Tokenizer, vocab_size: usize) -> Vec<(&'static str, GenerateOptions)> {
     let sampling =
-        SamplingOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 9, ..Default::default() };
-    let greedy = SamplingOptions { temperature: 0.0, ..sampling.clone() };
-    let plain = GenerateOptions { max_tokens: Some(20), sampling: sampling.clone(), ..GenerateOptions::default() };
-    let with = |sampling| GenerateOptions { sampling, ..plain.clone() };
+        changed!(SamplingOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 9, ..Default::default() });
+    let greedy = changed!(SamplingOptions { temperature: 0.0, ..sampling.clone() });
+    let plain =
+        changed!(GenerateOptions { max_tokens: Some(20), sampling: sampling.clone(), ..GenerateOptions::default() });
+    let with = |sampling| changed!(GenerateOptions { sampling, ..plain.clone() });
     let tokens = GrammarTokens::new(tokenizer, vocab_size, &[]).unwrap();
-    let lark = |text: &str| GenerateOptions { grammar: Some(tokens.lark(text).unwrap()), ..plain.clone() };
+    let lark = |text: &str| changed!(GenerateOptions { grammar: Some(tokens.lark(text).unwrap()), ..plain.clone() });
     vec![
         ("greedy", with(greedy.clone())),
-        ("top-k, top-p", with(SamplingOptions { top_k: 30, top_p: 0.9, ..sampling.clone() })),
-        ("xtc", with(SamplingOptions { xtc_probability: 0.5, xtc_threshold: 0.02, ..sampling.clone() })),
-        ("greedy xtc", with(SamplingOptions { xtc_probability: 0.5, xtc_threshold: 0.02, ..greedy.clone() })),
-        ("mirostat", with(SamplingOptions { mirostat: Some(Mirostat { tau: 3.0, eta: 0.3 }), ..sampling.clone() })),
+        ("top-k, top-p", with(changed!(SamplingOptions { top_k: 30, top_p: 0.9, ..sampling.clone() }))),
+        ("xtc", with(changed!(SamplingOptions { xtc_probability: 0.5, xtc_threshold: 0.02, ..sampling.clone() }))),
+        ("greedy xtc", with(changed!(SamplingOptions { xtc_probability: 0.5, xtc_threshold: 0.02, ..greedy.clone() }))),
+        (
+            "mirostat",
+            with(changed!(SamplingOptions { mirostat: Some(Mirostat { tau: 3.0, eta: 0.3 }), ..sampling.clone() })),
+        ),
         (
             "dry, penalties",
-            with(SamplingOptions {
+            with(changed!(SamplingOptions {
                 dry_multiplier: 0.8,
                 repeat_penalty: 1.2,
                 frequency_penalty: 0.1,
                 ..greedy.clone()
-            }),
+            })),
         ),
         ("grammar", lark("start: /[A-Z][a-z]+( [a-z]+){2}/ \", \" /[0-9]{3}/")),
         ("inside characters", lark("start: \"größer 日本語 👍\"")),
-        ("log-probabilities", GenerateOptions { logprobs: Some(2), ..plain.clone() }),
-        ("lookup", GenerateOptions { lookup: 6, ..with(greedy) }),
-        ("no tokens", GenerateOptions { max_tokens: Some(0), ..plain.clone() }),
-        ("context", GenerateOptions { max_tokens: None, ..plain.clone() }),
+        ("log-probabilities", changed!(GenerateOptions { logprobs: Some(2), ..plain.clone() })),
+        ("lookup", changed!(GenerateOptions { lookup: 6, ..with(greedy) })),
+        ("no tokens", changed!(GenerateOptions { max_tokens: Some(0), ..plain.clone() })),
+        ("context", changed!(GenerateOptions { max_tokens: None, ..plain.clone() })),
     ]
 }
 
@@ -145,7 +149,7 @@ fn an_answer_goes_on_elsewhere_from_every_position() {
     drop(session);
     // The prompt's steps say nothing.
     pieces.retain(|piece| !piece.is_empty());
-    kinds.push(("stop", GenerateOptions { stops: vec![spanning_stop(&pieces)], ..kinds[1].1.clone() }));
+    kinds.push(("stop", changed!(GenerateOptions { stops: vec![spanning_stop(&pieces)], ..kinds[1].1.clone() })));
 
     let (mut held, mut torn) = (0, 0);
     for (name, options) in kinds {

@@ -6,7 +6,7 @@ use nanoserve_runtime::backend::{KvShape, WINDOW_STEP};
 use nanoserve_runtime::diagnose::verify::trace;
 use nanoserve_runtime::{GenerateOptions, KvType, SamplingOptions};
 use nanoserve_tests::specs::{base, rope, specs, window};
-use nanoserve_tests::{SplitMix64, Twin, engine, for_each_isa, random_tensors, write_tensors};
+use nanoserve_tests::{SplitMix64, Twin, changed, engine, for_each_isa, random_tensors, write_tensors};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -109,9 +109,13 @@ fn llamas_logits_have_one_hash() {
                 let mut session = engine.session(ids.len() + 3, KvType::F16).unwrap();
                 for chunk in [1, 7, 64, 512] {
                     assert_eq!(session.truncate(0), 0);
-                    let sampling = SamplingOptions { temperature: 0.0, ..SamplingOptions::default() };
-                    let options =
-                        GenerateOptions { max_tokens: Some(4), chunk, sampling, ..GenerateOptions::default() };
+                    let sampling = changed!(SamplingOptions { temperature: 0.0, ..SamplingOptions::default() });
+                    let options = changed!(GenerateOptions {
+                        max_tokens: Some(4),
+                        chunk,
+                        sampling,
+                        ..GenerateOptions::default()
+                    });
                     let made = session.generate(ids, &options, None, &mut |_| true).unwrap();
                     assert_eq!(made.ids.len(), 4);
                     hashes.entry(made.logits_hash).or_insert(vec![]).push((kernels.name, threads, chunk));

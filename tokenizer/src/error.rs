@@ -6,6 +6,14 @@ use crate::vocab::VocabularyError;
 pub type Result<T> = std::result::Result<T, TokenizerError>;
 
 /// Why text or ids could not be translated.
+///
+/// ```
+/// use nanoserve_tokenizer::{Tokenizer, TokenizerError};
+///
+/// // Without the feature `json` no tokenizer.json is read.
+/// let error = Tokenizer::from_json(b"{}", None, None).unwrap_err();
+/// assert!(matches!(error, TokenizerError::Json { .. } | TokenizerError::NotCompiled));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {

@@ -45,6 +45,19 @@ const MAX_CONTEXT: usize = 8;
 /// a byte of a character   collect it; return the characters that are whole
 /// any other token t       return decode(context t) minus decode(context), where context is the token before t
 /// ```
+///
+/// ```
+/// use nanoserve_tokenizer::{TextStream, Tokenizer};
+///
+/// fn print(tokenizer: &Tokenizer, prompt: &[u32], answer: &[u32]) -> Result<(), nanoserve_tokenizer::TokenizerError> {
+///     let mut stream = TextStream::after(tokenizer, prompt, true)?;
+///     for &id in answer {
+///         print!("{}", stream.push(id)?);
+///     }
+///     println!("{}", stream.finish());
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct TextStream {
     tokenizer: Tokenizer,

@@ -10,6 +10,16 @@ use nanoserve_format::NsvFile;
 use std::sync::Arc;
 
 /// A tokenizer, and the ids that begin a prompt. Clones share the tables and are cheap.
+///
+/// ```no_run
+/// use nanoserve_tokenizer::Tokenizer;
+///
+/// let json = std::fs::read("tokenizer.json")?;
+/// let tokenizer = Tokenizer::from_json(&json, Some(1), None)?;
+/// let ids = tokenizer.encode("Once upon a time", true)?;
+/// assert_eq!(tokenizer.decode(&ids, true)?, "Once upon a time");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Tokenizer {
     form: Form,

@@ -28,6 +28,14 @@ pub const WINDOW_STEP: usize = 256;
 pub const MOST_CANDIDATES: usize = 256;
 
 /// The type of stored keys and values.
+///
+/// ```
+/// use nanoserve_runtime::KvType;
+///
+/// let of_name = |name: &str| KvType::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, kv)| kv);
+/// assert_eq!(of_name("f16"), Some(KvType::F16));
+/// assert_eq!(KvType::F16.bytes(), 2);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvType {
     /// As they were computed.

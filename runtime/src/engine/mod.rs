@@ -55,6 +55,16 @@ use step::{LogitRows, Run, Tap, step};
 use workspace::Workspace;
 
 /// An open file, bound to a backend. It owns the weights and the buffers of a step; sequences own their KV caches.
+///
+/// ```no_run
+/// use nanoserve_runtime::{Engine, EngineOptions, KvType};
+///
+/// let mut engine = Engine::open("model.nsv", &EngineOptions::default())?;
+/// println!("{} layers", engine.file().spec().n_layers);
+/// let logits = engine.session(64, KvType::F16)?.feed(&[1, 15, 9], 256)?;
+/// assert_eq!(logits.len(), engine.file().spec().vocab_size);
+/// # Ok::<(), nanoserve_runtime::RuntimeError>(())
+/// ```
 #[derive(Debug)]
 pub struct Engine<B: Backend> {
     file: Arc<NsvFile>,
@@ -69,6 +79,16 @@ pub struct Engine<B: Backend> {
 }
 
 /// What a span asks a step to compute.
+///
+/// ```no_run
+/// use nanoserve_runtime::{Engine, EngineOptions, KvType, Logits, Wants};
+///
+/// let mut engine = Engine::open("model.nsv", &EngineOptions::default())?;
+/// let mut session = engine.session(64, KvType::F16)?;
+/// let Logits::Rows(rows) = session.feed_for(&[1, 15, 9], 256, Wants::All)? else { unreachable!("rows were asked for") };
+/// println!("{} logits of three tokens", rows.len());
+/// # Ok::<(), nanoserve_runtime::RuntimeError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     /// Nothing: the tokens only fill the KV cache, and more follow.
@@ -93,6 +113,17 @@ impl Wants {
 }
 
 /// Tokens of one sequence in a step.
+///
+/// ```no_run
+/// use nanoserve_runtime::{Engine, EngineOptions, KvType, Span, Wants};
+///
+/// let mut engine = Engine::open("model.nsv", &EngineOptions::default())?;
+/// let (mut a, mut b) = (engine.sequence(64, KvType::F16)?, engine.sequence(64, KvType::F16)?);
+/// // The prompt of `a` and the next token of `b` run together; each gets its own logits.
+/// let logits = engine.step(&mut [Span::new(&mut a, &[1, 15, 9], Wants::Last), Span::new(&mut b, &[7], Wants::Last)])?;
+/// assert_eq!(logits.len(), 2);
+/// # Ok::<(), nanoserve_runtime::RuntimeError>(())
+/// ```
 #[derive(Debug)]
 pub struct Span<'s, B: Backend> {
     /// The sequence that the tokens are appended to.
@@ -111,6 +142,17 @@ impl<'s, B: Backend> Span<'s, B> {
 }
 
 /// What the next token is chosen from.
+///
+/// ```
+/// use nanoserve_runtime::Logits;
+///
+/// let likeliest = |logits: &Logits| match logits {
+///     Logits::Rows(row) => (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])),
+///     Logits::Top(top) => top.first().map(|(id, _)| *id as usize),
+/// };
+/// assert_eq!(likeliest(&Logits::Rows(vec![0.5, 2.0, -1.0].into())), Some(1));
+/// assert_eq!(likeliest(&Logits::Top(vec![(7, 3.5)])), Some(7));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logits<'e> {
     /// `[rows, vocab_size]`: no row, one row, or one for each token. On a CPU they are borrowed from the engine.

@@ -11,8 +11,17 @@ use load::Load;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where and how to run.
+/// Where and how to run. More fields will come: start with the default and set what is to be otherwise.
+///
+/// ```
+/// use nanoserve_runtime::EngineOptions;
+///
+/// let mut options = EngineOptions::default();
+/// options.threads = Some(4);
+/// options.isa = Some("avx2".into());
+/// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// Number of threads; None means one for each physical core that the process may use.
     pub threads: Option<usize>,

@@ -8,6 +8,18 @@ use crate::error::{Result, RuntimeError};
 use nanoserve_format::ModelSpec;
 
 /// Tokens that went through a model, with their keys and values. Made by [`Engine::sequence`](super::Engine::sequence).
+///
+/// ```no_run
+/// use nanoserve_runtime::{Engine, EngineOptions, KvType, Span, Wants};
+///
+/// let mut engine = Engine::open("model.nsv", &EngineOptions::default())?;
+/// let mut sequence = engine.sequence(64, KvType::F16)?;
+/// engine.step(&mut [Span::new(&mut sequence, &[1, 15, 9], Wants::Nothing)])?;
+/// assert_eq!((sequence.ids(), sequence.capacity()), (&[1, 15, 9][..], 64));
+/// // What a new prompt shares with it need not run again.
+/// assert_eq!(sequence.reuse(&[1, 15, 4, 2]), 2);
+/// # Ok::<(), nanoserve_runtime::RuntimeError>(())
+/// ```
 #[derive(Debug)]
 pub struct Sequence<B: Backend> {
     pub(super) cache: B::Cache,

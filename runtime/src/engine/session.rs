@@ -8,6 +8,18 @@ use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
 /// A sequence bound to an engine. It derefs to [`Sequence`].
+///
+/// ```no_run
+/// use nanoserve_runtime::{Engine, EngineOptions, KvType};
+///
+/// let mut engine = Engine::open("model.nsv", &EngineOptions::default())?;
+/// let mut session = engine.session(64, KvType::F16)?;
+/// session.feed(&[1, 15, 9], 256)?;
+/// // Back to the first token, then another way: the KV cache keeps what is common.
+/// assert_eq!(session.truncate(1), 1);
+/// let logits = session.feed(&[4, 2], 256)?;
+/// # Ok::<(), nanoserve_runtime::RuntimeError>(())
+/// ```
 #[derive(Debug)]
 pub struct Session<'e, B: Backend> {
     engine: &'e mut Engine<B>,

@@ -3,6 +3,16 @@
 use nanoserve_format::ErrorKind;
 
 /// Why a GPU cannot be used, or what failed on it.
+///
+/// ```
+/// use nanoserve_format::ErrorKind;
+/// use nanoserve_runtime::DeviceError;
+///
+/// // A GPU that is not there was asked for in vain; one that fails is the machine's fault.
+/// assert_eq!(DeviceError::NotBuilt.kind(), ErrorKind::Input);
+/// let failed = DeviceError::Call { call: "cuMemAlloc".into(), cause: "out of memory".into() };
+/// assert_eq!(failed.kind(), ErrorKind::Machine);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {

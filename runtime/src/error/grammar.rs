@@ -1,6 +1,16 @@
 //! What goes wrong with a grammar or a JSON schema.
 
 /// Why a grammar cannot be used.
+///
+/// ```
+/// use nanoserve_runtime::generate::grammar::GrammarTokens;
+/// use nanoserve_runtime::{GrammarError, RuntimeError};
+///
+/// fn refused(tokens: &GrammarTokens) {
+///     let error = tokens.lark("root ::= [0-9]+").unwrap_err();
+///     assert!(matches!(error, RuntimeError::Grammar(GrammarError::Gbnf)));
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrammarError {

@@ -4,6 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// What memory is needed for.
+///
+/// ```
+/// use nanoserve_runtime::MemoryUse;
+///
+/// let what = MemoryUse::Context { positions: 4096, element: 2 };
+/// assert_eq!(what.to_string(), "a context of 4096 positions, keys and values in f16,");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryUse {
@@ -55,6 +62,14 @@ impl fmt::Display for MemoryUse {
 }
 
 /// What limits the memory of a process.
+///
+/// ```
+/// use nanoserve_runtime::Limit;
+///
+/// // Whether it helps to end other programs:
+/// let shared = |limit| matches!(limit, Limit::Machine | Limit::Device);
+/// assert!(shared(Limit::Machine) && !shared(Limit::AddressSpace));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {

@@ -18,10 +18,29 @@ pub use stop::StopError;
 use nanoserve_format::{Encoding, ErrorKind, FormatError, Shape};
 
 /// What every fallible call of this crate returns.
+///
+/// ```
+/// use nanoserve_runtime::{Engine, EngineOptions, Result};
+///
+/// fn layers(model: &str) -> Result<usize> {
+///     Ok(Engine::open(model, &EngineOptions::default())?.file().spec().n_layers)
+/// }
+/// assert!(layers("there-is-no.nsv").is_err());
+/// ```
 pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
 
 /// What is wrong: where, what was found, what was expected. An error gives no advice: what helps depends on how the
 /// user asked, so programs add the advice, from [`RuntimeError::kind`] and the fields.
+///
+/// ```
+/// use nanoserve_format::ErrorKind;
+/// use nanoserve_runtime::{Engine, EngineOptions, RuntimeError};
+///
+/// let error = Engine::open("there-is-no.nsv", &EngineOptions::default()).unwrap_err();
+/// assert!(matches!(error, RuntimeError::Format(_)));
+/// assert_eq!(error.kind(), ErrorKind::Input);
+/// assert!(error.to_string().contains("there-is-no.nsv"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {

@@ -3,6 +3,16 @@
 use std::path::PathBuf;
 
 /// Why a prompt cache cannot be used.
+///
+/// ```
+/// use nanoserve_runtime::PromptCacheError;
+///
+/// // Whether the cache is there, but of another model or version, so that another name is wanted:
+/// let other = |error: &PromptCacheError| {
+///     matches!(error, PromptCacheError::Other { .. } | PromptCacheError::Mismatch { .. })
+/// };
+/// assert!(other(&PromptCacheError::Other { path: "prompt.cache".into() }));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromptCacheError {

@@ -1,6 +1,14 @@
 //! What goes wrong when a token is chosen.
 
 /// Why no token was chosen.
+///
+/// ```
+/// use nanoserve_runtime::generate::sampler::Step;
+/// use nanoserve_runtime::SamplingError;
+///
+/// let error = Step::parse_chain("top_k;luck").unwrap_err();
+/// assert!(matches!(error, SamplingError::UnknownStep { got, .. } if got == "luck"));
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplingError {

@@ -27,6 +27,23 @@ use crate::error::{Result, RuntimeError};
 use nanoserve_tokenizer::Tokenizer;
 
 /// An answer in progress.
+///
+/// ```no_run
+/// use nanoserve_runtime::generate::{Bounds, Next};
+/// use nanoserve_runtime::{Answer, Engine, EngineOptions, GenerateOptions, KvType, Span};
+///
+/// let mut engine = Engine::open("model.nsv", &EngineOptions::default())?;
+/// let mut sequence = engine.sequence(64, KvType::F16)?;
+/// let bounds = Bounds { vocab_size: engine.file().spec().vocab_size, capacity: sequence.capacity() };
+/// let mut answer = Answer::new(&[1, 15, 9], &GenerateOptions::default(), None, bounds)?;
+/// while let Next::Feed(feed) = answer.next_step() {
+///     let held = sequence.truncate(feed.keep);
+///     let logits = engine.step(&mut [Span::new(&mut sequence, &feed.tokens[held..], feed.wants)])?.remove(0);
+///     answer.take(logits, &mut |_| true)?;
+/// }
+/// println!("{:?}", answer.finish(&mut |_| true).ids);
+/// # Ok::<(), nanoserve_runtime::RuntimeError>(())
+/// ```
 pub struct Answer {
     pub(super) chooser: Chooser,
     text: AnswerText,

@@ -19,8 +19,21 @@ pub enum Specials {
     All,
 }
 
-/// How to continue a prompt.
+/// How to continue a prompt. More fields will come: start with the default, or [`GenerateOptions::from_defaults`], and set
+/// what is to be otherwise.
+///
+/// ```
+/// use nanoserve_runtime::GenerateOptions;
+///
+/// let mut options = GenerateOptions::default();
+/// options.max_tokens = Some(200);
+/// options.sampling.temperature = 0.0;
+/// options.stops = vec!["\n\n".into()];
+/// options.check()?;
+/// # Ok::<(), nanoserve_runtime::RuntimeError>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GenerateOptions {
     /// The most tokens to make; None goes on until the context is full.
     pub max_tokens: Option<usize>,

@@ -4,6 +4,17 @@ use super::logprobs::TokenLogprobs;
 use std::fmt;
 
 /// Why generation ended.
+///
+/// ```
+/// use nanoserve_runtime::StopReason;
+///
+/// // Where an API says "length" whenever the model had more to say:
+/// let finish = |reason| match reason {
+///     StopReason::Length | StopReason::Context => "length",
+///     _ => "stop",
+/// };
+/// assert_eq!((finish(StopReason::Context), finish(StopReason::Eos)), ("length", "stop"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -35,7 +46,13 @@ impl fmt::Display for StopReason {
 }
 
 /// How long things took, in seconds and tokens per second.
+///
+/// ```
+/// let timings = nanoserve_runtime::Timings::default();
+/// println!("{:.3} s to the first token, then {:.1} tokens a second", timings.first_token_s, timings.generate_tok_s);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Timings {
     /// From the call to the first token.
     pub first_token_s: f64,
@@ -46,7 +63,20 @@ pub struct Timings {
 }
 
 /// The answer to a prompt.
+///
+/// ```no_run
+/// use nanoserve_runtime::{Engine, EngineOptions, GenerateOptions, KvType};
+///
+/// let mut engine = Engine::open("model.nsv", &EngineOptions::default())?;
+/// let tokenizer = engine.tokenizer()?;
+/// let prompt = tokenizer.encode("Once upon a time", true)?;
+/// let mut session = engine.session(512, KvType::F16)?;
+/// let done = session.generate(&prompt, &GenerateOptions::default(), Some(&tokenizer), &mut |_| true)?;
+/// println!("{}\n{}, {} tokens, logits {}", done.text, done.stop_reason, done.ids.len(), done.logits_hash);
+/// # Ok::<(), nanoserve_runtime::RuntimeError>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Generation {
     /// Tokens of the prompt that the cache already held.
     pub reused: usize,

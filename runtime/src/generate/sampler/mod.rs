@@ -33,7 +33,9 @@
 //! ```
 //! use nanoserve_runtime::generate::sampler::{Sampler, SamplingOptions};
 //!
-//! let mut sampler = Sampler::new(SamplingOptions { temperature: 0.0, ..Default::default() })?;
+//! let mut options = SamplingOptions::default();
+//! options.temperature = 0.0;
+//! let mut sampler = Sampler::new(options)?;
 //! assert_eq!(sampler.sample(&[0.5, 2.0, 2.0, -1.0], &[])?, 1);
 //! # Ok::<(), nanoserve_runtime::generate::sampler::SamplingError>(())
 //! ```

@@ -68,8 +68,21 @@ impl Step {
     }
 }
 
-/// How a token is chosen. The defaults are llama.cpp's.
+/// How a token is chosen. The defaults are llama.cpp's. More fields will come: start with the default and set what is to
+/// be otherwise.
+///
+/// ```
+/// use nanoserve_runtime::{SamplingError, SamplingOptions};
+///
+/// let mut options = SamplingOptions::default();
+/// options.temperature = 0.6;
+/// options.seed = 7;
+/// assert_eq!(options.check(), Ok(()));
+/// options.top_p = 1.5;
+/// assert!(matches!(options.check(), Err(SamplingError::Option { field: "top_p", .. })));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SamplingOptions {
     /// The steps, in order. A step that is absent is not taken.
     pub chain: Vec<Step>,
