@@ -24,6 +24,7 @@ pub mod specs;
 pub mod targets;
 #[allow(unsafe_code)]
 mod terminal;
+mod thorough;
 mod twin;
 
 pub use checkpoint::{Source, SourceType, Tiny, TinyRope};
@@ -34,4 +35,5 @@ pub use programs::{Run, command, nanoserve, program, root};
 pub use random::SplitMix64;
 pub use script::{CHATML, Script};
 pub use terminal::Terminal;
+pub use thorough::thorough;
 pub use twin::{Tensors, Twin, random_tensors, write_tensors};

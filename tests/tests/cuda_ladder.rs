@@ -1,7 +1,7 @@
 //! Whole models through the CUDA backend on emulated kernels, compared with references: the ladder of nanoserve-verify,
 //! and every way of feeding tokens. Without g++, the tests say so and skip.
 //!
-//! By default some fixtures run, in about a minute. With NANOSERVE_EMULATE=all every one runs, in some ten minutes.
+//! In a thorough run (`nanoserve_tests::thorough`) every fixture is taken, otherwise some.
 
 use nanoserve_converter::{LastStep, Options, convert_with};
 use nanoserve_format::{Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, SectionKind, Window};
@@ -16,7 +16,7 @@ use nanoserve_runtime::diagnose::selftest::{device_test, golden};
 use nanoserve_runtime::diagnose::verify::{Reference, compare};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions, Session, StopReason};
 use nanoserve_tests::emulator::Emulator;
-use nanoserve_tests::{Fixture, changed, divergence, fixtures, random_tensors, write_tensors};
+use nanoserve_tests::{Fixture, changed, divergence, fixtures, random_tensors, thorough, write_tensors};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,14 +24,9 @@ use std::sync::atomic::AtomicBool;
 /// Fixtures that together have every switch, for a short run.
 const SOME: [&str; 5] = ["biases", "gemma3", "granite", "olmo2", "tied-llama3"];
 
-/// True for a full run.
-fn all() -> bool {
-    std::env::var_os("NANOSERVE_EMULATE").is_some_and(|value| value == "all")
-}
-
 /// The fixtures of this run.
 fn chosen() -> Vec<Fixture> {
-    fixtures().into_iter().filter(|fixture| all() || SOME.contains(&fixture.name.as_str())).collect()
+    fixtures().into_iter().filter(|fixture| thorough() || SOME.contains(&fixture.name.as_str())).collect()
 }
 
 fn file(path: &Path) -> Arc<NsvFile> {
@@ -124,7 +119,7 @@ fn rounded_weights_diverge_no_more_than_on_the_cpu() {
                 let cpu = on_cpu(&path, &reference, kv);
                 let Some(engines) = engines(&path) else { return };
                 // For the unfused backend, f32 is enough.
-                for (how, mut engine) in engines.into_iter().take(if all() { 2 } else { 1 }) {
+                for (how, mut engine) in engines.into_iter().take(if thorough() { 2 } else { 1 }) {
                     for (fed, got) in every_way(&mut engine, &reference.input_ids, kv) {
                         let gpu = kl(&reference, &got);
                         let what = format!("{} {encoding} kv {kv_name} {how}, {fed}", fixture.name);
@@ -280,7 +275,7 @@ fn golden_vectors_are_near() {
         for encoding in Encoding::ALL {
             let path = with_golden(&fixture, encoding, folder.path());
             let Some(engines) = engines(&path) else { return };
-            for (how, mut engine) in engines {
+            for (how, mut engine) in engines.into_iter().take(if thorough() { 2 } else { 1 }) {
                 let results = device_test(&mut engine).unwrap();
                 assert_eq!(results.len(), 4);
                 for r in results {

@@ -1,5 +1,6 @@
-//! Runs the fuzz targets for a minute or two, on any toolchain: first on the committed seeds, then on a fixed number of
-//! random changes to them. `scripts/fuzz.sh` continues from the same seeds for as long as you like.
+//! Runs the fuzz targets for a while, on any toolchain: first on the committed seeds, then on a fixed number of random
+//! changes to them; in a thorough run on five times as many. `scripts/fuzz.sh` continues from the same seeds for as long as
+//! you like.
 //!
 //! After a change of the format, make new seeds with
 //!
@@ -8,7 +9,7 @@
 use nanoserve_format::{Encoding, ModelSpec, Rope, RopeScaling, SectionKind};
 use nanoserve_tests::mutate::mutate;
 use nanoserve_tests::targets::{PARTS, TARGETS, Target, WHOLE, input, safetensors_model};
-use nanoserve_tests::{SourceType, SplitMix64, Tiny, fixtures, write_file};
+use nanoserve_tests::{SourceType, SplitMix64, Tiny, fixtures, thorough, write_file};
 use nanoserve_tokenizer::vocab::{Added, Contents, Family, Piece};
 use serde_json::{Value, json};
 use std::fs;
@@ -52,8 +53,9 @@ fn watched(name: &'static str, done: &'static AtomicUsize) {
     });
 }
 
-/// Runs all seeds of a target, then `count` changed ones.
+/// Runs all seeds of a target, then `count` changed ones; in a thorough run the same and four times as many more.
 fn smoke(name: &'static str, count: usize) {
+    let count = if thorough() { 5 * count } else { count };
     let &(_, target): &Target = TARGETS.iter().find(|(target, _)| *target == name).unwrap();
     let done: &'static AtomicUsize = Box::leak(Box::default());
     watched(name, done);
@@ -85,22 +87,22 @@ fn smoke(name: &'static str, count: usize) {
 
 #[test]
 fn nsv() {
-    smoke("nsv", 100_000);
+    smoke("nsv", 20_000);
 }
 
 #[test]
 fn safetensors() {
-    smoke("safetensors", 200_000);
+    smoke("safetensors", 40_000);
 }
 
 #[test]
 fn config() {
-    smoke("config", 500_000);
+    smoke("config", 100_000);
 }
 
 #[test]
 fn vocabulary() {
-    smoke("vocabulary", 150_000);
+    smoke("vocabulary", 30_000);
 }
 
 #[test]
@@ -112,12 +114,12 @@ fn tokenizer() {
             hook(panic);
         }
     }));
-    smoke("tokenizer", 20_000);
+    smoke("tokenizer", 4_000);
 }
 
 #[test]
 fn templates() {
-    smoke("template", 4_000);
+    smoke("template", 800);
 }
 
 /// A byte-level vocabulary with few merges, and one of the text family.

@@ -7,7 +7,7 @@ use nanoserve_format::{Encoding, FileAction, FormatError, ModelSpec, NsvFile, Pl
 use nanoserve_runtime::{GenerateOptions, KvType};
 use nanoserve_tests::parts::{DATA, PREAMBLE, Parts, Section, put, rehash, reroot, u32_at, u64_at};
 use nanoserve_tests::targets::{open, touch};
-use nanoserve_tests::{SplitMix64, changed, engine, for_each_isa, write_file};
+use nanoserve_tests::{SplitMix64, changed, engine, for_each_isa, thorough, write_file};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -390,7 +390,8 @@ fn meaning(good: &[u8]) -> Vec<usize> {
 #[test]
 fn changed_weights_run_to_the_end() {
     let good = good_parts().file();
-    let ran = (DATA..good.len()).into_par_iter().step_by(5).map(|at| {
+    let step = if thorough() { 5 } else { 25 };
+    let ran = (DATA..good.len()).into_par_iter().step_by(step).map(|at| {
         let mut file = good.clone();
         // A sign bit, all ones, then an arbitrary value. From NaN and infinite logits no token can be chosen.
         let changes = [0x80, 0xff, (at % 251) as u8].into_iter();
@@ -400,7 +401,7 @@ fn changed_weights_run_to_the_end() {
         });
         runs.count()
     });
-    let (ran, all) = (ran.sum::<usize>(), (good.len() - DATA).div_ceil(5) * 3);
+    let (ran, all) = (ran.sum::<usize>(), (good.len() - DATA).div_ceil(step) * 3);
     println!("{ran} of {all} files with a changed weight give tokens");
     assert!(ran > all / 2, "{ran} of {all}");
 }
@@ -427,11 +428,12 @@ fn weights_that_are_no_numbers_end_in_an_error_or_a_token() {
 }
 
 #[test]
-fn a_hundred_thousand_random_changes_are_refused_or_harmless() {
+fn random_changes_are_refused_or_harmless() {
     let good = good_parts().file();
     let places = meaning(&good);
     let edges = [0u64, 1, 63, 64, 65_536, 1 << 28, u32::MAX.into(), u64::MAX - 63, u64::MAX];
-    let ran: usize = (0..100_000u64)
+    let changes: u64 = if thorough() { 100_000 } else { 20_000 };
+    let ran: usize = (0..changes)
         .into_par_iter()
         .map_init(
             || good.clone(),
@@ -464,8 +466,8 @@ fn a_hundred_thousand_random_changes_are_refused_or_harmless() {
             },
         )
         .sum();
-    println!("of 100000 changed files {ran} run to the end once their hashes are right");
-    assert!(ran > 1000, "{ran} ran: too few to say anything");
+    println!("of {changes} changed files {ran} run to the end once their hashes are right");
+    assert!(ran as u64 > changes / 100, "{ran} ran: too few to say anything");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use nanoserve_converter::{ConvertError, Options, Progress, Step};
 use nanoserve_format::Encoding;
-use nanoserve_tests::{SplitMix64, Tiny, command, nanoserve, program};
+use nanoserve_tests::{SplitMix64, Tiny, command, nanoserve, program, thorough};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,9 @@ struct Scene {
 const OLD: &[u8] = b"\x89NSV\r\n\x1a\nthe file of before";
 
 /// How many times a conversion is ended at a random moment.
-const ROUNDS: u32 = 200;
+fn rounds() -> u32 {
+    if thorough() { 200 } else { 60 }
+}
 
 impl Scene {
     fn new() -> Scene {
@@ -114,17 +116,17 @@ fn whole(scene: &Scene) -> Duration {
 }
 
 #[test]
-fn killed_two_hundred_times_it_leaves_no_partial_file_under_the_name() {
+fn killed_at_any_moment_it_leaves_no_partial_file_under_the_name() {
     let scene = Scene::new();
     let whole = whole(&scene);
-    let mut random = SplitMix64::new(11);
+    let (rounds, mut random) = (rounds(), SplitMix64::new(11));
     let (mut new, mut writing) = (0, 0);
-    for i in 0..ROUNDS {
+    for i in 0..rounds {
         let had_old = i % 2 == 0;
         scene.set_up(had_old);
         let before = scene.siblings();
         let mut child = scene.start();
-        std::thread::sleep(whole.mul_f64((f64::from(i) + random.unit()) / f64::from(ROUNDS + 1)));
+        std::thread::sleep(whole.mul_f64((f64::from(i) + random.unit()) / f64::from(rounds + 1)));
         let _ = child.kill();
         child.wait().unwrap();
         new += u32::from(scene.state(had_old) == "new");
@@ -133,8 +135,8 @@ fn killed_two_hundred_times_it_leaves_no_partial_file_under_the_name() {
         assert!(left.len() <= 1, "{left:?}");
         writing += u32::from(left.iter().any(|name| !before.contains(name)));
     }
-    println!("of {ROUNDS}, over {whole:?}: {writing} were killed while they wrote, {new} were done before");
-    assert!(writing >= ROUNDS / 8, "only {writing} of {ROUNDS} were killed while they wrote: too few to tell");
+    println!("of {rounds}, over {whole:?}: {writing} were killed while they wrote, {new} were done before");
+    assert!(writing >= rounds / 8, "only {writing} of {rounds} were killed while they wrote: too few to tell");
     // The next conversion works, and removes what the killed ones left.
     scene.set_up(true);
     assert!(scene.start().wait().unwrap().success());
@@ -144,16 +146,16 @@ fn killed_two_hundred_times_it_leaves_no_partial_file_under_the_name() {
 }
 
 #[test]
-fn interrupted_two_hundred_times_it_leaves_nothing() {
+fn interrupted_at_any_moment_it_leaves_nothing() {
     let scene = Scene::new();
     let whole = whole(&scene);
-    let mut random = SplitMix64::new(12);
+    let (rounds, mut random) = (rounds(), SplitMix64::new(12));
     let (mut stopped, mut early, mut new) = (0, 0, 0);
-    for i in 0..ROUNDS {
+    for i in 0..rounds {
         let had_old = i % 2 == 0;
         scene.set_up(had_old);
         let child = scene.start();
-        std::thread::sleep(whole.mul_f64((f64::from(i) + random.unit()) / f64::from(ROUNDS + 1)));
+        std::thread::sleep(whole.mul_f64((f64::from(i) + random.unit()) / f64::from(rounds + 1)));
         interrupt(&child);
         match scene.interrupted(child, had_old) {
             Some(130) => stopped += 1,
@@ -161,8 +163,8 @@ fn interrupted_two_hundred_times_it_leaves_nothing() {
             None => early += 1,
         }
     }
-    println!("of {ROUNDS}, over {whole:?}: {stopped} stopped, {early} were not yet listening, {new} were done before");
-    assert!(stopped >= ROUNDS / 8, "only {stopped} of {ROUNDS} were stopped at work: too few to tell");
+    println!("of {rounds}, over {whole:?}: {stopped} stopped, {early} were not yet listening, {new} were done before");
+    assert!(stopped >= rounds / 8, "only {stopped} of {rounds} were stopped at work: too few to tell");
 }
 
 #[test]

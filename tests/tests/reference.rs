@@ -8,7 +8,9 @@ use nanoserve_runtime::cpu::{CpuBackend, isa};
 use nanoserve_runtime::diagnose::bisect;
 use nanoserve_runtime::diagnose::rule::Tolerance;
 use nanoserve_runtime::diagnose::verify::{Reference, compare, trace};
-use nanoserve_tests::{Divergence, Fixture, decoded_f32, divergence, engine, fixtures, for_each_isa, max_abs_diff};
+use nanoserve_tests::{
+    Divergence, Fixture, decoded_f32, divergence, engine, fixtures, for_each_isa, max_abs_diff, thorough,
+};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::fs;
 use std::path::Path;
@@ -265,7 +267,8 @@ fn bits(row: &[f32]) -> Vec<u32> {
 }
 
 /// The whole prompt at once, in chunks, token by token, and with a reused cache give the same logits bit for bit, on 1,
-/// 2 and 3 threads and every instruction set.
+/// 2 and 3 threads and every instruction set. The plain kernels take most of the time. How work is shared out is not theirs,
+/// so they run on 2 threads alone, unless the run is thorough.
 fn same_bits(fixture: &Fixture, encoding: Encoding, folder: &Path) {
     let path = fixture.convert(encoding, folder);
     let ids = fixture.reference().input_ids;
@@ -274,7 +277,8 @@ fn same_bits(fixture: &Fixture, encoding: Encoding, folder: &Path) {
         let vocab = expected.len() / ids.len();
         let row = |position: usize| bits(&expected[position * vocab..(position + 1) * vocab]);
         for_each_isa(|kernels| {
-            for threads in [1, 2, 3] {
+            let brief = kernels.name == "scalar" && !thorough();
+            for &threads in if brief { &[2][..] } else { &[1, 2, 3] } {
                 let what = format!("{} {encoding} kv {kv_name} {} {threads} threads", fixture.name, kernels.name);
                 let mut engine = engine(&path, kernels, threads);
                 let all = trace(&mut engine, &ids, kv).unwrap().pop().expect("logits come last").1;

@@ -4,19 +4,17 @@
 
 #include KERNELS
 
-static std::mutex one_at_a_time;
-
-/// Memory for a kernel, filled with NaN; null where there is none.
-extern "C" void* emu_allocate(size_t bytes) {
-    std::lock_guard<std::mutex> lock(one_at_a_time);
-    emu::Allocation a = emu::guarded(bytes);
+/// Memory for a kernel of an emulator, filled with NaN; null where there is none.
+extern "C" void* emu_allocate(size_t bytes, size_t owner) {
+    std::lock_guard<std::mutex> lock(emu::allocations_lock);
+    emu::Allocation a = emu::guarded(bytes, owner);
     if (a.map) emu::allocations.push_back(a);
     return a.begin;
 }
 
 /// Gives memory back; 0, or 1 where its end was written over or it is unknown.
 extern "C" int emu_free(void* begin) {
-    std::lock_guard<std::mutex> lock(one_at_a_time);
+    std::lock_guard<std::mutex> lock(emu::allocations_lock);
     for (size_t i = 0; i < emu::allocations.size(); i++) {
         emu::Allocation a = emu::allocations[i];
         if (a.begin != begin) continue;
@@ -42,17 +40,42 @@ extern "C" size_t emu_arguments(size_t i) { return emu::kernels()[i].sizes.size(
 /// Bytes of argument `a` of kernel `i`.
 extern "C" size_t emu_argument_bytes(size_t i, size_t a) { return emu::kernels()[i].sizes[a]; }
 
-static void** launch_arguments;
-static void (*launch_entry)(void**);
+static __thread void** launch_arguments;
+static __thread void (*launch_entry)(void**);
+static thread_local std::unique_ptr<emu::Machine> machine;
 
-/// Runs kernel `i`; null, or what went wrong, which stays until the next launch.
+/// Takes over the signals of bad accesses, once; what comes from elsewhere goes on to whoever had them.
+static void handle_faults() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        struct sigaction action = {};
+        action.sa_sigaction = emu::faulted;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+        sigaction(SIGSEGV, &action, &emu::old_segv);
+        sigaction(SIGBUS, &action, &emu::old_bus);
+    });
+}
+
+/// Shared memory of this many bytes.
+static const emu::Allocation& shared_memory(size_t bytes) {
+    emu::Allocation& a = machine->shared;
+    if (!a.map || a.bytes != bytes) {
+        if (a.map) munmap(a.map, a.mapped);
+        a = emu::guarded(bytes, 0);
+    }
+    return a;
+}
+
+/// Runs kernel `i` for an emulator; null, or what went wrong, which stays until the next launch of this thread.
 ///
 /// order: 0 as they come, 1 the other way round, more: a seed. Asynchronous copies happen at once in 0, else at the last moment.
 extern "C" const char* emu_launch(size_t i, const unsigned* grid, const unsigned* block, size_t shared, void** arguments,
-                                  unsigned order) {
-    std::lock_guard<std::mutex> lock(one_at_a_time);
+                                  unsigned order, size_t owner) {
+    if (!machine) machine = std::make_unique<emu::Machine>();
     const emu::Kernel& kernel = emu::kernels()[i];
     unsigned count = block[0] * block[1] * block[2];
+    emu::threads = machine->threads;
+    emu::message = machine->message;
     emu::kernel_name = kernel.name;
     emu::grid_size = {grid[0], grid[1], grid[2]};
     emu::block_size = {block[0], block[1], block[2]};
@@ -63,22 +86,17 @@ extern "C" const char* emu_launch(size_t i, const unsigned* grid, const unsigned
     launch_entry = kernel.run;
     emu::body = [] { launch_entry(launch_arguments); };
 
-    struct sigaction action = {}, old_segv, old_bus;
-    action.sa_sigaction = emu::faulted;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    static char signal_stack[64 << 10];
+    handle_faults();
     stack_t stack = {}, old_stack;
-    stack.ss_sp = signal_stack;
-    stack.ss_size = sizeof signal_stack;
+    stack.ss_sp = machine->signal_stack;
+    stack.ss_size = sizeof machine->signal_stack;
     sigaltstack(&stack, &old_stack);
-    sigaction(SIGSEGV, &action, &old_segv);
-    sigaction(SIGBUS, &action, &old_bus);
-    static emu::Allocation memory;
-    memory = emu::guarded(shared);
+    const emu::Allocation memory = shared_memory(shared);
     emu::shared_memory = memory.begin;
     emu::shared_bytes = shared;
     const char* volatile answer = nullptr;
-    if (!sigsetjmp(emu::failure, 1)) {
+    emu::failure = &machine->failure;
+    if (!sigsetjmp(machine->failure, 1)) {
         if (kernel.threads != static_cast<int>(count)) emu::fail("a block of %u threads; it is made for %d", count, kernel.threads);
         if (grid[1] > 65535 || grid[2] > 65535 || !grid[0] || !grid[1] || !grid[2] || grid[0] > 0x7fffffff)
             emu::fail("a grid of %u x %u x %u blocks", grid[0], grid[1], grid[2]);
@@ -97,15 +115,18 @@ extern "C" const char* emu_launch(size_t i, const unsigned* grid, const unsigned
             emu::current = nullptr;
             if (!emu::intact(memory)) emu::fail("shared memory was written behind its %zu bytes", shared);
         }
-        for (const emu::Allocation& a : emu::allocations)
-            if (!emu::intact(a)) emu::fail("an allocation was written behind its %zu bytes", a.bytes);
+        size_t damaged = 0;
+        {
+            std::lock_guard<std::mutex> lock(emu::allocations_lock);
+            for (const emu::Allocation& a : emu::allocations)
+                if (a.owner == owner && !emu::intact(a)) damaged = a.bytes;
+        }
+        if (damaged) emu::fail("an allocation was written behind its %zu bytes", damaged);
     } else {
         answer = emu::message;
     }
+    emu::failure = nullptr;
     emu::current = nullptr;
-    munmap(memory.map, memory.mapped);
-    sigaction(SIGSEGV, &old_segv, nullptr);
-    sigaction(SIGBUS, &old_bus, nullptr);
     sigaltstack(&old_stack, nullptr);
     return answer;
 }

@@ -1,6 +1,7 @@
 // What CUDA C++ gives to a kernel's text, on a CPU: threads of a block as fibers, barriers, shuffles, matrix instructions.
 //
-// One block runs at a time, its threads one after the other, each until it waits for others. What a device forbids and a
+// Of a launch one block runs at a time, its threads one after the other, each until it waits for others. Every thread of
+// the calling program has a machine of its own, so that launches of several run side by side. What a device forbids and a
 // race depends on is made visible: memory outside an allocation faults (guard pages), fresh memory is filled with NaN,
 // a barrier that not all threads reach is an error, misaligned vectors are an error, and the order of blocks, warps and
 // lanes and the time of asynchronous copies are chosen by the caller: results that depend on them are wrong.
@@ -13,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -68,15 +70,18 @@ struct Thread {
 /// In which order things happen that a device does in any order.
 struct Order { unsigned seed; bool reverse, shuffle, late_copies; };
 
-inline Thread threads[MAX_THREADS];
-inline Thread* current;
-inline Index3 grid_size, block_size, block_index;
-inline unsigned char* shared_memory;
-inline size_t shared_bytes;
-inline Order order;
-inline char message[1024];
-inline sigjmp_buf failure;
-inline const char* kernel_name = "";
+// The state of one launch, for each thread of the calling program. Kernels read it all the time: `__thread` has no
+// check for a constructor, as `thread_local` has.
+inline __thread Thread* threads;
+inline __thread Thread* current;
+inline __thread Index3 grid_size, block_size, block_index;
+inline __thread unsigned char* shared_memory;
+inline __thread size_t shared_bytes;
+inline __thread Order order;
+inline __thread const char* kernel_name;
+inline __thread char* message;
+inline __thread sigjmp_buf* failure;
+constexpr size_t MESSAGE = 1024;
 
 [[noreturn]] __attribute__((format(printf, 1, 2))) inline void fail(const char* text, ...) {
     char what[512];
@@ -84,17 +89,17 @@ inline const char* kernel_name = "";
     va_start(list, text);
     vsnprintf(what, sizeof what, text, list);
     va_end(list);
-    snprintf(message, sizeof message, "%s, block %u,%u,%u, thread %d: %s", kernel_name, block_index.x, block_index.y,
+    snprintf(message, MESSAGE, "%s, block %u,%u,%u, thread %d: %s", kernel_name, block_index.x, block_index.y,
              block_index.z, current ? current->number : -1, what);
-    siglongjmp(failure, 1);
+    siglongjmp(*failure, 1);
 }
 
 // Fibers.
 
-inline void (*body)();
+inline __thread void (*body)();
 
 #if defined(__x86_64__)
-inline void* scheduler;
+inline __thread void* scheduler;
 extern "C" void emu_switch(void** save, void* load);
 asm(R"(
 .text
@@ -123,7 +128,7 @@ inline void enter(Thread& thread) {
     emu_switch(&scheduler, thread.pointer);
 }
 #else
-inline ucontext_t scheduler;
+inline __thread ucontext_t scheduler;
 inline void leave() { swapcontext(&current->context, &scheduler); }
 inline void enter(Thread& thread) {
     current = &thread;
@@ -138,6 +143,10 @@ inline void start() {
     __builtin_unreachable();
 }
 
+/// Stacks begin at different places in their pages. At the same place, the hot lines of all stacks of a warp would be in
+/// few sets of the first cache, and drive each other out.
+constexpr size_t STAGGER = 320;
+
 inline void prepare(Thread& thread) {
     if (!thread.stack) {
         void* memory = mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -146,9 +155,10 @@ inline void prepare(Thread& thread) {
         thread.stack = static_cast<char*>(memory) + PAGE;
     }
     thread.state = State::Ready;
-    thread.copies.assign(1, {});
+    if (thread.copies.size() != 1 || !thread.copies[0].empty()) thread.copies.assign(1, {});
 #if defined(__x86_64__)
-    void** top = reinterpret_cast<void**>(static_cast<char*>(thread.stack) + STACK);
+    size_t below = thread.number * STAGGER % PAGE;
+    void** top = reinterpret_cast<void**>(static_cast<char*>(thread.stack) + STACK - below);
     *--top = nullptr;
     *--top = reinterpret_cast<void*>(start);
     for (int i = 0; i < 6; i++) *--top = nullptr;
@@ -185,12 +195,12 @@ inline bool collect(Thread* warp) {
     for (int lane = 0; lane < WARP; lane++) {
         Thread& thread = warp[lane];
         if (thread.state != State::Warp) continue;
-        void* arguments[WARP] = {};
+        void* arguments[WARP];
         bool all = true;
-        for (int other = 0; other < WARP; other++) {
+        for (int other = 0; other < WARP && all; other++) {
             if (!(thread.mask >> other & 1)) continue;
             Thread& partner = warp[other];
-            all &= partner.state == State::Warp && partner.mask == thread.mask && partner.collective == thread.collective;
+            all = partner.state == State::Warp && partner.mask == thread.mask && partner.collective == thread.collective;
             arguments[other] = partner.arguments;
         }
         if (!all) continue;
@@ -198,6 +208,7 @@ inline bool collect(Thread* warp) {
         thread.collective(arguments, thread.mask);
         for (int other = 0; other < WARP; other++)
             if (thread.mask >> other & 1) warp[other].state = State::Ready;
+        if (thread.mask == 0xffffffffu) return true;
         any = true;
     }
     return any;
@@ -218,13 +229,16 @@ inline unsigned place(unsigned i, unsigned n) {
 }
 
 inline void run_block(unsigned count) {
+    Thread* const threads = emu::threads;
+    unsigned lanes[WARP];
+    for (unsigned l = 0; l < WARP; l++) lanes[l] = place(l, WARP);
     for (unsigned i = 0; i < count; i++) prepare(threads[i]);
     for (;;) {
         for (unsigned w = 0; w < count / WARP; w++) {
             Thread* warp = threads + WARP * place(w, count / WARP);
             do {
                 for (unsigned l = 0; l < WARP; l++) {
-                    Thread& thread = warp[place(l, WARP)];
+                    Thread& thread = warp[lanes[l]];
                     if (thread.state == State::Ready) enter(thread);
                 }
             } while (collect(warp));
@@ -246,13 +260,15 @@ inline void run_block(unsigned count) {
 
 // Memory.
 
-struct Allocation { unsigned char *map, *begin; size_t mapped, bytes; };
+/// `owner` is the emulator that it was made for.
+struct Allocation { unsigned char *map, *begin; size_t mapped, bytes, owner; };
 inline std::vector<Allocation> allocations;
+inline std::mutex allocations_lock;
 
 /// Memory whose end is the end of a page, with pages that fault on both sides.
-inline Allocation guarded(size_t bytes) {
+inline Allocation guarded(size_t bytes, size_t owner) {
     size_t padded = (bytes + 15) / 16 * 16, pages = (padded + PAGE - 1) / PAGE * PAGE;
-    Allocation a{nullptr, nullptr, pages + 2 * PAGE, bytes};
+    Allocation a{nullptr, nullptr, pages + 2 * PAGE, bytes, owner};
     void* map = mmap(nullptr, a.mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED) return a;
     a.map = static_cast<unsigned char*>(map);
@@ -283,14 +299,43 @@ inline void* in_shared(uint32_t at, size_t bytes) {
     return shared_memory + at;
 }
 
-inline void faulted(int, siginfo_t* info, void*) {
-    auto address = static_cast<unsigned char*>(info->si_addr);
-    for (const Allocation& a : allocations) {
-        if (address < a.map || address >= a.map + a.mapped) continue;
-        fail("%td bytes from the beginning of an allocation of %zu", address - a.begin, a.bytes);
+inline struct sigaction old_segv, old_bus;
+
+/// A fault in a kernel ends its launch; any other is for whoever handled it before.
+inline void faulted(int signal, siginfo_t* info, void* context) {
+    if (!failure) {
+        const struct sigaction& old = signal == SIGBUS ? old_bus : old_segv;
+        if (old.sa_flags & SA_SIGINFO) return old.sa_sigaction(signal, info, context);
+        // Without a handler the same access, done again, ends the program.
+        sigaction(signal, &old, nullptr);
+        return;
     }
+    auto address = static_cast<unsigned char*>(info->si_addr);
+    Allocation found{};
+    {
+        std::lock_guard<std::mutex> lock(allocations_lock);
+        for (const Allocation& a : allocations)
+            if (address >= a.map && address < a.map + a.mapped) found = a;
+    }
+    if (found.map) fail("%td bytes from the beginning of an allocation of %zu", address - found.begin, found.bytes);
     fail("%p is in no allocation (%zu bytes of shared memory at %p)", info->si_addr, shared_bytes, shared_memory);
 }
+
+/// What a thread of the calling program needs to run kernels.
+struct Machine {
+    Thread threads[MAX_THREADS] = {};
+    char message[MESSAGE];
+    sigjmp_buf failure;
+    char signal_stack[64 << 10];
+    /// The shared memory of the last launch: many in a row want as much.
+    Allocation shared = {};
+
+    ~Machine() {
+        for (Thread& thread : threads)
+            if (thread.stack) munmap(static_cast<char*>(thread.stack) - PAGE, STACK + PAGE);
+        if (shared.map) munmap(shared.map, shared.mapped);
+    }
+};
 
 // Kernels by name.
 
@@ -348,10 +393,14 @@ inline const float* half_table() {
 
 struct Mma { float* d; const uint32_t *a, *b; };
 
+/// A row of eight numbers, computed with at once; each has the sum of its own products, in their order.
+typedef float Eight __attribute__((vector_size(32)));
+
 /// d[16 x 8] += a[16 x 16] b[16 x 8]; lane 4 g + c holds rows g and g + 8 of a and d, column g of b.
 inline void mma(void* const* lanes, unsigned) {
     const float* table = half_table();
-    float a[16][16], b[16][8];
+    float a[16][16];
+    Eight b[16], d[16];
     for (int lane = 0; lane < WARP; lane++) {
         const Mma& own = *static_cast<const Mma*>(lanes[lane]);
         int g = lane / 4, c = lane % 4;
@@ -361,15 +410,14 @@ inline void mma(void* const* lanes, unsigned) {
         for (int i = 0; i < 2; i++)
             for (int e = 0; e < 2; e++) b[2 * c + e + 8 * i][g] = table[own.b[i] >> 16 * e & 0xffff];
     }
+    for (int row = 0; row < 16; row++) {
+        d[row] = Eight{};
+        for (int k = 0; k < 16; k++) d[row] += a[row][k] * b[k];
+    }
     for (int lane = 0; lane < WARP; lane++) {
         const Mma& own = *static_cast<const Mma*>(lanes[lane]);
         int g = lane / 4, c = lane % 4;
-        for (int i = 0; i < 4; i++) {
-            int row = g + 8 * (i / 2), column = 2 * c + i % 2;
-            float sum = 0;
-            for (int k = 0; k < 16; k++) sum += a[row][k] * b[k][column];
-            own.d[i] += sum;
-        }
+        for (int i = 0; i < 4; i++) own.d[i] += d[g + 8 * (i / 2)][2 * c + i % 2];
     }
 }
 

@@ -15,6 +15,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A kernel, as its text declares it.
 #[derive(Debug)]
@@ -31,14 +32,17 @@ struct Kernels {
     by_name: HashMap<String, Kernel>,
 }
 
-type Allocate = unsafe extern "C" fn(usize) -> *mut u8;
+type Allocate = unsafe extern "C" fn(usize, usize) -> *mut u8;
 type Free = unsafe extern "C" fn(*mut u8) -> c_int;
-type Run = unsafe extern "C" fn(usize, *const u32, *const u32, usize, *const *const c_void, u32) -> *const c_char;
+type Run =
+    unsafe extern "C" fn(usize, *const u32, *const u32, usize, *const *const c_void, u32, usize) -> *const c_char;
 
 /// A device whose kernels run on the CPU.
 #[derive(Debug)]
 pub struct Emulator {
     kernels: &'static Kernels,
+    /// Its number. A launch checks the ends of its own emulator's allocations: others may run beside it.
+    owner: usize,
     order: Cell<u32>,
     /// Launches since a capture began.
     capture: RefCell<Option<Vec<Launch>>>,
@@ -64,7 +68,10 @@ impl Emulator {
             eprintln!("skipped: no g++ here to compile the CUDA kernels with");
         }
         let (capture, slots) = (RefCell::default(), RefCell::new([[0xff; SLOT_BYTES]; SLOTS]));
-        Some(Emulator { kernels: kernels?, order: Cell::new(0), capture, slots })
+        // 0 is the owner of shared memory.
+        static OWNERS: AtomicUsize = AtomicUsize::new(1);
+        let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
+        Some(Emulator { kernels: kernels?, owner, order: Cell::new(0), capture, slots })
     }
 
     /// Sets how blocks, warps and lanes take turns. 0: in their order, with asynchronous copies at once. 1: in reverse
@@ -109,6 +116,7 @@ impl Emulator {
                 launch.shared as usize,
                 arguments.as_ptr(),
                 self.order.get(),
+                self.owner,
             );
             (!answer.is_null()).then(|| CStr::from_ptr(answer).to_string_lossy().into_owned())
         };
@@ -163,7 +171,7 @@ impl Device for Emulator {
         // SAFETY: emu_allocate has this type.
         let address = unsafe {
             let allocate = self.kernels.library.get::<Allocate>(b"emu_allocate").unwrap();
-            allocate(bytes)
+            allocate(bytes, self.owner)
         };
         if address.is_null() {
             return Err(DeviceError::Call { call: "allocation".into(), cause: format!("no {bytes} bytes") });
@@ -236,19 +244,37 @@ impl Device for Emulator {
 }
 
 /// Options for g++. -Bsymbolic is needed because a kernel may have the name of a function of the program or its
-/// libraries.
-const OPTIONS: [&str; 10] = [
+/// libraries. A kernel reads its thread's state all the time: -ftls-model makes that one instruction.
+const OPTIONS: [&str; 11] = [
     "-std=c++17",
     "-O2",
     "-fPIC",
     "-shared",
     "-Wl,-Bsymbolic",
+    "-ftls-model=initial-exec",
     "-fno-strict-aliasing",
     "-ffp-contract=off",
     "-Wall",
     "-Werror",
     "-Wno-unknown-pragmas",
 ];
+
+/// An option for the instructions that this machine has beyond the oldest of its kind. They round f16 and compute in rows;
+/// without contraction (above), results are the same.
+fn machine_option() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("movbe")
+    {
+        return Some("-march=x86-64-v3");
+    }
+    None
+}
 
 /// The path of the kernels' library, next to the test's program. Compiles it if the kernels' text is new; None without
 /// g++.
@@ -259,7 +285,8 @@ fn compile() -> Option<PathBuf> {
     files.extend(["emulator.h", "emulator.cpp"].map(|name| emulator.join(name)));
     files.sort();
     let mut hasher = blake3::Hasher::new();
-    OPTIONS.iter().for_each(|option| _ = hasher.update(option.as_bytes()));
+    let options: Vec<&str> = OPTIONS.into_iter().chain(machine_option()).collect();
+    options.iter().for_each(|option| _ = hasher.update(option.as_bytes()));
     for file in &files {
         hasher.update(&std::fs::read(file).unwrap());
     }
@@ -272,7 +299,7 @@ fn compile() -> Option<PathBuf> {
     // Other tests may compile at the same time, so only a complete file gets the final name.
     let unfinished = tempfile::Builder::new().prefix("kernels").tempfile_in(&folder).unwrap();
     let output = Command::new("g++")
-        .args(OPTIONS)
+        .args(&options)
         .arg(format!("-DKERNELS=\"{}\"", kernels.join("kernels.cu").display()))
         .arg(emulator.join("emulator.cpp"))
         .arg("-o")
