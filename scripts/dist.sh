@@ -14,7 +14,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-ZIG=0.15.1
 twice= out= targets=
 while [ $# -gt 0 ]; do
     case $1 in
@@ -28,27 +27,8 @@ done
 mkdir -p "${out:=target/dist}"
 out=$(cd "$out" && pwd)
 
-# The tree that is built is the one that is committed, or what lies here where there is no git.
-tools=$PWD/target/dist-tools
-mkdir -p "$tools"
-if [ ! -x "$tools/venv/bin/python" ] || [ "$("$tools/venv/bin/python" -m ziglang version)" != $ZIG ]; then
-    python3 -m venv "$tools/venv"
-    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check "ziglang==$ZIG"
-fi
-
-# A C compiler and an archiver for a target, under names that the cc crate takes.
-c_tools() {
-    local zig="exec '$tools/venv/bin/python' -m ziglang"
-    # cc adds Rust's name of the target, which zig does not know.
-    cat >"$tools/cc-$1" <<END
-#!/usr/bin/env bash
-words=()
-for word; do case \$word in --target=*) ;; *) words+=("\$word") ;; esac; done
-$zig cc -target ${1/-unknown/} -g0 -fno-sanitize=all "\${words[@]}"
-END
-    printf '#!/bin/sh\n%s ar "$@"\n' "$zig" >"$tools/ar-$1"
-    chmod +x "$tools/cc-$1" "$tools/ar-$1"
-}
+. scripts/zig.sh
+zig_fetch
 
 # Builds the sources in a folder for a target: build FOLDER TARGET.
 build() {
@@ -57,8 +37,7 @@ build() {
     export SOURCE_DATE_EPOCH=0
     case $target in
         *-musl)
-            c_tools "$target"
-            export "CC_$name=$tools/cc-$target" "AR_$name=$tools/ar-$target"
+            zig_for "$target" "${target/-unknown/}" -g0 -fno-sanitize=all
             export "CFLAGS_$name=-ffile-prefix-map=$folder=/nanoserve -ffile-prefix-map=$cargo=/cargo"
             export "CARGO_TARGET_${name^^}_LINKER=rust-lld"
             flags="$flags -C link-self-contained=yes"

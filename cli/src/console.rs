@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use terminal_size::terminal_size_of;
 
 /// The machine failed, or a check found a fault.
 pub const FAILED: u8 = 1;
@@ -60,6 +61,16 @@ pub fn is_dumb() -> bool {
 /// Whether colours may be sent to a stream, given whether it is a terminal.
 pub fn colours(is_terminal: bool) -> bool {
     is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
+}
+
+/// The columns of the terminal that answers go to; None if that is no terminal, or does not know.
+pub fn output_columns() -> Option<usize> {
+    terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into())
+}
+
+/// The columns of the terminal that messages go to; None if that is no terminal, or does not know.
+pub fn error_columns() -> Option<usize> {
+    terminal_size_of(std::io::stderr()).map(|(width, _)| width.0.into())
 }
 
 /// Adds the file's name to an error about its contents. Errors of the system name the file already.

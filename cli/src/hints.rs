@@ -3,7 +3,7 @@
 
 use clap::Command;
 use nanoserve_converter::{ConvertError, Problem, Warning, What};
-use nanoserve_format::FormatError;
+use nanoserve_format::{FileAction, FormatError};
 use nanoserve_runtime::{DeviceError, MemoryUse, PromptCacheError, RuntimeError, TokenizerError};
 use std::io::ErrorKind;
 use std::sync::OnceLock;
@@ -42,6 +42,11 @@ pub fn runtime(error: &RuntimeError) -> String {
             return ", or run with --device cpu".into();
         }
         RuntimeError::Device(DeviceError::Missing { .. } | DeviceError::NotBuilt) => "run with --device cpu",
+        RuntimeError::Format(FormatError::Io { action: FileAction::Open, source, .. })
+            if source.kind() == ErrorKind::IsADirectory =>
+        {
+            "a model is one file, which `nanoserve convert FOLDER model.nsv` makes"
+        }
         RuntimeError::Memory { what, .. } => {
             let advice = memory(what, &takes);
             return if advice.is_empty() { String::new() } else { format!(": give {}", advice.join(", or ")) };
@@ -115,7 +120,7 @@ mod tests {
     use super::*;
     use anyhow::Error;
     use nanoserve_converter::{Options, convert as converted};
-    use nanoserve_format::{Encoding, FileAction};
+    use nanoserve_format::Encoding;
     use nanoserve_runtime::Limit;
     use std::sync::atomic::AtomicBool;
 

@@ -185,6 +185,58 @@ fn ctrl_c_stops_an_answer_and_keeps_the_conversation() {
 }
 
 #[test]
+fn ctrl_c_before_an_answer_takes_the_message_back() {
+    let scene = scene();
+    fs::write(scene.file("long.txt"), "and so on ".repeat(300)).unwrap();
+    // One token a step by the plain kernels: the prompt takes seconds, and its line of progress comes after one.
+    let slow = ["-n", "4", "--ctx", "1024", "--isa", "scalar", "--chunk", "1"];
+    let mut terminal = scene.terminal(80, &slow);
+    say(&mut terminal, "one");
+    ask(&mut terminal, &format!("/read {}", scene.file("long.txt").display()), "come before the next message]");
+    terminal.send("two\r");
+    terminal.expect(" left");
+    terminal.send("\x03");
+    ask(&mut terminal, "/read -", "[no file comes before the next message]");
+    ask(&mut terminal, &format!("/save {}", scene.file("before.json").display()), "2 messages saved");
+    say(&mut terminal, "three");
+    ask(&mut terminal, &format!("/save {}", scene.file("before.json").display()), "4 messages saved");
+    let saved = scene.saved("before.json");
+    let roles: Vec<&str> = saved.iter().map(|(role, _)| role.as_str()).collect();
+    assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
+    assert_eq!((saved[0].1.as_str(), saved[2].1.as_str()), ("one", "three"));
+    assert!(saved.iter().all(|(_, text)| !text.is_empty()), "{saved:?}");
+    leave(terminal);
+    // The message that a conversation begins with.
+    let long = fs::read_to_string(scene.file("long.txt")).unwrap();
+    let mut terminal = Terminal::start(scene.command(&[&["--chat", "-p", &long], &slow[..]].concat()), 80);
+    terminal.expect(" left");
+    terminal.send("\x03");
+    terminal.expect("nothing was added");
+    terminal.expect("> ");
+    say(&mut terminal, "one");
+    ask(&mut terminal, &format!("/save {}", scene.file("before.json").display()), "2 messages saved");
+    assert_eq!(scene.saved("before.json")[0].1, "one");
+    leave(terminal);
+}
+
+#[test]
+fn what_the_program_says_fits_the_terminal() {
+    for columns in [40, 60, 80] {
+        let mut terminal = Terminal::start(scene().command(&["--chat", "-n", "4"]), columns);
+        let mut told = terminal.expect("leaves.");
+        terminal.expect("> ");
+        for command in ["/help", "/set", "/nothing"] {
+            terminal.send(&format!("{command}\r"));
+            told += &terminal.expect("\n> ");
+        }
+        for line in told.lines() {
+            assert!(line.chars().count() <= columns.into(), "{columns}: {line}");
+        }
+        leave(terminal);
+    }
+}
+
+#[test]
 fn keys_typed_during_an_answer_wait_for_the_prompt() {
     let scene = scene();
     let mut terminal = scene.terminal(80, &["--ignore-eos", "-n", "300"]);

@@ -6,7 +6,9 @@ use std::path::Path;
 #[test]
 fn every_path_in_the_guides_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for page in ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/adding-a-model.md"] {
+    for page in
+        ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/adding-a-model.md", "docs/troubleshooting.md"]
+    {
         let text = fs::read_to_string(root.join(page)).unwrap();
         // What stands in backticks, has a folder in it, and is no command.
         let quoted = text.split('`').skip(1).step_by(2).filter(|quoted| {

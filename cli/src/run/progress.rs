@@ -96,8 +96,10 @@ fn show(start: Instant, (state, changed): &(Mutex<State>, Condvar)) {
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, _) =
             changed.wait_timeout_while(state, wait, |state| !state.ended).unwrap_or_else(PoisonError::into_inner);
-        let (ended, line) = (state.ended, state.line(start.elapsed()));
+        let (ended, mut line) = (state.ended, state.line(start.elapsed()));
         drop(state);
+        // A line that went on in a second row could not be taken back.
+        line.truncate(console::error_columns().map_or(usize::MAX, |columns| columns - 1));
         let mut out = std::io::stderr().lock();
         // A closed standard error is ignored.
         let _ = match (ended, wait == PATIENCE) {

@@ -1,5 +1,6 @@
 //! The conversation with the user: messages, and commands that begin with a slash.
 
+use super::fit::{self, say};
 use super::lines::{Line, Lines};
 use super::settings::one_of;
 use super::turns::{Answered, Chat};
@@ -11,23 +12,23 @@ use nanoserve_runtime::{RuntimeError, StopReason};
 use std::path::Path;
 use std::process::ExitCode;
 
-const HELP: &str = "\
-/regen           another answer in place of the last
-/clear, /reset   forget the conversation, but for the system message
-/drop            forget the oldest turn
-/system TEXT     tell the model this before the conversation; alone, shows it;
-                 /system - takes it away
-/read FILE       put a text file before the next message
-/save FILE       write the conversation as JSON, as --messages reads it
-/load FILE       go on from such a file
-/set NAME VALUE  temperature, top-k, seed, n, wrap, reasoning and others;
-                 alone, lists them
-/stats [on|off]  tokens and times of the last turn; on: after each answer
-/help            this
-/exit, /quit     leave, as Ctrl-D does
-A message that begins with \"\"\" goes on until the next \"\"\"; a line that
-ends in \\ goes on in the next. Ctrl-C stops an answer, what was said of it
-stays; arrows bring earlier messages back. // begins a message with a slash.";
+const COMMANDS: [(&str, &str); 11] = [
+    ("/regen", "another answer in place of the last"),
+    ("/clear, /reset", "forget the conversation, but for the system message"),
+    ("/drop", "forget the oldest turn"),
+    ("/system TEXT", "tell the model this before the conversation; alone, shows it; /system - takes it away"),
+    ("/read FILE", "put a text file before the next message; /read - puts none"),
+    ("/save FILE", "write the conversation as JSON, as --messages reads it"),
+    ("/load FILE", "go on from such a file"),
+    ("/set NAME VALUE", "temperature, top-k, seed, n, wrap, reasoning and others; alone, lists them"),
+    ("/stats [on|off]", "tokens and times of the last turn; on: after each answer"),
+    ("/help", "this"),
+    ("/exit, /quit", "leave, as Ctrl-D does"),
+];
+
+const NOTES: &str = "A message that begins with \"\"\" goes on until the next \"\"\"; a line that ends in \\ goes on in the next. \
+                     Ctrl-C stops an answer, what was said of it stays; arrows bring earlier messages back. // begins a \
+                     message with a slash.";
 
 /// Reads messages and commands until the end of the input.
 pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
@@ -36,7 +37,7 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
             Line::Text(text) if text.trim().is_empty() => continue,
             Line::Text(text) => text,
             Line::Interrupted => {
-                console::tell("Ctrl-D or /quit leaves.");
+                say("Ctrl-D or /quit leaves.");
                 continue;
             }
             Line::End => return Ok(ExitCode::SUCCESS),
@@ -56,8 +57,8 @@ pub fn talk(chat: &mut Chat, lines: &mut Lines) -> Result<ExitCode> {
                     continue;
                 }
                 match command(chat, name, argument.trim()) {
-                    Ok(told) => console::tell(told),
-                    Err(e) if lines.is_terminal() => console::tell(format_args!("error: {}", console::text(&e))),
+                    Ok(told) => say(told),
+                    Err(e) if lines.is_terminal() => say(format_args!("error: {}", console::text(&e))),
                     Err(e) => return Err(e),
                 }
             }
@@ -78,7 +79,7 @@ fn answer_or_back(chat: &mut Chat, lines: &mut Lines, before: Conversation) -> R
     match answer(chat, lines) {
         Err(e) if lines.is_terminal() => {
             chat.conversation = before;
-            console::tell(format_args!("error: {}", console::text(&e)));
+            say(format_args!("error: {}", console::text(&e)));
             Ok(None)
         }
         answered => {
@@ -106,7 +107,7 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
             Answered::Done(_) => return Ok(None),
             Answered::Gone => return Ok(Some(ExitCode::SUCCESS)),
             Answered::Full { prompt, capacity } => {
-                console::tell(format_args!(
+                say(format_args!(
                     "The conversation has {prompt} tokens and the context {capacity}: too little is left for an answer."
                 ));
                 drop(out);
@@ -115,10 +116,11 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
                 let dropped = if yes { chat.make_room()? } else { 0 };
                 if dropped == 0 {
                     let why = if yes { "there is no turn left to drop; " } else { "" };
-                    console::tell(format_args!("{why}the message was not sent: /reset, /drop, or {}", chat.remedy()));
+                    let file = if chat.has_read() { "; /read - leaves the file out" } else { "" };
+                    say(format_args!("{why}the message was not sent: /reset, /drop, or {}{file}", chat.remedy()));
                     return Ok(None);
                 }
-                console::tell(format_args!("[{dropped} turn{} dropped]", if dropped == 1 { "" } else { "s" }));
+                say(format_args!("[{dropped} turn{} dropped]", if dropped == 1 { "" } else { "s" }));
             }
         }
     }
@@ -131,7 +133,7 @@ fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
         name => Ok(name),
     };
     Ok(match name {
-        "help" | "?" => HELP.to_string(),
+        "help" | "?" => fit::help(&COMMANDS, NOTES, console::error_columns()),
         "stats" if argument.is_empty() => chat.stats(),
         "stats" => {
             chat.shown.stats = one_of(argument, ["off", "on"])?;
@@ -139,6 +141,10 @@ fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
         }
         "set" => chat.set(argument)?,
         "regen" => "there is no answer yet".to_string(),
+        "read" if argument == "-" => {
+            chat.unread();
+            "[no file comes before the next message]".to_string()
+        }
         "read" => {
             let path = file()?;
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
@@ -183,10 +189,15 @@ fn command(chat: &mut Chat, name: &str, argument: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn help_fits_a_terminal() {
-        for line in super::HELP.lines() {
-            assert!(line.chars().count() <= 80, "{line}");
+        for columns in [40, 59, 60, 80, 200] {
+            let text = fit::help(&COMMANDS, NOTES, Some(columns));
+            for line in text.lines() {
+                assert!(line.chars().count() <= columns.min(80), "{columns}: {line}");
+            }
         }
     }
 }

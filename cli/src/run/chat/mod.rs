@@ -2,6 +2,7 @@
 
 mod banner;
 mod commands;
+mod fit;
 mod lines;
 mod screen;
 mod settings;
@@ -16,6 +17,7 @@ use super::{Arguments, escape};
 use crate::{console, machine};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use fit::say;
 use lines::Lines;
 use nanoserve_format::GenerationDefaults;
 use nanoserve_runtime::backend::Backend;
@@ -196,14 +198,19 @@ pub fn run(
         return answers(&mut chat, a);
     }
     if terminal && !a.quiet {
-        console::tell(chat.banner()?);
+        say(chat.banner()?);
     }
-    if asked && matches!(chat.answer(&mut std::io::stdout().lock())?, Answered::Gone) {
-        return Ok(ExitCode::SUCCESS);
+    if asked {
+        if let Answered::Gone = chat.answer(&mut std::io::stdout().lock())? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !chat.is_answered() {
+            chat.conversation.pop();
+        }
     }
     let mut lines = Lines::open(terminal)?;
     if terminal && !a.quiet {
-        console::tell("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.");
+        say("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.");
     }
     let code = commands::talk(&mut chat, &mut lines);
     chat.keep(When::End);

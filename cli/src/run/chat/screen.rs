@@ -4,8 +4,6 @@ use super::typed::COLOURED;
 use super::wrap::Wrap;
 use crate::console;
 use nanoserve_runtime::chat::{Piece, Reasoning};
-use rustix::stdio::stdout;
-use rustix::termios::tcgetwinsize;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::Ordering;
 
@@ -27,8 +25,7 @@ impl Look {
     /// What standard output can take.
     pub fn of_output(wrap: bool, hide_reasoning: bool) -> Look {
         let terminal = io::stdout().is_terminal();
-        let columns = tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col));
-        let columns = columns.filter(|_| terminal && wrap && !console::is_dumb());
+        let columns = console::output_columns().filter(|_| wrap && !console::is_dumb());
         Look { columns, dim: console::colours(terminal), hide_reasoning }
     }
 }

@@ -1,6 +1,7 @@
 //! The turns of a conversation: each renders the prompt, runs its new part, prints the answer and keeps it.
 
 use super::banner::banner;
+use super::fit::say;
 use super::lines::{Line, Lines};
 use super::screen::{Look, Screen, without_reasoning};
 use super::settings::{self, Shown};
@@ -105,6 +106,16 @@ impl<'c> Chat<'c> {
         self.read.push_str(text.strip_suffix('\n').unwrap_or(text));
         self.read.push_str("\n\n");
         self.read.chars().count()
+    }
+
+    /// Forgets what `/read` has read.
+    pub fn unread(&mut self) {
+        self.read.clear();
+    }
+
+    /// Whether `/read` has read something for the next message.
+    pub fn has_read(&self) -> bool {
+        !self.read.is_empty()
     }
 
     /// Sets what the model is told before the conversation; None takes it away.
@@ -267,17 +278,27 @@ impl<'c> Chat<'c> {
             console::broken_pipe(e)?;
             return Ok(Answered::Gone);
         }
+        self.last = Some(turn);
+        if generation.ids.is_empty() && generation.stop_reason == StopReason::Cancelled {
+            // An empty message would be the model's answer from here on.
+            if !a.quiet && !a.json {
+                say("[stopped before the answer began: nothing was added to the conversation]");
+            }
+            return Ok(Answered::Done(StopReason::Cancelled));
+        }
         self.conversation.answered(&generation.content);
         self.written = self.conversation.len();
         self.read.clear();
         let said = generation.said.map(|said| &generation.ids[..said]);
         self.prompter.answered(&text, &prompt, &generation.content, said);
-        if self.shown.stats && !a.json {
+        if let Some(turn) = &self.last
+            && self.shown.stats
+            && !a.json
+        {
             console::tell(turn.speed());
         }
-        self.last = Some(turn);
         if !a.quiet && !a.json && generation.stop_reason == StopReason::Context {
-            console::tell("[the context is full: the answer ends here]");
+            say("[the context is full: the answer ends here]");
         }
         Ok(Answered::Done(generation.stop_reason))
     }

@@ -1,5 +1,10 @@
 //! Where there are no terminals as Unix has them: keys that are typed while an answer is written are left to the system.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether colours may have been sent.
+pub static COLOURED: AtomicBool = AtomicBool::new(false);
+
 /// What keeps typed keys elsewhere.
 #[derive(Debug)]
 pub struct TypedAhead(());
@@ -11,5 +16,10 @@ impl TypedAhead {
     }
 }
 
-/// Nothing was changed.
-pub fn restore() {}
+/// Leaves the terminal as it was found: no mode was changed, and colours end.
+pub fn restore_now() {
+    if COLOURED.load(Ordering::SeqCst) {
+        // Standard error, because the answer that is interrupted holds the other stream's lock.
+        eprint!("\x1b[0m");
+    }
+}
