@@ -17,7 +17,7 @@ fn pack(c: &mut Criterion) {
     let mut group = c.benchmark_group("pack");
     group.throughput(Throughput::Bytes((SOURCE_BYTES * PANEL_ROWS * COLS) as u64));
     let values: Vec<f32> = (0..PANEL_ROWS * COLS).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
-    for encoding in Encoding::ALL {
+    for encoding in Encoding::CHOICES {
         let mut out = vec![0; encoding.panel_bytes(COLS).expect("a small matrix")];
         group.bench_function(BenchmarkId::from_parameter(encoding), |b| {
             b.iter(|| panel::pack(encoding, COLS, black_box(&values), &mut out).expect("values near 1"));
@@ -38,7 +38,7 @@ fn demo(c: &mut Criterion) {
     let bytes = source.join("model.safetensors").metadata().expect("the demo's weights").len();
     let mut group = c.benchmark_group("demo");
     group.throughput(Throughput::Bytes(bytes)).sample_size(10);
-    for encoding in Encoding::ALL {
+    for encoding in Encoding::CHOICES {
         let output = folder.path().join("demo.nsv");
         let options = Options::new(&source, output, encoding);
         group.bench_function(BenchmarkId::from_parameter(encoding), |b| {

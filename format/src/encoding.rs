@@ -4,7 +4,9 @@
 //! the rest of the program asks for properties and names no encoding. A new encoding needs a variant here, a place in
 //! [`Encoding::ALL`], and a module like [`q8`](crate::q8) that describes it.
 
+use crate::codes::{Codes, Scales};
 use crate::float;
+use crate::header::FEATURE_CODES;
 use crate::panel::{OutOfRange, Squares};
 use crate::q8;
 use std::fmt;
@@ -24,6 +26,8 @@ pub enum Encoding {
     F16,
     /// Signed bytes in blocks of 32 columns with one f16 scale: 8.5 bits a weight.
     Q8,
+    /// Codes of 4 to 6 bits.
+    Codes(Codes),
 }
 
 /// What the input row of a matrix product is rounded to first.
@@ -74,7 +78,27 @@ pub(crate) struct Description {
 
 impl Encoding {
     /// Every encoding of this format version.
-    pub const ALL: [Encoding; 3] = [Encoding::F32, Encoding::F16, Encoding::Q8];
+    pub const ALL: [Encoding; 16] = {
+        let mut all = [Encoding::F32; 16];
+        all[1] = Encoding::F16;
+        all[2] = Encoding::Q8;
+        let mut i = 0;
+        while i < Codes::ALL.len() {
+            all[3 + i] = Encoding::Codes(Codes::ALL[i]);
+            i += 1;
+        }
+        all
+    };
+
+    /// Those that a conversion chooses from; the others hold what another file's encoding holds.
+    pub const CHOICES: [Encoding; 6] = [
+        Encoding::F32,
+        Encoding::F16,
+        Encoding::Q8,
+        Encoding::Codes(Codes::Q6),
+        Encoding::Codes(Codes::Q5),
+        Encoding::Codes(Codes::Q4),
+    ];
 
     /// The one place that distinguishes encodings.
     pub(crate) const fn description(self) -> &'static Description {
@@ -82,6 +106,7 @@ impl Encoding {
             Encoding::F32 => &float::F32,
             Encoding::F16 => &float::F16,
             Encoding::Q8 => &q8::Q8,
+            Encoding::Codes(codes) => codes.description(),
         }
     }
 
@@ -111,9 +136,20 @@ impl Encoding {
     }
 
     /// The largest distance between neighbouring values in a block of [`INPUT_BLOCK`] columns whose largest magnitude
-    /// is `largest`; 0 if nothing is rounded. The error of a weight is at most half of it.
+    /// is `largest`; 0 if nothing is rounded. The error of a weight is at most half of it. Where a block's scale is a part
+    /// of a number for more columns, `largest` is that of the whole row: see [`Encoding::steps`].
     pub fn step(self, largest: f32) -> f64 {
         (self.description().step)(largest)
+    }
+
+    /// [`Encoding::step`] of each block of a row.
+    pub fn steps(self, row: &[f32]) -> impl Iterator<Item = f64> {
+        let largest = |values: &[f32]| values.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let shared = match self {
+            Encoding::Codes(codes) if !matches!(codes.form().scales, Scales::Flat(_)) => Some(largest(row)),
+            Encoding::F32 | Encoding::F16 | Encoding::Q8 | Encoding::Codes(_) => None,
+        };
+        row.chunks(INPUT_BLOCK).map(move |block| self.step(shared.unwrap_or_else(|| largest(block))))
     }
 
     /// What the input row of a matrix product is rounded to first.
@@ -125,6 +161,14 @@ impl Encoding {
     pub fn panel_bytes(self, cols: usize) -> Option<usize> {
         (self.description().panel_bytes)(cols)
     }
+}
+
+/// The required features of a file whose matrices have these encodings.
+pub(crate) fn features(encodings: impl IntoIterator<Item = Encoding>) -> u32 {
+    encodings.into_iter().fold(0, |bits, encoding| match encoding {
+        Encoding::F32 | Encoding::F16 | Encoding::Q8 => bits,
+        Encoding::Codes(_) => bits | FEATURE_CODES,
+    })
 }
 
 impl fmt::Display for Encoding {
@@ -250,7 +294,7 @@ mod tests {
         for e in Encoding::ALL {
             assert_eq!(Encoding::from_code(e.code()), Some(e));
         }
-        assert_eq!(Encoding::from_code(3), None);
+        assert_eq!(Encoding::from_code(16), None);
         // `EncodingSet` sorts by this order.
         assert!(Encoding::ALL.is_sorted());
     }
@@ -274,8 +318,7 @@ mod tests {
             panel::pack(e, cols, &rows, &mut panel).unwrap();
             panel::unpack_row(e, &panel, 0, &mut back);
             assert_eq!(e.is_exact(), rows == back, "{e}");
-            for (x, y) in rows.chunks(INPUT_BLOCK).zip(back.chunks(INPUT_BLOCK)) {
-                let step = e.step(x.iter().fold(0.0, |m, x| m.max(x.abs())));
+            for ((x, y), step) in rows.chunks(INPUT_BLOCK).zip(back.chunks(INPUT_BLOCK)).zip(e.steps(&rows)) {
                 assert_eq!(e.is_exact(), step == 0.0, "{e}");
                 // A little more than half a step, because q8's scales are themselves rounded.
                 assert!(x.iter().zip(y).all(|(x, y)| f64::from((x - y).abs()) <= 0.501 * step), "{e}");

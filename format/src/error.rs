@@ -104,6 +104,14 @@ pub enum FormatError {
         /// The unknown bits.
         bits: u32,
     },
+    /// The required features are not those of the file's contents.
+    #[error("the file says that it needs features {got:#x}, its contents need {expected:#x}")]
+    FeaturesNeeded {
+        /// The bits in the preamble.
+        got: u32,
+        /// The bits that follow from the directory.
+        expected: u32,
+    },
     /// The file is shorter or longer than its preamble says.
     #[error("the file has {got} bytes, its preamble says {expected}: it was {}", if got < expected { "truncated" } else { "added to" })]
     FileLength {
@@ -345,7 +353,7 @@ impl FormatError {
 
     /// How many variants [`parse`](crate::parse) can return.
     #[doc(hidden)]
-    pub const OF_PARSE: usize = 27;
+    pub const OF_PARSE: usize = 28;
 
     /// The variant's name, and whether [`parse`](crate::parse) can return it. For the tests, which hold a bad file for each
     /// variant: only here can a match be complete, so that a new variant does not compile until it is counted.
@@ -355,6 +363,7 @@ impl FormatError {
             FormatError::Magic { .. } => ("Magic", true),
             FormatError::Version { .. } => ("Version", true),
             FormatError::Features { .. } => ("Features", true),
+            FormatError::FeaturesNeeded { .. } => ("FeaturesNeeded", true),
             FormatError::FileLength { .. } => ("FileLength", true),
             FormatError::HeaderLength { .. } => ("HeaderLength", true),
             FormatError::HeaderHash { .. } => ("HeaderHash", true),

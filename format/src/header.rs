@@ -31,6 +31,9 @@ pub(crate) const DATA_ALIGNMENT: u64 = 1 << 16;
 /// Flag of a section that a reader must understand.
 const REQUIRED: u32 = 1;
 
+/// Required feature: matrices in encodings of 4 to 6 bits.
+pub(crate) const FEATURE_CODES: u32 = 1;
+
 /// Bytes of a hash.
 pub const HASH_BYTES: usize = 32;
 
@@ -143,6 +146,8 @@ pub(crate) struct RawSection {
 
 /// Preamble and section table, parsed and checked against each other and the file's length.
 pub(crate) struct Header {
+    /// The required features.
+    pub features: u32,
     pub sections: Vec<RawSection>,
     pub root: Hash,
     pub signature: Option<Signature>,
@@ -160,7 +165,7 @@ pub(crate) fn encoded_bytes(sections: usize) -> u64 {
 }
 
 /// Preamble and section table of a file of `file_len` bytes, and its root hash.
-pub(crate) fn encode(sections: &[RawSection], file_len: u64) -> (Vec<u8>, Hash) {
+pub(crate) fn encode(sections: &[RawSection], features: u32, file_len: u64) -> (Vec<u8>, Hash) {
     let mut table = vec![0; 8 + sections.len() * SECTION_ENTRY_BYTES];
     LE::write_u32(&mut table, sections.len() as u32);
     for (section, entry) in sections.iter().zip(table[8..].chunks_exact_mut(SECTION_ENTRY_BYTES)) {
@@ -174,6 +179,7 @@ pub(crate) fn encode(sections: &[RawSection], file_len: u64) -> (Vec<u8>, Hash) 
     out[..8].copy_from_slice(&MAGIC);
     LE::write_u16(&mut out[8..], VERSION.0);
     LE::write_u16(&mut out[10..], VERSION.1);
+    LE::write_u32(&mut out[12..], features);
     LE::write_u64(&mut out[16..], table.len() as u64);
     LE::write_u64(&mut out[24..], file_len);
     let root = root(&out, &table);
@@ -212,8 +218,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Header> {
         return Err(FormatError::Version { major, minor, known: VERSION.0 });
     }
     let features = LE::read_u32(&bytes[12..]);
-    if features != 0 {
-        return Err(FormatError::Features { bits: features });
+    if features & !FEATURE_CODES != 0 {
+        return Err(FormatError::Features { bits: features & !FEATURE_CODES });
     }
     let expected = LE::read_u64(&bytes[24..]);
     if expected != file_len {
@@ -230,7 +236,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Header> {
         return Err(FormatError::HeaderHash { got: hex(&got), expected: hex(expected) });
     }
     let signature = Signature::decode(&bytes[SIGNATURE_PLACE])?;
-    Ok(Header { sections: decode_sections(table, end as u64, file_len)?, root: got, signature, end: end as u64 })
+    let sections = decode_sections(table, end as u64, file_len)?;
+    Ok(Header { features, sections, root: got, signature, end: end as u64 })
 }
 
 fn decode_sections(table: &[u8], header_end: u64, file_len: u64) -> Result<Vec<RawSection>> {

@@ -34,6 +34,8 @@ compile_error!("a .nsv file is little-endian and mapped as it is: a big-endian m
 
 mod at;
 mod bundle;
+#[allow(unsafe_code)]
+pub mod codes;
 mod encoding;
 mod error;
 mod float;
@@ -63,6 +65,7 @@ pub mod tree;
 mod writer;
 
 pub use bundle::{Bundle, BundleError, bundle};
+pub use codes::Codes;
 pub use encoding::{Encoding, EncodingSet, INPUT_BLOCK, InputForm, PANEL_ROWS, Shape, padded_rows};
 pub use error::{ErrorKind, FileAction, FormatError, Result};
 pub use golden::{Golden, GoldenRow, GoldenRun, KEPT_LOGITS, TokenizerVector, TokenizerVectors};

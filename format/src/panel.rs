@@ -114,7 +114,7 @@ mod tests {
                     pack(encoding, cols, &rows, &mut out).unwrap();
                     let mut back = vec![f32::NAN; n * cols];
                     unpack_rows(encoding, cols, &out, 0, &mut back);
-                    let limit = if encoding == Encoding::Q8 { 0.51 * 0.8 / 127.0 } else { 0.0 };
+                    let limit = 0.501 * encoding.step(0.8) as f32;
                     for (a, b) in rows.iter().zip(&back) {
                         assert!((a - b).abs() <= limit, "{encoding} {a} {b}");
                     }

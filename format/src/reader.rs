@@ -1,6 +1,6 @@
 //! Turns bytes into checked views, without I/O: the entry point for fuzzing.
 
-use crate::encoding::{Encoding, EncodingSet, Shape};
+use crate::encoding::{Encoding, EncodingSet, Shape, features};
 use crate::error::{FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
 use crate::hex::hex;
@@ -93,6 +93,10 @@ pub fn parse(bytes: &[u8]) -> Result<Layout> {
     let directory = required(bytes, &header.sections, SectionKind::Directory)?;
     let raw = header::decode_directory(directory, schema::count(&spec))?;
     let tensors = check_tensors(&spec, raw, header.end, bytes.len() as u64)?;
+    let expected = features(tensors.iter().map(|tensor| tensor.encoding));
+    if header.features != expected {
+        return Err(FormatError::FeaturesNeeded { got: header.features, expected });
+    }
 
     // Tensors form one region; sections lie before or after it, in order.
     let region = tensors[0].range.start as u64..tensors.iter().map(|t| t.range.end).max().unwrap_or(0) as u64;

@@ -1,5 +1,6 @@
 //! Which encoding each matrix gets when a file is made.
 
+use crate::codes::Codes;
 use crate::encoding::Encoding;
 use crate::schema::Role;
 use std::fmt;
@@ -20,6 +21,19 @@ impl Recipe {
     /// Every matrix in one encoding.
     pub fn uniform(encoding: Encoding) -> Recipe {
         Recipe([encoding; Role::ALL.len()])
+    }
+
+    /// What a conversion to an encoding means: every matrix in it, but the embedding and the head in 6 bits where it has
+    /// fewer. Their errors reach every logit.
+    pub fn usual(encoding: Encoding) -> Recipe {
+        let recipe = Recipe::uniform(encoding);
+        match encoding {
+            Encoding::Codes(codes) if codes.form().bits < 6 => {
+                let fine = Encoding::Codes(Codes::Q6);
+                recipe.with(Role::Embedding, fine).with(Role::Head, fine)
+            }
+            Encoding::F32 | Encoding::F16 | Encoding::Q8 | Encoding::Codes(_) => recipe,
+        }
     }
 
     /// The same with another encoding for the matrices of one role.

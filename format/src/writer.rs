@@ -9,7 +9,7 @@
 //! ```
 
 use crate::at::FileAt;
-use crate::encoding::{Encoding, Shape};
+use crate::encoding::{Encoding, Shape, features};
 use crate::error::{FileAction, FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
 use crate::recipe::Recipe;
@@ -276,7 +276,8 @@ impl Writer {
             table.push(RawSection { kind: kind.code(), required: kind.required(), offset, len, hash });
             file.write_all_at(bytes, offset).map_err(&failed)?;
         }
-        let (head, root) = header::encode(&table, file_len);
+        let (head, root) =
+            header::encode(&table, features(self.shapes.iter().map(|(_, encoding)| *encoding)), file_len);
         file.write_all_at(&head, 0).map_err(&failed)?;
         Ok((self.temp.path(), Summary { file_len, root }))
     }

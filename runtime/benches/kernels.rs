@@ -40,12 +40,20 @@ fn matrices(c: &mut Criterion) {
                 let id = BenchmarkId::new(format!("{encoding}/{}", kernels.name), tokens);
                 let mut out: MatrixTile = [[0.0; PAIR_ROWS]; MAX_TOKENS];
                 let words = vec![0x0102_fd04; tokens * COLS / 4];
-                let scales = vec![BlockScale { scale: 0.01, correction: 0 }; tokens * COLS / 32];
+                let scales = vec![BlockScale { scale: 0.01, correction: 0, first: 0, sum: 0.0 }; tokens * COLS / 32];
                 let floats = values(tokens * COLS);
                 group.bench_function(id, |b| {
                     b.iter(|| match kernel.run {
                         MatrixRun::Bytes32(run) => {
                             run(black_box(weights), BytesTile { words: &words, scales: &scales, tokens }, &mut out);
+                        }
+                        MatrixRun::Codes(form, run) => {
+                            run(
+                                form,
+                                black_box(weights),
+                                BytesTile { words: &words, scales: &scales, tokens },
+                                &mut out,
+                            );
                         }
                         MatrixRun::Float(run) => {
                             run(black_box(weights), FloatTile { values: &floats, tokens }, &mut out);

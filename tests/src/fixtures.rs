@@ -2,7 +2,7 @@
 
 use crate::changed;
 use nanoserve_converter::{Options, Report};
-use nanoserve_format::Encoding;
+use nanoserve_format::{Codes, Encoding};
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::isa::{self, Kernels};
 use nanoserve_runtime::diagnose::verify::Reference;
@@ -10,6 +10,12 @@ use nanoserve_runtime::{Engine, EngineOptions};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+
+/// An encoding for each kind of matrix kernel: floats, halves, bytes, codes.
+pub const ENCODINGS: [Encoding; 4] = [Encoding::F32, Encoding::F16, Encoding::Q8, Encoding::Codes(Codes::Q4)];
+
+/// Those of [`ENCODINGS`] that GPUs have kernels for, and whose rounding is so small that bisect finds the tests' faults.
+pub const FINE_ENCODINGS: [Encoding; 3] = [Encoding::F32, Encoding::F16, Encoding::Q8];
 
 /// A checkpoint with the results that transformers computes from it.
 #[derive(Clone, Debug)]

@@ -29,7 +29,9 @@ mod twin;
 
 pub use checkpoint::{Source, SourceType, Tiny, TinyRope};
 pub use files::{decoded_f32, read_values, write_file};
-pub use fixtures::{Fixture, convert, convert_with, copy_folder, engine, fixture, fixtures, for_each_isa};
+pub use fixtures::{
+    ENCODINGS, FINE_ENCODINGS, Fixture, convert, convert_with, copy_folder, engine, fixture, fixtures, for_each_isa,
+};
 pub use measure::{Divergence, argmax, divergence, kl, max_abs_diff};
 pub use programs::{Run, command, nanoserve, program, root};
 pub use random::SplitMix64;

@@ -16,7 +16,9 @@ use nanoserve_runtime::diagnose::selftest::{device_test, golden};
 use nanoserve_runtime::diagnose::verify::{Reference, compare};
 use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions, Session, StopReason};
 use nanoserve_tests::emulator::Emulator;
-use nanoserve_tests::{Fixture, changed, divergence, fixtures, random_tensors, thorough, write_tensors};
+use nanoserve_tests::{
+    FINE_ENCODINGS, Fixture, changed, divergence, fixtures, random_tensors, thorough, write_tensors,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -272,7 +274,7 @@ fn golden_vectors_are_near() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/demo");
     let demo = Fixture { name: "demo".into(), path: demo };
     for fixture in chosen().into_iter().chain([demo]) {
-        for encoding in Encoding::ALL {
+        for encoding in FINE_ENCODINGS {
             let path = with_golden(&fixture, encoding, folder.path());
             let Some(engines) = engines(&path) else { return };
             for (how, mut engine) in engines.into_iter().take(if thorough() { 2 } else { 1 }) {

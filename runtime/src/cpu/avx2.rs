@@ -5,8 +5,7 @@
 //! [`avxvnni`](super::avxvnni)), `vpdpbusd` does it in one step, on weights whose top bit is flipped as in
 //! [`avx512`](super::avx512).
 
-use super::generic::{self, Simd};
-use super::isa::BlockScale;
+use super::generic::{self, Group, Simd};
 use super::math::LANES;
 use half::f16;
 use std::arch::x86_64::*;
@@ -83,6 +82,7 @@ impl<const DOT: Dot> Simd for Avx2<DOT> {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type W = [__m256i; 2];
+    type B = [__m256i; 2];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -197,8 +197,8 @@ impl<const DOT: Dot> Simd for Avx2<DOT> {
     }
 
     #[inline(always)]
-    fn dot_start(self, scale: BlockScale) -> Self::I {
-        self.splat_i32(if DOT == MADD { 0 } else { scale.correction })
+    fn dot_start(self, correction: i32) -> Self::I {
+        self.splat_i32(if DOT == MADD { 0 } else { correction })
     }
 
     #[inline(always)]
@@ -215,6 +215,83 @@ impl<const DOT: Dot> Simd for Avx2<DOT> {
         let ones = with_avx2!([_mm256_set1_epi16(1); 2]);
         let fours = halves!(_mm256_madd_epi16, pairs, ones);
         halves!(_mm256_add_epi32, sum, fours)
+    }
+
+    #[inline(always)]
+    fn line(self, line: &Group) -> Self::B {
+        let at: *const __m256i = line.as_ptr().cast();
+        with_avx2!([_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))])
+    }
+
+    #[inline(always)]
+    fn low(self, x: Self::B) -> Self::B {
+        let mask = with_avx2!([_mm256_set1_epi8(15); 2]);
+        halves!(_mm256_and_si256, x, mask)
+    }
+
+    #[inline(always)]
+    fn high(self, x: Self::B) -> Self::B {
+        self.low(with_avx2!(x.map(|x| _mm256_srli_epi16::<4>(x))))
+    }
+
+    #[inline(always)]
+    fn with_bits(self, codes: Self::B, plane: Self::B, at: usize, mask: u8) -> Self::B {
+        with_avx2!({
+            let shifted = match at {
+                0..4 => plane.map(|p| _mm256_sll_epi16(p, _mm_cvtsi32_si128(4 - at as i32))),
+                _ => plane.map(|p| _mm256_srl_epi16(p, _mm_cvtsi32_si128(at as i32 - 4))),
+            };
+            let mask = _mm256_set1_epi8((mask << 4) as i8);
+            [0, 1].map(|i| _mm256_or_si256(codes[i], _mm256_and_si256(shifted[i], mask)))
+        })
+    }
+
+    #[inline(always)]
+    fn codes(self, codes: Self::B) -> Self::W {
+        codes
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], codes: Self::B) -> Self::W {
+        let table = with_avx2!({
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            let top = _mm_set1_epi8(if DOT == MADD { 0 } else { -128 });
+            [_mm256_broadcastsi128_si256(_mm_xor_si128(table, top)); 2]
+        });
+        halves!(_mm256_shuffle_epi8, table, codes)
+    }
+
+    #[inline(always)]
+    fn sum_start(self, sum: i32) -> Self::I {
+        self.splat_i32(sum)
+    }
+
+    /// Without AVX-VNNI two groups share what widens to 32 bits: four products of at most 63 x 127 are below 2^15.
+    #[inline(always)]
+    fn dot_codes(self, sum: Self::I, w: [Self::W; 2], y: [i32; 2]) -> Self::I {
+        if DOT != MADD {
+            return self.dot(self.dot(sum, w[0], y[0]), w[1], y[1]);
+        }
+        let y = y.map(|y| self.splat_i32(y));
+        let (first, second) = (halves!(_mm256_maddubs_epi16, w[0], y[0]), halves!(_mm256_maddubs_epi16, w[1], y[1]));
+        let pairs = halves!(_mm256_add_epi16, first, second);
+        let ones = with_avx2!([_mm256_set1_epi16(1); 2]);
+        let fours = halves!(_mm256_madd_epi16, pairs, ones);
+        halves!(_mm256_add_epi32, sum, fours)
+    }
+
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> Self::F {
+        let x = with_avx2!(_mm_loadu_si128(x.as_ptr().cast()));
+        let wide = with_avx2!([_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(x))]);
+        halves!(_mm256_cvtepi32_ps, wide)
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[u8; LANES]) -> Self::F {
+        let x = with_avx2!(_mm_loadu_si128(x.as_ptr().cast()));
+        let wide = with_avx2!([_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(x))]);
+        halves!(_mm256_cvtepi32_ps, wide)
     }
 
     #[inline(always)]

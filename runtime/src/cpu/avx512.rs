@@ -3,8 +3,7 @@
 //! `vpdpbusd` multiplies unsigned by signed bytes, but weights are signed. Their top bit is flipped when they are
 //! loaded, which adds 128 to each; sums begin with -128 times the sum of the block's activations, which cancels that.
 
-use super::generic::{self, Simd};
-use super::isa::BlockScale;
+use super::generic::{self, Group, Simd};
 use super::math::LANES;
 use half::f16;
 use std::arch::x86_64::*;
@@ -57,6 +56,7 @@ impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type W = __m512i;
+    type B = __m512i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -151,13 +151,67 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_start(self, scale: BlockScale) -> __m512i {
-        with_avx512!(_mm512_set1_epi32(scale.correction))
+    fn dot_start(self, correction: i32) -> __m512i {
+        with_avx512!(_mm512_set1_epi32(correction))
     }
 
     #[inline(always)]
     fn dot(self, sum: __m512i, w: __m512i, y: i32) -> __m512i {
         with_avx512!(_mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(y)))
+    }
+
+    #[inline(always)]
+    fn line(self, line: &Group) -> __m512i {
+        with_avx512!(_mm512_loadu_si512(line.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn low(self, x: __m512i) -> __m512i {
+        with_avx512!(_mm512_and_si512(x, _mm512_set1_epi8(15)))
+    }
+
+    #[inline(always)]
+    fn high(self, x: __m512i) -> __m512i {
+        self.low(with_avx512!(_mm512_srli_epi16::<4>(x)))
+    }
+
+    #[inline(always)]
+    fn with_bits(self, codes: __m512i, plane: __m512i, at: usize, mask: u8) -> __m512i {
+        with_avx512!({
+            let shifted = match at {
+                0..4 => _mm512_sll_epi16(plane, _mm_cvtsi32_si128(4 - at as i32)),
+                _ => _mm512_srl_epi16(plane, _mm_cvtsi32_si128(at as i32 - 4)),
+            };
+            _mm512_or_si512(codes, _mm512_and_si512(shifted, _mm512_set1_epi8((mask << 4) as i8)))
+        })
+    }
+
+    #[inline(always)]
+    fn codes(self, codes: __m512i) -> __m512i {
+        codes
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], codes: __m512i) -> __m512i {
+        with_avx512!({
+            let table = _mm_xor_si128(_mm_loadu_si128(table.as_ptr().cast()), _mm_set1_epi8(-128));
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), codes)
+        })
+    }
+
+    #[inline(always)]
+    fn sum_start(self, sum: i32) -> __m512i {
+        with_avx512!(_mm512_set1_epi32(sum))
+    }
+
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> __m512 {
+        with_avx512!(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[u8; LANES]) -> __m512 {
+        with_avx512!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))))
     }
 
     #[inline(always)]

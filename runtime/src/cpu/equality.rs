@@ -8,7 +8,8 @@ use super::isa::{
 };
 use super::scalar;
 use half::f16;
-use nanoserve_format::{Encoding, InputForm, PANEL_ROWS, SplitMix64, panel};
+use nanoserve_format::codes::{PanelMut, Scales};
+use nanoserve_format::{Codes, Encoding, InputForm, PANEL_ROWS, SplitMix64, panel};
 
 /// Uniform in -1..1.
 struct Random(SplitMix64);
@@ -66,26 +67,32 @@ impl Inputs {
                 let columns = scalar::bytes_columns(cols);
                 let mut word = |_| i32::from_le_bytes(std::array::from_fn(|_| (r.next() * 127.4) as i8 as u8));
                 words = (0..tokens * columns / 4).map(&mut word).collect();
-                let correction = |i: usize| {
+                let correction = |i: usize, groups: usize| {
                     let (block, t) = (i / tokens, i % tokens);
-                    let bytes = (0..8).flat_map(|g| words[(block * 8 + g) * tokens + t].to_le_bytes());
+                    let bytes = (0..groups).flat_map(|g| words[(block * 8 + g) * tokens + t].to_le_bytes());
                     -128 * bytes.map(|b| i32::from(b as i8)).sum::<i32>()
                 };
                 scales = (0..tokens * columns / 32)
-                    .map(|i| BlockScale { scale: r.next() * 0.01, correction: correction(i) })
+                    .map(|i| {
+                        let (scale, correction, first) = (r.next() * 0.01, correction(i, 8), correction(i, 4));
+                        BlockScale { scale, correction, first, sum: (correction / -128) as f32 * scale }
+                    })
                     .collect();
             }
         }
         Inputs { tokens, words, scales, values }
     }
 
+    fn bytes(&self) -> BytesTile<'_> {
+        BytesTile { words: &self.words, scales: &self.scales, tokens: self.tokens }
+    }
+
     fn run(&self, kernels: &Kernels, encoding: Encoding, panels: [&[u8]; 2]) -> MatrixTile {
         let (mut out, tokens) = (EMPTY, self.tokens);
         match kernels.matrix(encoding).run {
             MatrixRun::Float(run) => run(panels, FloatTile { values: &self.values, tokens }, &mut out),
-            MatrixRun::Bytes32(run) => {
-                run(panels, BytesTile { words: &self.words, scales: &self.scales, tokens }, &mut out);
-            }
+            MatrixRun::Bytes32(run) => run(panels, self.bytes(), &mut out),
+            MatrixRun::Codes(codes, run) => run(codes, panels, self.bytes(), &mut out),
         }
         out
     }
@@ -132,11 +139,59 @@ fn matrix_q8_at_its_limits() {
             let mut weights = vec![w as u8; 1088];
             weights[..64].copy_from_slice(bytemuck::cast_slice(&[f16::ONE; 32]));
             let words = [i32::from_le_bytes([x as u8; 4]); 16];
-            let scales = [BlockScale { scale: 1.0, correction: -128 * 32 * i32::from(x) }; 2];
+            let x = i32::from(x);
+            let scales =
+                [BlockScale { scale: 1.0, correction: -128 * 32 * x, first: -128 * 16 * x, sum: 32.0 * x as f32 }; 2];
             let input = Inputs { tokens: 1, words: words.into(), scales: scales.into(), values: vec![] };
             let out = input.run(kernels, Encoding::Q8, [&weights; 2]);
-            let expected = 64 * i32::from(w) * i32::from(x);
+            let expected = 64 * i32::from(w) * x;
             assert!(out[0].iter().all(|&y| y == expected as f32), "{} {w} x {x}: {:?}", kernels.name, out[0]);
+        }
+    }
+}
+
+/// The largest codes, scales and activations of either sign, in every form: what saturated or wrapped would show.
+#[test]
+fn matrix_codes_at_their_limits() {
+    const COLUMNS: usize = 512;
+    for codes in Codes::ALL {
+        let (encoding, form) = (Encoding::Codes(codes), codes.form());
+        for (code, sub) in [(0, 255), (form.largest_code(), 255), (form.largest_code(), 127), (0, 128)] {
+            let mut bytes = vec![0u64; encoding.panel_bytes(COLUMNS).unwrap() / 8];
+            let mut panel = PanelMut::new(form, bytemuck::cast_slice_mut(&mut bytes));
+            for block in 0..COLUMNS / 32 {
+                panel.set_codes(block, &[[code; PANEL_ROWS]; 32]);
+                match form.scales {
+                    Scales::Flat(_) => panel.set_flat(block, &[f16::ONE; PANEL_ROWS], &[f16::NEG_ONE; PANEL_ROWS]),
+                    Scales::Nested(..) => {
+                        panel.set_span(block, &[1.0; PANEL_ROWS], &[1.0; PANEL_ROWS]);
+                        panel.set_sub(block, [&[sub; PANEL_ROWS]; 2]);
+                    }
+                }
+            }
+            let panels = [bytemuck::cast_slice(&bytes); 2];
+            for x in [127i32, -127] {
+                for &tokens in scalar::KERNELS.matrix(encoding).tokens.iter().chain(&[2, 3, 6]) {
+                    let one = BlockScale {
+                        scale: 1.0,
+                        correction: -128 * 32 * x,
+                        first: -128 * 16 * x,
+                        sum: 32.0 * x as f32,
+                    };
+                    let words = vec![i32::from_le_bytes([x as i8 as u8; 4]); COLUMNS / 4 * tokens];
+                    let input = Inputs { tokens, words, scales: vec![one; COLUMNS / 32 * tokens], values: vec![] };
+                    let expected = input.run(&scalar::KERNELS, encoding, panels);
+                    assert!(expected[0].iter().all(|y| y.is_finite()));
+                    for kernels in others().into_iter().filter(|k| k.matrix(encoding).tokens.contains(&tokens)) {
+                        let what = format!("{} {encoding} code {code}, scale {sub}, {x}", kernels.name);
+                        same(
+                            input.run(kernels, encoding, panels)[..tokens].as_flattened(),
+                            expected[..tokens].as_flattened(),
+                            &what,
+                        );
+                    }
+                }
+            }
         }
     }
 }
@@ -153,7 +208,8 @@ fn quantize() {
                 let columns = scalar::bytes_columns(n);
                 let run = |k: &Kernels| {
                     let mut bytes = vec![55; columns];
-                    let mut scales = vec![BlockScale { scale: f32::NAN, correction: 7 }; columns / 32];
+                    let mut scales =
+                        vec![BlockScale { scale: f32::NAN, correction: 7, first: 7, sum: 7.0 }; columns / 32];
                     (k.quantize)(&x, &mut bytes, &mut scales);
                     (bytes, scales)
                 };
@@ -174,7 +230,7 @@ fn quantize_rounds_to_even() {
         let mut scales = [BlockScale::default(); 2];
         (kernels.quantize)(&x, &mut bytes, &mut scales);
         assert_eq!(&bytes[..7], &[127, 0, 2, 2, 0, -2, 0], "{}", kernels.name);
-        assert_eq!(scales[0], BlockScale { scale: 1.0, correction: -128 * 129 });
+        assert_eq!(scales[0], BlockScale { scale: 1.0, correction: -128 * 129, first: -128 * 129, sum: 129.0 });
         assert_eq!(scales[1], BlockScale::default());
     }
 }

@@ -40,8 +40,8 @@ impl Input {
         self.rows = x.rows();
         self.tiles.iter_mut().for_each(|tiles| tiles.filled = false);
         for kernel in encodings.map(|encoding| kernels.matrix(encoding)) {
-            let at = self.tiles.iter().position(|tiles| tiles.serve(kernel)).unwrap_or_else(|| {
-                self.tiles.push(Tiles::new(kernel));
+            let at = self.tiles.iter().position(|tiles| tiles.serve(&kernel)).unwrap_or_else(|| {
+                self.tiles.push(Tiles::new(&kernel));
                 self.tiles.len() - 1
             });
             if !self.tiles[at].filled {
@@ -136,6 +136,7 @@ impl Tiles {
         match kernel.run {
             MatrixRun::Float(run) => run(panels, self.float(tokens), out),
             MatrixRun::Bytes32(run) => run(panels, self.bytes(tokens), out),
+            MatrixRun::Codes(codes, run) => run(codes, panels, self.bytes(tokens), out),
         }
     }
 
@@ -179,13 +180,13 @@ mod tests {
             assert_eq!((input.rows(), input.tiles.len()), (rows, 3));
             for encoding in Encoding::ALL {
                 let kernel = kernels.matrix(encoding);
-                let tiles = input.tiles(kernel);
+                let tiles = input.tiles(&kernel);
                 assert!(tiles.cut().iter().all(|(_, n)| kernel.tokens.contains(n)));
                 assert_eq!(tiles.cut().iter().map(|(_, n)| n).sum::<usize>(), rows);
                 let last = *tiles.cut().last().unwrap();
                 match kernel.run {
                     MatrixRun::Float(_) => assert_eq!(tiles.float(last).values[last.1 - 1], x.row(rows - 1)[0]),
-                    MatrixRun::Bytes32(_) => {
+                    MatrixRun::Bytes32(_) | MatrixRun::Codes(..) => {
                         assert_eq!(tiles.bytes(last).scales[last.1 - 1].scale, x.row(rows - 1)[31] / 127.0)
                     }
                 }

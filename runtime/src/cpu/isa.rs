@@ -5,7 +5,7 @@
 
 use super::scalar;
 use crate::error::{Result, RuntimeError};
-use nanoserve_format::{Encoding, InputForm, PANEL_ROWS};
+use nanoserve_format::{Codes, Encoding, InputForm, PANEL_ROWS};
 
 /// Rows of weights that a matrix kernel computes at a time: two panels.
 pub const PAIR_ROWS: usize = 2 * PANEL_ROWS;
@@ -33,6 +33,27 @@ pub enum MatrixRun {
     Float(fn([&[u8]; 2], FloatTile, &mut MatrixTile)),
     /// Takes [`InputForm::Bytes32`].
     Bytes32(fn([&[u8]; 2], BytesTile, &mut MatrixTile)),
+    /// Takes [`InputForm::Bytes32`]; weights are codes of this encoding.
+    Codes(Codes, CodesRun),
+}
+
+/// A matrix kernel for weights that are codes: like [`MatrixRun::Bytes32`], with their encoding.
+pub type CodesRun = fn(Codes, [&[u8]; 2], BytesTile, &mut MatrixTile);
+
+/// The matrix kernel for weights that are codes of any encoding.
+#[derive(Clone, Copy, Debug)]
+pub struct CodesKernel {
+    /// The numbers of tokens that it can take at a time: the most efficient first, 1 last.
+    pub tokens: &'static [usize],
+    /// The kernel.
+    pub run: CodesRun,
+}
+
+impl CodesKernel {
+    /// The kernel of one encoding.
+    fn of(&self, codes: Codes) -> MatrixKernel {
+        MatrixKernel { tokens: self.tokens, run: MatrixRun::Codes(codes, self.run) }
+    }
 }
 
 impl MatrixRun {
@@ -40,7 +61,7 @@ impl MatrixRun {
     pub fn input(self) -> InputForm {
         match self {
             MatrixRun::Float(_) => InputForm::Float,
-            MatrixRun::Bytes32(_) => InputForm::Bytes32,
+            MatrixRun::Bytes32(_) | MatrixRun::Codes(..) => InputForm::Bytes32,
         }
     }
 }
@@ -56,6 +77,8 @@ pub struct Kernels {
     pub matrix_f16: MatrixKernel,
     /// For q8 weights.
     pub matrix_q8: MatrixKernel,
+    /// For weights that are codes of any encoding.
+    pub matrix_codes: CodesKernel,
     /// `(row, bytes, scales)`: rounds a row to bytes with a scale for each block.
     pub quantize: fn(&[f32], &mut [i8], &mut [BlockScale]),
     /// `(x, weight, eps, out)`.
@@ -82,11 +105,12 @@ pub struct Kernels {
 
 impl Kernels {
     /// The matrix kernel of an encoding.
-    pub fn matrix(&self, encoding: Encoding) -> &MatrixKernel {
+    pub fn matrix(&self, encoding: Encoding) -> MatrixKernel {
         match encoding {
-            Encoding::F32 => &self.matrix_f32,
-            Encoding::F16 => &self.matrix_f16,
-            Encoding::Q8 => &self.matrix_q8,
+            Encoding::F32 => self.matrix_f32,
+            Encoding::F16 => self.matrix_f16,
+            Encoding::Q8 => self.matrix_q8,
+            Encoding::Codes(codes) => self.matrix_codes.of(codes),
         }
     }
 }
@@ -142,6 +166,10 @@ pub struct BlockScale {
     pub scale: f32,
     /// -128 times the sum of the block's bytes. Kernels that read weights as unsigned add it.
     pub correction: i32,
+    /// -128 times the sum of the first half's bytes.
+    pub first: i32,
+    /// The sum of the block's bytes, times `scale`: what a weight's minimum is multiplied by.
+    pub sum: f32,
 }
 
 /// The activations of a few tokens, rounded to int8 in blocks of 32 and interleaved as the matrix kernels read them.
@@ -223,6 +251,10 @@ macro_rules! entry_points {
                     tokens: &[$($bytes),+],
                     run: $crate::cpu::isa::MatrixRun::Bytes32(|panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_q8(panels, x, out))),
                 },
+                matrix_codes: $crate::cpu::isa::CodesKernel {
+                    tokens: &[$($bytes),+],
+                    run: |codes, panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_codes(codes, panels, x, out)),
+                },
                 quantize: |x, bytes, scales| $crate::cpu::isa::entry_points!(@call features::quantize(x, bytes, scales)),
                 rms_norm: |x, weight, eps, out| $crate::cpu::isa::entry_points!(@call features::rms_norm(x, weight, eps, out)),
                 rope: |head, cos, sin| $crate::cpu::isa::entry_points!(@call features::rope(head, cos, sin)),
@@ -245,6 +277,7 @@ macro_rules! entry_points {
         /// The generic kernels, compiled with the features that a value of the `Simd` type proves.
         mod features {
             use super::*;
+            use nanoserve_format::Codes;
             use $crate::cpu::isa::{AttendJob, BlockScale, BytesTile, FloatTile, MatrixTile};
 
             /// The proof, for the functions here. Code without the features can call it only in an unsafe block.
@@ -260,6 +293,14 @@ macro_rules! entry_points {
             pub fn matrix_q8(panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
                 match x.tokens {
                     $($bytes => generic::matrix_q8::<_, $bytes_panels, $bytes>(proof(), panels, x, out),)+
+                    n => unreachable!("a tile of {n} tokens is not one that the table names"),
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn matrix_codes(codes: Codes, panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
+                match x.tokens {
+                    $($bytes => generic::matrix_codes::<_, $bytes_panels, $bytes>(proof(), codes, panels, x, out),)+
                     n => unreachable!("a tile of {n} tokens is not one that the table names"),
                 }
             }

@@ -108,13 +108,13 @@ pub fn multiply<'w>(
             let fit = (GROUP_BYTES / (2 * weight.panel_bytes())).max(1);
             let group = at..(at + fit).min(end).min(output.first_pair + output.pairs);
             let kernel = kernels.matrix(weight.encoding);
-            let tiles = x.tiles(kernel);
+            let tiles = x.tiles(&kernel);
             let cut = tiles.cut();
             for &tokens in &cut[share * cut.len() / shares..(share + 1) * cut.len() / shares] {
                 for pair in group.clone() {
                     let pair = pair - output.first_pair;
                     let panels = panels(index, pair).map(|(weight, panel)| weight.panel(panel));
-                    tiles.run(kernel, panels, tokens, &mut tile);
+                    tiles.run(&kernel, panels, tokens, &mut tile);
                     for (row, rows, part) in output.pieces(pair) {
                         for (t, values) in tile[..tokens.1].iter().enumerate() {
                             // SAFETY: an output's rows `row..row + rows` belong to one pair, a pair to one run, and a

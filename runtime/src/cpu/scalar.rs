@@ -3,13 +3,14 @@
 //! `docs/arithmetic.md` says the same in words. This file is never tuned; every faster kernel equals it bit for bit.
 
 use super::isa::{
-    AttendJob, BlockScale, BytesTile, FloatTile, Kernels, MatrixKernel, MatrixRun, MatrixTile, PAIR_ROWS,
+    AttendJob, BlockScale, BytesTile, CodesKernel, FloatTile, Kernels, MatrixKernel, MatrixRun, MatrixTile, PAIR_ROWS,
 };
 use super::math::{LANES, exp, gelu, sum_lanes, tanh};
 pub use crate::backend::ATTENTION_BLOCK;
 use half::f16;
+use nanoserve_format::codes::{BlockScales, PanelRef};
 use nanoserve_format::q8::{Q8_BLOCK, Q8_SUPERBLOCK, Q8_SUPERBLOCK_BYTES};
-use nanoserve_format::{INPUT_BLOCK, PANEL_ROWS};
+use nanoserve_format::{Codes, INPUT_BLOCK, PANEL_ROWS};
 
 /// Columns of f32 and f16 weights in one block: each block has its own sum.
 pub const FLOAT_BLOCK: usize = 256;
@@ -29,6 +30,7 @@ pub static KERNELS: Kernels = Kernels {
         run: MatrixRun::Float(|panels, x, out| matrix_float(panels, x, out, f16::to_f32)),
     },
     matrix_q8: MatrixKernel { tokens: &[4, 1], run: MatrixRun::Bytes32(matrix_q8) },
+    matrix_codes: CodesKernel { tokens: &[4, 1], run: matrix_codes },
     quantize,
     rms_norm,
     rope,
@@ -70,6 +72,34 @@ fn matrix_q8(panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
     }
 }
 
+/// Like [`matrix_q8`], for weights `scale * number + min`: each block, or each half of one if halves have scales of their
+/// own, adds `(sum of number * x) * (scale * dx)`, then `min * ((sum of x) * dx)`.
+fn matrix_codes(codes: Codes, panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
+    let form = codes.form();
+    let parts = if form.has_halves() { 2 } else { 1 };
+    for (t, out) in out.iter_mut().enumerate().take(x.tokens) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (panel, row) = (PanelRef::new(form, panels[row / PANEL_ROWS]), row % PANEL_ROWS);
+            let mut sum = 0f32;
+            for block in 0..x.scales.len() / x.tokens {
+                let words = (0..INPUT_BLOCK / 4).map(|group| x.words[(block * INPUT_BLOCK / 4 + group) * x.tokens + t]);
+                let bytes: Vec<i32> = words.flat_map(i32::to_le_bytes).map(|byte| i32::from(byte as i8)).collect();
+                let (codes, BlockScales { scales, min }) = (panel.codes(row, block), panel.scales(row, block));
+                let dx = x.scales[block * x.tokens + t].scale;
+                let columns = INPUT_BLOCK / parts;
+                for ((codes, bytes), scale) in codes.chunks(columns).zip(bytes.chunks(columns)).zip(scales) {
+                    let dot: i32 = codes.iter().zip(bytes).map(|(code, byte)| form.value(*code) * byte).sum();
+                    sum = (dot as f32).mul_add(scale * dx, sum);
+                }
+                if let Some(min) = min {
+                    sum = min.mul_add(bytes.iter().sum::<i32>() as f32 * dx, sum);
+                }
+            }
+            *out = sum;
+        }
+    }
+}
+
 /// `out[t][r] = sum over k of w[r][k] * x[t][k]`: chains of fused multiply-adds over blocks of 256 columns, the blocks'
 /// sums added in ascending order.
 fn matrix_float<W: bytemuck::Pod>(panels: [&[u8]; 2], x: FloatTile, out: &mut MatrixTile, widen: fn(W) -> f32) {
@@ -94,7 +124,8 @@ fn matrix_float<W: bytemuck::Pod>(panels: [&[u8]; 2], x: FloatTile, out: &mut Ma
 /// Rounds a row to int8 in blocks of 32: `dx = absmax / 127`, bytes `x * (127 / absmax)` to nearest, ties to even.
 ///
 /// A block whose absmax is below [`QUANTIZE_MIN`] is all zero with scale 0. Columns past the row's end are zero. The
-/// correction is `-128` times the sum of a block's bytes; kernels that read weights as unsigned add it.
+/// correction is `-128` times the sum of a block's bytes; kernels that read weights as unsigned add it. `first` is the
+/// same of the block's first half, and `sum` the sum times `dx`.
 fn quantize(x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
     bytes.fill(0);
     scales.fill(BlockScale::default());
@@ -105,10 +136,12 @@ fn quantize(x: &[f32], bytes: &mut [i8], scales: &mut [BlockScale]) {
         }
         scale.scale = absmax / 127.0;
         let inverse = 127.0 / absmax;
-        for (x, byte) in x.iter().zip(bytes) {
+        for (x, byte) in x.iter().zip(&mut *bytes) {
             *byte = (x * inverse).round_ties_even() as i8;
-            scale.correction -= 128 * i32::from(*byte);
         }
+        let sum = |bytes: &[i8]| bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
+        (scale.correction, scale.first) = (-128 * sum(bytes), -128 * sum(&bytes[..INPUT_BLOCK / 2]));
+        scale.sum = sum(bytes) as f32 * scale.scale;
     }
 }
 

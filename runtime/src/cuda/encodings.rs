@@ -69,18 +69,24 @@ pub struct HalvesKernel {
     pub shared: usize,
 }
 
-/// The kernels of an encoding.
-pub fn kernels(encoding: Encoding) -> &'static EncodingKernels {
+/// The kernels of an encoding; None if a GPU cannot run it.
+pub fn find(encoding: Encoding) -> Option<&'static EncodingKernels> {
     match encoding {
-        Encoding::F32 => &F32,
-        Encoding::F16 => &F16,
-        Encoding::Q8 => &Q8,
+        Encoding::F32 => Some(&F32),
+        Encoding::F16 => Some(&F16),
+        Encoding::Q8 => Some(&Q8),
+        Encoding::Codes(_) => None,
     }
+}
+
+/// The kernels of the encoding of a weight that a device holds.
+pub fn kernels(encoding: Encoding) -> &'static EncodingKernels {
+    find(encoding).expect("a device takes no weights that it has no kernels for")
 }
 
 /// True if many tokens go through matrices of this encoding on tensor cores.
 pub fn on_tensor_cores(encoding: Encoding) -> bool {
-    matches!(kernels(encoding).matmul, Matmul::Halves { .. })
+    find(encoding).is_some_and(|kernels| matches!(kernels.matmul, Matmul::Halves { .. }))
 }
 
 static F32: EncodingKernels = EncodingKernels {
@@ -134,10 +140,10 @@ mod tests {
     use nanoserve_format::InputForm;
 
     #[test]
-    fn every_encoding_has_kernels_of_its_own() {
+    fn an_encoding_has_kernels_of_its_own() {
         let mut seen = Vec::new();
         for encoding in Encoding::ALL {
-            let EncodingKernels { embed, matvec, matmul } = kernels(encoding);
+            let Some(EncodingKernels { embed, matvec, matmul }) = find(encoding) else { continue };
             let mut names = vec![*embed, matvec.plain, matvec.silu, matvec.gelu_tanh];
             match matmul {
                 Matmul::Floats(name) => names.push(name),

@@ -5,6 +5,7 @@
 //! Tensors that share bytes in the file share them on the device.
 
 use super::device::{Device, DeviceError, Span};
+use super::encodings;
 use super::ops::{Angles, DeviceRows, LayerCache, Matrix};
 use crate::backend::KvShape;
 use crate::backend::rope::RopeTable;
@@ -202,6 +203,10 @@ impl<M> Weights<M> {
             let (got, most) = (file.spec().head_dim, super::launch::WIDEST_HEAD);
             let cause = format!("heads of {got} are wider than its kernels can do ({most})");
             return Err(DeviceError::Missing { cause, remedy: None }.into());
+        }
+        let held = file.layout().tensors.iter().filter(|tensor| holds(self.first_layer, &tensor.name));
+        if let Some(tensor) = held.into_iter().find(|tensor| encodings::find(tensor.encoding).is_none()) {
+            return Err(DeviceError::Encoding { tensor: tensor.name.clone(), encoding: tensor.encoding }.into());
         }
         let (need, room) = (weight_bytes(file, self.first_layer), device.memory()?.free.saturating_sub(super::RESERVE));
         if need > room {

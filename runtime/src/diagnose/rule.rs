@@ -78,6 +78,11 @@ impl Bounds {
             Encoding::F32 => None,
             Encoding::F16 => Some(Bounds { kl_mean: 5e-5, kl_max: 1e-3, one_in: 50 }),
             Encoding::Q8 => Some(Bounds { kl_mean: 0.02, kl_max: 0.2, one_in: 10 }),
+            Encoding::Codes(codes) => Some(match codes.form().bits {
+                4 => Bounds { kl_mean: 1.0, kl_max: 10.0, one_in: 2 },
+                5 => Bounds { kl_mean: 0.3, kl_max: 3.0, one_in: 4 },
+                _ => Bounds { kl_mean: 0.1, kl_max: 1.0, one_in: 5 },
+            }),
         }
     }
 

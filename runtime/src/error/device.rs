@@ -1,6 +1,6 @@
 //! Errors of a GPU.
 
-use nanoserve_format::ErrorKind;
+use nanoserve_format::{Encoding, ErrorKind};
 
 /// Why a GPU cannot be used, or what failed on it.
 ///
@@ -27,6 +27,14 @@ pub enum DeviceError {
         /// How to get it, if that is known.
         remedy: Option<&'static str>,
     },
+    /// There are no kernels for the encoding of a weight.
+    #[error("tensor '{tensor}' is stored in {encoding}, which GPUs cannot run: there are no kernels for it")]
+    Encoding {
+        /// The first such tensor that the GPU would hold.
+        tensor: String,
+        /// Its encoding.
+        encoding: Encoding,
+    },
     /// A call of the driver, or a kernel, failed.
     #[error("{call} failed on the GPU: {cause}")]
     Call {
@@ -47,7 +55,7 @@ impl DeviceError {
     /// Whether a GPU failed (the machine's fault), or was asked for where there is none (the input's).
     pub fn kind(&self) -> ErrorKind {
         match self {
-            DeviceError::NotBuilt | DeviceError::Missing { .. } => ErrorKind::Input,
+            DeviceError::NotBuilt | DeviceError::Missing { .. } | DeviceError::Encoding { .. } => ErrorKind::Input,
             DeviceError::Call { .. } | DeviceError::LeftOut { .. } => ErrorKind::Machine,
         }
     }

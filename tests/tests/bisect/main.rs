@@ -10,7 +10,7 @@ use nanoserve_runtime::cpu::isa;
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::diagnose::bisect::{self, At, Judged, Tolerance};
 use nanoserve_runtime::diagnose::verify::Reference;
-use nanoserve_tests::{Source, convert, copy_folder, fixture, fixtures, nanoserve};
+use nanoserve_tests::{ENCODINGS, FINE_ENCODINGS, Source, convert, copy_folder, fixture, fixtures, nanoserve};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ fn key(layer: usize, module: &str) -> String {
 #[test]
 fn a_sound_model_is_blamed_for_nothing() {
     for f in fixtures() {
-        for encoding in Encoding::ALL {
+        for encoding in ENCODINGS {
             for coarse in [false, true] {
                 let mutant = if coarse { Mutant::of(&f.name).coarse() } else { Mutant::of(&f.name) };
                 let judged = mutant.judged(encoding);
@@ -154,7 +154,7 @@ fn swapped_matrices() {
             swap(t, &key(0, "mlp.gate_proj.weight"), &key(0, "mlp.up_proj.weight"));
         })
     };
-    for encoding in Encoding::ALL {
+    for encoding in FINE_ENCODINGS {
         mutant().expect(
             encoding,
             &[
@@ -181,7 +181,7 @@ fn dropped_rope_scaling_and_a_wrong_theta() {
         let parts = ["layers.0.attn.q", "layers.0.attn.k", "layers.1.attn.q", "layers.1.attn.k"];
         parts.map(|part| (part, blame))
     };
-    for encoding in Encoding::ALL {
+    for encoding in FINE_ENCODINGS {
         for coarse in [false, true] {
             let mutant = |name| if coarse { Mutant::of(name).coarse() } else { Mutant::of(name) };
             let llama3 = || mutant("tied-llama3");
@@ -205,7 +205,7 @@ fn dropped_rope_scaling_and_a_wrong_theta() {
 
 #[test]
 fn a_wrong_eps() {
-    for encoding in Encoding::ALL {
+    for encoding in FINE_ENCODINGS {
         for (name, wrong, right) in [
             ("untied-mha", 1e-5, "1e-5 here and about 1.0e-6 there"),
             ("tied-llama3", 1e-6, "1e-6 here and about 1.0e-5 there"),
@@ -230,7 +230,7 @@ fn a_missing_bias() {
         ("mlp.up_proj", "mlp.up", "mlp.up"),
         ("mlp.down_proj", "mlp.out", "mlp.down"),
     ];
-    for encoding in Encoding::ALL {
+    for encoding in FINE_ENCODINGS {
         for (module, component, tensor) in linear {
             let zero = |t: &mut BTreeMap<String, Source>| {
                 t.get_mut(&key(1, &format!("{module}.bias"))).unwrap().values.fill(0.0)
@@ -278,7 +278,7 @@ fn a_flipped_weight_bit() {
         ("mlp.up_proj", "mlp.up", "mlp.up", 95),
         ("mlp.down_proj", "mlp.out", "mlp.down", 33),
     ];
-    for encoding in Encoding::ALL {
+    for encoding in FINE_ENCODINGS {
         let bit = if encoding == Encoding::F32 { BIT_30 } else { BIT_25 };
         let check = |mutant: Mutant, component: &str, blame: &str, row: usize, column: usize| {
             let found = mutant.judged(encoding).findings;
@@ -357,7 +357,7 @@ fn a_flipped_bit_of_a_norm() {
                 let w = &mut t.get_mut(name).unwrap().values[11];
                 *w = f32::from_bits(w.to_bits() ^ 1 << bit);
             };
-            for encoding in Encoding::ALL {
+            for encoding in FINE_ENCODINGS {
                 let found = Mutant::of("untied-mha").tensors(change).judged(encoding).findings;
                 let [f] = found.as_slice() else { panic!("{name}: {found:?}") };
                 assert_eq!((f.component.as_str(), f.blame.as_str()), (component, blame), "bit {bit}");
@@ -379,7 +379,7 @@ fn a_flipped_weight_bit_seen_from_afar() {
         let change = |t: &mut BTreeMap<String, Source>| {
             _ = flip(t.get_mut(&key(0, &format!("{module}.weight"))).unwrap(), 9, BIT_25)
         };
-        for encoding in Encoding::ALL {
+        for encoding in FINE_ENCODINGS {
             Mutant::of("untied-mha").coarse().tensors(change).expect(encoding, &[(component, tensor)]);
         }
     }

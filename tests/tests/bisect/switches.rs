@@ -9,7 +9,7 @@ use nanoserve_runtime::KvType;
 use nanoserve_runtime::cpu::{CpuBackend, isa};
 use nanoserve_runtime::diagnose::bisect::{self, Finding, Tolerance};
 use nanoserve_runtime::diagnose::verify::{Reference, trace};
-use nanoserve_tests::{Tensors, engine, random_tensors, write_tensors};
+use nanoserve_tests::{FINE_ENCODINGS, Tensors, engine, random_tensors, write_tensors};
 use std::sync::Arc;
 
 const TOKENS: u32 = 40;
@@ -66,7 +66,7 @@ fn found(right: &ModelSpec, wrong: &ModelSpec, encoding: Encoding, coarse: bool)
 /// Asserts that all findings blame `blame`, with both kinds of reference, and that the first one begins with `what`.
 #[track_caller]
 fn blames(right: &ModelSpec, wrong: &ModelSpec, blame: &str, component: &str, what: &str) {
-    for encoding in Encoding::ALL {
+    for encoding in FINE_ENCODINGS {
         let findings = found(right, wrong, encoding, false);
         let first = findings.iter().find(|f| f.at.is_some()).expect("something differs");
         assert!(findings.iter().all(|f| f.blame == blame), "{encoding}: {findings:?}");
@@ -109,7 +109,7 @@ fn right_switches_are_blamed_for_nothing() {
     let behind =
         ModelSpec { pre_norm: false, post_norm: true, qk_norm: QkNorm::Projection, no_rope_layers: vec![0], ..base() };
     for spec in [all, behind] {
-        for encoding in Encoding::ALL {
+        for encoding in FINE_ENCODINGS {
             for coarse in [false, true] {
                 assert_eq!(found(&spec, &spec, encoding, coarse), [], "{encoding} {coarse}");
             }

@@ -39,6 +39,7 @@ fn parts_with_norm_bias_and_residual() {
             Encoding::F32 => "matvec_f32",
             Encoding::F16 => "matvec_f16",
             Encoding::Q8 => "matvec_q8",
+            Encoding::Codes(_) => unreachable!("GPUs have no kernels for codes"),
         };
         let shapes: [(&[usize], usize); 6] =
             [(&[16], 64), (&[33, 16, 17], 576), (&[100, 7], 70), (&[5], 1), (&[20], 3000), (&[48], 1664)];
@@ -111,6 +112,7 @@ fn gates() {
                     (_, Encoding::F32) => "matvec_gated_gelu_f32",
                     (_, Encoding::F16) => "matvec_gated_gelu_f16",
                     (_, Encoding::Q8) => "matvec_gated_gelu_q8",
+                    (_, Encoding::Codes(_)) => unreachable!("GPUs have no kernels for codes"),
                 };
                 let out = gpu.room(rows);
                 let args = [

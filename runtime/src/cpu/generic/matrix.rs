@@ -45,7 +45,7 @@ pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
             let superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P] = std::array::from_fn(|p| &panels[p][i]);
             for half in 0..2 {
                 let (words, scales) = (&words[half], &scales[half]);
-                let mut dots: [[S::I; P]; N] = std::array::from_fn(|t| [s.dot_start(scales[t]); P]);
+                let mut dots: [[S::I; P]; N] = std::array::from_fn(|t| [s.dot_start(scales[t].correction); P]);
                 s.dot_block(&mut dots, std::array::from_fn(|p| block_of(superblocks[p], half)), words);
                 let dw: [S::F; P] = std::array::from_fn(|p| {
                     let bytes: &[u8; 2 * PANEL_ROWS] =

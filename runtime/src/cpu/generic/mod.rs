@@ -5,16 +5,17 @@
 //! calls it, which has the `target_feature`. Each computes what [`scalar`](super::scalar) defines, in the same order.
 
 mod attention;
+mod codes;
 mod matrix;
 mod rates;
 mod rows;
 
 pub use attention::attend;
+pub use codes::matrix_codes;
 pub use matrix::{matrix_float, matrix_q8};
 pub use rates::{dot_rate, fma_rate, read};
 pub use rows::{add, gelu_mul, quantize, rms_norm, rope, scale, silu_mul, softcap};
 
-use super::isa::BlockScale;
 use super::math::{EXP_MAX, EXP_MIN, EXP_POLY, LANES, LN2_HI, LN2_LO, LOG2_E, TANH_MAX};
 use half::f16;
 use nanoserve_format::INPUT_BLOCK;
@@ -23,7 +24,10 @@ use nanoserve_format::INPUT_BLOCK;
 pub const GROUPS: usize = INPUT_BLOCK / 4;
 
 /// A panel's bytes of 32 columns: for each group of four columns, 16 rows of 4 bytes.
-pub type Block = [[u8; 4 * LANES]; GROUPS];
+pub type Block = [Group; GROUPS];
+
+/// A panel's bytes of four columns: 16 rows of 4 bytes.
+pub type Group = [u8; 4 * LANES];
 
 /// Sixteen lanes. A value of the type proves that the machine has the instructions.
 pub trait Simd: Copy + 'static {
@@ -33,6 +37,8 @@ pub trait Simd: Copy + 'static {
     type I: Copy;
     /// 16 rows of 4 weight bytes, as [`Simd::dot`] takes them.
     type W: Copy;
+    /// 64 bytes.
+    type B: Copy;
 
     /// True if only about six accumulators of 16 lanes fit in registers; false if those of six rows by 64 positions
     /// fit.
@@ -74,8 +80,9 @@ pub trait Simd: Copy + 'static {
 
     /// Loads 16 rows of 4 weight bytes.
     fn weights(self, w: &[u8; 4 * LANES]) -> Self::W;
-    /// The initial value for sums of dot products, such that they end as products of signed bytes.
-    fn dot_start(self, scale: BlockScale) -> Self::I;
+    /// The initial value for sums of dot products, such that they end as products of signed bytes. `correction` is -128
+    /// times the sum of the activations' bytes.
+    fn dot_start(self, correction: i32) -> Self::I;
     /// Adds to each row's sum the dot product of its 4 bytes and the 4 bytes of `y`.
     fn dot(self, sum: Self::I, w: Self::W, y: i32) -> Self::I;
     /// Adds something of its weights to each row's sum: the cheapest operation that keeps the read from being optimised
@@ -101,6 +108,31 @@ pub trait Simd: Copy + 'static {
             }
         }
     }
+    /// Loads a line of codes, 16 rows of 4 bytes.
+    fn line(self, line: &Group) -> Self::B;
+    /// The low four bits of each byte.
+    fn low(self, x: Self::B) -> Self::B;
+    /// The high four bits of each byte.
+    fn high(self, x: Self::B) -> Self::B;
+    /// Sets bits 4 and up of each code to the bits of `plane` that `mask` selects after a shift right by `at`: `mask` is
+    /// 1 or 3.
+    fn with_bits(self, codes: Self::B, plane: Self::B, at: usize, mask: u8) -> Self::B;
+    /// Codes, at most 63, as weights that sums which begin with [`Simd::sum_start`] take.
+    fn codes(self, codes: Self::B) -> Self::W;
+    /// The table's number for each code, 0 to 15, as weights that sums which begin with [`Simd::dot_start`] take.
+    fn lookup(self, table: &[i8; 16], codes: Self::B) -> Self::W;
+    /// Sums of all rows that begin with a number.
+    fn sum_start(self, sum: i32) -> Self::I;
+    /// As [`Simd::dot`], for two groups of codes.
+    #[inline(always)]
+    fn dot_codes(self, sum: Self::I, w: [Self::W; 2], y: [i32; 2]) -> Self::I {
+        self.dot(self.dot(sum, w[0], y[0]), w[1], y[1])
+    }
+    /// Loads 16 unsigned bytes.
+    fn load_u8(self, x: &[u8; LANES]) -> Self::F;
+    /// Loads 16 signed bytes.
+    fn load_i8(self, x: &[u8; LANES]) -> Self::F;
+
     /// Integers to f32, rounded to nearest.
     fn to_float(self, a: Self::I) -> Self::F;
 }

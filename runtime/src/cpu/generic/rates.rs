@@ -1,7 +1,6 @@
 //! Loops that each do a single thing, to measure an instruction set's peak rates.
 
 use super::Simd;
-use crate::cpu::isa::BlockScale;
 use crate::cpu::math::LANES;
 use std::hint::black_box;
 
@@ -14,7 +13,7 @@ pub fn dot_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
     let bytes: [[u8; 4 * LANES]; 8] = black_box([[3; 4 * LANES]; 8]);
     let weights: [S::W; 8] = std::array::from_fn(|i| s.weights(&bytes[i]));
     let words: [i32; N] = black_box(std::array::from_fn(|t| 0x0101_0101 * (1 + t as i32 % 4)));
-    let mut sums: [S::I; N] = [s.dot_start(BlockScale::default()); N];
+    let mut sums: [S::I; N] = [s.dot_start(0); N];
     for round in 0..rounds {
         for t in 0..N {
             sums[t] = s.dot(sums[t], weights[round % 8], words[t]);
@@ -46,7 +45,7 @@ pub fn fma_rate<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
 /// Reads bytes as weights and does as little with them as possible.
 #[inline(always)]
 pub fn read<S: Simd>(s: S, bytes: &[u8]) {
-    let mut sums: [S::I; 4] = [s.dot_start(BlockScale::default()); 4];
+    let mut sums: [S::I; 4] = [s.dot_start(0); 4];
     for lines in bytes.as_chunks().0.as_chunks::<4>().0 {
         for (sum, line) in sums.iter_mut().zip(lines) {
             *sum = s.touch(*sum, s.weights(line));

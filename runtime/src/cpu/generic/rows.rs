@@ -62,7 +62,13 @@ pub fn quantize<S: Simd>(s: S, x: &[f32], bytes: &mut [i8], scales: &mut [BlockS
         let high_bytes = high_bytes.first_chunk_mut().expect("the other half");
         let (low, high) = (s.to_bytes(s.mul(low, inverse), low_bytes), s.to_bytes(s.mul(high, inverse), high_bytes));
         // With finite values nothing wraps. With others the result is unspecified.
-        *scale = BlockScale { scale: absmax / 127.0, correction: low.wrapping_add(high).wrapping_mul(-128) };
+        let (sum, of_bytes) = (low.wrapping_add(high), absmax / 127.0);
+        *scale = BlockScale {
+            scale: of_bytes,
+            correction: sum.wrapping_mul(-128),
+            first: low.wrapping_mul(-128),
+            sum: sum as f32 * of_bytes,
+        };
     }
 }
 

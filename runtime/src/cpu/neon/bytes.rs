@@ -20,8 +20,8 @@ pub(super) trait Bytes: Copy + 'static {
     /// The accumulators for 16 rows of a block.
     type Sums: Copy;
 
-    /// Sums that are zero.
-    fn zero(self) -> Self::Sums;
+    /// Sums of all rows that begin with a number.
+    fn start(self, sum: i32) -> Self::Sums;
     /// See [`Simd::dot`](super::Simd::dot).
     fn dot(self, sums: Self::Sums, w: Four<int8x16_t>, y: i32) -> Self::Sums;
     /// See [`Simd::touch`](super::Simd::touch).
@@ -91,9 +91,10 @@ impl Bytes for Mull {
         Mull(())
     }
 
+    /// A row's two sums are neighbours: the first begins with the number.
     #[inline(always)]
-    fn zero(self) -> Self::Sums {
-        with_neon!([vdupq_n_s32(0); 8])
+    fn start(self, sum: i32) -> Self::Sums {
+        with_neon!([vreinterpretq_s32_s64(vdupq_n_s64(i64::from(sum as u32))); 8])
     }
 
     #[inline(always)]
@@ -194,8 +195,8 @@ impl Bytes for Dotprod {
     }
 
     #[inline(always)]
-    fn zero(self) -> Self::Sums {
-        with_neon!([vdupq_n_s32(0); 4])
+    fn start(self, sum: i32) -> Self::Sums {
+        with_neon!([vdupq_n_s32(sum); 4])
     }
 
     #[inline(always)]

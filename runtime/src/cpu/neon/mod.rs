@@ -8,8 +8,8 @@
 
 mod bytes;
 
-use super::generic::{self, Block, GROUPS, Simd};
-use super::isa::{BlockScale, Kernels};
+use super::generic::{self, Block, GROUPS, Group, Simd};
+use super::isa::Kernels;
 use super::math::LANES;
 use bytes::{Bytes, Dotprod, Mull};
 use half::f16;
@@ -99,6 +99,7 @@ impl<B: Bytes> Simd for Neon<B> {
     type F = Four<float32x4_t>;
     type I = B::Sums;
     type W = Four<int8x16_t>;
+    type B = Four<uint8x16_t>;
 
     const FEW_REGISTERS: bool = true;
 
@@ -207,8 +208,8 @@ impl<B: Bytes> Simd for Neon<B> {
     }
 
     #[inline(always)]
-    fn dot_start(self, _: BlockScale) -> Self::I {
-        self.0.zero()
+    fn dot_start(self, _: i32) -> Self::I {
+        self.0.start(0)
     }
 
     #[inline(always)]
@@ -229,6 +230,67 @@ impl<B: Bytes> Simd for Neon<B> {
         words: &[[i32; N]; GROUPS],
     ) {
         self.0.dot_block(sums, blocks, words);
+    }
+
+    #[inline(always)]
+    fn line(self, line: &Group) -> Self::B {
+        let at = line.as_ptr();
+        with_neon!([vld1q_u8(at), vld1q_u8(at.add(16)), vld1q_u8(at.add(32)), vld1q_u8(at.add(48))])
+    }
+
+    #[inline(always)]
+    fn low(self, x: Self::B) -> Self::B {
+        let mask = with_neon!([vdupq_n_u8(15); 4]);
+        each!(vandq_u8, x, mask)
+    }
+
+    #[inline(always)]
+    fn high(self, x: Self::B) -> Self::B {
+        each!(vshrq_n_u8::<4>, x)
+    }
+
+    #[inline(always)]
+    fn with_bits(self, codes: Self::B, plane: Self::B, at: usize, mask: u8) -> Self::B {
+        let shift = with_neon!([vdupq_n_s8(4 - at as i8); 4]);
+        let (shifted, mask) = (each!(vshlq_u8, plane, shift), with_neon!([vdupq_n_u8(mask << 4); 4]));
+        let bits = each!(vandq_u8, shifted, mask);
+        each!(vorrq_u8, codes, bits)
+    }
+
+    #[inline(always)]
+    fn codes(self, codes: Self::B) -> Self::W {
+        with_neon!(codes.map(|x| vreinterpretq_s8_u8(x)))
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], codes: Self::B) -> Self::W {
+        let table = with_neon!([vld1q_s8(table.as_ptr()); 4]);
+        each!(vqtbl1q_s8, table, codes)
+    }
+
+    #[inline(always)]
+    fn sum_start(self, sum: i32) -> Self::I {
+        self.0.start(sum)
+    }
+
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> Self::F {
+        let wide = with_neon!({
+            let x = vld1q_u8(x.as_ptr());
+            let (low, high) = (vmovl_u8(vget_low_u8(x)), vmovl_high_u8(x));
+            [vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)), vmovl_high_u16(high)]
+        });
+        each!(vcvtq_f32_u32, wide)
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[u8; LANES]) -> Self::F {
+        let wide = with_neon!({
+            let x = vld1q_s8(x.as_ptr().cast());
+            let (low, high) = (vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x));
+            [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)]
+        });
+        each!(vcvtq_f32_s32, wide)
     }
 
     #[inline(always)]

@@ -26,6 +26,7 @@ type Kernel = (&'static str, fn(&mut Kernels, &Kernels));
 const MATRIX_F32: Kernel = ("matrix_f32", |k, by| k.matrix_f32 = by.matrix_f32);
 const MATRIX_F16: Kernel = ("matrix_f16", |k, by| k.matrix_f16 = by.matrix_f16);
 const MATRIX_Q8: Kernel = ("matrix_q8", |k, by| k.matrix_q8 = by.matrix_q8);
+const MATRIX_CODES: Kernel = ("matrix_codes", |k, by| k.matrix_codes = by.matrix_codes);
 const QUANTIZE: Kernel = ("quantize", |k, by| k.quantize = by.quantize);
 const RMS_NORM: Kernel = ("rms_norm", |k, by| k.rms_norm = by.rms_norm);
 const ROPE: Kernel = ("rope", |k, by| k.rope = by.rope);
@@ -43,6 +44,7 @@ fn multiplies(encoding: Encoding) -> Kernel {
         Encoding::F32 => MATRIX_F32,
         Encoding::F16 => MATRIX_F16,
         Encoding::Q8 => MATRIX_Q8,
+        Encoding::Codes(_) => MATRIX_CODES,
     }
 }
 

@@ -131,9 +131,9 @@ pub fn embed(file: &NsvFile, rows: &[f32], width: usize) -> Noise {
         return Noise::None;
     }
     // A single value is off by at most half a step, plus a little for the rounding of the scale itself.
-    let spread = |block: &[f32]| (0.501 * encoding.step(largest(block)) / SPREADS).powi(2);
-    let blocks = rows.chunks(width).flat_map(|row| row.chunks(INPUT_BLOCK));
-    Noise::Each(blocks.flat_map(|block| std::iter::repeat_n(spread(block), block.len())).collect())
+    let spread = |step: f64| (0.501 * step / SPREADS).powi(2);
+    let blocks = rows.chunks(width).flat_map(|row| row.chunks(INPUT_BLOCK).zip(encoding.steps(row)));
+    Noise::Each(blocks.flat_map(|(block, step)| std::iter::repeat_n(spread(step), block.len())).collect())
 }
 
 /// The noise of a matrix times rows `x`, which may be off themselves.
@@ -163,8 +163,9 @@ pub fn linear(file: &NsvFile, weight: &str, x: &[f32], x_noise: &Noise) -> Noise
     for r in 0..rows {
         panel::unpack_rows(view.encoding, cols, view.bytes, r, &mut weights);
         // For each block: the square of the spread of one weight, and the sum of w^2.
-        let spread_and_square = |block: &[f32]| (view.encoding.step(largest(block)).powi(2) / 12.0, squares(block));
-        let row_blocks: Vec<(f64, f64)> = weights.chunks(INPUT_BLOCK).map(spread_and_square).collect();
+        let steps = view.encoding.steps(&weights);
+        let spread_and_square = |(block, step): (&[f32], f64)| (step.powi(2) / 12.0, squares(block));
+        let row_blocks: Vec<(f64, f64)> = weights.chunks(INPUT_BLOCK).zip(steps).map(spread_and_square).collect();
         for (t, inputs) in inputs.chunks_exact(blocks).enumerate() {
             out[t * rows + r] = row_blocks.iter().zip(inputs).map(|(w, x)| w.0 * x.0 + w.1 * x.1).sum();
         }
