@@ -41,7 +41,9 @@ pub fn runtime(error: &RuntimeError) -> String {
         RuntimeError::Device(DeviceError::Missing { remedy: Some(_), .. }) => {
             return ", or run with --device cpu".into();
         }
-        RuntimeError::Device(DeviceError::Missing { .. } | DeviceError::NotBuilt) => "run with --device cpu",
+        RuntimeError::Device(DeviceError::Missing { .. } | DeviceError::NotBuilt | DeviceError::Encoding { .. }) => {
+            "run with --device cpu"
+        }
         RuntimeError::Format(FormatError::Io { action: FileAction::Open, source, .. })
             if source.kind() == ErrorKind::IsADirectory =>
         {

@@ -12,7 +12,7 @@ use anyhow::Result;
 use bar::Bar;
 use clap::{Command, Parser, ValueEnum};
 use nanoserve_converter::{Options, Report, compare, convert_with, supported};
-use nanoserve_format::{Encoding, signal};
+use nanoserve_format::{Codes, Encoding, Recipe, signal};
 use nanoserve_runtime::diagnose::verify::Reference;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
@@ -54,7 +54,8 @@ pub struct Arguments {
     /// Print which models can be converted, and stop
     #[arg(long, conflicts_with_all = ["source", "out"])]
     list: bool,
-    /// How every matrix is stored: 8.5, 16 or 32 bits a weight
+    /// How matrices are stored: 8.5, 16, 32, or about 6.5, 5.5, 4.5 bits a weight. With q5 and q4 the embedding and the
+    /// head are stored in q6
     #[arg(long, value_enum, default_value_t = Dtype::Q8)]
     dtype: Dtype,
     /// Threads to use; the file is the same for any number [default: all]
@@ -110,6 +111,9 @@ enum Dtype {
     Q8,
     F16,
     F32,
+    Q6,
+    Q5,
+    Q4,
 }
 
 impl From<Dtype> for Encoding {
@@ -118,6 +122,9 @@ impl From<Dtype> for Encoding {
             Dtype::Q8 => Encoding::Q8,
             Dtype::F16 => Encoding::F16,
             Dtype::F32 => Encoding::F32,
+            Dtype::Q6 => Encoding::Codes(Codes::Q6),
+            Dtype::Q5 => Encoding::Codes(Codes::Q5),
+            Dtype::Q4 => Encoding::Codes(Codes::Q4),
         }
     }
 }
@@ -176,7 +183,7 @@ pub fn into_cache(source: &Path, out: &Path, quiet: bool, cancel: &AtomicBool) -
 }
 
 fn options(args: &Arguments, source: &Path) -> Options {
-    let mut options = Options::new(source, args.out(), Encoding::from(args.dtype));
+    let mut options = Options::new(source, args.out(), Recipe::usual(args.dtype.into()));
     options.threads = args.threads.map(usize::from);
     options.sha256 = args.sha256;
     options.leave_out = args.leave_out.clone();
