@@ -15,6 +15,14 @@ pub enum ConvertError {
     /// The input is wrong: everything that is, in one report.
     #[error("{}", list(.0))]
     Problems(Vec<Problem>),
+    /// The head is the embedding, and was given another encoding.
+    #[error("the head of this model is its embedding, which cannot be stored in {embedding} and in {head}")]
+    HeadTied {
+        /// The embedding's encoding.
+        embedding: Encoding,
+        /// The head's.
+        head: Encoding,
+    },
     /// Somebody asked to stop.
     #[error("stopped before the end: nothing was written")]
     Cancelled,
@@ -41,7 +49,9 @@ impl ConvertError {
     /// Whether the input, or the machine, is at fault, or nothing: somebody asked to stop.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            ConvertError::Problems(_) | ConvertError::Compared { .. } => ErrorKind::Input,
+            ConvertError::Problems(_) | ConvertError::HeadTied { .. } | ConvertError::Compared { .. } => {
+                ErrorKind::Input
+            }
             ConvertError::Cancelled => ErrorKind::Cancelled,
             // The input was checked before: what fails now is the place to write to, or the machine's arithmetic.
             ConvertError::Write(_) | ConvertError::LastStep(_) | ConvertError::Threads(_) => ErrorKind::Machine,

@@ -50,7 +50,7 @@ use encode::Encoder;
 use error::Problems;
 use hashes::Hashes;
 use input::Input;
-use nanoserve_format::{Encoding, Golden, Plan, Recipe, SectionKind, Writer};
+use nanoserve_format::{Encoding, Golden, Plan, Recipe, Role, SectionKind, Writer};
 use report::Watch;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -133,6 +133,10 @@ fn run(
     let Input { spec, weights, sidecars, files, origin, mut warnings } = input;
 
     // 5. Encode every weight; meanwhile, hash the sources and compile the tokenizer.
+    let (embedding, head) = (options.recipe.encoding(Role::Embedding), options.recipe.encoding(Role::Head));
+    if spec.tied_lm_head && embedding != head {
+        return Err(ConvertError::HeadTied { embedding, head });
+    }
     let mut plan = Plan::new(spec, options.recipe)?;
     let (tensors, made_by) = (plan.tensors().to_vec(), plan.recipe());
     sidecars.add_to(&mut plan);
@@ -204,8 +208,7 @@ fn run(
     })
 }
 
-/// The options that shape a file, as on the command line. Encodings by role, which the command line cannot give, follow
-/// the usual one: `--dtype q8,head=f16`.
+/// The options that shape a file, as on the command line.
 fn recipe(encodings: Recipe, sha256: bool, leave_out: &[String]) -> String {
     // In quotes, as a shell needs them.
     let left_out = leave_out.iter().map(|pattern| format!(" --leave-out '{}'", pattern.replace('\'', "'\\''")));

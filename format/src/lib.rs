@@ -75,7 +75,7 @@ pub use keys::{KeyError, PublicKey, SecretKey};
 pub use map::NsvFile;
 pub use meta::{GenerationDefaults, LicenseFile, Provenance, SourceFile};
 pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
-pub use recipe::Recipe;
+pub use recipe::{Recipe, RecipeError};
 pub use repair::{RepairError, Repaired, repair};
 pub use replace::{Replacing, can_replace, replace};
 pub use schema::Role;

@@ -4,6 +4,7 @@ use crate::codes::Codes;
 use crate::encoding::Encoding;
 use crate::schema::Role;
 use std::fmt;
+use std::str::FromStr;
 
 /// An encoding for each [`Role`].
 ///
@@ -55,6 +56,73 @@ impl From<Encoding> for Recipe {
     }
 }
 
+/// Why a text is no recipe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// A word that is no encoding to choose.
+    #[error("'{got}' is no encoding; expected {}", names(Encoding::CHOICES.map(Encoding::name)))]
+    Encoding {
+        /// The word.
+        got: String,
+    },
+    /// What follows a comma is not `ROLE=ENCODING`.
+    #[error("'{got}' is not ROLE=ENCODING; roles are {}", names(Role::ALL.map(Role::name)))]
+    Role {
+        /// What follows the comma.
+        got: String,
+    },
+    /// A role is there twice.
+    #[error("{} has two encodings", role.name())]
+    Twice {
+        /// The role.
+        role: Role,
+    },
+}
+
+fn names<const N: usize>(names: [&str; N]) -> String {
+    names.join(", ")
+}
+
+/// Reads `q4`, or `q4,down=q6,v=q6`: what [`Recipe::usual`] says for the first encoding, but for the roles that follow. The
+/// head has the embedding's encoding where only that one is named.
+///
+/// ```
+/// use nanoserve_format::{Codes, Encoding, Recipe, Role};
+///
+/// let recipe: Recipe = "q4,down=q6,embedding=q8".parse()?;
+/// assert_eq!(recipe.encoding(Role::Down), Encoding::Codes(Codes::Q6));
+/// assert_eq!(recipe.encoding(Role::Head), Encoding::Q8);
+/// # Ok::<(), nanoserve_format::RecipeError>(())
+/// ```
+impl FromStr for Recipe {
+    type Err = RecipeError;
+
+    fn from_str(text: &str) -> Result<Recipe, RecipeError> {
+        let encoding = |word: &str| {
+            let found = Encoding::CHOICES.into_iter().find(|e| e.name() == word);
+            found.ok_or_else(|| RecipeError::Encoding { got: word.into() })
+        };
+        let mut parts = text.split(',');
+        let mut recipe = Recipe::usual(encoding(parts.next().unwrap_or_default())?);
+        let mut named = Vec::new();
+        for part in parts {
+            let no_role = || RecipeError::Role { got: part.into() };
+            let (role, word) = part.split_once('=').ok_or_else(no_role)?;
+            let role = Role::ALL.into_iter().find(|r| r.name() == role).ok_or_else(no_role)?;
+            if named.contains(&role) {
+                return Err(RecipeError::Twice { role });
+            }
+            named.push(role);
+            recipe = recipe.with(role, encoding(word)?);
+        }
+        if named.contains(&Role::Embedding) && !named.contains(&Role::Head) {
+            recipe = recipe.with(Role::Head, recipe.encoding(Role::Embedding));
+        }
+        Ok(recipe)
+    }
+}
+
 /// The most frequent encoding (on a tie, the first of [`Encoding::ALL`]), then the roles that have another one.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -82,5 +150,34 @@ mod tests {
             assert_eq!(recipe.to_string(), format!("f32,{}=q8", role.name()));
         }
         assert_eq!(Recipe::from(Encoding::F16).to_string(), "f16");
+    }
+
+    #[test]
+    fn what_is_displayed_is_read() {
+        for encoding in Encoding::CHOICES {
+            for recipe in [
+                Recipe::uniform(encoding),
+                Recipe::usual(encoding),
+                Recipe::usual(encoding).with(Role::V, Encoding::Q8),
+            ] {
+                assert_eq!(recipe.to_string().parse(), Ok(recipe));
+            }
+            assert_eq!(encoding.name().parse(), Ok(Recipe::usual(encoding)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_recipe_is_refused() {
+        let error = |text: &str| text.parse::<Recipe>().unwrap_err().to_string();
+        assert_eq!(error("q7"), "'q7' is no encoding; expected f32, f16, q8, q6, q5, q4");
+        assert_eq!(error("q4_k"), "'q4_k' is no encoding; expected f32, f16, q8, q6, q5, q4");
+        assert_eq!(
+            error("q4,nose=q8"),
+            "'nose=q8' is not ROLE=ENCODING; roles are embedding, q, k, v, o, gate, up, down, head"
+        );
+        assert!(error("q4,").starts_with("'' is not ROLE=ENCODING"));
+        assert!(error("").starts_with("'' is no encoding"));
+        assert_eq!(error("q4,v=q8,v=q8"), "v has two encodings");
+        assert!(error("q4,v=").starts_with("'' is no encoding"));
     }
 }

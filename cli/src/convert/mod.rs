@@ -10,9 +10,9 @@ use crate::programs::Program;
 use crate::{hints, stop};
 use anyhow::Result;
 use bar::Bar;
-use clap::{Command, Parser, ValueEnum};
+use clap::{Command, Parser};
 use nanoserve_converter::{Options, Report, compare, convert_with, supported};
-use nanoserve_format::{Codes, Encoding, Recipe, signal};
+use nanoserve_format::{Recipe, signal};
 use nanoserve_runtime::diagnose::verify::Reference;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
@@ -54,10 +54,11 @@ pub struct Arguments {
     /// Print which models can be converted, and stop
     #[arg(long, conflicts_with_all = ["source", "out"])]
     list: bool,
-    /// How matrices are stored: 8.5, 16, 32, or about 6.5, 5.5, 4.5 bits a weight. With q5 and q4 the embedding and the
-    /// head are stored in q6
-    #[arg(long, value_enum, default_value_t = Dtype::Q8)]
-    dtype: Dtype,
+    /// How matrices are stored: q8, f16, f32, q6, q5 or q4, which take 8.5, 16, 32 and about 6.5, 5.5, 4.5 bits a weight. With
+    /// q5 and q4 embedding and head are stored in q6. After a comma, ROLE=ENCODING stores the matrices of one role otherwise
+    /// (embedding, q, k, v, o, gate, up, down, head): q4,down=q6,v=q6
+    #[arg(long, value_name = "ENCODING[,ROLE=ENCODING]...", default_value = "q8")]
+    dtype: Recipe,
     /// Threads to use; the file is the same for any number [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -103,29 +104,6 @@ impl Arguments {
     /// The file to write; none with `--list`.
     fn out(&self) -> &Path {
         self.out.as_deref().unwrap_or(Path::new(""))
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Dtype {
-    Q8,
-    F16,
-    F32,
-    Q6,
-    Q5,
-    Q4,
-}
-
-impl From<Dtype> for Encoding {
-    fn from(dtype: Dtype) -> Encoding {
-        match dtype {
-            Dtype::Q8 => Encoding::Q8,
-            Dtype::F16 => Encoding::F16,
-            Dtype::F32 => Encoding::F32,
-            Dtype::Q6 => Encoding::Codes(Codes::Q6),
-            Dtype::Q5 => Encoding::Codes(Codes::Q5),
-            Dtype::Q4 => Encoding::Codes(Codes::Q4),
-        }
     }
 }
 
@@ -183,7 +161,7 @@ pub fn into_cache(source: &Path, out: &Path, quiet: bool, cancel: &AtomicBool) -
 }
 
 fn options(args: &Arguments, source: &Path) -> Options {
-    let mut options = Options::new(source, args.out(), Recipe::usual(args.dtype.into()));
+    let mut options = Options::new(source, args.out(), args.dtype);
     options.threads = args.threads.map(usize::from);
     options.sha256 = args.sha256;
     options.leave_out = args.leave_out.clone();
