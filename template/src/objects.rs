@@ -15,7 +15,8 @@ const SHOWN: usize = 256;
 
 /// A name as an undefined value repeats it: cut, if it is long.
 pub(crate) fn shown(name: &str) -> &str {
-    &name[..name.floor_char_boundary(SHOWN)]
+    let end = (0..=SHOWN.min(name.len())).rev().find(|&at| name.is_char_boundary(at));
+    &name[..end.unwrap_or(0)]
 }
 
 /// An undefined value.

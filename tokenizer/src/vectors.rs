@@ -42,7 +42,7 @@ const SHOWN: usize = 200;
 
 /// A text as an error shows it.
 fn beginning(text: &str) -> String {
-    let end = text.floor_char_boundary(SHOWN);
+    let end = (0..=SHOWN.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     if end < text.len() { format!("{}...", &text[..end]) } else { text.to_string() }
 }
 
