@@ -173,7 +173,10 @@ fn run(
     match compiled {
         Compilation::Section(section) => writer.section(SectionKind::Vocabulary, section),
         Compilation::Different(text) => warnings.push(Warning::VocabularyDiffers { text }),
-        Compilation::Other => {}
+        Compilation::Other => {
+            let model = sidecars.tokenizer.as_ref().map(|(_, loaded)| vocab::model_name(loaded));
+            warnings.extend(model.map(|model| Warning::NotCompiled { model }));
+        }
     }
     if let Some(vectors) = vectors {
         writer.json(SectionKind::TokenizerVectors, &vectors);

@@ -196,6 +196,11 @@ pub enum Warning {
         /// Rows that the model has.
         vocab_size: usize,
     },
+    /// The tokenizer is of a kind that has no compiled form: the file has its tokenizer.json alone.
+    NotCompiled {
+        /// The kind of its model.
+        model: &'static str,
+    },
     /// The compiled tokenizer differs from tokenizer.json, and was omitted.
     VocabularyDiffers {
         /// A text that shows the difference.
@@ -260,6 +265,13 @@ impl fmt::Display for Warning {
                     f,
                     "the tokenizer's token '{first}' ({id}){more} is beyond the model's {vocab_size} rows: a prompt \
                      cannot have it"
+                )
+            }
+            Warning::NotCompiled { model } => {
+                write!(
+                    f,
+                    "the tokenizer ({model}) has no compiled form: it takes longer to load, and a nanoserve built \
+                     without the feature tokenizer-json cannot encode text for this model"
                 )
             }
             Warning::VocabularyDiffers { text } => {

@@ -6,7 +6,7 @@
 //! every kind before it is stored ([`difference`]).
 
 use crate::vocab_form::{flag, form};
-use nanoserve_format::{TokenizerVector, TokenizerVectors};
+use nanoserve_format::{MAX_VECTOR_BYTES, TokenizerVector, TokenizerVectors};
 use nanoserve_tokenizer::vocab::{Added, CompiledVocabulary, Contents, Family, Piece, Prefix, Splitter};
 use nanoserve_tokenizer::vocab::{MAX_ADDED, MAX_PIECE, byte_of, char_of};
 use nanoserve_tokenizer::{TokenizerError, added_in_front, catch_panic, load_json};
@@ -45,6 +45,16 @@ pub(crate) fn compile(json: &[u8], loaded: &Tokenizer) -> Compilation {
     };
     // The library panics if its engine gives up on an expression.
     catch_panic("tokenizers", compiled).unwrap_or(Compilation::Other)
+}
+
+/// The kind of a tokenizer's model, as tokenizer.json names it.
+pub(crate) fn model_name(loaded: &Tokenizer) -> &'static str {
+    match loaded.get_model() {
+        ModelWrapper::BPE(_) => "BPE with steps of another kind",
+        ModelWrapper::WordPiece(_) => "WordPiece",
+        ModelWrapper::WordLevel(_) => "WordLevel",
+        ModelWrapper::Unigram(_) => "Unigram",
+    }
 }
 
 /// Loads a tokenizer.json, without truncation and padding. The error is in the library's words.
@@ -231,7 +241,10 @@ pub(crate) fn vectors(loaded: &Tokenizer) -> Option<TokenizerVectors> {
     };
     let all = || {
         let (made_by, front) = ("tokenizers".to_string(), added_in_front(loaded).ok()?);
-        Some(TokenizerVectors { made_by, front, texts: texts.map(vector).collect::<Option<_>>()? })
+        let vectors = TokenizerVectors { made_by, front, texts: texts.map(vector).collect::<Option<_>>()? };
+        // What the runtime would refuse is left out.
+        let bytes = serde_json::to_vec(&vectors).ok()?.len();
+        (bytes <= MAX_VECTOR_BYTES && vectors.check().is_ok()).then_some(vectors)
     };
     catch_panic("tokenizers", all).ok().flatten()
 }

@@ -6,6 +6,24 @@ use serde::{Deserialize, Serialize};
 /// Number of largest logits kept for each position.
 pub const KEPT_LOGITS: usize = 64;
 
+/// The most bytes of a section of golden vectors, more than ten times what they take.
+pub const MAX_GOLDEN_BYTES: usize = 256 << 10;
+
+/// The most golden runs: one for each precision of the KV cache.
+pub const MAX_GOLDEN_RUNS: usize = 2;
+
+/// The most tokens of golden vectors: all are run, on every kernel path.
+pub const MAX_GOLDEN_IDS: usize = 16;
+
+/// The most bytes of a section of tokenizer vectors, about ten times what they take. They are read at each start.
+pub const MAX_VECTOR_BYTES: usize = 256 << 10;
+
+/// The most texts of tokenizer vectors.
+pub const MAX_VECTOR_TEXTS: usize = 512;
+
+/// The most ids of all texts together, and of those in front.
+pub const MAX_VECTOR_IDS: usize = 16 << 10;
+
 /// A model's answers to a sequence of tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +34,24 @@ pub struct Golden {
     pub ids: Vec<u32>,
     /// One run for each precision of the KV cache; a reference has one.
     pub runs: Vec<GoldenRun>,
+}
+
+impl Golden {
+    /// Checks that a file's own answers ask for no more than two runs of 16 tokens. A reference may have more: it is
+    /// run only when it is asked for.
+    ///
+    /// # Errors
+    /// What there is too much of.
+    pub fn check(&self) -> Result<(), String> {
+        within("runs", self.runs.len(), MAX_GOLDEN_RUNS)?;
+        within("ids", self.ids.len(), MAX_GOLDEN_IDS)?;
+        self.runs.iter().try_for_each(|run| within("rows", run.rows.len(), MAX_GOLDEN_IDS))
+    }
+}
+
+/// Refuses more than `most` of something.
+fn within(what: &str, got: usize, most: usize) -> Result<(), String> {
+    if got > most { Err(format!("it has {got} {what}, at most {most} are run")) } else { Ok(()) }
 }
 
 /// The answers of one run.
@@ -70,6 +106,18 @@ pub struct TokenizerVectors {
     pub texts: Vec<TokenizerVector>,
 }
 
+impl TokenizerVectors {
+    /// Checks that they ask for no more work than a start may take.
+    ///
+    /// # Errors
+    /// What there is too much of.
+    pub fn check(&self) -> Result<(), String> {
+        within("texts", self.texts.len(), MAX_VECTOR_TEXTS)?;
+        within("leading ids", self.front.len(), MAX_VECTOR_IDS)?;
+        within("ids", self.texts.iter().map(|text| text.ids.len()).sum(), MAX_VECTOR_IDS)
+    }
+}
+
 /// A text and its ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +133,7 @@ pub struct TokenizerVector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Encoding, FormatError, ModelSpec, NsvFile, Plan, SectionKind, Writer};
 
     #[test]
     fn the_largest_come_first_and_equal_ones_by_id() {
@@ -95,6 +144,73 @@ mod tests {
         assert_eq!(row.top[1], (57, 49.0));
         assert!(row.top.windows(2).all(|w| w[0].1 > w[1].1 || w[0].1 == w[1].1 && w[0].0 < w[1].0));
         assert_eq!(GoldenRow::of(0, &[1.0, f32::NAN]).top.len(), 2);
+    }
+
+    #[test]
+    fn more_than_is_run_is_refused() {
+        let row = GoldenRow { position: 0, hash: None, top: Vec::new() };
+        let golden = |runs: usize, ids: usize, rows: usize| Golden {
+            made_by: String::new(),
+            ids: vec![0; ids],
+            runs: vec![GoldenRun { kv: "f32".into(), rows: vec![row.clone(); rows] }; runs],
+        };
+        assert_eq!(golden(2, 16, 16).check(), Ok(()));
+        for (too_much, what) in
+            [(golden(3, 16, 1), "3 runs"), (golden(1, 17, 1), "17 ids"), (golden(1, 1, 17), "17 rows")]
+        {
+            assert!(too_much.check().unwrap_err().contains(what));
+        }
+        let text = |ids: usize| TokenizerVector { text: "a".into(), ids: vec![0; ids], back: "a".into() };
+        let vectors = |texts: Vec<TokenizerVector>| TokenizerVectors { texts, ..TokenizerVectors::default() };
+        assert_eq!(vectors(vec![text(32); 512]).check(), Ok(()));
+        assert!(vectors(vec![text(1); 513]).check().unwrap_err().contains("513 texts"));
+        assert!(vectors(vec![text(8193); 2]).check().unwrap_err().contains("16386 ids"));
+        assert!(TokenizerVectors { front: vec![0; 16385], ..vectors(Vec::new()) }.check().is_err());
+    }
+
+    /// The sections of a file, right hashes and all, that ask for too much.
+    #[test]
+    fn sections_that_ask_for_too_much_are_refused() {
+        let spec = ModelSpec {
+            hidden_size: 8,
+            intermediate_size: 16,
+            n_layers: 1,
+            n_heads: 2,
+            n_kv_heads: 1,
+            head_dim: 4,
+            vocab_size: 32,
+            tied_lm_head: true,
+            ..ModelSpec::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let opened = |golden: String, vectors: String| {
+            let path = folder.path().join("model.nsv");
+            let mut plan = Plan::new(spec.clone(), Encoding::F32).unwrap();
+            plan.section(SectionKind::Golden, golden.into_bytes());
+            plan.section(SectionKind::TokenizerVectors, vectors.into_bytes());
+            let mut writer = Writer::create(&path, plan).unwrap();
+            for index in writer.stored() {
+                let filled = |_, out: &mut [u8]| {
+                    out.fill(0);
+                    Ok::<(), FormatError>(())
+                };
+                writer.write(index, filled).unwrap();
+            }
+            writer.finish().unwrap();
+            let file = NsvFile::open(&path).unwrap();
+            (file.golden().map_err(|e| e.to_string()), file.tokenizer_vectors().map_err(|e| e.to_string()))
+        };
+        let ids = |count: usize| vec!["1"; count].join(",");
+        let golden = |ids: String| format!(r#"{{"made_by":"","ids":[{ids}],"runs":[]}}"#);
+        let vectors =
+            |ids: String| format!(r#"{{"made_by":"","front":[],"texts":[{{"text":"","ids":[{ids}],"back":""}}]}}"#);
+        let (good, fine) = opened(golden(ids(16)), vectors(ids(100)));
+        assert_eq!((good.unwrap().unwrap().ids.len(), fine.unwrap().unwrap().texts.len()), (16, 1));
+        let (many, too) = opened(golden(ids(17)), vectors(ids(16_385)));
+        assert!(many.unwrap_err().contains("17 ids") && too.unwrap_err().contains("16385 ids"));
+        // Not parsed, so that their length is all that is said.
+        let (long, also) = opened(" ".repeat(300_000), vectors(ids(200_000)));
+        assert!(long.unwrap_err().contains("300000 bytes") && also.unwrap_err().contains("bytes, at most 262144"));
     }
 
     #[test]

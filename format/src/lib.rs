@@ -69,6 +69,9 @@ pub use codes::Codes;
 pub use encoding::{Encoding, EncodingSet, INPUT_BLOCK, InputForm, PANEL_ROWS, Shape, padded_rows};
 pub use error::{ErrorKind, FileAction, FormatError, Result};
 pub use golden::{Golden, GoldenRow, GoldenRun, KEPT_LOGITS, TokenizerVector, TokenizerVectors};
+pub use golden::{
+    MAX_GOLDEN_BYTES, MAX_GOLDEN_IDS, MAX_GOLDEN_RUNS, MAX_VECTOR_BYTES, MAX_VECTOR_IDS, MAX_VECTOR_TEXTS,
+};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use hex::hex;
 pub use keys::{KeyError, PublicKey, SecretKey};

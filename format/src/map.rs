@@ -3,7 +3,7 @@
 use crate::at::FileAt;
 use crate::bundle::{Bundle, BundleError};
 use crate::error::{FileAction, FormatError, Result};
-use crate::golden::{Golden, TokenizerVectors};
+use crate::golden::{Golden, MAX_GOLDEN_BYTES, MAX_VECTOR_BYTES, TokenizerVectors};
 use crate::header::SectionKind;
 use crate::meta::{GenerationDefaults, Provenance};
 use crate::reader::{Damage, Layout, TensorView, parse};
@@ -196,9 +196,14 @@ impl NsvFile {
     /// The file's answers when it was made; None if none were recorded.
     ///
     /// # Errors
-    /// When the section is damaged.
+    /// When the section is damaged, or asks for more work than golden vectors may: see [`Golden::check`].
     pub fn golden(&self) -> Result<Option<Golden>> {
-        self.layout.json(self.bytes(), SectionKind::Golden)
+        let kind = SectionKind::Golden;
+        let golden: Option<Golden> = self.layout.json_within(self.bytes(), kind, MAX_GOLDEN_BYTES)?;
+        match golden.as_ref().map(Golden::check) {
+            Some(Err(cause)) => Err(FormatError::SectionText { kind, cause }),
+            _ => Ok(golden),
+        }
     }
 
     /// A reference's answers; None if none were given.
@@ -212,9 +217,14 @@ impl NsvFile {
     /// Texts as the source's tokenizer encodes them; None if there was no tokenizer.
     ///
     /// # Errors
-    /// When the section is damaged.
+    /// When the section is damaged, or asks for more work than a start may: see [`TokenizerVectors::check`].
     pub fn tokenizer_vectors(&self) -> Result<Option<TokenizerVectors>> {
-        self.layout.json(self.bytes(), SectionKind::TokenizerVectors)
+        let kind = SectionKind::TokenizerVectors;
+        let vectors: Option<TokenizerVectors> = self.layout.json_within(self.bytes(), kind, MAX_VECTOR_BYTES)?;
+        match vectors.as_ref().map(TokenizerVectors::check) {
+            Some(Err(cause)) => Err(FormatError::SectionText { kind, cause }),
+            _ => Ok(vectors),
+        }
     }
 
     /// Reads every byte and returns what is damaged; see [`Layout::damage`]. Also verifies the signature, which no hash

@@ -249,6 +249,23 @@ impl Layout {
         self.section(bytes, kind)?.map(|s| json(kind, s)).transpose()
     }
 
+    /// As [`Self::json`], for a section of at most so many bytes: it is not parsed if it has more, because a parsed list
+    /// takes many times the bytes of its text.
+    pub(crate) fn json_within<T: serde::de::DeserializeOwned>(
+        &self,
+        bytes: &[u8],
+        kind: SectionKind,
+        most: usize,
+    ) -> Result<Option<T>> {
+        match self.section(bytes, kind)? {
+            Some(text) if text.len() > most => Err(FormatError::SectionText {
+                kind,
+                cause: format!("it has {} bytes, at most {most} are read", text.len()),
+            }),
+            _ => self.json(bytes, kind),
+        }
+    }
+
     /// Bytes of all weights, each stored tensor once.
     pub fn weight_bytes(&self) -> u64 {
         self.tensors.iter().filter(|t| t.alias_of.is_none()).map(|t| t.range.len() as u64).sum()

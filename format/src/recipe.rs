@@ -123,14 +123,19 @@ impl FromStr for Recipe {
     }
 }
 
-/// The most frequent encoding (on a tie, the first of [`Encoding::ALL`]), then the roles that have another one.
+/// The most frequent encoding (on a tie, the first of [`Encoding::ALL`]), then the roles that have another one than
+/// [`Recipe::usual`] says for it. Read again, it is the same recipe.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let count = |encoding| self.0.iter().filter(|e| **e == encoding).count();
         let [first, rest @ ..] = Encoding::ALL;
         let most = rest.into_iter().fold(first, |most, e| if count(e) > count(most) { e } else { most });
+        let usual = Recipe::usual(most);
+        let differs = |role: Role| self.encoding(role) != usual.encoding(role);
         f.write_str(most.name())?;
-        for role in Role::ALL.into_iter().filter(|role| self.encoding(*role) != most) {
+        // A head that is not named has the embedding's encoding.
+        let named = |role: &Role| differs(*role) || (*role == Role::Head && differs(Role::Embedding));
+        for role in Role::ALL.into_iter().filter(named) {
             write!(f, ",{}={}", role.name(), self.encoding(role))?;
         }
         Ok(())
@@ -147,7 +152,8 @@ mod tests {
             let recipe = Recipe::uniform(Encoding::F32).with(role, Encoding::Q8);
             let found: Vec<Role> = Role::ALL.into_iter().filter(|r| recipe.encoding(*r) == Encoding::Q8).collect();
             assert_eq!(found, [role]);
-            assert_eq!(recipe.to_string(), format!("f32,{}=q8", role.name()));
+            let head = if role == Role::Embedding { ",head=f32" } else { "" };
+            assert_eq!(recipe.to_string(), format!("f32,{}=q8{head}", role.name()));
         }
         assert_eq!(Recipe::from(Encoding::F16).to_string(), "f16");
     }

@@ -4,10 +4,11 @@
 //! is neither, the result is undefined: it is false, empty and prints nothing, but using it further is an error that
 //! says what was missing. That is why it is an object here ([`Missing`]): it keeps its name.
 
-use crate::error::{Outcome, raise, type_error, value_error};
-use crate::limits::{pay, pay_items};
+use crate::error::{Outcome, Resource, raise, type_error, value_error};
+use crate::grow::{collect, copy, gather, pay_object, push, room};
+use crate::limits::{ITEM, exceeded, pay, pay_all, pay_items};
 use crate::methods;
-use crate::objects::{Bound, Missing};
+use crate::objects::{Bound, Missing, shown};
 use crate::value::{Kind, compare, equal, index, int, kind, repr, same_markup, type_name};
 use minijinja::value::Tuple;
 use minijinja::{Error, State, Value};
@@ -26,6 +27,11 @@ pub(crate) fn is_dict(value: &Value) -> bool {
     value.as_object().is_some_and(|object| !is_engine_type(object.type_name()))
 }
 
+/// Whether a value is an object of the engine, such as a namespace, a macro or `loop`.
+pub(crate) fn is_engine_object(value: &Value) -> bool {
+    matches!(kind(value), Kind::Object)
+}
+
 /// The type name of a value that is neither data nor undefined.
 pub(crate) fn object_name(value: &Value) -> &'static str {
     let name = value.as_object().map_or("", |object| object.type_name());
@@ -40,26 +46,28 @@ pub(crate) fn object_name(value: &Value) -> &'static str {
 
 /// The items that iterating a value gives.
 pub(crate) fn items(value: &Value) -> Outcome<Vec<Value>> {
-    let items: Vec<Value> = match kind(value) {
-        Kind::Undefined => Vec::new(),
+    match kind(value) {
+        Kind::Undefined => Ok(Vec::new()),
         Kind::Str(s) => {
             pay(s.len())?;
-            s.chars().map(|c| Value::from(c.to_string())).collect()
+            collect(s.chars().count(), s.chars().map(|c| Value::from(&*c.encode_utf8(&mut [0; 4]))))
         }
-        Kind::List | Kind::Tuple | Kind::Dict => {
-            value.as_object().and_then(|o| o.try_iter()).map_or_else(Vec::new, Iterator::collect)
-        }
+        Kind::List | Kind::Tuple | Kind::Dict => match value.as_object().and_then(|o| o.try_iter()) {
+            Some(items) => collect(value.len().unwrap_or(0), items),
+            None => Ok(Vec::new()),
+        },
         Kind::Run(run) => run.all(),
-        _ => return type_error(format!("'{}' object is not iterable", type_name(value))),
-    };
-    pay_items(items.len())?;
-    Ok(items)
+        _ => type_error(format!("'{}' object is not iterable", type_name(value))),
+    }
 }
 
 /// A dict's keys and values.
 pub(crate) fn pairs(value: &Value) -> Outcome<Vec<(Value, Value)>> {
-    let pairs: Vec<_> = value.as_object().and_then(|o| o.try_iter_pairs()).map_or_else(Vec::new, Iterator::collect);
-    pay_items(2 * pairs.len())?;
+    pay_items(value.len().unwrap_or(0).saturating_mul(2))?;
+    let mut pairs = Vec::new();
+    let count = value.len().unwrap_or(0);
+    pairs.try_reserve_exact(count).map_err(|_| exceeded(Resource::Memory, (2 * ITEM * count) as u64))?;
+    pairs.extend(value.as_object().and_then(|o| o.try_iter_pairs()).into_iter().flatten().take(count));
     Ok(pairs)
 }
 
@@ -74,6 +82,8 @@ pub(crate) fn entry(dict: &Value, key: &Value) -> Outcome<Option<Value>> {
         }
         return Ok(None);
     }
+    // The engine hashes the key, and compares it.
+    pay_all(key)?;
     Ok(dict.as_object().and_then(|dict| dict.get_value(key)))
 }
 
@@ -86,7 +96,7 @@ pub(crate) fn length(value: &Value) -> Outcome<usize> {
             Ok(s.chars().count())
         }
         Kind::List | Kind::Tuple | Kind::Dict => Ok(value.len().unwrap_or(0)),
-        Kind::Run(run) if !run.is_once() => Ok(run.all().len()),
+        Kind::Run(run) if !run.is_once() => Ok(run.len()),
         _ => type_error(format!("object of type '{}' has no len()", type_name(value))),
     }
 }
@@ -127,15 +137,14 @@ pub(crate) fn item(value: &Value, key: &Value) -> Outcome<Value> {
             pay(s.len())?;
             let count = s.chars().count();
             let at = position(index(key)?, count);
-            at.and_then(|at| s.chars().nth(at)).map(|c| same_markup(value, c.to_string()))
+            at.and_then(|at| s.chars().nth(at)).map(|c| same_markup(value, c.to_string())).transpose()?
         }
         (Kind::List | Kind::Tuple, Kind::Int(_) | Kind::Bool(_)) => {
             let count = value.len().unwrap_or(0);
             position(index(key)?, count).and_then(|at| value.get_item_by_index(at).ok())
         }
         (Kind::Run(run), Kind::Int(_) | Kind::Bool(_)) if run.name == "range" => {
-            let all = run.all();
-            position(index(key)?, all.len()).map(|at| all[at].clone())
+            position(index(key)?, run.len()).and_then(|at| run.get(at))
         }
         (Kind::Object, Kind::Str(name)) => named(value, name)?,
         _ => None,
@@ -147,7 +156,7 @@ pub(crate) fn item(value: &Value, key: &Value) -> Outcome<Value> {
         Kind::Str(name) => Ok(method(value, name)?.unwrap_or_else(|| Missing::attribute(value, name))),
         _ => {
             let owner = if value.is_none() { "None".to_string() } else { format!("{} object", type_name(value)) };
-            Ok(Missing::value("UndefinedError", format!("{owner} has no element {}", repr(key)?)))
+            Ok(Missing::value("UndefinedError", format!("{owner} has no element {}", shown(&repr(key)?))))
         }
     }
 }
@@ -169,8 +178,11 @@ fn method(value: &Value, name: &str) -> Outcome<Option<Value>> {
     if (name.starts_with("__") && name.ends_with("__") && name.len() > 4) || methods::changes(value, name) {
         return Ok(Some(Missing::unsafe_attribute(value, name)));
     }
-    let bound = || Value::from_object(Bound { value: value.clone(), name: name.to_string() });
-    Ok(methods::has(value, name).then(bound))
+    if !methods::has(value, name) {
+        return Ok(None);
+    }
+    pay_object()?;
+    Ok(Some(Value::from_object(Bound { value: value.clone(), name: name.to_string() })))
 }
 
 /// `value.name(...)`.
@@ -182,6 +194,10 @@ pub(crate) fn call_method(state: &mut State, value: &Value, name: &str, args: &[
         return Ok(methods::call(value, name, &crate::calls::Args::from_values(args)?)?);
     }
     if matches!(kind(value), Kind::Object) && value.downcast_object_ref::<Bound>().is_none() {
+        // `loop.changed` compares its arguments with those before.
+        if name == "changed" {
+            args.iter().try_for_each(pay_all)?;
+        }
         if name == "cycle" && args.is_empty() {
             return Ok(type_error("no items for cycling given")?);
         }
@@ -223,7 +239,7 @@ pub(crate) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) ->
     }
     let items = match kind(value) {
         Kind::Str(_) | Kind::List | Kind::Tuple => items(value)?,
-        Kind::Run(run) if run.name == "range" => run.all(),
+        Kind::Run(run) if run.name == "range" => run.all()?,
         Kind::Dict => return type_error("unhashable type: 'slice'"),
         _ => return type_error(format!("'{}' object is not subscriptable", type_name(value))),
     };
@@ -245,11 +261,13 @@ pub(crate) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) ->
     };
     let mut chosen = Vec::new();
     while if step < 0 { at > stop } else { at < stop } {
-        chosen.extend(usize::try_from(at).ok().and_then(|at| items.get(at)).cloned());
+        if let Some(item) = usize::try_from(at).ok().and_then(|at| items.get(at)) {
+            push(&mut chosen, item.clone())?;
+        }
         at = at.saturating_add(step);
     }
     Ok(match kind(value) {
-        Kind::Str(_) => same_markup(value, chosen.iter().filter_map(Value::as_str).collect()),
+        Kind::Str(_) => same_markup(value, gather(chosen.iter().filter_map(Value::as_str).flat_map(str::chars))?)?,
         Kind::Tuple => Value::from(Tuple::from(chosen)),
         _ => Value::from(chosen),
     })
@@ -257,13 +275,15 @@ pub(crate) fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) ->
 
 /// Values in the order of a key, ascending unless `reverse`; equal ones keep their order.
 pub(crate) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, reverse: bool) -> Outcome<Vec<Value>> {
+    pay_items(items.len().saturating_mul((1 + usize::BITS - items.len().leading_zeros()) as usize))?;
+    // The keys with their items, and as much again to sort them.
+    room(items.len().saturating_mul(8 * ITEM))?;
     let mut keyed = items.into_iter().map(|item| Ok((key(&item)?, item))).collect::<Outcome<Vec<_>>>()?;
     let mut failed = None;
-    pay_items(keyed.len() * (usize::BITS - keyed.len().leading_zeros()) as usize)?;
     if reverse {
         keyed.reverse();
     }
-    keyed.sort_by(|(a, _), (b, _)| match compare("<", a, b) {
+    keyed.sort_by(|(a, _), (b, _)| match if failed.is_none() { compare("<", a, b) } else { Ok(None) } {
         Ok(order) => order.unwrap_or(std::cmp::Ordering::Equal),
         Err(e) => {
             failed.get_or_insert(e);
@@ -282,8 +302,11 @@ pub(crate) fn sorted(items: Vec<Value>, key: impl Fn(&Value) -> Outcome<Value>, 
 /// What a path such as `a.b.0` leads to from a value, as in the `attribute` of filters.
 pub(crate) fn path(value: &Value, path: &Value) -> Outcome<Value> {
     let Kind::Str(path) = kind(path) else { return item(value, path) };
-    path.split('.').try_fold(value.clone(), |at, part| match part.parse::<u32>() {
-        Ok(number) => item(&at, &int(number.into())),
-        Err(_) => item(&at, &Value::from(part)),
+    path.split('.').try_fold(value.clone(), |at, part| {
+        pay(ITEM + part.len())?;
+        match part.parse::<u32>() {
+            Ok(number) => item(&at, &int(number.into())),
+            Err(_) => item(&at, &Value::from(copy(part)?)),
+        }
     })
 }

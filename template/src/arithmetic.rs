@@ -2,8 +2,11 @@
 
 use crate::access;
 use crate::error::{Outcome, raise, type_error};
-use crate::limits::{pay, pay_items};
-use crate::value::{Kind, Numbers, dict, escaped, int, kind, number, numbers, same_markup, text, type_name};
+use crate::grow::{Text, collect, pay_object, push};
+use crate::limits::pay_items;
+use crate::value::{
+    Kind, Numbers, dict, escaped, int, kind, markup, number, numbers, plain, same_markup, text, type_name,
+};
 use minijinja::Value;
 use minijinja::value::Tuple;
 
@@ -25,24 +28,21 @@ pub(crate) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
     }
     match op {
         "~" => {
-            let joined = text(a)? + &text(b)?;
-            pay(joined.len())?;
-            return Ok(Value::from(joined));
+            return plain(joined(&text(a)?, &text(b)?)?);
         }
         "+" => match (kind(a), kind(b)) {
             (Kind::Str(x), Kind::Str(y)) => {
-                pay(x.len() + y.len())?;
                 return if a.is_safe() || b.is_safe() {
-                    Ok(Value::from_safe_string(escaped(a)? + &escaped(b)?))
+                    markup(joined(&escaped(a)?, &escaped(b)?)?)
                 } else {
-                    Ok(Value::from([x, y].concat()))
+                    plain(joined(x, y)?)
                 };
             }
             (Kind::List, Kind::List) => {
-                return Ok(Value::from([access::items(a)?, access::items(b)?].concat()));
+                return Ok(Value::from(both(a, b)?));
             }
             (Kind::Tuple, Kind::Tuple) => {
-                return Ok(Value::from(Tuple::from([access::items(a)?, access::items(b)?].concat())));
+                return Ok(Value::from(Tuple::from(both(a, b)?)));
             }
             (Kind::Str(_), _) => {
                 return type_error(format!("can only concatenate str (not \"{}\") to str", type_name(b)));
@@ -64,12 +64,13 @@ pub(crate) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
             for (sequence, times) in [(a, b), (b, a)] {
                 let list = matches!(kind(sequence), Kind::List | Kind::Tuple);
                 if let (Kind::Str(s), Some(n)) = (kind(sequence), count(times)) {
-                    pay(s.len().saturating_mul(n))?;
-                    return Ok(same_markup(sequence, s.repeat(n)));
+                    let mut many = Text::new();
+                    many.repeat(s, n)?;
+                    return same_markup(sequence, many.finish());
                 } else if let (true, Some(n)) = (list, count(times)) {
                     let items = access::items(sequence)?;
-                    pay_items(items.len().saturating_mul(n))?;
-                    let many: Vec<Value> = items.iter().cycle().take(items.len() * n).cloned().collect();
+                    pay_object()?;
+                    let many = collect(items.len().saturating_mul(n), items.iter().cycle().cloned())?;
                     return Ok(if sequence.is_tuple() { Value::from(Tuple::from(many)) } else { Value::from(many) });
                 } else if list || matches!(kind(sequence), Kind::Str(_)) {
                     return type_error(format!("can't multiply sequence by non-int of type '{}'", type_name(times)));
@@ -79,7 +80,10 @@ pub(crate) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
         "%" if formats => return crate::format::percent(a, b),
         "|" => {
             if let (Kind::Dict, Kind::Dict) = (kind(a), kind(b)) {
-                return dict([access::pairs(a)?, access::pairs(b)?].concat());
+                let (mut all, more) = (access::pairs(a)?, access::pairs(b)?);
+                pay_items(2 * (all.len() + more.len()))?;
+                all.extend(more);
+                return dict(all);
             }
         }
         _ => {}
@@ -115,6 +119,24 @@ pub(crate) fn binary(op: &str, a: &Value, b: &Value) -> Outcome<Value> {
         ("**", Numbers::Floats(a, b)) => Ok(Value::from(a.powf(b))),
         _ => unsupported(op, a, b),
     }
+}
+
+/// One text after the other.
+fn joined(a: &str, b: &str) -> Outcome<String> {
+    let mut out = Text::new();
+    out.push(a)?;
+    out.push(b)?;
+    Ok(out.finish())
+}
+
+/// The items of two sequences, one after the other.
+fn both(a: &Value, b: &Value) -> Outcome<Vec<Value>> {
+    pay_object()?;
+    let (mut all, more) = (access::items(a)?, access::items(b)?);
+    for item in more {
+        push(&mut all, item)?;
+    }
+    Ok(all)
 }
 
 fn floor_div(a: i128, b: i128) -> Option<i128> {

@@ -1,6 +1,7 @@
 //! The arguments of a call, by place or by name, as in Python.
 
 use crate::error::{Outcome, type_error};
+use crate::limits::pay_items;
 use crate::value::{index, text};
 use minijinja::Value;
 use minijinja::value::Kwargs;
@@ -18,8 +19,10 @@ impl Args {
     /// Splits up the engine's values: it puts all named arguments into one value behind the others.
     pub fn from_values(values: &[Value]) -> Outcome<Args> {
         let mut args = Args::default();
+        pay_items(values.len())?;
         for value in values {
             if value.is_kwargs() {
+                pay_items(value.len().unwrap_or(0).saturating_mul(2))?;
                 let Ok(kwargs) = Kwargs::try_from(value.clone()) else { return type_error("arguments cannot be read") };
                 for name in kwargs.args().map(str::to_string).collect::<Vec<_>>() {
                     let Ok(value) = kwargs.get::<Value>(&name) else { return type_error("arguments cannot be read") };

@@ -110,7 +110,7 @@ fn same(value: &Value, args: &Args) -> Outcome<bool> {
         (Kind::None, Kind::None) => true,
         (Kind::Bool(a), Kind::Bool(b)) => a == b,
         (Kind::Int(a), Kind::Int(b)) => a == b,
-        (Kind::Str(a), Kind::Str(b)) => a == b,
+        (Kind::Str(_), Kind::Str(_)) => return equal(value, other),
         (Kind::Bool(_) | Kind::Int(_) | Kind::None | Kind::Str(_), _) => false,
         _ => match (value.as_object(), other.as_object()) {
             (Some(_), Some(_)) => return equal(value, other),

@@ -75,6 +75,8 @@ fn environment() -> Environment<'static> {
     env.set_formatter(|out, state, value| {
         let escape = !matches!(state.auto_escape(), AutoEscape::None);
         let text = if escape { value::escaped(value)? } else { value::text(value)? };
+        // The engine's buffer doubles as it grows; the text was paid for as it was made.
+        limits::emit(text.len())?;
         out.write_str(&text).map_err(Error::from)
     });
     globals::add(&mut env);
@@ -105,12 +107,10 @@ fn add_operators(env: &mut Environment) {
 
 /// Adds names, attributes, items, slices and calls of methods in the same way.
 fn add_accesses(env: &mut Environment) {
-    env.add_filter(
-        "$name",
-        |value: Value, name: String| {
-            if value.is_undefined() { objects::Missing::variable(&name) } else { value }
-        },
-    );
+    env.add_filter("$name", |value: Value, name: String| {
+        // Names have a bound: see `limits::NAME`.
+        if value.is_undefined() { objects::Missing::variable(&name) } else { value }
+    });
     env.add_filter("$attr", |value: Value, name: String| -> Result<Value, Error> {
         Ok(access::attribute(&value, &name)?)
     });

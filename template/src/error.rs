@@ -59,6 +59,8 @@ pub enum TemplateError {
 pub enum Resource {
     /// Bytes of the template's text.
     Source,
+    /// Bytes of a name.
+    Name,
     /// Words between two braces, which the parser nests.
     Words,
     /// `elif` branches, which the parser nests.
@@ -67,6 +69,10 @@ pub enum Resource {
     Instructions,
     /// Bytes made or read.
     Work,
+    /// Bytes of memory at once, which the system does not give.
+    Memory,
+    /// Namespaces, macros and loops that namespaces keep.
+    Links,
     /// Lists within lists.
     Nesting,
     /// Calls within calls.
@@ -77,10 +83,13 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Resource::Source => "bytes of template",
+            Resource::Name => "bytes of a name",
             Resource::Words => "words between two braces",
             Resource::Branches => "branches",
             Resource::Instructions => "instructions",
             Resource::Work => "bytes of work",
+            Resource::Memory => "bytes of memory at once",
+            Resource::Links => "namespaces, macros and loops kept in namespaces",
             Resource::Nesting => "lists within lists",
             Resource::Calls => "calls within calls",
         })

@@ -8,9 +8,9 @@ use crate::access;
 use crate::arithmetic;
 use crate::calls::Args;
 use crate::error::{Outcome, raise};
-use crate::limits::shallow;
+use crate::limits;
 use crate::methods::{self, list};
-use crate::value::{Kind, int, kind, same_markup, text};
+use crate::value::{Kind, int, kind, markup, same_markup, text};
 use minijinja::Value;
 use std::cmp::Ordering;
 
@@ -18,10 +18,10 @@ use std::cmp::Ordering;
 pub(crate) type Filter = fn(&Value, &Args) -> Outcome<Value>;
 
 /// Every filter by its name.
-pub(crate) const ALL: [(&str, Filter); 43] = [
+pub(crate) const ALL: [(&str, Filter); 45] = [
     ("abs", numbers::abs),
     ("attr", |v, a| access::own(v, &text(a.need(0, "name")?)?)),
-    ("capitalize", |v, _| Ok(same_markup(v, methods::capitalize(&text(v)?)))),
+    ("capitalize", |v, _| same_markup(v, methods::capitalize(&text(v)?)?)),
     ("count", |v, _| Ok(int(access::length(v)? as i128))),
     ("d", default),
     ("default", default),
@@ -38,7 +38,7 @@ pub(crate) const ALL: [(&str, Filter); 43] = [
     ("last", sequences::last),
     ("length", |v, _| Ok(int(access::length(v)? as i128))),
     ("list", |v, _| list(access::items(v)?)),
-    ("lower", |v, _| Ok(same_markup(v, text(v)?.to_lowercase()))),
+    ("lower", |v, _| same_markup(v, methods::lower(&text(v)?)?)),
     ("map", sequences::map),
     ("max", |v, a| sequences::extreme(v, a, Ordering::Greater)),
     ("min", |v, a| sequences::extreme(v, a, Ordering::Less)),
@@ -47,22 +47,32 @@ pub(crate) const ALL: [(&str, Filter); 43] = [
     ("replace", texts::replace),
     ("reverse", sequences::reverse),
     ("round", numbers::round),
-    ("safe", |v, _| Ok(Value::from_safe_string(text(v)?))),
+    ("safe", |v, _| markup(text(v)?)),
     ("select", |v, a| sequences::select(v, a, false, true)),
     ("selectattr", |v, a| sequences::select(v, a, true, true)),
     ("sort", sequences::sort),
-    ("string", |v, _| Ok(same_markup(v, text(v)?))),
+    ("string", |v, _| same_markup(v, text(v)?)),
     ("sum", sequences::sum),
-    ("title", |v, _| Ok(same_markup(v, methods::title(&text(v)?, true)))),
+    ("title", |v, _| same_markup(v, methods::title(&text(v)?, true)?)),
     ("tojson", crate::json::to_json),
     ("trim", texts::trim),
     ("unique", sequences::unique),
-    ("upper", |v, _| Ok(same_markup(v, text(v)?.to_uppercase()))),
+    ("upper", |v, _| same_markup(v, methods::upper(&text(v)?)?)),
     // Names that only `crate::rewrite` writes.
     ("$iter", |v, _| Ok(Value::from(access::items(v)?))),
     ("$dict", sequences::new_dict),
     // A list or tuple literal.
-    ("$new", |v, _| shallow(v.clone())),
+    ("$new", |v, _| {
+        limits::pay(limits::OBJECT)?;
+        limits::shallow(v.clone())
+    }),
+    // What a namespace is to keep.
+    ("$kept", |v, _| limits::kept(v.clone())),
+    // The named arguments of a call, from a dict.
+    ("$names", |v, _| {
+        limits::pay_items(v.len().unwrap_or(0))?;
+        Ok(v.clone())
+    }),
     ("$neg", |v, _| arithmetic::negative(v)),
 ];
 

@@ -5,9 +5,10 @@ use crate::access;
 use crate::calls::Args;
 use crate::clock::Clock;
 use crate::error::{Outcome, Raise, TemplateError, raise, type_error, value_error};
-use crate::limits::{pay_items, shallow};
+use crate::grow::pay_object;
+use crate::limits::{kept, pay_items, shallow};
 use crate::objects::Run;
-use crate::value::{Kind, dict, int, kind, text};
+use crate::value::{Kind, dict, kind, text};
 use minijinja::value::{Object, ObjectRepr, Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub(crate) fn add(env: &mut Environment) {
                 return Ok(private(&name)?);
             }
         }
+        pay_object()?;
+        all.iter().try_for_each(|(_, value)| kept(value.clone()).map(drop))?;
         let start = ValueOrKwargs::from(shallow(Value::from_pairs(all))?);
         minijinja::functions::namespace(Some(start))
     });
@@ -91,13 +94,13 @@ fn range(args: &Args) -> Outcome<Value> {
             format!("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({RANGE})."),
         );
     }
-    pay_items(count as usize)?;
+    pay_object()?;
     let shown = if numbers.len() == 3 && step != 1 {
         format!("range({start}, {stop}, {step})")
     } else {
         format!("range({start}, {stop})")
     };
-    Ok(Run::range("range", shown, (0..count).map(|i| int(start + i * step)).collect()))
+    Ok(Run::range(shown, start, step, count as usize))
 }
 
 /// The pairs of `dict(mapping or pairs, name=value, ...)`.
@@ -116,6 +119,7 @@ fn merged(args: &Args) -> Outcome<Vec<(Value, Value)>> {
                         two.len()
                     ));
                 };
+                pay_items(2)?;
                 all.push((key.clone(), value.clone()));
             }
         }
@@ -128,6 +132,7 @@ fn merged(args: &Args) -> Outcome<Vec<(Value, Value)>> {
 pub(crate) fn from_keys(args: &Args) -> Outcome<Value> {
     let value = args.get(1, "value").cloned().unwrap_or(Value::from(()));
     let keys = access::items(args.need(0, "iterable")?)?;
+    pay_items(2 * keys.len())?;
     dict(keys.into_iter().map(|key| (key, value.clone())).collect())
 }
 

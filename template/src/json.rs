@@ -3,10 +3,10 @@
 use crate::access;
 use crate::calls::Args;
 use crate::error::{Outcome, Resource, type_error};
-use crate::limits::{DEPTH, exceeded, pay};
-use crate::value::{Kind, float_text, kind, text, type_name};
+use crate::grow::Text;
+use crate::limits::{DEPTH, exceeded, pay, pay_items};
+use crate::value::{Kind, float_text, kind, plain, text, type_name};
 use minijinja::Value;
-use std::fmt::Write;
 
 struct Style {
     ascii: bool,
@@ -24,8 +24,9 @@ pub(crate) fn to_json(value: &Value, args: &Args) -> Outcome<Value> {
         Some((Kind::Str(s), _)) => Some(s.to_string()),
         Some((_, v)) => {
             let spaces = usize::try_from(crate::value::index(v)?).unwrap_or(0);
-            pay(spaces)?;
-            Some(" ".repeat(spaces))
+            let mut indent = Text::new();
+            indent.repeat(" ", spaces)?;
+            Some(indent.finish())
         }
     };
     let (mut item, mut key) = (if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string());
@@ -36,43 +37,41 @@ pub(crate) fn to_json(value: &Value, args: &Args) -> Outcome<Value> {
     }
     let style =
         Style { ascii: args.flag(0, "ensure_ascii", false), indent, item, key, sort: args.flag(3, "sort_keys", false) };
-    let mut out = String::new();
+    let mut out = Text::new();
     write(&mut out, value, &style, 0)?;
-    Ok(Value::from(out))
+    plain(out.finish())
 }
 
-fn write(out: &mut String, value: &Value, style: &Style, depth: usize) -> Outcome<()> {
+fn write(out: &mut Text, value: &Value, style: &Style, depth: usize) -> Outcome<()> {
     if depth > DEPTH {
         return Err(exceeded(Resource::Nesting, DEPTH as u64));
     }
-    let before = out.len();
-    let line = |out: &mut String, depth: usize| {
+    pay(1)?;
+    let line = |out: &mut Text, depth: usize| {
         let Some(indent) = &style.indent else { return Ok(()) };
-        pay(depth.saturating_mul(indent.len()))?;
-        out.push('\n');
-        (0..depth).for_each(|_| out.push_str(indent));
-        Ok(())
+        out.push("\n")?;
+        out.repeat(indent, depth)
     };
     match kind(value) {
-        Kind::None => out.push_str("null"),
-        Kind::Bool(yes) => out.push_str(if yes { "true" } else { "false" }),
-        Kind::Int(i) => out.push_str(&i.to_string()),
-        Kind::Float(x) if x.is_nan() => out.push_str("NaN"),
-        Kind::Float(x) if x.is_infinite() => out.push_str(if x > 0.0 { "Infinity" } else { "-Infinity" }),
-        Kind::Float(x) => out.push_str(&float_text(x)),
+        Kind::None => out.push("null"),
+        Kind::Bool(yes) => out.push(if yes { "true" } else { "false" }),
+        Kind::Int(i) => out.push(&i.to_string()),
+        Kind::Float(x) if x.is_nan() => out.push("NaN"),
+        Kind::Float(x) if x.is_infinite() => out.push(if x > 0.0 { "Infinity" } else { "-Infinity" }),
+        Kind::Float(x) => out.push(&float_text(x)),
         Kind::Str(s) => write_str(out, s, style.ascii),
         Kind::List | Kind::Tuple => {
             let items = access::items(value)?;
-            out.push('[');
+            out.push("[")?;
             for (at, item) in items.iter().enumerate() {
-                out.push_str(if at == 0 { "" } else { &style.item });
+                out.push(if at == 0 { "" } else { &style.item })?;
                 line(out, depth + 1)?;
                 write(out, item, style, depth + 1)?;
             }
             if !items.is_empty() {
                 line(out, depth)?;
             }
-            out.push(']');
+            out.push("]")
         }
         Kind::Dict => {
             let mut pairs = Vec::new();
@@ -80,24 +79,27 @@ fn write(out: &mut String, value: &Value, style: &Style, depth: usize) -> Outcom
                 pairs.push((key_text(&key)?, item));
             }
             if style.sort {
+                // Each key is compared with as many others as the number of keys has bits.
+                let bits = (usize::BITS - pairs.len().leading_zeros()) as usize;
+                pay_items(bits.saturating_mul(pairs.len()))?;
+                pay(bits.saturating_mul(pairs.iter().map(|(key, _)| key.len()).sum()))?;
                 pairs.sort_by(|a, b| a.0.cmp(&b.0));
             }
-            out.push('{');
+            out.push("{")?;
             for (at, (key, item)) in pairs.iter().enumerate() {
-                out.push_str(if at == 0 { "" } else { &style.item });
+                out.push(if at == 0 { "" } else { &style.item })?;
                 line(out, depth + 1)?;
-                write_str(out, key, style.ascii);
-                out.push_str(&style.key);
+                write_str(out, key, style.ascii)?;
+                out.push(&style.key)?;
                 write(out, item, style, depth + 1)?;
             }
             if !pairs.is_empty() {
                 line(out, depth)?;
             }
-            out.push('}');
+            out.push("}")
         }
-        _ => return type_error(format!("Object of type {} is not JSON serializable", type_name(value))),
+        _ => type_error(format!("Object of type {} is not JSON serializable", type_name(value))),
     }
-    pay(1 + out.len() - before)
 }
 
 fn key_text(key: &Value) -> Outcome<String> {
@@ -111,24 +113,24 @@ fn key_text(key: &Value) -> Outcome<String> {
     })
 }
 
-fn write_str(out: &mut String, s: &str, ascii: bool) {
-    out.push('"');
+fn write_str(out: &mut Text, s: &str, ascii: bool) -> Outcome<()> {
+    out.push_char('"')?;
     for c in s.chars() {
         match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
+            '"' => out.push("\\\"")?,
+            '\\' => out.push("\\\\")?,
+            '\n' => out.push("\\n")?,
+            '\r' => out.push("\\r")?,
+            '\t' => out.push("\\t")?,
+            '\u{8}' => out.push("\\b")?,
+            '\u{c}' => out.push("\\f")?,
             _ if (c as u32) < 0x20 || (ascii && !(' '..='~').contains(&c)) => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
+                    out.push(&format!("\\u{unit:04x}"))?;
                 }
             }
-            _ => out.push(c),
+            _ => out.push_char(c)?,
         }
     }
-    out.push('"');
+    out.push_char('"')
 }

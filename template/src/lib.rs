@@ -3,8 +3,8 @@
 //! A template comes with its model. It was written for Jinja as transformers sets it up: blocks are trimmed; values,
 //! methods and errors are Python's; nothing changes a value or reaches into Python. The engine is `minijinja`, which
 //! parses templates and runs them. This crate replaces what `minijinja` computes differently from Python, and limits
-//! the time and memory of hostile templates: the worst ones known to us end within about three seconds of one core and
-//! take up to 590 MiB.
+//! the time and memory of hostile templates: `tests/hostile.rs` has the worst ones known to us, and how much memory each
+//! may take.
 //!
 //! ```text
 //! source --compile, once--> instructions, kept on the template's own thread
@@ -33,6 +33,7 @@ mod error;
 mod filters;
 mod format;
 mod globals;
+mod grow;
 mod json;
 mod limits;
 mod methods;
@@ -65,6 +66,10 @@ impl Template {
     /// [`TemplateError::Syntax`] when it is not well formed, [`TemplateError::Limit`] when it is too large or nested
     /// too deep, [`TemplateError::Thread`] when the system starts no thread.
     pub fn compile(source: &str) -> Result<Template, TemplateError> {
+        // Before anything copies it.
+        if source.len() > limits::SOURCE {
+            return Err(limits::exceeded(Resource::Source, limits::SOURCE as u64).0);
+        }
         Ok(Template { worker: worker::Worker::start(spelling::respell_template(source))? })
     }
 

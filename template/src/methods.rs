@@ -2,12 +2,13 @@
 
 mod texts;
 
-pub(crate) use texts::{capitalize, replace, title};
+pub(crate) use texts::{capitalize, lower, replace, title, upper};
 
 use crate::access;
 use crate::calls::Args;
 use crate::error::{Outcome, type_error, value_error};
-use crate::limits::{pay, pay_items, shallow};
+use crate::grow::pay_object;
+use crate::limits::{ITEM, OBJECT, pay, shallow};
 use crate::objects::Run;
 use crate::value::{Kind, equal, int, kind, type_name};
 use minijinja::Value;
@@ -86,7 +87,10 @@ pub(crate) fn call(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
 fn list_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
     let items = access::items(value)?;
     match name {
-        "copy" => Ok(Value::from(items)),
+        "copy" => {
+            pay_object()?;
+            Ok(Value::from(items))
+        }
         "count" => {
             let wanted = args.need(0, "value")?;
             let mut count = 0;
@@ -108,8 +112,12 @@ fn list_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
 }
 
 fn dict_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
-    let pairs =
-        |shape: fn((Value, Value)) -> Value| Ok(access::pairs(value)?.into_iter().map(shape).collect::<Vec<_>>());
+    let pairs = |each: usize, shape: fn((Value, Value)) -> Value| {
+        let pairs = access::pairs(value)?;
+        pay_object()?;
+        pay(pairs.len().saturating_mul(each))?;
+        Ok(pairs.into_iter().map(shape).collect::<Vec<_>>())
+    };
     match name {
         "get" => {
             args.expect_only("get", &["key", "default"])?;
@@ -117,16 +125,16 @@ fn dict_method(value: &Value, name: &str, args: &Args) -> Outcome<Value> {
             Ok(access::entry(value, args.need(0, "key")?)?
                 .unwrap_or_else(|| args.get(1, "default").unwrap_or(&none).clone()))
         }
-        "items" => Ok(Run::value("dict_items", pairs(|(k, v)| Value::from(Tuple::from([k, v])))?)),
-        "keys" => Ok(Run::value("dict_keys", pairs(|(k, _)| k)?)),
-        "values" => Ok(Run::value("dict_values", pairs(|(_, v)| v)?)),
+        "items" => Ok(Run::value("dict_items", pairs(OBJECT, |(k, v)| Value::from(Tuple::from([k, v])))?)),
+        "keys" => Ok(Run::value("dict_keys", pairs(ITEM, |(k, _)| k)?)),
+        "values" => Ok(Run::value("dict_values", pairs(ITEM, |(_, v)| v)?)),
         "fromkeys" => crate::globals::from_keys(args),
-        _ => Ok(Value::from_pairs(access::pairs(value)?)),
+        _ => crate::value::dict(access::pairs(value)?),
     }
 }
 
 /// Items as a list that is not nested too deep.
 pub(crate) fn list(items: Vec<Value>) -> Outcome<Value> {
-    pay_items(items.len())?;
+    pay_object()?;
     shallow(Value::from(items))
 }

@@ -2,11 +2,22 @@
 //! sequences.
 
 use crate::access::call_method;
-use crate::error::{Raise, TemplateError};
-use crate::value::{Kind, kind, type_name};
+use crate::error::{Outcome, Raise, TemplateError};
+use crate::grow::collect;
+use crate::limits::OBJECT;
+use crate::value::{Kind, int, kind, type_name};
 use minijinja::value::{Enumerator, Object, ObjectRepr};
 use minijinja::{Error, State, Value};
 use std::sync::{Arc, Mutex};
+
+/// The most bytes of a name that an undefined value repeats.
+const SHOWN: usize = 256;
+
+/// A name as an undefined value repeats it: cut, if it is long.
+pub(crate) fn shown(name: &str) -> &str {
+    let end = (0..=SHOWN.min(name.len())).rev().find(|&at| name.is_char_boundary(at));
+    &name[..end.unwrap_or(0)]
+}
 
 /// An undefined value.
 #[derive(Clone, Debug)]
@@ -17,6 +28,8 @@ pub(crate) struct Missing {
 
 impl Missing {
     pub fn value(kind: &'static str, message: String) -> Value {
+        // It is made where nothing can fail: the next operation meets an empty budget.
+        _ = crate::limits::pay(2 * OBJECT + message.len());
         Value::from_object(Missing { raise: Raise(TemplateError::Failed { kind, message }) })
     }
 
@@ -35,10 +48,11 @@ impl Missing {
             Kind::None => "None".to_string(),
             _ => format!("{} object", type_name(owner)),
         };
-        Self::value("UndefinedError", format!("'{owner}' has no attribute '{name}'"))
+        Self::value("UndefinedError", format!("'{owner}' has no attribute '{}'", shown(name)))
     }
 
     pub fn unsafe_attribute(owner: &Value, name: &str) -> Value {
+        let name = shown(name);
         let message = format!("access to attribute '{name}' of '{}' object is unsafe.", type_name(owner));
         Self::value("SecurityError", message)
     }
@@ -86,16 +100,28 @@ pub(crate) struct Run {
     pub name: &'static str,
     /// How it prints, for ranges.
     pub shown: String,
-    items: Mutex<Vec<Value>>,
+    items: Items,
+}
+
+/// What is in a sequence.
+#[derive(Debug)]
+enum Items {
+    /// The numbers of a range.
+    Range {
+        start: i128,
+        step: i128,
+        count: usize,
+    },
+    Given(Mutex<Arc<Vec<Value>>>),
 }
 
 impl Run {
     pub fn value(name: &'static str, items: Vec<Value>) -> Value {
-        Self::range(name, String::new(), items)
+        Value::from_object(Run { name, shown: String::new(), items: Items::Given(Mutex::new(Arc::new(items))) })
     }
 
-    pub fn range(name: &'static str, shown: String, items: Vec<Value>) -> Value {
-        Value::from_object(Run { name, shown, items: Mutex::new(items) })
+    pub fn range(shown: String, start: i128, step: i128, count: usize) -> Value {
+        Value::from_object(Run { name: "range", shown, items: Items::Range { start, step, count } })
     }
 
     /// Whether it can be iterated only once.
@@ -103,10 +129,45 @@ impl Run {
         self.name == "generator" || self.name.ends_with("iterator")
     }
 
+    /// How many items it has.
+    pub fn len(&self) -> usize {
+        match &self.items {
+            Items::Range { count, .. } => *count,
+            Items::Given(items) => items.lock().unwrap_or_else(|e| e.into_inner()).len(),
+        }
+    }
+
+    /// The item at a place.
+    pub fn get(&self, at: usize) -> Option<Value> {
+        match &self.items {
+            Items::Range { start, step, count } => (at < *count).then(|| int(start + at as i128 * step)),
+            Items::Given(_) => self.look().get(at).cloned(),
+        }
+    }
+
+    /// Its items as they are, without a copy: none for a range, which has only numbers.
+    pub fn look(&self) -> Arc<Vec<Value>> {
+        match &self.items {
+            Items::Range { .. } => Arc::default(),
+            Items::Given(items) => items.lock().unwrap_or_else(|e| e.into_inner()).clone(),
+        }
+    }
+
     /// Its items; a generator is empty afterwards.
-    pub fn all(&self) -> Vec<Value> {
-        let mut items = self.items.lock().unwrap_or_else(|e| e.into_inner());
-        if self.is_once() { std::mem::take(&mut items) } else { items.clone() }
+    pub fn all(&self) -> Outcome<Vec<Value>> {
+        collect(self.len(), self.take())
+    }
+
+    /// Its items one by one; a generator is empty afterwards.
+    fn take(&self) -> Box<dyn Iterator<Item = Value> + Send + Sync> {
+        match &self.items {
+            &Items::Range { start, step, count } => Box::new((0..count).map(move |at| int(start + at as i128 * step))),
+            Items::Given(items) => {
+                let mut items = items.lock().unwrap_or_else(|e| e.into_inner());
+                let all = if self.is_once() { std::mem::take(&mut *items) } else { items.clone() };
+                Box::new((0..all.len()).map(move |at| all[at].clone()))
+            }
+        }
     }
 }
 
@@ -116,10 +177,10 @@ impl Object for Run {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.all())
+        Enumerator::Iter(self.take())
     }
 
     fn is_true(self: &Arc<Self>) -> bool {
-        self.is_once() || !self.all().is_empty()
+        self.is_once() || self.len() > 0
     }
 }

@@ -9,7 +9,7 @@
 //! printed constant, so that all output is counted in one place.
 
 use crate::error::{Resource, TemplateError};
-use crate::limits::{BRANCHES, SOURCE, TOKENS};
+use crate::limits::{BRANCHES, NAME, SOURCE, TOKENS};
 use minijinja::Value;
 use minijinja::machinery::ast::{self, BinOpKind, CallArg, CompareOpKind, Expr, Spanned, Stmt, UnaryOpKind};
 use minijinja::machinery::{Span, Token, parse, tokenize};
@@ -37,6 +37,7 @@ pub(crate) fn read<'t>(source: &'t str) -> Result<Stmt<'t>, TemplateError> {
         match token.map_err(|e| syntax_error(&e))?.0 {
             Token::TemplateData(_) | Token::VariableStart | Token::BlockStart => run = 0,
             Token::Ident("elif") => branches += 1,
+            Token::Ident(name) if name.len() > NAME => return Err(limit(Resource::Name, NAME)),
             _ => run += 1,
         }
         if run > TOKENS {
@@ -77,7 +78,7 @@ fn stmt<'t>(node: &Stmt<'t>) -> Read<Stmt<'t>> {
         Stmt::ForLoop(s) => {
             let node = ast::ForLoop {
                 target: target(&s.target)?,
-                iter: filter("$iter", expr(&s.iter)?, vec![], s.iter.span()),
+                iter: for_target(&s.target, filter("$iter", expr(&s.iter)?, vec![], s.iter.span())),
                 filter_expr: s.filter_expr.as_ref().map(expr).transpose()?,
                 recursive: s.recursive,
                 body: stmts(&s.body)?,
@@ -99,7 +100,7 @@ fn stmt<'t>(node: &Stmt<'t>) -> Read<Stmt<'t>> {
                 s.assignments.iter().map(|(to, from)| (target(to), expr(from))).unzip();
             let (items, values) = (names.into_iter().collect::<Read<_>>()?, values.into_iter().collect::<Read<_>>()?);
             let to = Expr::List(Spanned::new(ast::List { items }, s.span()));
-            let from = Expr::Tuple(Spanned::new(ast::Tuple { items: values }, s.span()));
+            let from = for_target(&to, Expr::Tuple(Spanned::new(ast::Tuple { items: values }, s.span())));
             let assignments = if s.assignments.is_empty() { Vec::new() } else { vec![(to, from)] };
             Stmt::WithBlock(Spanned::new(ast::WithBlock { assignments, body: stmts(&s.body)? }, s.span()))
         }
@@ -114,6 +115,7 @@ fn stmt<'t>(node: &Stmt<'t>) -> Read<Stmt<'t>> {
             let unpacks = matches!(s.target, Expr::List(_));
             let from = expr(&s.expr)?;
             let from = if unpacks { filter("$iter", from, vec![], s.span()) } else { from };
+            let from = for_target(&s.target, from);
             Stmt::Set(Spanned::new(ast::Set { target: target(&s.target)?, expr: from }, s.span()))
         }
         Stmt::SetBlock(s) => {
@@ -162,6 +164,18 @@ fn macro_block<'t>(node: &Spanned<ast::Macro<'t>>) -> Read<Spanned<ast::Macro<'t
     Ok(Spanned::new(ast::Macro { name: node.name, args, defaults, body: stmts(&node.body)? }, node.span()))
 }
 
+/// What is assigned to a target, checked if a namespace is to keep it.
+fn for_target<'t>(target: &Expr<'t>, from: Expr<'t>) -> Expr<'t> {
+    fn keeps(target: &Expr) -> bool {
+        match target {
+            Expr::List(e) => e.items.iter().any(keeps),
+            other => matches!(other, Expr::GetAttr(_)),
+        }
+    }
+    let span = from.span();
+    if keeps(target) { filter("$kept", from, vec![], span) } else { from }
+}
+
 /// The target of an assignment: names stay as they are.
 fn target<'t>(node: &Expr<'t>) -> Read<Expr<'t>> {
     Ok(match node {
@@ -196,7 +210,7 @@ fn args<'t>(given: &[CallArg<'t>]) -> Read<Vec<CallArg<'t>>> {
                 CallArg::Pos(e) => CallArg::Pos(expr(e)?),
                 CallArg::Kwarg(name, e) => CallArg::Kwarg(name, expr(e)?),
                 CallArg::PosSplat(e) => CallArg::PosSplat(filter("$iter", expr(e)?, vec![], e.span())),
-                CallArg::KwargSplat(e) => CallArg::KwargSplat(expr(e)?),
+                CallArg::KwargSplat(e) => CallArg::KwargSplat(filter("$names", expr(e)?, vec![], e.span())),
             })
         })
         .collect()

@@ -6,11 +6,12 @@ mod order;
 mod text;
 
 pub(crate) use order::{compare, contains, equal};
-pub(crate) use text::{escape, escaped, float_text, repr, same_markup, text};
+pub(crate) use text::{escape, escaped, float_text, markup, plain, repr, same_markup, text};
 
 use crate::access;
 use crate::error::{Outcome, type_error, value_error};
-use crate::limits::shallow;
+use crate::grow::{pay_object, room};
+use crate::limits::{ITEM, OBJECT, pay, pay_all, shallow};
 use crate::objects::{Missing, Run};
 use minijinja::Value;
 use minijinja::value::ValueKind;
@@ -70,6 +71,14 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
 
 /// A dict of these pairs. Of equal keys, such as `1` and `true`, the first one stays, with the last one's value.
 pub(crate) fn dict(pairs: Vec<(Value, Value)>) -> Outcome<Value> {
+    pay_object()?;
+    for (key, _) in &pairs {
+        // The engine's map hashes each key, and compares it.
+        pay(ITEM)?;
+        pay_all(key)?;
+    }
+    // The list of pairs, and the map that the engine makes of it.
+    room(pairs.len().saturating_mul(2 * OBJECT))?;
     let mut merged: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
     // The engine's own maps treat equal keys as one, except booleans.
     let booleans = pairs.iter().any(|(key, _)| matches!(kind(key), Kind::Bool(_)));
@@ -127,6 +136,7 @@ pub(crate) fn index(value: &Value) -> Outcome<i128> {
 /// `int(text)`, in a base.
 pub(crate) fn parse_int(text: &str, base: u32) -> Outcome<i128> {
     let bad = || value_error(format!("invalid literal for int() with base {base}: {}", repr(&Value::from(text))?));
+    pay(text.len().saturating_mul(4))?;
     let trimmed = text.trim().replace('_', "");
     let (sign, digits) = match trimmed.strip_prefix('-') {
         Some(rest) => (-1, rest),
@@ -146,5 +156,6 @@ pub(crate) fn parse_int(text: &str, base: u32) -> Outcome<i128> {
 /// `float(text)`.
 pub(crate) fn parse_float(text: &str) -> Outcome<f64> {
     let bad = || value_error(format!("could not convert string to float: {}", repr(&Value::from(text))?));
+    pay(text.len().saturating_mul(4))?;
     text.trim().replace('_', "").parse().map_or_else(|_| bad(), Ok)
 }

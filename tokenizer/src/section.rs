@@ -1,7 +1,7 @@
 //! A compiled tokenizer in a file: nothing is parsed, and its tables are read in place.
 
 use crate::error::{Result, TokenizerError};
-use crate::vocab::{CompiledVocabulary, Splitter, VocabularyError, check_exact};
+use crate::vocab::{Budget, CompiledVocabulary, Splitter, VocabularyError, check_exact};
 use nanoserve_format::{NsvFile, SectionKind};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -61,7 +61,7 @@ impl VocabularySection {
     }
 
     /// The ids of a text, with nothing added in front.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+    pub fn encode(&self, text: &str, budget: &mut Budget) -> Result<Vec<u32>> {
         let vocabulary = self.vocabulary()?;
         let splitter = match self.splitter.get() {
             Some(splitter) => splitter,
@@ -70,6 +70,6 @@ impl VocabularySection {
                 self.splitter.get_or_init(|| splitter)
             }
         };
-        Ok(vocabulary.encode(splitter, text)?)
+        Ok(vocabulary.encode_within(splitter, text, budget)?)
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{Result, TokenizerError};
 use crate::json;
 use crate::pieces::{Pieces, common_prefix, push_piece_bytes};
 use crate::section::VocabularySection;
-use crate::vocab::{Family, fallback_byte};
+use crate::vocab::{Budget, Family, fallback_byte};
 use nanoserve_format::NsvFile;
 use std::sync::Arc;
 
@@ -104,9 +104,17 @@ impl Tokenizer {
     ///
     /// So the prompt of an empty text is BOS alone. Without `special`, nothing is added to the text. Special tokens
     /// written out in the text become their ids either way.
+    ///
+    /// # Errors
+    /// When the text takes more work than any honest tokenizer needs for it.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        self.encode_within(text, special, &mut Budget::new(text.len()))
+    }
+
+    /// As [`Self::encode`], within a budget for several texts together. The `tokenizers` crate has bounds of its own.
+    pub(crate) fn encode_within(&self, text: &str, special: bool, budget: &mut Budget) -> Result<Vec<u32>> {
         let ids = match &self.form {
-            Form::Compiled(compiled) => compiled.encode(text)?,
+            Form::Compiled(compiled) => compiled.encode(text, budget)?,
             #[cfg(feature = "json")]
             Form::Parsed(parsed) => {
                 let failed = |source| TokenizerError::Encode { bytes: text.len(), source };

@@ -30,6 +30,7 @@
 //!
 //! [`SectionKind::Vocabulary`]: nanoserve_format::SectionKind::Vocabulary
 
+mod budget;
 mod contents;
 mod decode;
 mod encode;
@@ -43,6 +44,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+pub use budget::Budget;
 pub use contents::{Added, Contents, Piece, Prefix};
 pub use decode::{byte_of, char_of, fallback_byte};
 pub use encode::Splitter;

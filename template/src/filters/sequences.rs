@@ -6,10 +6,11 @@ use crate::arithmetic;
 use crate::calls::Args;
 use crate::checks;
 use crate::error::{Outcome, raise, type_error};
-use crate::limits::{pay, pay_items, shallow};
-use crate::methods::list;
+use crate::grow::{collect, gather, pay_object, push};
+use crate::limits::{OBJECT, pay, shallow};
+use crate::methods::{self, list};
 use crate::objects::{Missing, Run};
-use crate::value::{self, Kind, compare, equal, int, kind, same_markup, text, type_name};
+use crate::value::{self, Kind, compare, equal, int, kind, plain, same_markup, text, type_name};
 use minijinja::Value;
 use minijinja::value::Tuple;
 use std::cmp::Ordering;
@@ -25,18 +26,14 @@ pub(super) fn new_dict(keys: &Value, a: &Args) -> Outcome<Value> {
 
 /// The result of a filter that makes its items one by one.
 fn generator(items: Vec<Value>) -> Outcome<Value> {
-    pay_items(items.len())?;
-    shallow(Value::from(items.clone()))?;
-    Ok(Run::value("generator", items))
+    pay_object()?;
+    shallow(Run::value("generator", items))
 }
 
 /// A key to sort by. Texts are compared without regard to case unless `sensitive`.
 fn folded(v: &Value, sensitive: bool) -> Outcome<Value> {
     match kind(v) {
-        Kind::Str(s) if !sensitive => {
-            pay(s.len())?;
-            Ok(Value::from(s.to_lowercase()))
-        }
+        Kind::Str(s) if !sensitive => plain(methods::lower(s)?),
         _ => Ok(v.clone()),
     }
 }
@@ -52,7 +49,7 @@ pub(super) fn dict_sort(v: &Value, a: &Args) -> Outcome<Value> {
         "value" => 1,
         _ => return raise("FilterArgumentError", "You can only sort by either \"key\" or \"value\""),
     };
-    let pairs = access::pairs(v)?.into_iter().map(|(key, value)| Value::from(Tuple::from([key, value]))).collect();
+    let pairs = tuples(v)?;
     let sensitive = a.flag(0, "case_sensitive", false);
     let key = |pair: &Value| folded(&access::item(pair, &int(place))?, sensitive);
     list(access::sorted(pairs, key, a.flag(2, "reverse", false))?)
@@ -86,12 +83,25 @@ pub(super) fn by_attribute(item: &Value, attribute: Option<&Value>) -> Outcome<V
 pub(super) fn items(v: &Value, _: &Args) -> Outcome<Value> {
     match kind(v) {
         Kind::Undefined => generator(Vec::new()),
-        Kind::Dict => {
-            let pairs = access::pairs(v)?.into_iter();
-            generator(pairs.map(|(key, item)| Value::from(Tuple::from([key, item]))).collect())
-        }
+        Kind::Dict => generator(tuples(v)?),
         _ => type_error("Can only get item pairs from a mapping."),
     }
+}
+
+/// A dict's pairs as tuples.
+fn tuples(v: &Value) -> Outcome<Vec<Value>> {
+    let pairs = access::pairs(v)?;
+    pay(pairs.len().saturating_mul(OBJECT))?;
+    collect(pairs.len(), pairs.into_iter().map(|(key, item)| Value::from(Tuple::from([key, item]))))
+}
+
+/// What `make` gives for each item.
+fn each(items: &[Value], make: impl Fn(&Value) -> Outcome<Value>) -> Outcome<Vec<Value>> {
+    let mut made = Vec::new();
+    for item in items {
+        push(&mut made, make(item)?)?;
+    }
+    Ok(made)
 }
 
 pub(super) fn map(v: &Value, a: &Args) -> Outcome<Value> {
@@ -105,14 +115,14 @@ pub(super) fn map(v: &Value, a: &Args) -> Outcome<Value> {
             let absent = matches!(kind(&part), Kind::Undefined);
             Ok(default.filter(|_| absent).cloned().unwrap_or(part))
         };
-        return generator(items.iter().map(part).collect::<Outcome<_>>()?);
+        return generator(each(&items, part)?);
     }
     let Some((name, rest)) = a.places.split_first() else {
         return raise("FilterArgumentError", "map requires a filter argument");
     };
     let filter = need(&text(name)?)?;
     let args = Args { places: rest.to_vec(), names: a.names.clone() };
-    generator(items.iter().map(|item| filter(item, &args)).collect::<Outcome<_>>()?)
+    generator(each(&items, |item| filter(item, &args))?)
 }
 
 pub(super) fn select(v: &Value, a: &Args, attribute: bool, wanted: bool) -> Outcome<Value> {
@@ -131,7 +141,7 @@ pub(super) fn select(v: &Value, a: &Args, attribute: bool, wanted: bool) -> Outc
         let part = by_attribute(&item, path)?;
         let holds = check.map_or_else(|| Ok(part.is_true()), |check| check(&part, &args))?;
         if holds == wanted {
-            selected.push(item);
+            push(&mut selected, item)?;
         }
     }
     generator(selected)
@@ -155,8 +165,7 @@ pub(super) fn extreme(v: &Value, a: &Args, wanted: Ordering) -> Outcome<Value> {
 
 pub(super) fn reverse(v: &Value, _: &Args) -> Outcome<Value> {
     if let Kind::Str(s) = kind(v) {
-        pay(s.len())?;
-        return Ok(same_markup(v, s.chars().rev().collect()));
+        return same_markup(v, gather(s.chars().rev())?);
     }
     let mut items = access::items(v)?;
     items.reverse();
@@ -172,13 +181,17 @@ pub(super) fn sort(v: &Value, a: &Args) -> Outcome<Value> {
     let sensitive = a.flag(1, "case_sensitive", false);
     let attribute = a.get(2, "attribute");
     let paths: Vec<Value> = match attribute.map(kind) {
-        Some(Kind::Str(names)) => names.split(',').map(Value::from).collect(),
+        Some(Kind::Str(names)) => {
+            pay(names.len())?;
+            let count = names.matches(',').count() + 1;
+            collect(count, names.split(',').map(Value::from))?
+        }
         _ => vec![attribute.cloned().unwrap_or(Value::from(()))],
     };
     // Jinja's keys are lists, even of one part. In a list, undefined parts are equal; by themselves they are an error.
     let key = |item: &Value| {
-        let parts = paths.iter().map(|path| folded(&by_attribute(item, Some(path))?, sensitive));
-        Ok(Value::from(parts.collect::<Outcome<Vec<_>>>()?))
+        pay_object()?;
+        Ok(Value::from(each(&paths, |path| folded(&by_attribute(item, Some(path))?, sensitive))?))
     };
     list(access::sorted(access::items(v)?, key, a.flag(0, "reverse", false))?)
 }
@@ -204,8 +217,8 @@ pub(super) fn unique(v: &Value, a: &Args) -> Outcome<Value> {
                 continue 'items;
             }
         }
-        seen.push(key);
-        distinct.push(item);
+        push(&mut seen, key)?;
+        push(&mut distinct, item)?;
     }
     generator(distinct)
 }

@@ -4,15 +4,16 @@ use super::spec::{Spec, write};
 use crate::access;
 use crate::calls::Args;
 use crate::error::{Outcome, raise, value_error};
+use crate::grow::Text;
 use crate::limits::pay;
-use crate::value::{escape, repr, same_markup, text};
+use crate::value::{escape, plain, repr, same_markup, text};
 use minijinja::Value;
 
 /// `value.format(...)`, where `format` is the value's text.
 pub(crate) fn braces(value: &Value, format: &str, args: &Args) -> Outcome<Value> {
     let mut next = 0;
     let out = fill(format, args, &mut next, value.is_safe(), 2)?;
-    Ok(same_markup(value, out))
+    same_markup(value, out)
 }
 
 /// Fills in all fields. `next` is the place of the next field without a name. A field's format may have fields itself,
@@ -21,13 +22,13 @@ fn fill(format: &str, args: &Args, next: &mut usize, markup: bool, depth: usize)
     if depth == 0 {
         return value_error("Max string recursion exceeded");
     }
-    let (mut out, mut rest) = (String::new(), format);
+    let (mut out, mut rest) = (Text::new(), format);
     while let Some(at) = rest.find(['{', '}']) {
-        out.push_str(&rest[..at]);
+        out.push(&rest[..at])?;
         let mark = &rest[at..=at];
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix(mark) {
-            out.push_str(mark);
+            out.push(mark)?;
             rest = after;
             continue;
         }
@@ -37,6 +38,7 @@ fn fill(format: &str, args: &Args, next: &mut usize, markup: bool, depth: usize)
         let Some(end) = closing_brace(rest) else { return value_error("expected '}' before end of string") };
         let (field, spec) = rest[..end].split_once(':').unwrap_or((&rest[..end], ""));
         let (path, conversion) = field.split_once('!').unwrap_or((field, ""));
+        pay(end)?;
         rest = &rest[end + 1..];
         let value = look_up(path, args, next)?;
         let spec = match spec.contains(['{', '}']) {
@@ -45,16 +47,15 @@ fn fill(format: &str, args: &Args, next: &mut usize, markup: bool, depth: usize)
         };
         let value = match conversion {
             "" => value,
-            "s" => Value::from(text(&value)?),
-            "r" | "a" => Value::from(repr(&value)?),
+            "s" => plain(text(&value)?)?,
+            "r" | "a" => plain(repr(&value)?)?,
             other => return value_error(format!("Unknown conversion specifier {other}")),
         };
         let shown = write(&value, &Spec::parse(spec)?)?;
-        out.push_str(&if markup && !value.is_safe() { escape(&shown) } else { shown });
-        pay(out.len())?;
+        out.push(&if markup && !value.is_safe() { escape(&shown)? } else { shown })?;
     }
-    out.push_str(rest);
-    Ok(out)
+    out.push(rest)?;
+    Ok(out.finish())
 }
 
 /// Where the brace that was opened before this text is closed.

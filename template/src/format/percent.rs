@@ -3,7 +3,7 @@
 use super::spec::{Spec, real, write_float, write_int, write_str};
 use crate::access;
 use crate::error::{Outcome, type_error, value_error};
-use crate::limits::pay;
+use crate::grow::Text;
 use crate::value::{Kind, escaped, index, kind, repr, same_markup, text, type_name};
 use minijinja::Value;
 
@@ -11,9 +11,9 @@ use minijinja::Value;
 pub(crate) fn percent(format: &Value, values: &Value) -> Outcome<Value> {
     let source = text(format)?;
     let mut operands = Operands::new(values)?;
-    let (mut out, mut rest) = (String::new(), source.as_str());
+    let (mut out, mut rest) = (Text::new(), source.as_str());
     while let Some((before, after)) = rest.split_once('%') {
-        out.push_str(before);
+        out.push(before)?;
         let mut cursor = Cursor(after);
         let named = match cursor.next_if(|c| c == '(') {
             Some(_) => Some(operands.named(cursor.until(')'))?),
@@ -23,17 +23,16 @@ pub(crate) fn percent(format: &Value, values: &Value) -> Outcome<Value> {
         let Some(conversion) = cursor.next_if(|_| true) else { return value_error("incomplete format") };
         rest = cursor.0;
         if conversion == '%' {
-            out.push('%');
+            out.push("%")?;
             continue;
         }
         let value = named.map_or_else(|| operands.next(), Ok)?;
-        pay(spec.width.saturating_add(spec.precision.unwrap_or(0)))?;
-        out.push_str(&convert(conversion, &value, spec, format.is_safe())?);
+        spec.pay()?;
+        out.push(&convert(conversion, &value, spec, format.is_safe())?)?;
     }
-    out.push_str(rest);
+    out.push(rest)?;
     operands.end()?;
-    pay(out.len())?;
-    Ok(same_markup(format, out))
+    same_markup(format, out.finish())
 }
 
 /// The right side of the `%`: a tuple's items, or one value, which may be a dict.

@@ -1,6 +1,7 @@
 //! How one value is written: `[[fill]align][sign][#][0][width][,][.precision][type]`.
 
 use crate::error::{Outcome, type_error, value_error};
+use crate::grow::room;
 use crate::limits::pay;
 use crate::value::{Kind, float_text, kind, text, type_name};
 use minijinja::Value;
@@ -58,8 +59,15 @@ impl Spec {
         if chars.next().is_some() {
             return value_error(format!("Invalid format specifier '{source}'"));
         }
-        pay(out.width.saturating_add(out.precision.unwrap_or(0)))?;
+        out.pay()?;
         Ok(out)
+    }
+
+    /// Pays for what fills a value up to its width and precision: characters of up to four bytes, in some copies.
+    pub fn pay(&self) -> Outcome<()> {
+        let bytes = self.width.saturating_add(self.precision.unwrap_or(0)).saturating_mul(8);
+        pay(bytes)?;
+        room(bytes.saturating_mul(2))
     }
 }
 
@@ -100,6 +108,9 @@ pub(super) fn write(value: &Value, spec: &Spec) -> Outcome<String> {
 
 /// A text, cut to the precision.
 pub(super) fn write_str(s: &str, spec: &Spec) -> Outcome<String> {
+    // The text is copied twice, and grows by doubling.
+    pay(s.len().saturating_mul(2))?;
+    room(s.len().saturating_mul(6))?;
     let shown: String = s.chars().take(spec.precision.unwrap_or(usize::MAX)).collect();
     Ok(aligned("", &shown, spec, '<'))
 }

@@ -3,7 +3,7 @@
 use super::{Kind, Numbers, kind, numbers, type_name};
 use crate::access;
 use crate::error::{Outcome, Resource, type_error};
-use crate::limits::{DEPTH, ITEM, exceeded, pay};
+use crate::limits::{DEPTH, ITEM, exceeded, pay, pay_all};
 use minijinja::Value;
 use std::cmp::Ordering;
 
@@ -41,7 +41,11 @@ fn same(a: &Value, b: &Value, left: usize) -> Outcome<bool> {
                     None => Ok(false),
                 })?
         }
-        (Kind::Run(_), _) | (Kind::Object, _) => a == b,
+        (Kind::Run(_), _) | (Kind::Object, _) => {
+            pay_all(a)?;
+            pay_all(b)?;
+            a == b
+        }
         _ => false,
     })
 }

@@ -3,113 +3,104 @@
 use super::{Kind, kind, type_name};
 use crate::access;
 use crate::error::{Outcome, Resource};
-use crate::limits::{DEPTH, exceeded, pay};
+use crate::grow::{Text, copy, room};
+use crate::limits::{DEPTH, ITEM, exceeded, pay};
 use crate::objects::Bound;
 use minijinja::Value;
-use std::fmt::Write;
 
 /// A value's `str()`.
 pub(crate) fn text(value: &Value) -> Outcome<String> {
-    let mut out = String::new();
     match kind(value) {
-        Kind::Str(s) => out.push_str(s),
-        _ => write_repr(&mut out, value, DEPTH)?,
+        Kind::Str(s) => copy(s),
+        _ => repr(value),
     }
-    pay(out.len())?;
-    Ok(out)
 }
 
 /// A value's `repr()`.
 pub(crate) fn repr(value: &Value) -> Outcome<String> {
-    let mut out = String::new();
+    let mut out = Text::new();
     write_repr(&mut out, value, DEPTH)?;
-    Ok(out)
+    Ok(out.finish())
 }
 
-fn write_repr(out: &mut String, value: &Value, left: usize) -> Outcome<()> {
+fn write_repr(out: &mut Text, value: &Value, left: usize) -> Outcome<()> {
     if left == 0 {
         return Err(exceeded(Resource::Nesting, DEPTH as u64));
     }
-    let before = out.len();
-    let items = |out: &mut String, open: &str, items: Vec<Value>, close: &str| {
-        out.push_str(open);
+    pay(1)?;
+    let items = |out: &mut Text, open: &str, items: Vec<Value>, close: &str| {
+        out.push(open)?;
         for (i, item) in items.iter().enumerate() {
-            out.push_str(if i == 0 { "" } else { ", " });
+            out.push(if i == 0 { "" } else { ", " })?;
             write_repr(out, item, left - 1)?;
         }
-        out.push_str(close);
-        Ok(())
+        out.push(close)
     };
     match kind(value) {
-        Kind::Undefined if before > 0 => out.push_str("Undefined"),
-        Kind::Undefined => {}
-        Kind::None => out.push_str("None"),
-        Kind::Bool(yes) => out.push_str(if yes { "True" } else { "False" }),
-        Kind::Int(int) => out.push_str(&int.to_string()),
-        Kind::Float(float) => out.push_str(&float_text(float)),
+        Kind::Undefined if out.len() > 0 => out.push("Undefined"),
+        Kind::Undefined => Ok(()),
+        Kind::None => out.push("None"),
+        Kind::Bool(yes) => out.push(if yes { "True" } else { "False" }),
+        Kind::Int(int) => out.push(&int.to_string()),
+        Kind::Float(float) => out.push(&float_text(float)),
         Kind::Str(s) if value.is_safe() => {
-            out.push_str("Markup(");
-            write_str_repr(out, s);
-            out.push(')');
+            out.push("Markup(")?;
+            write_str_repr(out, s)?;
+            out.push(")")
         }
         Kind::Str(s) => write_str_repr(out, s),
-        Kind::List => items(out, "[", access::items(value)?, "]")?,
+        Kind::List => items(out, "[", access::items(value)?, "]"),
         Kind::Tuple => {
             let all = access::items(value)?;
             let close = if all.len() == 1 { ",)" } else { ")" };
-            items(out, "(", all, close)?;
+            items(out, "(", all, close)
         }
         Kind::Dict => {
-            out.push('{');
+            out.push("{")?;
             for (i, (key, item)) in access::pairs(value)?.iter().enumerate() {
-                out.push_str(if i == 0 { "" } else { ", " });
+                out.push(if i == 0 { "" } else { ", " })?;
                 write_repr(out, key, left - 1)?;
-                out.push_str(": ");
+                out.push(": ")?;
                 write_repr(out, item, left - 1)?;
             }
-            out.push('}');
+            out.push("}")
         }
         Kind::Run(run) => match run.name {
-            "range" => out.push_str(&run.shown),
-            "generator" => out.push_str("<generator object>"),
-            name if name.ends_with("iterator") => {
-                let _ = write!(out, "<{name} object>");
-            }
+            "range" => out.push(&run.shown),
+            "generator" => out.push("<generator object>"),
+            name if name.ends_with("iterator") => out.push(&format!("<{name} object>")),
             name => {
-                let _ = write!(out, "{name}(");
-                items(out, "[", run.all(), "])")?;
+                out.push(name)?;
+                items(out, "([", run.all()?, "])")
             }
         },
         Kind::Object => match value.downcast_object_ref::<Bound>() {
-            Some(bound) => {
-                let _ = write!(out, "<built-in method {} of {} object>", bound.name, type_name(&bound.value));
-            }
-            None => {
-                let _ = write!(out, "<{}>", access::object_name(value));
-            }
+            Some(bound) => out.push(&format!("<built-in method {} of {} object>", bound.name, type_name(&bound.value))),
+            None => out.push(&format!("<{}>", access::object_name(value))),
         },
     }
-    pay(1 + out.len() - before)
 }
 
-fn write_str_repr(out: &mut String, s: &str) {
+fn write_str_repr(out: &mut Text, s: &str) -> Outcome<()> {
+    // Looking for the quotes reads the text too.
+    pay(s.len())?;
     let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
-    out.push(quote);
+    out.push_char(quote)?;
     for c in s.chars() {
         let code = c as u32;
-        let _ = match c {
-            '\\' => out.write_str("\\\\"),
-            '\n' => out.write_str("\\n"),
-            '\r' => out.write_str("\\r"),
-            '\t' => out.write_str("\\t"),
-            _ if c == quote => write!(out, "\\{c}"),
-            _ if is_printable(c) => out.write_char(c),
-            _ if code < 0x100 => write!(out, "\\x{code:02x}"),
-            _ if code < 0x10000 => write!(out, "\\u{code:04x}"),
-            _ => write!(out, "\\U{code:08x}"),
-        };
+        match c {
+            '\\' => out.push("\\\\"),
+            '\n' => out.push("\\n"),
+            '\r' => out.push("\\r"),
+            '\t' => out.push("\\t"),
+            _ if c == quote => out.push(&format!("\\{c}")),
+            _ if is_printable(c) => out.push_char(c),
+            _ if code < 0x100 => out.push(&format!("\\x{code:02x}")),
+            _ if code < 0x10000 => out.push(&format!("\\u{code:04x}")),
+            _ => out.push(&format!("\\U{code:08x}")),
+        }?;
     }
-    out.push(quote);
+    out.push_char(quote)
 }
 
 /// Python's `str.isprintable`, except for unassigned characters.
@@ -131,28 +122,46 @@ pub(crate) fn float_text(x: f64) -> String {
 }
 
 /// `&`, `<`, `>` and both quotes as HTML writes them.
-pub(crate) fn escape(s: &str) -> String {
-    let mut out = String::with_capacity(s.len());
+pub(crate) fn escape(s: &str) -> Outcome<String> {
+    let mut out = Text::new();
     for c in s.chars() {
         match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&#34;"),
-            '\'' => out.push_str("&#39;"),
-            _ => out.push(c),
-        }
+            '&' => out.push("&amp;"),
+            '<' => out.push("&lt;"),
+            '>' => out.push("&gt;"),
+            '"' => out.push("&#34;"),
+            '\'' => out.push("&#39;"),
+            _ => out.push_char(c),
+        }?;
     }
-    out
+    Ok(out.finish())
 }
 
 /// A text that is markup if `like` is: an operation on markup gives markup.
-pub(crate) fn same_markup(like: &Value, text: String) -> Value {
-    if like.is_safe() { Value::from_safe_string(text) } else { Value::from(text) }
+pub(crate) fn same_markup(like: &Value, text: String) -> Outcome<Value> {
+    if like.is_safe() { markup(text) } else { plain(text) }
+}
+
+/// A text as a value. The engine copies it.
+pub(crate) fn plain(text: String) -> Outcome<Value> {
+    pay_text(&text)?;
+    Ok(Value::from(text))
+}
+
+/// A text that needs no escapes any more, as a value.
+pub(crate) fn markup(text: String) -> Outcome<Value> {
+    pay_text(&text)?;
+    Ok(Value::from_safe_string(text))
+}
+
+fn pay_text(text: &str) -> Outcome<()> {
+    // Its share of the object that holds it.
+    pay(ITEM)?;
+    room(text.len())
 }
 
 /// A value's text, escaped unless it is markup already.
 pub(crate) fn escaped(value: &Value) -> Outcome<String> {
     let plain = text(value)?;
-    Ok(if value.is_safe() { plain } else { escape(&plain) })
+    if value.is_safe() { Ok(plain) } else { escape(&plain) }
 }

@@ -9,7 +9,9 @@
 
 use super::merge::Scratch;
 use super::split::{Expression, Matches};
-use super::{CompiledVocabulary, Family, LEFT, MAX_ADDED, MAX_PATTERNS, NONE, Prefix, RIGHT, VocabularyError, WORD};
+use super::{
+    Budget, CompiledVocabulary, Family, LEFT, MAX_ADDED, MAX_PATTERNS, NONE, Prefix, RIGHT, VocabularyError, WORD,
+};
 use super::{IGNORE_MERGES, NFC, SPACE_IN_FRONT, SPLIT_SPACES};
 use std::borrow::Cow;
 use unicode_normalization_alignments::UnicodeNormalization;
@@ -57,8 +59,12 @@ impl Splitter {
     }
 }
 
+/// The steps, as the budget counts them, to merge one symbol.
+const MERGE: usize = 64;
+
 /// The encoding of one text.
 struct Run<'r, 'a> {
+    budget: &'r mut Budget,
     vocabulary: &'r CompiledVocabulary<'a>,
     splitter: &'r Splitter,
     scratch: Scratch,
@@ -72,8 +78,16 @@ impl CompiledVocabulary<'_> {
     /// # Errors
     /// When the expression needs too many steps, or too much time, to split the text.
     pub fn encode(&self, splitter: &Splitter, text: &str) -> Result<Vec<u32>> {
-        let (scratch, symbols) = (Scratch::default(), Vec::new());
-        let mut run = Run { vocabulary: self, splitter, scratch, symbols, out: Vec::with_capacity(text.len() / 3 + 1) };
+        self.encode_within(splitter, text, &mut Budget::new(text.len()))
+    }
+
+    /// As [`Self::encode`], within a budget for several texts together.
+    ///
+    /// # Errors
+    /// When the texts up to this one need more.
+    pub fn encode_within(&self, splitter: &Splitter, text: &str, budget: &mut Budget) -> Result<Vec<u32>> {
+        let (scratch, symbols, out) = (Scratch::default(), Vec::new(), Vec::with_capacity(text.len() / 3 + 1));
+        let mut run = Run { budget, vocabulary: self, splitter, scratch, symbols, out };
         run.plain(text)?;
         Ok(run.out)
     }
@@ -85,18 +99,20 @@ impl CompiledVocabulary<'_> {
         starts: &[bool; 256],
         text: &str,
         from: usize,
-    ) -> Option<(usize, usize, [u32; 4])> {
+        budget: &mut Budget,
+    ) -> Result<Option<(usize, usize, [u32; 4])>> {
         let bytes = text.as_bytes();
         for at in from..bytes.len() {
             if starts[usize::from(bytes[at])]
-                && let Some((len, token)) = self.longest_added(set, &bytes[at..bytes.len().min(at + MAX_ADDED)])
+                && let Some((len, token)) =
+                    self.longest_added(set, &bytes[at..bytes.len().min(at + MAX_ADDED)], budget)?
                 && text.is_char_boundary(at)
                 && text.is_char_boundary(at + len)
             {
-                return Some((at, at + len, token));
+                return Ok(Some((at, at + len, token)));
             }
         }
-        None
+        Ok(None)
     }
 
     /// Length and entry of the longest added token that `text` begins with.
@@ -104,20 +120,24 @@ impl CompiledVocabulary<'_> {
     /// In sorted order, everything between a prefix of `text` and `text` itself starts with that prefix. So the last
     /// token up to `text` is either the longest prefix of it, or shares with it the longest part that any token can
     /// share, and the search goes on with that part.
-    fn longest_added(&self, set: usize, mut text: &[u8]) -> Option<(usize, [u32; 4])> {
+    fn longest_added(&self, set: usize, mut text: &[u8], budget: &mut Budget) -> Result<Option<(usize, [u32; 4])>> {
         let tokens = self.added[set];
+        let mut steps = 16;
         loop {
+            // What the round before this one took, and the search of this one.
+            budget.take(steps + tokens.len().checked_ilog2().unwrap_or(0) as usize)?;
             let after = tokens.partition_point(|token| self.added_text(token) <= text);
-            let token = tokens.get(after.checked_sub(1)?)?;
+            let Some(token) = after.checked_sub(1).and_then(|last| tokens.get(last)) else { return Ok(None) };
             let content = self.added_text(token);
             let common = content.iter().zip(text).take_while(|(a, b)| a == b).count();
             if common == content.len() {
-                return (common > 0).then_some((common, *token));
+                return Ok((common > 0).then_some((common, *token)));
             }
             if common == 0 || common == text.len() {
-                return None;
+                return Ok(None);
             }
             text = &text[..common];
+            steps = 16 + common;
         }
     }
 }
@@ -137,7 +157,9 @@ impl Run<'_, '_> {
         // The end of the spaces that were scanned last, so that none is scanned twice.
         let mut spaces_end = 0;
         let starts = &self.splitter.starts[set];
-        while let Some((start, end, [_, _, id, sides])) = self.vocabulary.next_added(set, starts, text, from) {
+        while let Some((start, end, [_, _, id, sides])) =
+            self.vocabulary.next_added(set, starts, text, from, self.budget)?
+        {
             from = end;
             if sides & WORD != 0 && !self.splitter.stands_alone(text, start, end) {
                 continue;
@@ -201,11 +223,10 @@ impl Run<'_, '_> {
                 while v.options & SPLIT_SPACES != 0
                     && let Some((at, _)) = rest.char_indices().skip(1).find(|(_, c)| *c == '▁')
                 {
-                    self.characters(&rest[..at]);
+                    self.characters(&rest[..at])?;
                     rest = &rest[at..];
                 }
-                self.characters(rest);
-                Ok(())
+                self.characters(rest)
             }
         }
     }
@@ -214,14 +235,13 @@ impl Run<'_, '_> {
     fn split(&mut self, at: usize, text: &str) -> Result<()> {
         let splitter = self.splitter;
         let Some(expression) = splitter.expressions.get(at) else {
-            self.bytes(text.as_bytes());
-            return Ok(());
+            return self.bytes(text.as_bytes());
         };
         let mut matches = Matches::new(expression, text);
         // Where to search next, the end of the last match, and the end of the encoded text.
         let (mut from, mut last, mut encoded) = (0, None, 0);
         while from <= text.len() {
-            let Some((start, end)) = matches.next(from)? else { break };
+            let Some((start, end)) = matches.next(from, self.budget)? else { break };
             // An empty match right after a match does not count.
             if last == Some(end) {
                 from += text.get(from..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8);
@@ -242,32 +262,35 @@ impl Run<'_, '_> {
     }
 
     /// Encodes a split, starting from its bytes.
-    fn bytes(&mut self, split: &[u8]) {
+    fn bytes(&mut self, split: &[u8]) -> Result<()> {
         let v = self.vocabulary;
+        self.budget.take(MERGE.saturating_mul(split.len()))?;
         if let &[byte] = split {
             // A split of one byte is that byte's piece.
             self.out.extend(v.byte_ids.get(usize::from(byte)).filter(|&&id| id != NONE));
-            return;
+            return Ok(());
         }
         if v.options & IGNORE_MERGES != 0
             && let Some(id) = v.id_of(split)
         {
             self.out.push(id);
-            return;
+            return Ok(());
         }
         self.symbols.clear();
         self.symbols.extend(split.iter().map(|&byte| v.byte_ids[usize::from(byte)]).filter(|&id| id != NONE));
         v.merge(&mut self.symbols, &mut self.scratch, &mut self.out);
+        Ok(())
     }
 
     /// Encodes a text whose spaces are `▁`, starting from its characters.
-    fn characters(&mut self, text: &str) {
+    fn characters(&mut self, text: &str) -> Result<()> {
         let v = self.vocabulary;
+        self.budget.take(MERGE.saturating_mul(text.len()))?;
         if v.options & IGNORE_MERGES != 0
             && let Some(id) = v.id_of(text.as_bytes())
         {
             self.out.push(id);
-            return;
+            return Ok(());
         }
         self.symbols.clear();
         for c in text.chars() {
@@ -279,5 +302,6 @@ impl Run<'_, '_> {
             }
         }
         v.merge(&mut self.symbols, &mut self.scratch, &mut self.out);
+        Ok(())
     }
 }

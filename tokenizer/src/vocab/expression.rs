@@ -2,7 +2,8 @@
 //!
 //! An engine tries one path after another, and an expression can be written so that trying all of them never ends. So
 //! quantifiers may not be nested, lookarounds must be bounded, and back references are refused: the steps between two
-//! failures then grow no faster than the text.
+//! failures then grow no faster than the text. And where an engine goes back, it may not run over the text again each time:
+//! after a repetition without bounds, no other one may follow a look around or be possessive.
 //!
 //! Tokenizers write their expressions for Oniguruma, and the runtime has another engine, without C. What the two take
 //! differently is refused too ([`check_exact`]). The expressions of published tokenizers pass both.
@@ -27,7 +28,7 @@ pub fn check_expression(pattern: &str) -> Result<(), VocabularyError> {
     if pattern.len() > MAX_PATTERN {
         return Err(refused(MAX_PATTERN, "it is longer than 4096 bytes"));
     }
-    Form { rest: pattern, quantifiers: 0 }
+    Form { rest: pattern, quantifiers: 0, path: Path::default() }
         .alternatives(0, false)
         .and_then(
             |(_, form)| if form.rest.is_empty() { Ok(()) } else { Err((form.rest, "a group that was not opened")) },
@@ -144,6 +145,22 @@ pub fn check_exact(pattern: &str) -> Result<(), VocabularyError> {
 struct Form<'p> {
     rest: &'p str,
     quantifiers: usize,
+    path: Path,
+}
+
+/// What a match may have passed on its way to a place.
+#[derive(Clone, Copy, Default)]
+struct Path {
+    /// A repetition without bounds, into which the engine may go back.
+    endless: bool,
+    /// After it, a place that the engine tries by itself: a look around or a possessive repetition.
+    barred: bool,
+}
+
+impl Path {
+    fn or(self, other: Path) -> Path {
+        Path { endless: self.endless || other.endless, barred: self.barred || other.barred }
+    }
 }
 
 /// The rest of the expression where it is refused, and why.
@@ -166,13 +183,20 @@ impl<'p> Form<'p> {
     /// lookaround.
     fn alternatives(mut self, depth: usize, around: bool) -> Result<(bool, Self), Refused<'p>> {
         let mut repeats = false;
+        // What may have been passed before the group, and at the end of an alternative.
+        let (before, mut passed) = (self.path, Path::default());
         loop {
             let at = self.rest;
-            let Some(c) = self.next() else { return Ok((repeats, self)) };
+            let Some(c) = self.next() else { return Ok((repeats, self.passed(passed))) };
             let mut inner = false;
             match c {
-                ')' => return Ok((repeats, Form { rest: at, ..self })),
-                '|' | '^' | '$' => continue,
+                ')' => return Ok((repeats, Form { rest: at, ..self }.passed(passed))),
+                '|' => {
+                    passed = passed.or(self.path);
+                    self.path = before;
+                    continue;
+                }
+                '^' | '$' => continue,
                 '*' | '+' | '?' | '{' => return Err((at, "a quantifier of nothing")),
                 '(' if depth == MAX_DEPTH => return Err((at, "groups 32 deep")),
                 '(' => (inner, self) = self.group(at, depth, around)?,
@@ -181,10 +205,16 @@ impl<'p> Form<'p> {
                 _ => {}
             }
             let at = self.rest;
-            let Some((least, most)) = self.quantifier()? else {
+            let Some((least, most, possessive)) = self.quantifier()? else {
                 repeats |= inner;
                 continue;
             };
+            let endless = most.is_none();
+            if endless && self.path.endless && (possessive || self.path.barred) {
+                return Err((at, "a repetition without bounds that an earlier one may start again and again"));
+            }
+            self.path.barred |= possessive && self.path.endless;
+            self.path.endless |= endless && !possessive;
             self.quantifiers += 1;
             if self.quantifiers > MAX_QUANTIFIERS {
                 return Err((at, "more than 64 quantifiers"));
@@ -199,12 +229,19 @@ impl<'p> Form<'p> {
         }
     }
 
+    /// The form with what other alternatives may have passed.
+    fn passed(mut self, other: Path) -> Self {
+        self.path = self.path.or(other);
+        self
+    }
+
     fn group(mut self, at: &'p str, depth: usize, around: bool) -> Result<(bool, Self), Refused<'p>> {
         let looks = ["?=", "?!", "?<=", "?<!"].iter().any(|kind| self.skip(kind));
         if !looks && !["?:", "?i:", "?-i:"].iter().any(|kind| self.skip(kind)) && self.rest.starts_with(['?', '*']) {
             return Err((at, "a group of another kind than (?:, (?i:, (?=, (?!, (?<=, (?<!"));
         }
         let (repeats, mut form) = self.alternatives(depth + 1, around || looks)?;
+        form.path.barred |= looks && form.path.endless;
         if form.skip(")") { Ok((repeats, form)) } else { Err((at, "a group without an end")) }
     }
 
@@ -260,8 +297,8 @@ impl<'p> Form<'p> {
         }
     }
 
-    /// Reads a quantifier: the least and the most repetitions; None if there is none.
-    fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>)>, Refused<'p>> {
+    /// Reads a quantifier: the least and the most repetitions, and whether it keeps what it took; None if there is none.
+    fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>, bool)>, Refused<'p>> {
         let at = self.rest;
         let bounds = if self.skip("*") || self.skip("+") {
             (0, None)
@@ -283,11 +320,11 @@ impl<'p> Form<'p> {
             return Ok(None);
         };
         // Lazy or possessive.
-        let _ = self.skip("?") || (!at.starts_with('{') && self.skip("+"));
+        let possessive = !self.skip("?") && !at.starts_with('{') && self.skip("+");
         if self.rest.starts_with(['*', '+', '?', '{']) {
             return Err((self.rest, "a quantifier of a quantifier"));
         }
-        Ok(Some(bounds))
+        Ok(Some((bounds.0, bounds.1, possessive)))
     }
 }
 
@@ -311,7 +348,17 @@ pub(super) mod tests {
             check_exact(pattern).unwrap();
             Regex::new(pattern).unwrap();
         }
-        for pattern in [r"(?:\r\n|\r|\n)+", r"[\u4e00-\u9fff]+", r"\x{3000}?\x41", r"a+?b*+c{2,}?", r"(\p{^L})", ""] {
+        for pattern in [
+            r"(?:\r\n|\r|\n)+",
+            r"[\u4e00-\u9fff]+",
+            r"\x{3000}?\x41",
+            r"b?+c{2,}?",
+            r"a*+b*+c*",
+            r"a*|b*+c",
+            r"\s*[\r\n]+(?!x)",
+            r"(\p{^L})",
+            "",
+        ] {
             check_expression(pattern).unwrap();
         }
     }
@@ -355,6 +402,11 @@ pub(super) mod tests {
             (r"(?:(?:a?)?)*", "around a quantifier"),
             (r"(?=(?:(?=(?:(?=a*).)*).)*)", "a look around without bounds"),
             (r"(?<!x+)y", "a look around without bounds"),
+            (r"a*a*+b", "an earlier one"),
+            (r"a*(?!x)a*b", "an earlier one"),
+            (r"(?:x|a*)(?!x)(?:y|a+)b", "an earlier one"),
+            (r"(?:a*|x)a?+[ab]{2,}c", "an earlier one"),
+            (r"a*(?:b|(?=c)|d)a*", "an earlier one"),
             (r"(a)\1", "a reference"),
             (r"(?<x>a\g<x>?)", "another kind"),
             (r"(?~a)", "another kind"),

@@ -5,26 +5,26 @@
 //! ```text
 //! form          is checked before the expression is compiled: see `check_exact`
 //! attempts      start at each place by itself, and each may go back so and so often
-//! time          is checked between attempts
+//! time          is checked between attempts: see `Budget`
 //! ```
 //!
 //! The expressions of published tokenizers have an allowed form and never come near the other limits, but for one text: a
 //! million spaces in a row, which the engine would have to remember one by one.
 
-use super::{VocabularyError, check_exact};
+use super::{Budget, VocabularyError, check_exact};
 use fancy_regex::{Regex, RegexBuilder};
-use std::time::{Duration, Instant};
 
 /// How often an attempt may go back.
 const MAX_STEPS: usize = 1_000_000;
 
-/// Attempts between two checks of the time.
+/// Attempts between two checks of the time, in a text that is not long.
 const ATTEMPTS: u32 = 16;
 
-/// The time limit to split a text: thousands of times what it takes.
-fn time_limit(bytes: usize) -> Duration {
-    Duration::from_secs(10) + Duration::from_micros(10 * bytes as u64)
-}
+/// The bytes of a long text: there, one attempt may take as long as a check of the time.
+const LONG: usize = 1 << 14;
+
+/// The steps of an attempt, as the budget counts them, before it goes back.
+const ATTEMPT: usize = 32;
 
 /// A splitting expression, compiled: it matches where an attempt starts or not at all.
 #[derive(Debug)]
@@ -57,26 +57,22 @@ impl Expression {
 pub(super) struct Matches<'r, 't> {
     expression: &'r Expression,
     text: &'t str,
-    end: Instant,
     attempts: u32,
 }
 
 impl<'r, 't> Matches<'r, 't> {
     pub fn new(expression: &'r Expression, text: &'t str) -> Self {
-        Self::within(expression, text, time_limit(text.len()))
-    }
-
-    pub fn within(expression: &'r Expression, text: &'t str, time_limit: Duration) -> Self {
-        Self { expression, text, end: Instant::now() + time_limit, attempts: 0 }
+        Self { expression, text, attempts: 0 }
     }
 
     /// Where the first match at or after `from` begins and ends.
-    pub fn next(&mut self, from: usize) -> Result<Option<(usize, usize)>, VocabularyError> {
+    pub fn next(&mut self, from: usize, budget: &mut Budget) -> Result<Option<(usize, usize)>, VocabularyError> {
         let mut at = from;
         loop {
             self.attempts += 1;
-            if self.attempts.is_multiple_of(ATTEMPTS) && Instant::now() > self.end {
-                return Err(self.failed("it takes too long"));
+            budget.take(ATTEMPT)?;
+            if self.text.len() > LONG || self.attempts.is_multiple_of(ATTEMPTS) {
+                budget.look()?;
             }
             match self.expression.0.find_from_pos(self.text, at) {
                 Ok(Some(found)) => return Ok(Some((found.start(), found.end()))),
@@ -84,13 +80,9 @@ impl<'r, 't> Matches<'r, 't> {
                     Some(c) => at += c.len_utf8(),
                     None => return Ok(None),
                 },
-                Err(_) => return Err(self.failed("it takes too many steps")),
+                Err(_) => return Err(budget.failed("it takes too many steps")),
             }
         }
-    }
-
-    fn failed(&self, cause: &str) -> VocabularyError {
-        VocabularyError::Split { bytes: self.text.len(), cause: cause.to_string() }
     }
 }
 
@@ -111,7 +103,12 @@ mod tests {
                 let mut region = onig::Region::new();
                 let none = onig::SearchOptions::SEARCH_OPTION_NONE;
                 let found = theirs.search_with_options(text, from, text.len(), none, Some(&mut region));
-                assert_eq!(matches.next(from).unwrap(), found.and_then(|_| region.pos(0)), "{pattern} from {from}");
+                let budget = &mut Budget::new(text.len());
+                assert_eq!(
+                    matches.next(from, budget).unwrap(),
+                    found.and_then(|_| region.pos(0)),
+                    "{pattern} from {from}"
+                );
             }
         }
     }
@@ -121,15 +118,21 @@ mod tests {
         // Cubic: no digit or line end is found from any place.
         let expression = Expression::new(r"[a-z]*[a-y]*[0-9\n](?!x)").unwrap();
         let good = "a".repeat(200) + "7";
-        assert_eq!(Matches::new(&expression, &good).next(0).unwrap(), Some((0, 201)));
+        let first = |text: &str, budget: &mut Budget| Matches::new(&expression, text).next(0, budget);
+        assert_eq!(first(&good, &mut Budget::new(good.len())).unwrap(), Some((0, 201)));
         let bad = "a".repeat(200) + "-7";
-        assert_eq!(Matches::new(&expression, &bad).next(0).unwrap(), Some((201, 202)));
-        match Matches::within(&expression, &bad, Duration::ZERO).next(0) {
+        assert_eq!(first(&bad, &mut Budget::new(bad.len())).unwrap(), Some((201, 202)));
+        match first(&bad, &mut Budget::late(bad.len())) {
             Err(VocabularyError::Split { bytes: 202, cause }) => assert_eq!(cause, "it takes too long"),
             other => panic!("{other:?}"),
         }
         let long = "a".repeat(20_000) + "-7";
-        match Matches::new(&expression, &long).next(0) {
+        // In a long text the time is looked at before each attempt.
+        match first(&long, &mut Budget::late(long.len())) {
+            Err(VocabularyError::Split { cause, .. }) => assert_eq!(cause, "it takes too long"),
+            other => panic!("{other:?}"),
+        }
+        match first(&long, &mut Budget::new(long.len())) {
             Err(VocabularyError::Split { bytes: 20_002, cause }) => assert_eq!(cause, "it takes too many steps"),
             other => panic!("{other:?}"),
         }

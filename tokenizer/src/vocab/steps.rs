@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 /// The factor by which all steps of a kind together may lengthen a text.
 const MAX_GROWTH: usize = 4096;
 
+/// The most tokens that all steps together may put around a text.
+const MAX_AROUND: usize = 64;
+
 /// The steps that a tokenizer.json names, in the order in which a text passes through them.
 #[derive(Deserialize)]
 struct Steps {
@@ -28,6 +31,10 @@ struct Steps {
 pub fn check_steps(json: &[u8]) -> Result<(), VocabularyError> {
     let no_json = |e: serde_json::Error| VocabularyError::Steps { part: "text", cause: e.to_string() };
     let Steps { normalizer, pre_tokenizer, post_processor, decoder } = serde_json::from_slice(json).map_err(no_json)?;
+    if around(&post_processor) > MAX_AROUND {
+        let cause = "its steps together put more than 64 tokens around a text".to_string();
+        return Err(VocabularyError::Steps { part: "post_processor", cause });
+    }
     for (part, steps) in [
         ("normalizer", normalizer),
         ("pre_tokenizer", pre_tokenizer),
@@ -40,6 +47,22 @@ pub fn check_steps(json: &[u8]) -> Result<(), VocabularyError> {
         }
     }
     Ok(())
+}
+
+/// How many tokens post-processors put around a text or a pair of texts: a template lists special tokens, and each stands
+/// for any number of ids.
+fn around(step: &Value) -> usize {
+    let parts = |name: &str| step.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice).iter();
+    let within: usize = parts("processors").map(around).fold(0, usize::saturating_add);
+    let ids = |part: &Value| match part.get("SpecialToken").and_then(|token| token.get("id")).and_then(Value::as_str) {
+        Some(name) => {
+            let listed = step.get("special_tokens").and_then(|tokens| tokens.get(name));
+            listed.and_then(|token| token.get("ids")).and_then(Value::as_array).map_or(1, Vec::len).max(1)
+        }
+        // The text itself, which a template may repeat: it stands once in a single text, once each in a pair.
+        None => 1,
+    };
+    ["single", "pair"].into_iter().flat_map(parts).map(ids).fold(within, usize::saturating_add)
 }
 
 /// The factor by which the steps may lengthen a text. Checks their expressions on the way.
@@ -94,6 +117,20 @@ mod tests {
         for part in ["normalizer", "decoder"] {
             let row = json!({"type": "Sequence", "of": vec![double.clone(); 60]});
             assert!(matches!(check(part, row), Err(VocabularyError::Steps { part: p, .. }) if p == part));
+        }
+        let template = |ids: usize, times: usize| {
+            let token = json!({"SpecialToken": {"id": "<s>", "type_id": 0}});
+            json!({"type": "TemplateProcessing", "single": vec![token; times], "pair": [],
+                   "special_tokens": {"<s>": {"id": "<s>", "ids": vec![1; ids], "tokens": vec!["<s>"; ids]}}})
+        };
+        for (steps, fine) in [
+            (template(1, 3), true),
+            (template(65, 1), false),
+            (template(9, 9), false),
+            (json!({"type": "Sequence", "processors": vec![template(4, 4); 4]}), true),
+            (json!({"type": "Sequence", "processors": vec![template(4, 4); 5]}), false),
+        ] {
+            assert_eq!(check("post_processor", steps.clone()).is_ok(), fine, "{steps}");
         }
         let split = |expression: &str| json!([{"type": "Split", "pattern": {"Regex": expression}}]);
         check("pre_tokenizer", split(r"\s+(?!\S)")).unwrap();

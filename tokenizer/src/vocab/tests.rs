@@ -314,3 +314,37 @@ fn spaces_are_looked_at_once() {
     let spaces = " ".repeat(300_000);
     assert_eq!(encode(&section, &spaces), vec![260; spaces.len()]);
 }
+
+/// Added tokens that share all but their end: at each place the search goes on with one byte less, 255 times.
+#[test]
+fn nested_added_tokens_take_counted_steps() {
+    let nested = |k: usize| Added { text: "b".repeat(k) + "a", id: 0, ..Added::default() };
+    let section = Contents { added: (1..=255).map(nested).collect(), ..byte_level_contents() }.to_bytes();
+    assert_eq!(encode(&section, &"b".repeat(100)), [u32::from(b'b'); 100]);
+    let vocabulary = CompiledVocabulary::open(&section).unwrap();
+    let splitter = Splitter::new(&vocabulary).unwrap();
+    match vocabulary.encode(&splitter, &"b".repeat(100_000)) {
+        Err(VocabularyError::Split { bytes: 100_000, cause }) => assert_eq!(cause, "it takes too many steps"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_budget_covers_all_texts_together() {
+    for contents in [byte_level_contents(), text_contents()] {
+        let section = contents.to_bytes();
+        let vocabulary = CompiledVocabulary::open(&section).unwrap();
+        let splitter = Splitter::new(&vocabulary).unwrap();
+        // An honest text takes a tenth of what it may at most, even without what any text may take.
+        let text = "hello th1 <a <a b> aba ".repeat(1000);
+        let mut budget = Budget::new(text.len());
+        let before = budget.left();
+        vocabulary.encode_within(&splitter, &text, &mut budget).unwrap();
+        let used = before - budget.left();
+        assert!(used < 200 * text.len() as u64, "{used}");
+        // Each text alone is within the budget, all of them are not.
+        let mut budget = Budget::new(text.len());
+        let encoded = (0..1000).take_while(|_| vocabulary.encode_within(&splitter, &text, &mut budget).is_ok()).count();
+        assert!((10..100).contains(&encoded), "{encoded}");
+    }
+}

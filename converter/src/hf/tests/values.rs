@@ -218,7 +218,7 @@ fn what_stands_beside_the_weights() {
     let several = r#"[{"name":"tool","template":"T"},{"name":"default","template":"D"}]"#;
     fixture.put("tokenizer_config.json", format!(r#"{{"add_bos_token":false,"chat_template":{several}}}"#));
     let (file, warnings) = convert();
-    assert_eq!(warnings, []);
+    assert_eq!(warnings, [Warning::NotCompiled { model: "WordLevel" }]);
     let g = file.generation().unwrap();
     assert_eq!((g.bos_id, g.add_bos, g.eos_ids), (Some(1), Some(false), vec![3, 4]));
     assert_eq!(g.turn_end_ids, [2], "config.json's");
