@@ -50,6 +50,7 @@ super::isa::entry_points! {
     Avx2<MADD>, "avx2",
     features: "avx2,fma,f16c",
     bytes: 1, [3, 2, 1],
+    codes: [3 by 1, 2 by 1, 1 by 1],
     float: 1, [6, 4, 2, 1],
     attend: 2,
 }

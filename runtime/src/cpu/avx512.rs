@@ -39,6 +39,7 @@ super::isa::entry_points! {
     Avx512, "avx512",
     features: "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
     bytes: 2, [6, 4, 2, 1],
+    codes: [12 by 1, 6 by 1, 2 by 2, 1 by 2],
     float: 2, [12, 8, 4, 2, 1],
     attend: 6,
 }

@@ -19,6 +19,7 @@ mod vex {
         Avx2<VEX>, "avxvnni",
         features: "avxvnni,avx2,fma,f16c",
         bytes: 1, [4, 2, 1],
+        codes: [4 by 1, 2 by 1, 1 by 1],
         float: 1, [6, 4, 2, 1],
         attend: 2,
     }
@@ -34,6 +35,7 @@ mod evex {
         Avx2<EVEX>, "avxvnni",
         features: "avx512vnni,avx512vl,avx2,fma,f16c",
         bytes: 1, [4, 2, 1],
+        codes: [4 by 1, 2 by 1, 1 by 1],
         float: 1, [6, 4, 2, 1],
         attend: 2,
     }

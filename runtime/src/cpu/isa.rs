@@ -225,13 +225,15 @@ impl AttendJob<'_> {
 }
 
 /// Defines `table()` of an instruction set; each entry compiles the generic kernel with the set's features. `bytes` and
-/// `float` give the number of panels that a kernel with that input takes at a time, and its numbers of tokens.
+/// `float` give the number of panels that a kernel with that input takes at a time, and its numbers of tokens; `codes` the
+/// numbers of tokens with the panels that each takes.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! entry_points {
     (
         $simd:ty, $name:literal,
         features: $features:literal,
         bytes: $bytes_panels:literal, [$($bytes:literal),+],
+        codes: [$($codes:literal by $codes_panels:literal),+],
         float: $float_panels:literal, [$($float:literal),+],
         attend: $rows:literal,
     ) => {
@@ -252,7 +254,7 @@ macro_rules! entry_points {
                     run: $crate::cpu::isa::MatrixRun::Bytes32(|panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_q8(panels, x, out))),
                 },
                 matrix_codes: $crate::cpu::isa::CodesKernel {
-                    tokens: &[$($bytes),+],
+                    tokens: &[$($codes),+],
                     run: |codes, panels, x, out| $crate::cpu::isa::entry_points!(@call features::matrix_codes(codes, panels, x, out)),
                 },
                 quantize: |x, bytes, scales| $crate::cpu::isa::entry_points!(@call features::quantize(x, bytes, scales)),
@@ -300,7 +302,7 @@ macro_rules! entry_points {
             #[target_feature(enable = $features)]
             pub fn matrix_codes(codes: Codes, panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
                 match x.tokens {
-                    $($bytes => generic::matrix_codes::<_, $bytes_panels, $bytes>(proof(), codes, panels, x, out),)+
+                    $($codes => generic::matrix_codes::<_, $codes_panels, $codes>(proof(), codes, panels, x, out),)+
                     n => unreachable!("a tile of {n} tokens is not one that the table names"),
                 }
             }

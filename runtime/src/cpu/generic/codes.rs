@@ -78,7 +78,7 @@ fn run<S: Simd, E: Encoded, const P: usize, const N: usize>(
         let mut sums = [[s.splat(0.0); P]; N];
         for (pair, (words, scales)) in words.iter().zip(scales).enumerate() {
             let unit = const { E::FORM.front_bytes() } + pair / pairs_of_unit * unit_bytes;
-            // One panel after the other: the sums of both and the dot products of one fit in registers.
+            // One panel after the other: the sums of all and the dot products of one fit in registers.
             for (p, panel) in panels.iter().enumerate() {
                 let head = Head { panel, unit: &panel[unit..unit + unit_bytes] };
                 for half in 0..2 {

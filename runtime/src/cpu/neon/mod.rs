@@ -43,6 +43,7 @@ super::isa::entry_points! {
     Neon<Mull>, "neon",
     features: "neon",
     bytes: 1, [2, 1],
+    codes: [2 by 1, 1 by 1],
     float: 1, [6, 4, 2, 1],
     attend: 6,
 }
@@ -56,6 +57,7 @@ mod dotprod {
         Neon<Dotprod>, "dotprod",
         features: "neon,dotprod",
         bytes: 1, [6, 4, 2, 1],
+        codes: [6 by 1, 2 by 1, 1 by 1],
         float: 1, [6, 4, 2, 1],
         attend: 6,
     }
