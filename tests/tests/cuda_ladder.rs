@@ -4,7 +4,7 @@
 //! In a thorough run (`nanoserve_tests::thorough`) every fixture is taken, otherwise some.
 
 use nanoserve_converter::{LastStep, Options, convert_with};
-use nanoserve_format::{Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, SectionKind, Window};
+use nanoserve_format::{Codes, Encoding, ModelSpec, NsvFile, QkNorm, Rope, RopeScaling, SectionKind, Window};
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::cpu::CpuBackend;
 use nanoserve_runtime::cpu::isa;
@@ -14,7 +14,9 @@ use nanoserve_runtime::cuda::split::Split;
 use nanoserve_runtime::diagnose::rule::Tolerance;
 use nanoserve_runtime::diagnose::selftest::{device_test, golden};
 use nanoserve_runtime::diagnose::verify::{Reference, compare};
-use nanoserve_runtime::{Engine, GenerateOptions, KvType, SamplingOptions, Session, StopReason};
+use nanoserve_runtime::{
+    DeviceError, Engine, GenerateOptions, KvType, RuntimeError, SamplingOptions, Session, StopReason,
+};
 use nanoserve_tests::emulator::Emulator;
 use nanoserve_tests::{
     FINE_ENCODINGS, Fixture, changed, divergence, fixtures, random_tensors, thorough, write_tensors,
@@ -265,6 +267,24 @@ fn with_golden(fixture: &Fixture, encoding: Encoding, folder: &Path) -> PathBuf 
     let last: LastStep = &|path| Ok(vec![(SectionKind::Golden, golden(&Arc::new(NsvFile::open(path)?), None)?)]);
     convert_with(&options, &(), &AtomicBool::new(false), Some(last)).unwrap();
     output
+}
+
+/// Codes of 4 to 6 bits have no kernels for GPUs: the first tensor of that kind that the GPU would hold is named, and nothing
+/// was sent before.
+#[test]
+fn codes_are_refused_by_name() {
+    let (folder, fixture) = (tempfile::tempdir().unwrap(), fixtures().swap_remove(0));
+    let path = fixture.convert(Encoding::Codes(Codes::Q4), folder.path());
+    let layers = file(&path).spec().n_layers;
+    for first_layer in [0, layers - 1] {
+        let Some(emulator) = Emulator::new() else { return };
+        let cpu = CpuBackend::new(isa::available()[0], Arc::new(Pool::new(1).unwrap()));
+        let error = Engine::with_backend(file(&path), Split::new(cpu, emulator, first_layer)).map(|_| ()).unwrap_err();
+        let RuntimeError::Device(DeviceError::Encoding { tensor, encoding }) = error else { panic!("{error}") };
+        let expected =
+            if first_layer == 0 { "embed.weight".into() } else { format!("layers.{first_layer}.attn.q.weight") };
+        assert_eq!((tensor, encoding), (expected, Encoding::Codes(Codes::Q4)));
+    }
 }
 
 /// The golden vectors of a file pass with half the tolerance of a GPU's self-test.

@@ -16,6 +16,9 @@ use tempfile::TempDir;
 /// changed.
 const DEMO_ROOT: &str = "818bc268c1f143478bad738143530dd90df3d2548c2c283bb1087952520fd873";
 
+/// The same in q4: the search for scales, the packing of codes and their arithmetic.
+const DEMO_ROOT_Q4: &str = "17e434486ed534e2422877d4c748f0f8050f7722fbe9abb64b94f69c54128b65";
+
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/demo")
 }
@@ -50,7 +53,7 @@ fn spoiled(folder: &TempDir, name: &str, spoil: &(dyn Fn(&mut Golden) + Sync)) -
 #[test]
 fn every_path_of_this_machine_gives_the_bits_that_the_file_keeps() {
     let folder = tempfile::tempdir().unwrap();
-    for dtype in ["q8", "f16", "f32"] {
+    for dtype in ["q8", "f16", "f32", "q6", "q4", "q4,down=q8,v=q6"] {
         let (run, file) = converted(&folder, &demo(), dtype, &["--dtype", dtype, "-q"]);
         run.expect(0);
         let shown = self_test(&file, &[]).expect(0).stdout;
@@ -72,10 +75,13 @@ fn every_path_of_this_machine_gives_the_bits_that_the_file_keeps() {
 fn the_demo_is_always_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     for threads in ["1", "2", "16"] {
-        let (run, file) = converted(&folder, &demo(), "demo.nsv", &["-t", threads, "--json"]);
-        let report: Value = serde_json::from_str(&run.expect(0).stdout).unwrap();
-        assert_eq!(report["root"], DEMO_ROOT, "{threads} threads");
-        assert_eq!(NsvFile::open(&file).unwrap().check(), []);
+        for (dtype, root) in [("q8", DEMO_ROOT), ("q4", DEMO_ROOT_Q4)] {
+            let options = ["-t", threads, "--dtype", dtype, "--json"];
+            let (run, file) = converted(&folder, &demo(), "demo.nsv", &options);
+            let report: Value = serde_json::from_str(&run.expect(0).stdout).unwrap();
+            assert_eq!(report["root"], root, "{dtype}, {threads} threads");
+            assert_eq!(NsvFile::open(&file).unwrap().check(), []);
+        }
     }
 }
 
