@@ -127,7 +127,7 @@ mod tests {
         assert!(shown.starts_with("first ä") && shown.ends_with(" last"), "{shown}");
         // Every character takes up to ten when it is shown by its number.
         assert!(shown.len() < 10 * MOST, "{}", shown.len());
-        assert!(shown.contains(&format!(" [{} bytes left out] ", long.len() - 1497 - 746)), "{shown}");
+        assert!(shown.contains(&format!(" [{} bytes left out] ", long.len() - 1497 - 747)), "{shown}");
         for length in [MOST - 1, MOST] {
             let text = "x".repeat(length);
             assert_eq!(Foreign(&text).to_string(), text);
