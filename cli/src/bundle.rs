@@ -108,7 +108,7 @@ fn said(a: &Arguments, model: &NsvFile, made: &Bundle) -> String {
         let object = json!({
             "file": a.output, "bytes": bytes, "offset": offset, "model_bytes": len, "root": root, "signer": signer,
         });
-        return format!("{object}\n");
+        return console::json(&object) + "\n";
     }
     if a.quiet {
         return String::new();

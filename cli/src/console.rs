@@ -5,11 +5,12 @@ use crate::hub::HubError;
 use crate::trust::Damaged;
 use anyhow::Result;
 use nanoserve_converter::ConvertError;
-use nanoserve_format::{ErrorKind, FormatError, KeyError, RepairError};
+use nanoserve_format::{ErrorKind, Foreign, FormatError, KeyError, RepairError, json_text, on_screen};
 use nanoserve_runtime::RuntimeError;
 use nanoserve_template::TemplateError;
+use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use terminal_size::terminal_size_of;
@@ -35,9 +36,24 @@ pub fn begin(model: &Path) {
     ));
 }
 
-/// Prints a line on standard error. A closed standard error is ignored.
+/// The most problems of a checkpoint that are told one by one.
+const MOST_PROBLEMS: usize = 100;
+
+/// Prints a line on standard error. A closed standard error is ignored. Characters that steer a terminal are never sent: a
+/// caller who forgot that a name is somebody else's does no harm.
 pub fn tell(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", on_screen(&text.to_string()));
+}
+
+/// A text for standard output that the program did not make, such as an answer: on a terminal without the characters that
+/// steer it, else as it is.
+pub fn answered(text: &str) -> Cow<'_, str> {
+    if std::io::stdout().is_terminal() { on_screen(text) } else { text.into() }
+}
+
+/// A value as JSON on one line, its texts whole and with every character escaped that steers a terminal.
+pub fn json(value: &impl serde::Serialize) -> String {
+    json_text(serde_json::to_string(value).expect("what is reported is plain data"))
 }
 
 /// A number of bytes as people say it.
@@ -99,7 +115,10 @@ fn say(error: &anyhow::Error) {
     let Some(ConvertError::Problems(all)) = error.downcast_ref() else {
         return tell(format_args!("error: {}", text(error)));
     };
-    all.iter().for_each(|problem| tell(format_args!("error: {}", hints::problem(problem))));
+    all.iter().take(MOST_PROBLEMS).for_each(|problem| tell(format_args!("error: {}", hints::problem(problem))));
+    if all.len() > MOST_PROBLEMS {
+        tell(format_args!("error: and {} more", all.len() - MOST_PROBLEMS));
+    }
     if all.len() > 1 {
         tell(format_args!("{} problems; nothing was written", all.len()));
     }
@@ -107,11 +126,12 @@ fn say(error: &anyhow::Error) {
 
 /// An error's text, and what the user can do about it.
 pub fn text(error: &anyhow::Error) -> String {
-    // Our own errors name their cause, so the outermost text is enough.
+    // Our own errors name their cause, so the outermost text is enough. What they quote is somebody else's; the hint is ours.
+    let said = error.to_string();
     if let Some(convert) = error.downcast_ref::<ConvertError>() {
-        format!("{error}{}", hints::convert(convert))
+        format!("{}{}", Foreign(&said), hints::convert(convert))
     } else if let Some(runtime) = error.downcast_ref::<RuntimeError>() {
-        format!("{error}{}", hints::runtime(runtime))
+        format!("{}{}", Foreign(&said), hints::runtime(runtime))
     } else {
         chain(error)
     }
@@ -119,7 +139,7 @@ pub fn text(error: &anyhow::Error) -> String {
 
 /// An error and what caused it, from the outside in. One that has said its cause's text already does not say it again.
 fn chain(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+    error.chain().fold(String::new(), |text, cause| match Foreign(&cause.to_string()).to_string() {
         cause if text.is_empty() => cause,
         cause if text.contains(&cause) => text,
         cause => format!("{text}: {cause}"),
@@ -163,7 +183,7 @@ fn of_reference(error: &RuntimeError) -> bool {
 /// None: a failed write is told, and is in the exit code.
 pub fn print(text: impl Display) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
-    match write!(out, "{text}").and_then(|()| out.flush()) {
+    match write!(out, "{}", answered(&text.to_string())).and_then(|()| out.flush()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(e) => broken_pipe(e),
     }

@@ -4,6 +4,7 @@ use crate::programs::Program;
 use crate::{console, machine};
 use anyhow::{Result, bail};
 use clap::{Command, Parser};
+use nanoserve_format::Foreign;
 use nanoserve_runtime::cpu::isa::{self, Kernels};
 use nanoserve_runtime::cpu::pool::Pool;
 use nanoserve_runtime::cpu::{CpuBackend, threads::default_threads};
@@ -116,7 +117,7 @@ fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
         dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;
     }
     let text = if a.json {
-        format!("{}\n", json(reference, &report, &machine::device_name(&engine)))
+        console::json(&json(reference, &report, &machine::device_name(&engine))) + "\n"
     } else {
         let encodings = engine.file().layout().encodings().to_string();
         table(a, reference, &report, tolerance, &format!("{encodings}, cache {}", kv_type.name()))
@@ -182,12 +183,13 @@ fn stages_text(a: &Arguments, stages: &[Stage]) -> String {
         for Finding { component, blame, at, path, what } in &stage.found {
             let at = at.map_or(String::new(), |At { position, row }| format!(", position {position}, row {row}"));
             let path = path.as_ref().map_or(String::new(), |path| format!(" ({path})"));
-            out += &format!("  {component}{at}{path}: {blame}: {what}\n");
+            let found = format!("{component}{at}{path}: {blame}: {what}");
+            out += &format!("  {}\n", Foreign(&found));
         }
     }
     out += &match stages.last().and_then(|stage| stage.found.first()) {
         None => "PASS: nothing differs\n".to_string(),
-        Some(first) => format!("FAIL: {}, first seen in {}\n", first.blame, first.component),
+        Some(first) => format!("FAIL: {}, first seen in {}\n", Foreign(&first.blame), Foreign(&first.component)),
     };
     out
 }
@@ -210,7 +212,7 @@ fn stages_json(stages: &[Stage]) -> String {
         "component": first.map(|f| &f.component),
         "stages": rows.collect::<Vec<_>>(),
     });
-    format!("{report}\n")
+    console::json(&report) + "\n"
 }
 
 fn verdict(pass: bool) -> &'static str {
@@ -226,7 +228,13 @@ fn table(a: &Arguments, reference: &Reference, report: &Report, tolerance: Toler
         let width = report.rows.iter().map(|r| r.name.len()).max().unwrap_or(0).max(9);
         out += &format!("{:<width$}  {:>9}  {:>9}\n", "component", "max abs", "max rel");
         for r in &report.rows {
-            let row = format!("{:<width$}  {:>9.2e}  {:>9.2e}  {}", r.name, r.max_abs, r.max_rel, verdict(r.pass));
+            let row = format!(
+                "{:<width$}  {:>9.2e}  {:>9.2e}  {}",
+                Foreign(&r.name).to_string(),
+                r.max_abs,
+                r.max_rel,
+                verdict(r.pass)
+            );
             out += &format!("{}\n", row.trim_end());
         }
         if let (Some(expected), Some(got)) = (&reference.greedy_ids, &report.greedy_ids) {
@@ -248,7 +256,7 @@ fn table(a: &Arguments, reference: &Reference, report: &Report, tolerance: Toler
             None => format!("PASS: within the bounds for {what}: {bounds}\n"),
             Some(exceeded) => format!("FAIL: for {what}, {exceeded}\n"),
         },
-        (None, Some(name)) => format!("FAIL: look at {name} first\n"),
+        (None, Some(name)) => format!("FAIL: look at {} first\n", Foreign(name)),
         (None, None) => {
             let Tolerance { atol, rtol } = tolerance;
             let spread = if reference.spread.is_empty() { "" } else { ", widened by the reference's own spread" };

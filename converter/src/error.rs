@@ -1,6 +1,6 @@
 //! What can go wrong, all of it at once: a [`Problem`] says where, what was found, what was expected and what to do.
 
-use nanoserve_format::{Encoding, ErrorKind, FormatError};
+use nanoserve_format::{Encoding, ErrorKind, Foreign, FormatError};
 use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
@@ -80,12 +80,13 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: ", self.file)?;
+        // Names and values are the source's, so all of it is shown as a foreign text, part by part.
+        write!(f, "{}: ", Foreign(&self.file))?;
         if let Some(tensor) = &self.tensor {
-            write!(f, "tensor '{tensor}': ")?;
+            write!(f, "tensor '{}': ", Foreign(tensor))?;
         }
-        write!(f, "{}", self.what)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  hint: {hint}"))
+        write!(f, "{}", Foreign(&self.what.to_string()))?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  hint: {}", Foreign(hint)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a conversion reports while it runs and when it ends. The library prints nothing.
 
 use crate::error::{ConvertError, Result};
-use nanoserve_format::Hash;
+use nanoserve_format::{Foreign, Hash};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -210,7 +210,17 @@ pub enum Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
+        // Names and texts in it are the source's.
+        Foreign(&Words(self).to_string()).fmt(f)
+    }
+}
+
+/// A warning's words, with names as the source has them.
+struct Words<'w>(&'w Warning);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.0 {
             Warning::NoTokenizer { missing, hint } => {
                 write!(f, "no {missing}: the file will run on token ids only")?;
                 if hint.is_empty() { Ok(()) } else { write!(f, " ({hint})") }

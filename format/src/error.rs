@@ -2,6 +2,7 @@
 
 use crate::bundle::BundleError;
 use crate::encoding::{Encoding, Shape};
+use crate::foreign::Foreign;
 use crate::header::SectionKind;
 use std::fmt;
 use std::path::PathBuf;
@@ -201,7 +202,7 @@ pub enum FormatError {
         expected: String,
     },
     /// A section is no text, or not the JSON it should be.
-    #[error("section {kind} cannot be read: {cause}")]
+    #[error("section {kind} cannot be read: {}", Foreign(cause))]
     SectionText {
         /// Which.
         kind: SectionKind,
@@ -209,7 +210,7 @@ pub enum FormatError {
         cause: String,
     },
     /// A number of the model's description is out of its range.
-    #[error("model description: {field} is {got}, expected {expected}")]
+    #[error("model description: {field} is {}, expected {expected}", Foreign(got))]
     Spec {
         /// Its name.
         field: &'static str,
@@ -236,7 +237,7 @@ pub enum FormatError {
         expected: usize,
     },
     /// The tensor at this place has another name than the schema says.
-    #[error("tensor {index} of the directory is '{got}', expected '{expected}'")]
+    #[error("tensor {index} of the directory is '{}', expected '{expected}'", Foreign(got))]
     TensorName {
         /// Place in the directory.
         index: usize,

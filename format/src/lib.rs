@@ -39,6 +39,7 @@ pub mod codes;
 mod encoding;
 mod error;
 mod float;
+mod foreign;
 mod golden;
 mod header;
 mod hex;
@@ -68,6 +69,7 @@ pub use bundle::{Bundle, BundleError, bundle};
 pub use codes::Codes;
 pub use encoding::{Encoding, EncodingSet, INPUT_BLOCK, InputForm, PANEL_ROWS, Shape, padded_rows};
 pub use error::{ErrorKind, FileAction, FormatError, Result};
+pub use foreign::{Foreign, json_text, on_screen};
 pub use golden::{Golden, GoldenRow, GoldenRun, KEPT_LOGITS, TokenizerVector, TokenizerVectors};
 pub use golden::{
     MAX_GOLDEN_BYTES, MAX_GOLDEN_IDS, MAX_GOLDEN_RUNS, MAX_VECTOR_BYTES, MAX_VECTOR_IDS, MAX_VECTOR_TEXTS,

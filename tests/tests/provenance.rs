@@ -65,7 +65,8 @@ fn the_sources_hashes_are_those_of_the_usual_programs() {
     println!("sha256sum: {checked:?}");
 
     let all = inspect(&model, &["--provenance"]).expect(0).stdout;
-    for part in [&b3sum, &sha256sum, REVISION, "repository  unknown", "licence     mit", "LICENSE\n\nUse it well.\n"] {
+    for part in [&b3sum, &sha256sum, REVISION, "repository  unknown", "licence     mit", "LICENSE\n\n  Use it well.\n"]
+    {
         assert!(all.contains(part), "no {part} in {all}");
     }
     let shown = inspect(&model, &["--check"]).expect(0).stdout;

@@ -1,7 +1,7 @@
 //! The report of a conversion: as text for a person, and as one JSON object for programs.
 
 use super::Arguments;
-use crate::console::size;
+use crate::console::{self, size};
 use crate::hints;
 use nanoserve_converter::{Comparison, Report};
 use nanoserve_format::{NsvFile, SectionKind};
@@ -49,7 +49,7 @@ pub fn json(report: &Report) -> String {
     let root = report.root.map(|hash| nanoserve_format::hex(&hash));
     let worst = report.worst_snr.as_ref().map(|w| serde_json::json!({"tensor": w.tensor, "db": w.db}));
     let warnings: Vec<String> = report.warnings.iter().map(hints::warning).collect();
-    serde_json::json!({
+    console::json(&serde_json::json!({
         "file": report.file.display().to_string(),
         "bytes": report.bytes,
         "tensors": report.tensors,
@@ -59,8 +59,7 @@ pub fn json(report: &Report) -> String {
         "worst_snr_db": worst,
         "root": root,
         "warnings": warnings,
-    })
-    .to_string()
+    }))
 }
 
 /// The result of a comparison, as text or JSON; None if there is nothing to print.
@@ -69,7 +68,7 @@ pub fn comparison(found: &Comparison, args: &Arguments) -> Option<String> {
     if args.json {
         let differences = differences.iter().map(|d| serde_json::json!({"what": d.what, "how": d.how}));
         let differences: Vec<_> = differences.collect();
-        return Some(serde_json::json!({"tensors": tensors, "differences": differences}).to_string());
+        return Some(console::json(&serde_json::json!({"tensors": tensors, "differences": differences})));
     }
     if differences.is_empty() {
         let (out, source) = (args.out().display(), args.source().display());

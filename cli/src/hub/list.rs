@@ -7,6 +7,7 @@ use crate::console::{self, size, tell};
 use crate::programs::Program;
 use anyhow::Result;
 use clap::{Command, Parser};
+use nanoserve_format::Foreign;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -175,7 +176,7 @@ fn to_json(rows: &[Row]) -> String {
         json!({"model": row.repo, "commit": row.commit, "revisions": row.refs, "kind": row.kind, "bytes": row.bytes,
                "used": seconds(row.used), "path": row.path})
     };
-    serde_json::Value::from(rows.iter().map(one).collect::<Vec<_>>()).to_string()
+    console::json(&rows.iter().map(one).collect::<Vec<_>>())
 }
 
 fn table(rows: &[Row], all: u64) -> String {
@@ -183,8 +184,14 @@ fn table(rows: &[Row], all: u64) -> String {
     let head = ["NAME", "REVISION", "KIND", "SIZE", "USED"].map(str::to_string);
     let row = |row: &Row| {
         let commit: String = row.commit.chars().take(DIGITS).collect();
-        let refs = if row.refs.is_empty() { String::new() } else { format!(" ({})", row.refs.join(", ")) };
-        [row.repo.clone(), format!("{commit}{refs}"), row.kind.into(), size(row.bytes), ago(now, row.used)]
+        let refs = if row.refs.is_empty() { String::new() } else { format!(" ({})", Foreign(&row.refs.join(", "))) };
+        [
+            Foreign(&row.repo).to_string(),
+            format!("{}{refs}", Foreign(&commit)),
+            row.kind.into(),
+            size(row.bytes),
+            ago(now, row.used),
+        ]
     };
     let cells: Vec<[String; 5]> = [head].into_iter().chain(rows.iter().map(row)).collect();
     let width = |i: usize| cells.iter().map(|cells| cells[i].chars().count()).max().unwrap_or(0);

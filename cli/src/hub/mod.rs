@@ -93,10 +93,9 @@ impl Pull {
         let text = match self.json {
             true => {
                 let commit = folder.file_name().unwrap_or_default().display().to_string();
-                serde_json::json!({
+                console::json(&serde_json::json!({
                     "model": name.repo, "revision": name.revision, "commit": commit, "folder": folder, "downloaded": bytes,
-                })
-                .to_string()
+                }))
             }
             false => folder.display().to_string(),
         };

@@ -9,6 +9,7 @@ use super::settings::Settings;
 use super::wanted::{INDEX, TOKENIZER, wanted};
 use crate::console::{size, tell};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nanoserve_format::Foreign;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,6 +137,7 @@ impl Plan {
 
 /// The end of a file's name, padded.
 fn shown(file: &str) -> String {
+    let file = Foreign(file).to_string();
     let end: Vec<char> = file.chars().rev().take(NAME).collect();
     format!("{:NAME$}", end.into_iter().rev().collect::<String>())
 }

@@ -2,7 +2,7 @@
 
 use crate::console::size;
 use anyhow::Result;
-use nanoserve_format::{ModelSpec, NsvFile, QkNorm, RopeScaling, SectionKind};
+use nanoserve_format::{Foreign, ModelSpec, NsvFile, QkNorm, RopeScaling, SectionKind};
 use nanoserve_runtime::backend::DEFAULT_CHUNK;
 use nanoserve_runtime::engine::admission::sequence_bytes;
 use nanoserve_runtime::{KvType, RuntimeError};
@@ -56,14 +56,15 @@ impl About {
 
     /// A line for each.
     pub fn text(&self) -> String {
-        let name = self.name.as_ref().map(|name| name.escape_debug().to_string());
+        let name = self.name.as_ref().map(|name| Foreign(name).to_string());
         let mut text = format!("name        {}\n", name.as_deref().unwrap_or("unknown: its sources do not say"));
         let _ = writeln!(text, "family      {}, by what it computes", self.family);
-        let named: Vec<String> = self.named.iter().map(|name| name.escape_debug().to_string()).collect();
-        let template = match (self.template, named.is_empty()) {
+        let named = self.named.join(", ");
+        let named = Foreign(&named);
+        let template = match (self.template, self.named.is_empty()) {
             (true, true) => "yes".into(),
-            (true, false) => format!("yes, and by name {}", named.join(", ")),
-            (false, false) => format!("only by name: {}", named.join(", ")),
+            (true, false) => format!("yes, and by name {named}"),
+            (false, false) => format!("only by name: {named}"),
             (false, true) => "no: a base model, which goes on with a text".into(),
         };
         let _ = writeln!(text, "template    {template}");

@@ -41,7 +41,7 @@ pub fn run(a: &Repair) -> Result<ExitCode> {
         (true, _) => {
             let list = taken.iter().map(|d| json!({"what": d.what, "start": d.range.start, "end": d.range.end}));
             let list: Vec<_> = list.collect();
-            json!({"file": a.bad, "root": hex(&root), "parts": parts, "taken": list}).to_string() + "\n"
+            console::json(&json!({"file": a.bad, "root": hex(&root), "parts": parts, "taken": list})) + "\n"
         }
         (false, true) => String::new(),
         (false, false) if count == 0 => format!("{bad} is whole: nothing was written\n"),

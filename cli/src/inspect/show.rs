@@ -4,9 +4,9 @@ use super::about::About;
 use super::provenance::{self, Listing};
 use super::{damage_lines, open, print, switches};
 use crate::console;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use nanoserve_format::{Damage, NsvFile, PublicKey, SectionKind, hex};
+use nanoserve_format::{Damage, Foreign, NsvFile, PublicKey, SectionKind, hex};
 use nanoserve_runtime::RuntimeError;
 use serde_json::json;
 use std::fmt::Write;
@@ -61,10 +61,11 @@ pub fn run(a: &Show) -> Result<ExitCode> {
         if signer.is_some() {
             report["verified"] = json!({"good": refused.is_none(), "error": refused.map(|e| e.to_string())});
         }
-        return print(&format!("{report}\n"), good);
+        return print(&(console::json(&report) + "\n"), good);
     }
     if let Some(part) = a.provenance {
-        let shown = provenance::text(&file.provenance().map_err(RuntimeError::from)?, part);
+        let provenance = file.provenance().map_err(RuntimeError::from)?;
+        let shown = provenance::text(&provenance, part).with_context(|| a.model.display().to_string())?;
         if shown.is_empty() {
             bail!("{}: holds no hashes of this kind; convert again with --sha256", a.model.display());
         }
@@ -132,21 +133,21 @@ fn describe(text: &mut String, a: &Show, file: &NsvFile) -> Result<()> {
         writeln!(text, "section     {name:<14} {:>10} bytes at {}", s.range.len(), s.range.start)?;
     }
     let defaults = file.generation().map_err(RuntimeError::from)?;
-    writeln!(text, "generation  {}", serde_json::to_string(&defaults)?)?;
+    writeln!(text, "generation  {}", Foreign(&console::json(&defaults)))?;
     let provenance = file.provenance().map_err(RuntimeError::from)?;
-    writeln!(text, "made by     {} {}", provenance.converter, provenance.recipe)?;
+    writeln!(text, "made by     {}", Foreign(&format!("{} {}", provenance.converter, provenance.recipe)))?;
     for (what, value) in [("repository", &provenance.repository), ("revision", &provenance.revision)] {
         if let Some(value) = value {
-            writeln!(text, "{what:<11} {value}")?;
+            writeln!(text, "{what:<11} {}", Foreign(value))?;
         }
     }
     let names = provenance.license.iter().chain(provenance.license_files.iter().map(|f| &f.name));
     let names: Vec<&str> = names.map(String::as_str).collect();
     if !names.is_empty() {
-        writeln!(text, "licence     {}", names.join(", "))?;
+        writeln!(text, "licence     {}", Foreign(&names.join(", ")))?;
     }
     for s in &provenance.sources {
-        writeln!(text, "source      {} {:>12} bytes  {}", s.blake3, s.bytes, s.name)?;
+        writeln!(text, "source      {} {:>12} bytes  {}", Foreign(&s.blake3), s.bytes, Foreign(&s.name))?;
     }
     if a.tensors {
         let width = layout.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);

@@ -45,8 +45,8 @@ pub fn run(a: &Sign) -> Result<ExitCode> {
     let text = match (a.json, a.quiet) {
         (true, _) => {
             let root = hex(&root);
-            json!({"file": a.model, "root": root, "signer": new.key.to_string(), "replaced": replaced}).to_string()
-                + "\n"
+            let report = json!({"file": a.model, "root": root, "signer": new.key.to_string(), "replaced": replaced});
+            console::json(&report) + "\n"
         }
         (false, true) => String::new(),
         (false, false) => {

@@ -353,7 +353,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         }
         let generation = session.generate_after(&ran, &options, tokenizer, &mut |text| {
             if !a.json && !text.is_empty() {
-                let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                let written = out.write_all(console::answered(text).as_bytes()).and_then(|()| out.flush());
                 broken = broken.take().or(written.err());
             }
             broken.is_none() && !interrupted.load(Ordering::SeqCst)
@@ -383,7 +383,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
             Some(_) => serde_json::Value::Array(generations),
             None => generations.pop().unwrap_or_default(),
         };
-        if let Err(e) = writeln!(out, "{object}") {
+        if let Err(e) = writeln!(out, "{}", console::json(&object)) {
             return console::broken_pipe(e);
         }
     }

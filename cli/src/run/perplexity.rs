@@ -124,7 +124,7 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted:
         if let Some(all) = &compared {
             object["divergence"] = divergence_json(all);
         }
-        writeln!(out, "{object}")
+        writeln!(out, "{}", console::json(&object))
     } else {
         // A row of a table, so that runs of several models together print a table.
         let (model, encodings, kv) = (a.model.display(), encodings, kv_type.name());

@@ -3,7 +3,7 @@
 use super::Arguments;
 use crate::{console, machine};
 use anyhow::{Result, bail};
-use nanoserve_format::NsvFile;
+use nanoserve_format::{Foreign, NsvFile};
 use nanoserve_runtime::RuntimeError;
 use nanoserve_runtime::diagnose::selftest::{self, DeviceResult, PathResult, ReferenceResult};
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments) -> Result<ExitCode> {
 }
 
 fn table(answers: &Answers, pass: bool) -> Result<String> {
-    let mut text = format!("golden vectors of {}\n", answers.made_by);
+    let mut text = format!("golden vectors of {}\n", Foreign(&answers.made_by));
     for PathResult { isa, kv, feed, positions, failed } in &answers.paths {
         let verdict = if failed.is_none() { "PASS" } else { "FAIL" };
         write!(text, "{verdict}  {isa:<8} kv {kv:<4} {feed:<15} {positions} positions")?;
@@ -89,7 +89,10 @@ fn table(answers: &Answers, pass: bool) -> Result<String> {
         writeln!(
             text,
             "reference {}: same first token at {} of {} positions, largest difference {:.2e}",
-            r.made_by, r.same_first, r.positions, r.max_abs
+            Foreign(&r.made_by),
+            r.same_first,
+            r.positions,
+            r.max_abs
         )?;
     }
     if !pass {

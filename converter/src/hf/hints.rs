@@ -62,8 +62,7 @@ fn unwrap(by: Option<&str>) -> &'static str {
     }
 }
 
-/// A path as a message shows it, without control characters.
+/// A path as a message shows it.
 fn shown(path: &Path) -> String {
-    let path = if path == Path::new("") { Path::new(".") } else { path };
-    path.display().to_string().chars().flat_map(|c| if c.is_control() { vec!['?'] } else { vec![c] }).collect()
+    if path == Path::new("") { ".".to_string() } else { path.display().to_string() }
 }

@@ -129,6 +129,8 @@ impl Pool {
         // SAFETY: the previous region closed the job and waited until no helper was active. A helper that enters now
         // finds it closed and does not read it. The mutex keeps other callers out.
         unsafe { *shared.job.get() = Job { work: Some(work), pieces } };
+        // A region that the caller left by a panic of its own did not look at it.
+        shared.panicked.store(false, Ordering::Relaxed);
         for (share, next) in shared.next.iter().enumerate() {
             next.0.store(shared.share(share, pieces).start, Ordering::Relaxed);
         }

@@ -2,6 +2,7 @@
 
 use crate::machine;
 use anyhow::Result;
+use nanoserve_format::Foreign;
 use nanoserve_runtime::RuntimeError;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ pub fn banner(engine: &machine::Engine, model: &Path, capacity: usize) -> Result
     let (file, layout) = (engine.file(), engine.file().layout());
     let name = model.file_name().unwrap_or(model.as_os_str()).to_string_lossy();
     let published = file.provenance().map_err(RuntimeError::from)?.repository;
-    let published = published.map_or(String::new(), |published| format!(" ({published})"));
+    let published = published.map_or(String::new(), |published| format!(" ({})", Foreign(&published)));
     let (weights, bytes) = (short(layout.weight_count() as f64), short(layout.file_len as f64));
     let most = file.spec().context_length;
     let of = if capacity < most { format!(" of {most}") } else { String::new() };

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use fit::say;
 use lines::Lines;
-use nanoserve_format::GenerationDefaults;
+use nanoserve_format::{Foreign, GenerationDefaults};
 use nanoserve_runtime::backend::Backend;
 use nanoserve_runtime::chat::{ChatTemplate, Conversation, Reasoning};
 use nanoserve_runtime::generate::Specials;
@@ -165,7 +165,7 @@ pub fn run(
         let clock = a.chat.now.unwrap_or_else(Clock::now);
         let text = template.render(&conversation, clock)?;
         if let Some(lost) = turns::lost(&template, &conversation, clock, 0) {
-            console::tell(format_args!("warning: {lost}"));
+            console::tell(format_args!("warning: {}", Foreign(&lost)));
         }
         return print(a, &text, || Ok(tokenizer.encode(&text, false).map_err(RuntimeError::from)?));
     }
@@ -240,7 +240,7 @@ fn answers(chat: &mut Chat, a: &Arguments) -> Result<ExitCode> {
         }
     }
     if !chat.reports.is_empty()
-        && let Err(e) = writeln!(out, "{}", serde_json::Value::from(std::mem::take(&mut chat.reports)))
+        && let Err(e) = writeln!(out, "{}", console::json(&std::mem::take(&mut chat.reports)))
     {
         return console::broken_pipe(e);
     }
@@ -252,7 +252,10 @@ fn answers(chat: &mut Chat, a: &Arguments) -> Result<ExitCode> {
 
 fn print(a: &Arguments, text: &str, ids: impl FnOnce() -> Result<Vec<u32>>) -> Result<ExitCode> {
     match a.json {
-        true => console::print(format_args!("{}\n", serde_json::json!({"prompt": text, "prompt_ids": ids()?}))),
+        true => {
+            let object = serde_json::json!({"prompt": text, "prompt_ids": ids()?});
+            console::print(console::json(&object) + "\n")
+        }
         false => console::print(text),
     }
 }

@@ -3,6 +3,7 @@
 use super::typed::COLOURED;
 use super::wrap::Wrap;
 use crate::console;
+use nanoserve_format::on_screen;
 use nanoserve_runtime::chat::{Piece, Reasoning};
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::Ordering;
@@ -19,6 +20,8 @@ pub struct Look {
     pub dim: bool,
     /// Whether reasoning is left out.
     pub hide_reasoning: bool,
+    /// Whether what steers a terminal is shown by its number.
+    pub is_terminal: bool,
 }
 
 impl Look {
@@ -26,7 +29,7 @@ impl Look {
     pub fn of_output(wrap: bool, hide_reasoning: bool) -> Look {
         let terminal = io::stdout().is_terminal();
         let columns = console::output_columns().filter(|_| wrap && !console::is_dumb());
-        Look { columns, dim: console::colours(terminal), hide_reasoning }
+        Look { columns, dim: console::colours(terminal), hide_reasoning, is_terminal: terminal }
     }
 }
 
@@ -126,14 +129,15 @@ impl<'o> Screen<'o> {
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
-        self.out.write_all(self.wrap.push(text).as_bytes())
+        let text = if self.look.is_terminal { on_screen(text) } else { text.into() };
+        self.out.write_all(self.wrap.push(&text).as_bytes())
     }
 }
 
 /// An answer without its reasoning, as it is given to programs.
 pub fn without_reasoning(prompt: &str, text: &str) -> String {
     let mut out = Vec::new();
-    let look = Look { columns: None, dim: false, hide_reasoning: true };
+    let look = Look { columns: None, dim: false, hide_reasoning: true, is_terminal: false };
     let mut screen = Screen::new(&mut out, prompt, look);
     // Memory takes all that is written.
     let _ = screen.push(text).and_then(|()| screen.finish());
@@ -155,7 +159,7 @@ mod tests {
 
     #[test]
     fn reasoning_stands_apart() {
-        let plain = Look { columns: None, dim: false, hide_reasoning: false };
+        let plain = Look { columns: None, dim: false, hide_reasoning: false, is_terminal: false };
         let (dim, hide) = (Look { dim: true, ..plain }, Look { hide_reasoning: true, ..plain });
         let both = Look { dim: true, ..hide };
         let thinking = "<think>\nHm, so.\n\nYes.\n</think>\n\nGood <think>.\n";
@@ -177,5 +181,14 @@ mod tests {
             assert_eq!(written(look, prompt, &[text]), expected, "{look:?} {text:?} at once");
         }
         assert_eq!(without_reasoning("", thinking), "Good <think>.\n");
+    }
+
+    #[test]
+    fn an_answer_steers_no_terminal() {
+        let plain = Look { columns: None, dim: false, hide_reasoning: false, is_terminal: false };
+        let text = "a\x1b]0;t\x07b\r\n\tc\u{202e}";
+        assert_eq!(written(plain, "", &[text]), format!("{text}\n"));
+        let terminal = Look { is_terminal: true, ..plain };
+        assert_eq!(written(terminal, "", &[text]), "a\\u{1b}]0;t\\u{7}b\n\tc\\u{202e}\n");
     }
 }

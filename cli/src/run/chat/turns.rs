@@ -269,7 +269,7 @@ impl<'c> Chat<'c> {
                         self.reports.push(report);
                         Ok(())
                     }
-                    None => writeln!(out, "{report}"),
+                    None => writeln!(out, "{}", console::json(&report)),
                 }
             }
             false => Ok(()),
