@@ -232,18 +232,26 @@ impl<const DOT: Dot> Simd for Avx2<DOT> {
 
     #[inline(always)]
     fn high(self, x: Self::B) -> Self::B {
-        self.low(with_avx2!(x.map(|x| _mm256_srli_epi16::<4>(x))))
+        // Without closures, which would be compiled without the features.
+        self.low(with_avx2!([_mm256_srli_epi16::<4>(x[0]), _mm256_srli_epi16::<4>(x[1])]))
     }
 
     #[inline(always)]
     fn with_bits(self, codes: Self::B, plane: Self::B, at: usize, mask: u8) -> Self::B {
         with_avx2!({
             let shifted = match at {
-                0..4 => plane.map(|p| _mm256_sll_epi16(p, _mm_cvtsi32_si128(4 - at as i32))),
-                _ => plane.map(|p| _mm256_srl_epi16(p, _mm_cvtsi32_si128(at as i32 - 4))),
+                0..4 => {
+                    let by = _mm_cvtsi32_si128(4 - at as i32);
+                    [_mm256_sll_epi16(plane[0], by), _mm256_sll_epi16(plane[1], by)]
+                }
+                _ => {
+                    let by = _mm_cvtsi32_si128(at as i32 - 4);
+                    [_mm256_srl_epi16(plane[0], by), _mm256_srl_epi16(plane[1], by)]
+                }
             };
             let mask = _mm256_set1_epi8((mask << 4) as i8);
-            [0, 1].map(|i| _mm256_or_si256(codes[i], _mm256_and_si256(shifted[i], mask)))
+            let bits = [_mm256_and_si256(shifted[0], mask), _mm256_and_si256(shifted[1], mask)];
+            [_mm256_or_si256(codes[0], bits[0]), _mm256_or_si256(codes[1], bits[1])]
         })
     }
 
