@@ -177,14 +177,15 @@ fn of_reference(error: &RuntimeError) -> bool {
     matches!(error, RuntimeError::Reference { .. } | RuntimeError::TokenId { .. })
 }
 
-/// Prints a program's whole result on standard output.
+/// Prints a program's whole result on standard output. The exit code is 0 if `good`, else 1.
 ///
 /// # Errors
-/// None: a failed write is told, and is in the exit code.
-pub fn print(text: impl Display) -> Result<ExitCode> {
+/// As [`broken_pipe`].
+pub fn print(text: impl Display, good: bool) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match write!(out, "{}", answered(&text.to_string())).and_then(|()| out.flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(()) if good => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(ExitCode::FAILURE),
         Err(e) => broken_pipe(e),
     }
 }

@@ -12,7 +12,6 @@ use nanoserve_runtime::diagnose::bisect::{self, At, Finding, Judged};
 use nanoserve_runtime::diagnose::rule::Tolerance;
 use nanoserve_runtime::diagnose::verify::{Reference, Report, compare, dump};
 use nanoserve_runtime::{EngineOptions, engine::load};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -98,10 +97,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
         Some(reference) if !a.bisect => verify(a, &reference)?,
         reference => search(a, reference.as_ref())?,
     };
-    if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
-        return console::broken_pipe(e);
-    }
-    Ok(if pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    console::print(text, pass)
 }
 
 /// Compares every component with the reference. Returns the text to print, and whether everything passed.

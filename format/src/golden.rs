@@ -133,7 +133,7 @@ pub struct TokenizerVector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Encoding, FormatError, ModelSpec, NsvFile, Plan, SectionKind, Writer};
+    use crate::{NsvFile, SectionKind, tiny};
 
     #[test]
     fn the_largest_come_first_and_equal_ones_by_id() {
@@ -171,32 +171,13 @@ mod tests {
     /// The sections of a file, right hashes and all, that ask for too much.
     #[test]
     fn sections_that_ask_for_too_much_are_refused() {
-        let spec = ModelSpec {
-            hidden_size: 8,
-            intermediate_size: 16,
-            n_layers: 1,
-            n_heads: 2,
-            n_kv_heads: 1,
-            head_dim: 4,
-            vocab_size: 32,
-            tied_lm_head: true,
-            ..ModelSpec::default()
-        };
         let folder = tempfile::tempdir().unwrap();
         let opened = |golden: String, vectors: String| {
             let path = folder.path().join("model.nsv");
-            let mut plan = Plan::new(spec.clone(), Encoding::F32).unwrap();
+            let mut plan = tiny::plan();
             plan.section(SectionKind::Golden, golden.into_bytes());
             plan.section(SectionKind::TokenizerVectors, vectors.into_bytes());
-            let mut writer = Writer::create(&path, plan).unwrap();
-            for index in writer.stored() {
-                let filled = |_, out: &mut [u8]| {
-                    out.fill(0);
-                    Ok::<(), FormatError>(())
-                };
-                writer.write(index, filled).unwrap();
-            }
-            writer.finish().unwrap();
+            tiny::write(&path, plan, |_| 0);
             let file = NsvFile::open(&path).unwrap();
             (file.golden().map_err(|e| e.to_string()), file.tokenizer_vectors().map_err(|e| e.to_string()))
         };

@@ -62,6 +62,8 @@ pub mod signal;
 mod spec;
 pub mod splitmix;
 mod stream;
+#[cfg(test)]
+mod tiny;
 pub mod tree;
 mod writer;
 

@@ -64,7 +64,7 @@ impl List {
             return Ok(ExitCode::SUCCESS);
         }
         let text = if self.json { to_json(&rows) } else { table(&rows, files.bytes()) };
-        console::print(format_args!("{text}\n"))
+        console::print(format_args!("{text}\n"), true)
     }
 }
 

@@ -99,7 +99,7 @@ impl Pull {
             }
             false => folder.display().to_string(),
         };
-        console::print(format_args!("{text}\n"))
+        console::print(format_args!("{text}\n"), true)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Makes a new pair of keys.
 
-use super::print;
+use crate::console;
 use anyhow::Result;
 use clap::Args;
 use nanoserve_format::SecretKey;
@@ -28,9 +28,9 @@ pub fn run(a: &Keygen) -> Result<ExitCode> {
     let key = SecretKey::generate()?;
     let (public, path) = (key.public().to_string(), key.write_new(&a.key)?);
     let text = match (a.json, a.quiet) {
-        (true, _) => json!({"key": a.key, "public_key": path, "public": public}).to_string(),
+        (true, _) => console::json(&json!({"key": a.key, "public_key": path, "public": public})),
         (false, true) => public,
         (false, false) => format!("private key {}\npublic key  {}\n{public}", a.key.display(), path.display()),
     };
-    print(&(text + "\n"), true)
+    console::print(&(text + "\n"), true)
 }

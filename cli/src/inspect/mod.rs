@@ -6,7 +6,6 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nanoserve_format::{Damage, NsvFile};
 use nanoserve_runtime::RuntimeError;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -93,12 +92,4 @@ fn open(path: &Path) -> Result<NsvFile> {
 fn damage_lines(damage: &[Damage]) -> String {
     let line = |d: &Damage| format!("DAMAGED: {} bytes {}..{}\n", d.what, d.range.start, d.range.end);
     damage.iter().map(line).collect()
-}
-
-/// Prints a command's text. The exit code is 0 if `good`, else 1.
-fn print(text: &str, good: bool) -> Result<ExitCode> {
-    if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
-        return console::broken_pipe(e);
-    }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,6 @@
 //! Repairs a damaged file.
 
-use super::{damage_lines, print};
+use super::damage_lines;
 use crate::console;
 use anyhow::Result;
 use clap::Args;
@@ -50,5 +50,5 @@ pub fn run(a: &Repair) -> Result<ExitCode> {
             format!("{was}{bad} is whole again: {count} of {parts} parts taken from {}\n", a.from.display())
         }
     };
-    print(&text, true)
+    console::print(&text, true)
 }

@@ -2,7 +2,7 @@
 
 use super::about::About;
 use super::provenance::{self, Listing};
-use super::{damage_lines, open, print, switches};
+use super::{damage_lines, open, switches};
 use crate::console;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -61,7 +61,7 @@ pub fn run(a: &Show) -> Result<ExitCode> {
         if signer.is_some() {
             report["verified"] = json!({"good": refused.is_none(), "error": refused.map(|e| e.to_string())});
         }
-        return print(&(console::json(&report) + "\n"), good);
+        return console::print(&(console::json(&report) + "\n"), good);
     }
     if let Some(part) = a.provenance {
         let provenance = file.provenance().map_err(RuntimeError::from)?;
@@ -86,7 +86,7 @@ pub fn run(a: &Show) -> Result<ExitCode> {
         }
         _ => {}
     }
-    print(&text, good)
+    console::print(&text, good)
 }
 
 /// The key of the signature, and whether the signature is valid.

@@ -1,6 +1,6 @@
 //! Signs a file, in place.
 
-use super::{damage_lines, open, print};
+use super::{damage_lines, open};
 use crate::console;
 use anyhow::Result;
 use clap::Args;
@@ -35,7 +35,7 @@ pub fn run(a: &Sign) -> Result<ExitCode> {
     let damage = file.layout().damage(file.bytes());
     if !damage.is_empty() {
         console::tell(format_args!("error: {}: damaged, and not signed", a.model.display()));
-        return print(&damage_lines(&damage), false);
+        return console::print(damage_lines(&damage), false);
     }
     let (root, old) = (file.layout().root, file.layout().signature);
     drop(file);
@@ -54,5 +54,5 @@ pub fn run(a: &Sign) -> Result<ExitCode> {
             format!("{replaced}{} is signed by {}, root {}\n", a.model.display(), new.key, hex(&root))
         }
     };
-    print(&text, true)
+    console::print(&text, true)
 }

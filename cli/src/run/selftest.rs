@@ -8,7 +8,6 @@ use nanoserve_runtime::RuntimeError;
 use nanoserve_runtime::diagnose::selftest::{self, DeviceResult, PathResult, ReferenceResult};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -49,14 +48,11 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments) -> Result<ExitCode> {
     let device_pass = answers.device.iter().all(|(_, results)| results.iter().all(DeviceResult::pass));
     let pass = device_pass && answers.paths.iter().all(|path| path.failed.is_none());
     let text = match (a.json, a.quiet) {
-        (true, _) => object(&answers, pass).to_string() + "\n",
+        (true, _) => console::json(&object(&answers, pass)) + "\n",
         (false, true) => String::new(),
         (false, false) => table(&answers, pass)?,
     };
-    if let Err(e) = std::io::stdout().write_all(text.as_bytes()) {
-        return console::broken_pipe(e);
-    }
-    Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    console::print(text, pass)
 }
 
 fn table(answers: &Answers, pass: bool) -> Result<String> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Encoding, FormatError, ModelSpec, Plan, Writer, repair};
+use crate::{FormatError, repair, tiny};
 use std::fs;
 use tempfile::TempDir;
 
@@ -25,26 +25,7 @@ impl Made {
     fn new() -> Made {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let spec = ModelSpec {
-            hidden_size: 8,
-            intermediate_size: 16,
-            n_layers: 1,
-            n_heads: 2,
-            n_kv_heads: 1,
-            head_dim: 4,
-            vocab_size: 32,
-            tied_lm_head: true,
-            ..ModelSpec::default()
-        };
-        let mut writer = Writer::create(&path("model.nsv"), Plan::new(spec, Encoding::F32).unwrap()).unwrap();
-        for index in writer.stored() {
-            let filled = |_, out: &mut [u8]| {
-                out.fill(index as u8 + 1);
-                Ok::<(), FormatError>(())
-            };
-            writer.write(index, filled).unwrap();
-        }
-        writer.finish().unwrap();
+        tiny::write(&path("model.nsv"), tiny::plan(), |index| index as u8 + 1);
         fs::write(path("program"), program(70_000)).unwrap();
         let made = Made::bundle(&path("program"), &path("model.nsv"), &path("talk")).unwrap();
         Made { folder, made }

@@ -36,7 +36,7 @@ const AGAIN: usize = 2;
 /// A block with what its errors count, and weighted sums that every trial needs.
 pub struct Weighted {
     /// The weights.
-    pub x: Block,
+    x: Block,
     /// How much their errors count.
     w: Block,
     /// `sum of w`

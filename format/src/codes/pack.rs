@@ -89,9 +89,9 @@ fn plain(form: &'static Form, cols: usize, rows: &[f32], out: &mut [u8]) -> Resu
             panel.set_span(i * span, &shares.scale, &shares.min);
         }
         for (fit, block) in fits.iter().zip(i * span..) {
-            let weighted = Weighted::new(load(cols, rows, block));
-            let stored = store(form, &weighted, fit, &shares, block, &mut panel);
-            write(form, &weighted.x, &stored, block, &mut panel, [&mut signal, &mut noise]);
+            let x = load(cols, rows, block);
+            let stored = store(form, &x, fit, &shares, block, &mut panel);
+            write(form, &x, &stored, block, &mut panel, [&mut signal, &mut noise]);
         }
     }
     Ok(Squares { signal: signal.iter().sum(), noise: noise.iter().sum() })
@@ -180,7 +180,7 @@ fn at_least(x: f32) -> f16 {
 
 /// Writes a block's scales and minima, rounded to what the form stores, and returns them so.
 #[inline(always)]
-fn store(form: &Form, block: &Weighted, fit: &Fit, shares: &Shares, index: usize, panel: &mut PanelMut) -> Fit {
+fn store(form: &Form, x: &Block, fit: &Fit, shares: &Shares, index: usize, panel: &mut PanelMut) -> Fit {
     let times = |bytes: &Lanes, share: &Lanes| {
         let mut out = [0.0; PANEL_ROWS];
         for r in 0..PANEL_ROWS {
@@ -198,7 +198,7 @@ fn store(form: &Form, block: &Weighted, fit: &Fit, shares: &Shares, index: usize
             let bytes = shares.bytes(&fit.scales[0], &shares.scale, 0.0);
             let scale = times(&bytes, &shares.scale);
             // With another scale another minimum is best.
-            let min = block.min_for(&scale, &fit.min, form.largest_code().into()).map(|min| -min);
+            let min = Weighted::new(*x).min_for(&scale, &fit.min, form.largest_code().into()).map(|min| -min);
             let minima = shares.bytes(&min, &shares.min, 0.0);
             panel.set_sub(index, [&bytes.map(|b| b as u8), &minima.map(|b| b as u8)]);
             Fit { scales: [scale; 2], min: times(&minima, &shares.min).map(|min| -min) }

@@ -318,6 +318,25 @@ mod tests {
         }
     }
 
+    /// A panic of the caller hides that of a helper. The next region is not blamed for it.
+    #[test]
+    fn after_two_panics_at_once_the_next_region_runs() {
+        let pool = Pool::new(2).unwrap();
+        let both = std::sync::Barrier::new(2);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.each(2, |_| {
+                both.wait();
+                panic!("on purpose");
+            });
+        }));
+        assert!(result.is_err());
+        let sum = AtomicUsize::new(0);
+        pool.each(10, |i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 45);
+    }
+
     #[test]
     fn callers_take_turns() {
         const ROUNDS: usize = if cfg!(miri) { 5 } else { 100 };

@@ -254,8 +254,8 @@ fn print(a: &Arguments, text: &str, ids: impl FnOnce() -> Result<Vec<u32>>) -> R
     match a.json {
         true => {
             let object = serde_json::json!({"prompt": text, "prompt_ids": ids()?});
-            console::print(console::json(&object) + "\n")
+            console::print(console::json(&object) + "\n", true)
         }
-        false => console::print(text),
+        false => console::print(text, true),
     }
 }

@@ -14,14 +14,11 @@
 //!
 //! The loop is compiled once for each encoding, with all of its form known.
 
-use super::{Group, Simd};
+use super::{GROUPS, Group, Simd};
 use crate::cpu::isa::{BlockScale, BytesTile, MatrixTile};
 use crate::cpu::math::LANES;
-use nanoserve_format::codes::{BLOCK, FRONT, Form, HEAD_FRONT, Scales, Span, Sub, Values};
+use nanoserve_format::codes::{FRONT, Form, HEAD_FRONT, Scales, Span, Sub, Values};
 use nanoserve_format::{Codes, PANEL_ROWS};
-
-/// Groups of four columns of a block.
-const GROUPS: usize = BLOCK / 4;
 
 /// An encoding, as a type.
 trait Encoded {
