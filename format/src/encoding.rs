@@ -90,7 +90,7 @@ impl Encoding {
         all
     };
 
-    /// Those that a conversion chooses from; the others hold what another file's encoding holds.
+    /// The encodings that a conversion can choose. The others carry blocks of GGUF types unchanged.
     pub const CHOICES: [Encoding; 6] = [
         Encoding::F32,
         Encoding::F16,

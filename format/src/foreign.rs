@@ -1,7 +1,6 @@
-//! Texts of somebody else's on their way to a person or a program: names, licences and messages that come out of a file.
+//! Foreign texts: names, licences and messages that the maker of a file chose.
 //!
-//! Whoever made the file chose them. They must not steer the terminal that shows them, nor look like lines of the program
-//! that prints them, nor bury what it says.
+//! They must not steer the terminal that shows them, look like lines of the program that prints them, or bury what it says.
 //!
 //! ```
 //! use nanoserve_format::{Foreign, json_text, on_screen};

@@ -24,8 +24,8 @@ impl Recipe {
         Recipe([encoding; Role::ALL.len()])
     }
 
-    /// What a conversion to an encoding means: every matrix in it, but the embedding and the head in 6 bits where it has
-    /// fewer. Their errors reach every logit.
+    /// The recipe of a conversion to one encoding. Every matrix has that encoding, with one exception: where it has fewer than
+    /// 6 bits, embedding and head have 6, because their errors reach every logit.
     pub fn usual(encoding: Encoding) -> Recipe {
         let recipe = Recipe::uniform(encoding);
         match encoding {

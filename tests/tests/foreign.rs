@@ -71,7 +71,8 @@ fn what_a_file_says_of_itself() {
         set(&mut parts, SectionKind::NamedTemplates, json!({&h: CHATML}).to_string().into_bytes());
         let golden = parts.body(SectionKind::Golden.code());
         let mut made: Value = serde_json::from_slice(golden).unwrap();
-        made["made_by"] = h.as_str().into();
+        // More than 256 KiB of golden vectors are not read at all.
+        made["made_by"] = h[..128 << 10].into();
         *golden = made.to_string().into_bytes();
         let generation = json!({"eos_ids": [], "special_tokens": {"bos_token": h}});
         set(&mut parts, SectionKind::Generation, generation.to_string().into_bytes());

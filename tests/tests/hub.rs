@@ -377,11 +377,11 @@ fn a_name_converts_to_the_bytes_of_its_folder() {
     let scene = Scene::demo();
     let refused = scene.run(&["convert", REPO, "out.nsv"]).expect(2);
     assert!(
-        refused.stderr.contains("is neither here nor in the cache, and has to come from 127.0.0.1"),
+        refused.stderr.contains("is no folder here and no model in the cache; it would be downloaded from 127.0.0.1"),
         "{}",
         refused.stderr
     );
-    assert!(refused.stderr.contains("--yes does it"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("give --yes to go on without a question"), "{}", refused.stderr);
     assert_eq!((scene.hub.asked(), scene.repo().exists()), (vec![], false));
 
     let run = scene.run(&["convert", REPO, "out.nsv", "--yes"]).expect(0);
@@ -467,7 +467,11 @@ fn a_model_runs_by_its_name() {
     let prompt = ["-p", "ROMEO:", "-n", "8", "--temperature", "0", "-q"];
     let by_name = |more: &[&str]| scene.run(&[&["run", "-hf", REPO][..], &prompt, more].concat());
     let refused = by_name(&[]).expect(2);
-    assert!(refused.stderr.contains("--yes does it") && scene.hub.asked().is_empty(), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("give --yes to go on without a question") && scene.hub.asked().is_empty(),
+        "{}",
+        refused.stderr
+    );
     let first = by_name(&["--yes"]).expect(0);
     assert_eq!(first.stderr, "");
     // The file is that of a conversion.
@@ -532,7 +536,7 @@ fn removing_a_revision_keeps_what_others_use() {
     scene.second_commit();
     scene.run(&["pull", REPO]).expect(0);
     let refused = scene.run(&["rm", REPO]).expect(2);
-    assert!(refused.stderr.contains("--yes does it"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("give --yes to go on without a question"), "{}", refused.stderr);
     for name in ["some-org/none", &format!("{REPO}:v9"), &format!("{REPO}:111")] {
         let run = scene.run(&["rm", name, "--yes"]).expect(2);
         assert!(run.stderr.contains("is not in the cache: nanoserve list"), "{}", run.stderr);

@@ -162,7 +162,7 @@ pub enum HubError {
         path: PathBuf,
     },
     /// Nobody can be asked.
-    #[error("{what}: --yes does it, and on a terminal you are asked")]
+    #[error("{what}: give --yes to go on without a question")]
     NobodyToAsk {
         /// What would be done.
         what: String,

@@ -201,11 +201,12 @@ impl Source {
         }
         let host = settings.host();
         if !yes && !super::ask::is_somebody_there() {
-            let what = format!("{name} is neither here nor in the cache, and has to come from {host}");
+            let what =
+                format!("{name} is no folder here and no model in the cache; it would be downloaded from {host}");
             return Err(HubError::NobodyToAsk { what });
         }
         if !quiet {
-            tell(format_args!("{name} is neither here nor in the cache: asking {host}"));
+            tell(format_args!("{name} is no folder here and no model in the cache: asking {host}"));
         }
         let plan = Plan::new(settings, name)?;
         if yes {

@@ -11,7 +11,7 @@
 //! again with the winner's scale and min in place of a trial
 //! ```
 //!
-//! The error of a solution is a constant less `gain`, so the largest gain is looked for. No operation is fused and no sum
+//! The error of a solution is a constant minus its gain, so the trial with the largest gain wins. No operation is fused and no sum
 //! crosses lanes, so that every machine finds the same.
 
 use super::{BLOCK, Form, Values};
@@ -155,7 +155,7 @@ impl Weighted {
         let (mut scale, mut gain) = (lanes(|r| largest[r] / low), [f32::NEG_INFINITY; PANEL_ROWS]);
         for trial in 0..TRIALS + AGAIN {
             let inverse = match OFFSETS.get(trial) {
-                // The largest goes where there is one number more.
+                // The largest weight becomes `low`: that side has one number more.
                 Some(offset) => lanes(|r| (low - offset) * one[r]),
                 None => inverse(&scale),
             };

@@ -1,7 +1,7 @@
 //! Encodings of 4, 5 or 6 bits a weight: codes in blocks of 32 columns, with a scale and perhaps a minimum.
 //!
-//! A weight is `scale * (c + offset) + min`, where `c` is its code, or the table's number for its code. Everything about
-//! an encoding of this family is in its [`Form`]; the loops that read and write panels take a form and name none.
+//! A weight is `scale * (c + offset) + min`, where `c` is its code, or the table's number for its code. A [`Form`] holds
+//! everything that tells one of these encodings from another; the loops that read and write panels follow the form.
 //!
 //! Three forms are our own (q4, q5, q6): any number of columns, scales of one byte and two f32 for a whole row. The
 //! others hold exactly what a GGUF file holds, and are called as there.
@@ -97,7 +97,7 @@ pub enum Scales {
     Nested(Span, Sub),
 }
 
-/// The part of a row that shares the numbers which the blocks' bytes multiply.
+/// How many columns of a row share the two numbers that each block's bytes are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
     /// The whole row; f32.

@@ -17,8 +17,8 @@ use half::f16;
 /// The largest magnitude: the largest f16, which a minimum must hold.
 pub const LARGEST: f64 = 65504.0;
 
-/// What [`Encoding::step`](crate::Encoding::step) returns: two steps of the codes over the whole range, because a fit
-/// may cut off the largest weight; and where scales are f16, what the least of them, 2^-24, does to the largest number.
+/// What [`Encoding::step`](crate::Encoding::step) returns. It is two steps of the codes over the whole range, because a fit
+/// may cut off the largest weight. Where scales are f16, the error of the smallest scale, 2^-24, is added.
 pub fn step(form: &Form, largest: f32) -> f64 {
     let steps = match form.values {
         Values::Linear(_) => f64::from(form.largest_code()),

@@ -121,7 +121,7 @@ pub trait Simd: Copy + 'static {
     fn codes(self, codes: Self::B) -> Self::W;
     /// The table's number for each code, 0 to 15, as weights that sums which begin with [`Simd::dot_start`] take.
     fn lookup(self, table: &[i8; 16], codes: Self::B) -> Self::W;
-    /// Sums of all rows that begin with a number.
+    /// A sum for each row, all starting at this number.
     fn sum_start(self, sum: i32) -> Self::I;
     /// As [`Simd::dot`], for two groups of codes.
     #[inline(always)]
