@@ -24,6 +24,7 @@ mod check;
 mod encode;
 mod error;
 mod files;
+pub mod gguf;
 mod hashes;
 mod hf;
 mod input;
