@@ -62,9 +62,25 @@ impl Plan {
         Ok(Plan { spec, recipe, tensors, sections: BTreeMap::from([(SectionKind::Spec, json)]), later: 0 })
     }
 
-    /// The encoding of each role, as the file will have it.
+    /// The encoding of each role, for every matrix that [`Plan::set_encoding`] left as it was.
     pub fn recipe(&self) -> Recipe {
         self.recipe
+    }
+
+    /// Gives one matrix another encoding than the recipe says. In a tied model the head follows the embedding.
+    ///
+    /// # Panics
+    /// When there is no matrix of that name, or it is the head of a tied model.
+    pub fn set_encoding(&mut self, tensor: &str, encoding: Encoding) {
+        assert!(!(self.spec.tied_lm_head && tensor == schema::LM_HEAD), "the head of a tied model is an alias");
+        let alias = (self.spec.tied_lm_head && tensor == schema::EMBED).then_some(schema::LM_HEAD);
+        for name in std::iter::once(tensor).chain(alias) {
+            let found = self.tensors.iter_mut().find(|(other, ..)| other == name);
+            match found {
+                Some((_, Shape::Matrix(..), own)) => *own = encoding,
+                _ => panic!("{name} is no matrix of this model"),
+            }
+        }
     }
 
     /// Adds a section that holds `bytes` as they are.
@@ -354,4 +370,34 @@ pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)>
     let _ = temp.as_file().try_lock();
     signal::unfinished(temp.path());
     Ok((path, temp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_matrix_may_have_an_encoding_of_its_own() {
+        for tied in [false, true] {
+            let spec = ModelSpec { n_layers: 2, tied_lm_head: tied, ..ModelSpec::default() };
+            let mut plan = Plan::new(spec, Encoding::Q8).unwrap();
+            plan.set_encoding("layers.1.attn.v.weight", Encoding::F16);
+            plan.set_encoding(schema::EMBED, Encoding::F32);
+            for (name, _, encoding) in plan.tensors().iter().filter(|t| matches!(t.1, Shape::Matrix(..))) {
+                let expected = match name.as_str() {
+                    "layers.1.attn.v.weight" => Encoding::F16,
+                    schema::EMBED => Encoding::F32,
+                    schema::LM_HEAD if tied => Encoding::F32,
+                    _ => Encoding::Q8,
+                };
+                assert_eq!(*encoding, expected, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "final_norm.weight is no matrix")]
+    fn a_vector_has_no_other_encoding() {
+        Plan::new(ModelSpec::default(), Encoding::Q8).unwrap().set_encoding(schema::FINAL_NORM, Encoding::F16);
+    }
 }
