@@ -346,6 +346,12 @@ pub enum What {
         /// Its type.
         got: String,
     },
+    /// No encoding holds the values of a tensor's type exactly.
+    #[error("has type {got}, whose values no encoding holds exactly")]
+    NotCarried {
+        /// Its type.
+        got: &'static str,
+    },
     /// A tensor's shape is not the one that follows from the model's description.
     #[error("has shape {got:?}, expected {expected}")]
     Shape {

@@ -3,7 +3,7 @@
 
 use crate::error::{ConvertError, Result};
 use crate::hashes::Hashes;
-use crate::input::{Bytes, Input, SourceFile, Stored, Transform, Weight};
+use crate::input::{Bytes, Input, RowOrder, SourceFile, Stored, Transform, Weight};
 use crate::report::Watch;
 use crate::sidecars::{Sidecars, Templates};
 use crate::{Options, Report, check, run, vocab};
@@ -46,6 +46,7 @@ fn store(stored: Stored, value: f32, out: &mut Vec<u8>) {
         Stored::F32 => out.extend(value.to_le_bytes()),
         Stored::F16 => out.extend(f16::from_f32(value).to_le_bytes()),
         Stored::BF16 => out.extend(bf16::from_f32(value).to_le_bytes()),
+        Stored::Blocks(_) => unreachable!("blocks have tests of their own"),
     }
 }
 
@@ -69,7 +70,7 @@ fn by_hand() -> (Input, BTreeMap<String, Vec<f32>>) {
         let transforms = if norm { vec![Transform::PlusOne] } else { Vec::new() };
         expected.insert(name.clone(), (0..count).map(|i| value(tensor, i) + f32::from(u8::from(norm))).collect());
         let (own, first_row) = (format!("tensor {tensor}"), 100 * tensor);
-        weights.insert(name, Weight { name: own, file, range, first_row, stored, transforms });
+        weights.insert(name, Weight { name: own, file, range, first_row, stored, order: RowOrder::Same, transforms });
     }
     let files = FILES.iter().zip(files);
     let files = files.map(|(name, bytes)| SourceFile { name: name.to_string(), bytes: Bytes::Held(bytes) }).collect();

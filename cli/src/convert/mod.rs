@@ -11,8 +11,8 @@ use crate::{hints, stop};
 use anyhow::Result;
 use bar::Bar;
 use clap::{Command, Parser};
-use nanoserve_converter::{Options, Report, compare, convert_with, supported};
-use nanoserve_format::{Recipe, signal};
+use nanoserve_converter::{Dtype, Options, Report, compare, convert_with, is_gguf, supported};
+use nanoserve_format::{Encoding, signal};
 use nanoserve_runtime::diagnose::verify::Reference;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
@@ -56,9 +56,10 @@ pub struct Arguments {
     list: bool,
     /// How matrices are stored: q8, f16, f32, q6, q5 or q4, which take 8.5, 16, 32 and about 6.5, 5.5, 4.5 bits a weight. With
     /// q5 and q4 embedding and head are stored in q6. After a comma, ROLE=ENCODING stores the matrices of one role otherwise
-    /// (embedding, q, k, v, o, gate, up, down, head): q4,down=q6,v=q6
-    #[arg(long, value_name = "ENCODING[,ROLE=ENCODING]...", default_value = "q8")]
-    dtype: Recipe,
+    /// (embedding, q, k, v, o, gate, up, down, head): q4,down=q6,v=q6. With source every matrix keeps its values exactly, in
+    /// the smallest encoding that holds them [default: q8; of a GGUF file, source]
+    #[arg(long, value_name = "ENCODING[,ROLE=ENCODING]...|source")]
+    dtype: Option<Dtype>,
     /// Threads to use; the file is the same for any number [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -161,7 +162,8 @@ pub fn into_cache(source: &Path, out: &Path, quiet: bool, cancel: &AtomicBool) -
 }
 
 fn options(args: &Arguments, source: &Path) -> Options {
-    let mut options = Options::new(source, args.out(), args.dtype);
+    let usual = if is_gguf(source) { Dtype::Source } else { Dtype::from(Encoding::Q8) };
+    let mut options = Options::new(source, args.out(), args.dtype.unwrap_or(usual));
     options.threads = args.threads.map(usize::from);
     options.sha256 = args.sha256;
     options.leave_out = args.leave_out.clone();

@@ -1,5 +1,8 @@
 //! The types of a GGUF file: of its metadata, and of its tensors.
 
+use crate::blocks::Blocks;
+use crate::input::Stored;
+
 /// The types of tensors: name, id, values in a block, bytes of a block.
 const TENSORS: [(&str, u32, usize, usize); 23] = [
     ("F32", 0, 1, 4),
@@ -29,7 +32,7 @@ const TENSORS: [(&str, u32, usize, usize); 23] = [
 
 /// How a tensor's values are stored: blocks of consecutive values of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TensorKind {
+pub(crate) struct TensorKind {
     /// Its usual name, such as `Q4_K`.
     pub name: &'static str,
     /// Values in a block.
@@ -44,11 +47,18 @@ impl TensorKind {
         let &(name, _, values, bytes) = TENSORS.iter().find(|kind| kind.1 == id)?;
         Some(TensorKind { name, values, bytes })
     }
+
+    /// The values that it stores; None for whole numbers, which no weight is.
+    pub fn stored(self) -> Option<Stored> {
+        let floats = [Stored::F64, Stored::F32, Stored::F16, Stored::BF16];
+        let blocks = Blocks::ALL.into_iter().map(Stored::Blocks);
+        floats.into_iter().chain(blocks).find(|stored| stored.name() == self.name)
+    }
 }
 
 /// The type of a metadata value of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scalar {
+pub(crate) enum Scalar {
     /// Unsigned, this many bytes.
     Unsigned(usize),
     /// Signed, this many bytes.

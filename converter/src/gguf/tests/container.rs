@@ -1,6 +1,7 @@
 //! One file built in code for each way in which a header is wrong.
 
-use super::*;
+use crate::gguf::container::*;
+use crate::gguf::kinds::Scalar;
 
 fn text(s: &str) -> Vec<u8> {
     [&(s.len() as u64).to_le_bytes()[..], s.as_bytes()].concat()

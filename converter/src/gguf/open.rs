@@ -1,0 +1,110 @@
+//! Opens a GGUF file and the other shards of its model.
+
+use crate::error::{Problems, What};
+use crate::files::kind_name;
+use crate::gguf::container::{Header, Value};
+use crate::input::{Bytes, SourceFile};
+use crate::map;
+use rustix::fs::{FileType, Mode, OFlags, fstat, open as system_open};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// The files of a model.
+pub(crate) struct Opened {
+    /// The first shard first.
+    pub files: Vec<SourceFile>,
+    /// Their names and paths.
+    pub paths: Vec<(String, PathBuf)>,
+    /// What they say, one header for each file.
+    pub headers: Vec<Header>,
+}
+
+/// More shards than any model has.
+const MOST_SHARDS: usize = 4096;
+
+/// Whether there is a GGUF file at a path, by its first bytes. What cannot be read is none.
+pub fn is_gguf(path: &Path) -> bool {
+    let mut start = [0; 4];
+    regular(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *b"GGUF"
+}
+
+/// Opens a regular file, without waiting for the other end of a pipe. A link is followed: the user gave it.
+fn regular(path: &Path) -> Result<File, What> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = system_open(path, flags, Mode::empty()).map_err(|e| What::Read(e.into()))?;
+    let kind = FileType::from_raw_mode(fstat(&fd).map_err(|e| What::Read(e.into()))?.st_mode);
+    if kind == FileType::RegularFile { Ok(fd.into()) } else { Err(What::NotAFile { got: kind_name(kind) }) }
+}
+
+/// Opens the file at `path` and, where it is the first of several, the others. None if a problem was noted.
+pub(crate) fn open(path: &Path, problems: &Problems) -> Option<Opened> {
+    let before = problems.len();
+    let mut opened = Opened { files: Vec::new(), paths: Vec::new(), headers: Vec::new() };
+    opened.add(path, problems)?;
+    let shards = shards(path, &opened.headers[0], problems)?;
+    for path in shards {
+        opened.add(&path, problems);
+    }
+    (problems.len() == before).then_some(opened)
+}
+
+impl Opened {
+    fn add(&mut self, path: &Path, problems: &Problems) -> Option<()> {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let read = || {
+            let map = map::map(&regular(path)?).map_err(What::Read)?;
+            let header = Header::parse(&map).map_err(|e| What::Header { cause: e.to_string() })?;
+            Ok((map, header))
+        };
+        match read() {
+            Ok((map, header)) => {
+                self.paths.push((name.clone(), path.to_path_buf()));
+                self.files.push(SourceFile { name, bytes: Bytes::Mapped(map) });
+                self.headers.push(header);
+                Some(())
+            }
+            Err(What::Read(e)) if e.kind() == ErrorKind::NotFound => {
+                problems.file(name, What::ShardMissing);
+                None
+            }
+            Err(what) => {
+                problems.file(name, what);
+                None
+            }
+        }
+    }
+}
+
+/// The paths of the other shards: `NAME-00001-of-00003.gguf` is followed by two more. None if a problem was noted.
+fn shards(path: &Path, first: &Header, problems: &Problems) -> Option<Vec<PathBuf>> {
+    let number = |key: &str| match first.get(key) {
+        Some(&Value::Unsigned(n)) => Some(n as usize),
+        Some(&Value::Signed(n)) => usize::try_from(n).ok(),
+        _ => None,
+    };
+    let count = number("split.count").unwrap_or(1);
+    if count <= 1 {
+        return Some(Vec::new());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let wrong = |field: &str, got: String, expected: &str| {
+        problems.file(name.clone(), What::Field { field: field.into(), got, expected: expected.into() });
+        None
+    };
+    if count > MOST_SHARDS {
+        return wrong("split.count", count.to_string(), "4096 at most");
+    }
+    if let Some(number) = number("split.no").filter(|&n| n != 0) {
+        return wrong("split.no", number.to_string(), "0: give the first shard, whose name has -00001-of-");
+    }
+    let ending = format!("-00001-of-{count:05}.gguf");
+    let Some(stem) = name.strip_suffix(&ending) else {
+        return wrong(
+            "the file's name",
+            format!("'{name}'"),
+            &format!("one that ends in {ending}: its shards are found by it"),
+        );
+    };
+    Some((2..=count).map(|i| path.with_file_name(format!("{stem}-{i:05}-of-{count:05}.gguf"))).collect())
+}

@@ -1,0 +1,3 @@
+//! Tests of the parts, and of whole files.
+
+mod container;
