@@ -45,7 +45,7 @@ mod vocab_form;
 pub use check::{Comparison, Difference, compare};
 pub use dtype::Dtype;
 pub use error::{ConvertError, Problem, Result, What};
-pub use gguf::is_gguf;
+pub use gguf::{gguf_shards, is_gguf};
 #[cfg(feature = "from-bytes")]
 #[doc(hidden)]
 pub use hf::from_bytes;

@@ -19,7 +19,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
-pub use open::is_gguf;
+pub use open::{gguf_shards, is_gguf};
 
 use crate::Options;
 use crate::error::{Problems, Result};

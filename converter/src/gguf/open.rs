@@ -20,6 +20,8 @@ pub(crate) struct Opened {
     pub headers: Vec<Header>,
 }
 
+/// Digits of the numbers in a shard's name.
+const DIGITS: usize = 5;
 /// More shards than any model has.
 const MOST_SHARDS: usize = 4096;
 
@@ -27,6 +29,23 @@ const MOST_SHARDS: usize = 4096;
 pub fn is_gguf(path: &Path) -> bool {
     let mut start = [0; 4];
     regular(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *b"GGUF"
+}
+
+/// The files of a model whose first GGUF file is at `path`, by their names alone: `NAME-00001-of-00003.gguf` is followed by
+/// two more.
+pub fn gguf_shards(path: &Path) -> Vec<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let count = name.strip_suffix(".gguf").and_then(|name| name.rsplit_once("-00001-of-"));
+    let count = count.filter(|(_, digits)| digits.len() == DIGITS).and_then(|(_, digits)| digits.parse().ok());
+    let others = others(path, count.filter(|&n| n <= MOST_SHARDS).unwrap_or(1)).unwrap_or_default();
+    std::iter::once(path.to_path_buf()).chain(others).collect()
+}
+
+/// The paths of the other shards of so many; None where the name is not that of the first of them.
+fn others(path: &Path, count: usize) -> Option<Vec<PathBuf>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(&format!("-00001-of-{count:05}.gguf"))?;
+    Some((2..=count).map(|i| path.with_file_name(format!("{stem}-{i:05}-of-{count:05}.gguf"))).collect())
 }
 
 /// Opens a regular file, without waiting for the other end of a pipe. A link is followed: the user gave it.

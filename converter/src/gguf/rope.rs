@@ -105,7 +105,9 @@ fn frequencies(
     }
     let factor = f64::from(factors.iter().fold(0f32, |most, &x| most.max(x)));
     let (low, high) = (1.0, 4.0);
-    for original in original.into_iter().chain([LLAMA3_ORIGINAL]) {
+    // All models so far were first trained with a power of two.
+    let powers = (4..24).map(|bits| 1 << bits);
+    for original in original.into_iter().chain([LLAMA3_ORIGINAL]).chain(powers) {
         let expected = llama3(factor, low, high, original, rope.theta, head_dim);
         let near = |(a, b): (&f32, f64)| (f64::from(*a) - b).abs() <= ROUNDING * b;
         if expected.len() == factors.len() && factors.iter().zip(expected).all(near) {
