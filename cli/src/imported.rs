@@ -62,15 +62,18 @@ pub fn model(model: &Path, cache: Option<&Path>, quiet: bool, restore: fn()) -> 
         }
         locked.lock().with_context(|| format!("cannot lock {}", lock.display()))?;
     }
-    if !file.is_file() {
+    let made = if file.is_file() {
+        Ok(())
+    } else {
         if !quiet {
             tell(format_args!("converting {} once, into {}", model.display(), file.display()));
         }
-        convert::into_cache(model, &file, quiet, &cancel)?;
-        shrink(&folder, &file, MOST_BYTES);
-    }
-    // Not needed once the file is there; who waits for it holds it open.
+        convert::into_cache(model, &file, quiet, &cancel)
+    };
+    // Who waits for it holds it open.
     let _ = fs::remove_file(&lock);
+    made?;
+    shrink(&folder, &file, MOST_BYTES);
     write_hash(&identity, &hash);
     touch(&file);
     Ok(file)
