@@ -71,7 +71,7 @@ pub(crate) fn run(
     // What made the file decides what is compared with it, not what an option says.
     let exact = made_by_source(&file.provenance().map_err(unread)?.recipe);
     let dtype = if exact { Dtype::Source } else { Dtype::Recipe(plan.recipe()) };
-    let made_by = recipe(dtype, sha256, &options.leave_out);
+    let made_by = recipe(dtype, sha256, options);
     let provenance = hashes.provenance(made_by, input.origin, &input.files, watch)?;
     input.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);

@@ -83,6 +83,8 @@ pub struct Options {
     /// Tensors that are not wanted, by patterns of their names: `*` is any characters, `?` one, `[ab]` a or b. One that the
     /// model needs is then missing.
     pub leave_out: Vec<String>,
+    /// For a GGUF file: a tokenizer.json to take in place of the tokenizer that its metadata describes. A folder has its own.
+    pub tokenizer: Option<PathBuf>,
     /// Replace a file at `output` that is no model.
     pub force: bool,
     /// Do everything, encoding and the reservation of disk space included, but leave no file.
@@ -94,7 +96,7 @@ impl Options {
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>, dtype: impl Into<Dtype>) -> Options {
         let (source, output) = (source.into(), output.into());
         let (dtype, leave_out) = (dtype.into(), Vec::new());
-        Options { source, output, dtype, threads: None, sha256: false, leave_out, force: false, dry_run: false }
+        Options { source, output, dtype, threads: None, sha256: false, leave_out, tokenizer: None, force: false, dry_run: false }
     }
 }
 
@@ -128,7 +130,15 @@ pub fn convert_with(
 
 /// Opens what there is at the source's path: a GGUF file or a checkpoint folder.
 fn open(options: &Options, writes: bool, hashes: &mut Hashes, watch: &Watch) -> Result<Input> {
-    if is_gguf(&options.source) { gguf::open(options, writes) } else { hf::open(options, writes, hashes, watch) }
+    if is_gguf(&options.source) {
+        return gguf::open(options, writes);
+    }
+    if options.tokenizer.is_some() {
+        let problems = Problems::default();
+        problems.file(options.source.display().to_string(), What::OwnTokenizer);
+        return Err(problems.into_error());
+    }
+    hf::open(options, writes, hashes, watch)
 }
 
 /// Converts the input that `open` returns; `open` may begin to hash its files.
@@ -188,7 +198,7 @@ fn run(
         }
         problems.none().map(|()| worst)
     };
-    let recipe = recipe(made_by, options.sha256, &options.leave_out);
+    let recipe = recipe(made_by, options.sha256, options);
     let provenance = || hashes.provenance(recipe, origin, &files, watch);
     let compile_and_hash = || rayon::join(|| sidecars.compile(), provenance);
     let ((compiled, provenance), worst) = rayon::join(compile_and_hash, encode);
@@ -272,9 +282,12 @@ fn rounded_again(
 }
 
 /// The options that shape a file, as on the command line.
-fn recipe(dtype: Dtype, sha256: bool, leave_out: &[String]) -> String {
+fn recipe(dtype: Dtype, sha256: bool, options: &Options) -> String {
     // In quotes, as a shell needs them.
-    let left_out = leave_out.iter().map(|pattern| format!(" --leave-out '{}'", pattern.replace('\'', "'\\''")));
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let left_out = options.leave_out.iter().map(|pattern| format!(" --leave-out {}", quoted(pattern)));
+    let tokenizer = options.tokenizer.as_deref().and_then(Path::file_name);
+    let tokenizer = tokenizer.map(|name| format!(" --tokenizer {}", quoted(&name.to_string_lossy())));
     let sha256 = if sha256 { " --sha256" } else { "" };
-    format!("--dtype {dtype}{sha256}{}", left_out.collect::<String>())
+    format!("--dtype {dtype}{sha256}{}{}", tokenizer.unwrap_or_default(), left_out.collect::<String>())
 }

@@ -1,5 +1,7 @@
 //! What accompanies the weights: tokenizer, chat templates, generation defaults. All of it is optional.
 
+use crate::error::What;
+use crate::report::Warning;
 use crate::vocab::{self, Compilation};
 use nanoserve_format::{GenerationDefaults, Plan, SectionKind, TokenizerVectors};
 use std::collections::BTreeMap;
@@ -23,6 +25,20 @@ pub(crate) struct Templates {
     pub default: Option<String>,
     /// The others, by name, such as `tool_use` and `rag`.
     pub named: BTreeMap<String, String>,
+}
+
+/// Checks that the model has a row for every entry of a tokenizer's vocabulary. It may have fewer entries than the model
+/// has rows: many vocabularies are padded. Added tokens without a row are warned about: nothing makes them but their own
+/// spelling.
+pub(crate) fn rows(loaded: &Tokenizer, vocab_size: usize) -> Result<Option<Warning>, What> {
+    let added = loaded.get_added_tokens_decoder();
+    let beyond = |(token, id): (String, u32)| (id as usize >= vocab_size).then_some((id, token));
+    let beyond: BTreeMap<u32, String> = loaded.get_vocab(true).into_iter().filter_map(beyond).collect();
+    if let Some((&got, token)) = beyond.iter().rfind(|(id, _)| !added.contains_key(id)) {
+        return Err(What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
+    }
+    let first = beyond.first_key_value();
+    Ok(first.map(|(&id, first)| Warning::TokensWithoutRow { count: beyond.len(), first: first.clone(), id, vocab_size }))
 }
 
 impl Sidecars {

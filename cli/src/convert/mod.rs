@@ -1,4 +1,4 @@
-//! `nanoserve convert SOURCE OUT.nsv`: a checkpoint folder becomes one file.
+//! `nanoserve convert SOURCE OUT.nsv`: a checkpoint folder, or a GGUF file, becomes one file.
 
 mod bar;
 mod golden;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-/// Convert a Hugging Face checkpoint folder to one .nsv file.
+/// Convert a Hugging Face checkpoint folder, or a GGUF file, to one .nsv file.
 #[derive(Debug, Parser)]
 #[command(
     name = "nanoserve-convert",
@@ -34,10 +34,12 @@ Example:
   nanoserve-convert weights/tuned tuned.nsv --leave-out 'value_model.*'
   nanoserve-convert --list
   nanoserve-convert Qwen/Qwen2.5-0.5B-Instruct qwen.nsv
+  nanoserve-convert model-Q4_K_M.gguf model.nsv
 
-SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
+A folder SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
 on text, tokenizer.json. If there is no such folder, ORG/NAME or ORG/NAME:REVISION is a model of the Hugging Face Hub. It is taken from the Hub's cache, \
-or downloaded into it after a question (nanoserve pull --help). OUT.nsv is replaced in one step; when anything goes \
+or downloaded into it after a question (nanoserve pull --help). A GGUF file (of several, the first) keeps \
+the values of its weights to the last bit, unless --dtype rounds them once more. OUT.nsv is replaced in one step; when anything goes \
 wrong, it stays as it was; a file that is no .nsv is replaced only with --force. As the last step \
 the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
 
@@ -45,7 +47,7 @@ Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differen
 wrong, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."
 )]
 pub struct Arguments {
-    /// The checkpoint folder, or the name of a model on the Hugging Face Hub
+    /// The checkpoint folder, a GGUF file, or the name of a model on the Hugging Face Hub
     #[arg(required_unless_present = "list")]
     source: Option<PathBuf>,
     /// The file to write
@@ -70,6 +72,9 @@ pub struct Arguments {
     /// model needs is then missing
     #[arg(long, value_name = "PATTERN")]
     leave_out: Vec<String>,
+    /// For a GGUF file: a tokenizer.json to take in place of the tokenizer that its metadata describes
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
     /// Replace OUT.nsv even if it is a file of another kind
     #[arg(long, conflicts_with = "check")]
     force: bool,
@@ -167,6 +172,7 @@ fn options(args: &Arguments, source: &Path) -> Options {
     options.threads = args.threads.map(usize::from);
     options.sha256 = args.sha256;
     options.leave_out = args.leave_out.clone();
+    options.tokenizer = args.tokenizer.clone();
     options.force = args.force;
     options.dry_run = args.dry_run;
     options

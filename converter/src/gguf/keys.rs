@@ -8,9 +8,12 @@ use std::collections::HashSet;
 
 /// The metadata of the first file.
 pub(crate) struct Keys<'k> {
-    file: &'k str,
-    header: &'k Header,
-    bytes: &'k [u8],
+    /// The file's name.
+    pub file: &'k str,
+    /// What the file says.
+    pub header: &'k Header,
+    /// All of the file.
+    pub bytes: &'k [u8],
     problems: &'k Problems,
     read: RefCell<HashSet<String>>,
     /// What the model's own keys begin with.

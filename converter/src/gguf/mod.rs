@@ -16,6 +16,7 @@ mod origin;
 mod rope;
 mod sidecars;
 mod tensors;
+mod tokenizer;
 #[cfg(test)]
 mod tests;
 
@@ -55,7 +56,9 @@ pub(crate) fn open(options: &Options, writes: bool) -> Result<Input> {
     let weights = model.as_ref().map(|model| tensors.bind(model, &problems));
 
     // 3. What accompanies the weights?
-    let sidecars = sidecars::read(&keys, model.as_ref().map(|m| &m.spec), &problems, &mut warnings);
+    let given = options.tokenizer.as_deref().and_then(|path| open::tokenizer(path, &problems));
+    let bytes = given.as_ref().map(|file| &*file.bytes);
+    let sidecars = sidecars::read(&keys, bytes, model.as_ref().map(|m| &m.spec), &problems, &mut warnings);
     let origin = origin::read(&keys, &mut warnings);
     not_read(&keys, &mut warnings);
     if writes {
@@ -64,6 +67,7 @@ pub(crate) fn open(options: &Options, writes: bool) -> Result<Input> {
     let (Some(model), Some(weights)) = (model, weights) else { return Err(problems.into_error()) };
     problems.none()?;
     drop((keys, tensors));
+    let files = files.into_iter().chain(given).collect();
     Ok(Input { spec: model.spec, weights, sidecars, files, origin, warnings })
 }
 

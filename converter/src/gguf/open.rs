@@ -68,6 +68,23 @@ pub(crate) fn open(path: &Path, problems: &Problems) -> Option<Opened> {
     (problems.len() == before).then_some(opened)
 }
 
+/// Reads a tokenizer.json that the user gives; None if a problem was noted.
+pub(crate) fn tokenizer(path: &Path, problems: &Problems) -> Option<SourceFile> {
+    /// As of one in a checkpoint folder.
+    const MOST: u64 = 256 << 20;
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let mut bytes = Vec::new();
+    let read = regular(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes).map_err(What::Read));
+    let what = match read {
+        Err(what) => what,
+        Ok(0) => What::Empty,
+        Ok(got) if got as u64 > MOST => What::TooLong { most: MOST },
+        Ok(_) => return Some(SourceFile { name, bytes: Bytes::Held(bytes) }),
+    };
+    problems.file(name, what);
+    None
+}
+
 impl Opened {
     fn add(&mut self, path: &Path, problems: &Problems) -> Option<()> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

@@ -6,11 +6,10 @@ use crate::hf::config::Config;
 use crate::hf::json::{self, Fields};
 use crate::hf::{templates, tokens as beside};
 use crate::report::Warning;
-use crate::sidecars::Sidecars;
+use crate::sidecars::{Sidecars, rows};
 use crate::vocab;
 use nanoserve_format::{GenerationDefaults, ModelSpec};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use tokenizers::Tokenizer;
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
@@ -46,9 +45,7 @@ pub(crate) fn read(
     Sidecars { tokenizer, templates, generation }
 }
 
-/// Reads the tokenizer, with the tokens that other files add, and checks that it loads and that the model has a row for
-/// every entry of its vocabulary. It may have fewer entries than the model has rows: many vocabularies are padded. Added
-/// tokens without a row are warned about: nothing makes them but their own spelling.
+/// Reads the tokenizer, with the tokens that other files add, and checks that it loads and that the model has its [`rows`].
 fn tokenizer(
     folder: &Folder,
     config: Option<&[u8]>,
@@ -71,14 +68,9 @@ fn tokenizer(
         }
     };
     let (bytes, loaded) = beside::add(folder, config, bytes, loaded, problems)?;
-    let vocab_size = vocab_size.unwrap_or(usize::MAX);
-    let added = loaded.get_added_tokens_decoder();
-    let beyond = |(token, id): (String, u32)| (id as usize >= vocab_size).then_some((id, token));
-    let beyond: BTreeMap<u32, String> = loaded.get_vocab(true).into_iter().filter_map(beyond).collect();
-    if let Some((&got, token)) = beyond.iter().rfind(|(id, _)| !added.contains_key(id)) {
-        problems.file(TOKENIZER, What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
-    } else if let Some((&id, first)) = beyond.first_key_value() {
-        warnings.push(Warning::TokensWithoutRow { count: beyond.len(), first: first.clone(), id, vocab_size });
+    match rows(&loaded, vocab_size.unwrap_or(usize::MAX)) {
+        Ok(warning) => warnings.extend(warning),
+        Err(what) => problems.file(TOKENIZER, what),
     }
     Some((bytes, loaded))
 }
