@@ -75,6 +75,9 @@ pub(crate) fn run(
     let provenance = hashes.provenance(made_by, input.origin, &input.files, watch)?;
     input.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);
+    if let Some(json) = input.sidecars.uncompiled(&compiled) {
+        plan.section(SectionKind::Tokenizer, json.to_vec());
+    }
     if let Compilation::Section(section) = compiled {
         plan.section(SectionKind::Vocabulary, section);
     }

@@ -45,6 +45,9 @@ mod vocab_form;
 pub use check::{Comparison, Difference, compare};
 pub use dtype::Dtype;
 pub use error::{ConvertError, Problem, Result, What};
+#[cfg(feature = "from-bytes")]
+#[doc(hidden)]
+pub use gguf::from_bytes::gguf as gguf_from_bytes;
 pub use gguf::{gguf_shards, is_gguf};
 #[cfg(feature = "from-bytes")]
 #[doc(hidden)]
@@ -96,7 +99,17 @@ impl Options {
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>, dtype: impl Into<Dtype>) -> Options {
         let (source, output) = (source.into(), output.into());
         let (dtype, leave_out) = (dtype.into(), Vec::new());
-        Options { source, output, dtype, threads: None, sha256: false, leave_out, tokenizer: None, force: false, dry_run: false }
+        Options {
+            source,
+            output,
+            dtype,
+            threads: None,
+            sha256: false,
+            leave_out,
+            tokenizer: None,
+            force: false,
+            dry_run: false,
+        }
     }
 }
 
@@ -204,11 +217,14 @@ fn run(
     let ((compiled, provenance), worst) = rayon::join(compile_and_hash, encode);
     let worst = worst?;
     let (compiled, vectors) = compiled;
+    if let Some(json) = sidecars.uncompiled(&compiled) {
+        writer.section(SectionKind::Tokenizer, json.to_vec());
+    }
     match compiled {
         Compilation::Section(section) => writer.section(SectionKind::Vocabulary, section),
         Compilation::Different(text) => warnings.push(Warning::VocabularyDiffers { text }),
         Compilation::Other => {
-            let model = sidecars.tokenizer.as_ref().map(|(_, loaded)| vocab::model_name(loaded));
+            let model = sidecars.tokenizer.as_ref().map(|tokenizer| vocab::model_name(&tokenizer.loaded));
             warnings.extend(model.map(|model| Warning::NotCompiled { model }));
         }
     }

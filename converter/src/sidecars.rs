@@ -10,12 +10,23 @@ use tokenizers::Tokenizer;
 /// The sidecars of a model, checked against it.
 #[derive(Debug)]
 pub(crate) struct Sidecars {
-    /// The tokenizer as a tokenizer.json, read or made, and as the tokenizers library loads it.
-    pub tokenizer: Option<(Vec<u8>, Tokenizer)>,
+    /// The tokenizer.
+    pub tokenizer: Option<LoadedTokenizer>,
     /// The chat templates.
     pub templates: Templates,
     /// How to generate.
     pub generation: GenerationDefaults,
+}
+
+/// A tokenizer as a tokenizer.json, and as the tokenizers library loads it.
+#[derive(Debug)]
+pub(crate) struct LoadedTokenizer {
+    /// The tokenizer.json.
+    pub json: Vec<u8>,
+    /// The same, loaded.
+    pub loaded: Tokenizer,
+    /// It was made of other data. Then the file holds its compiled form alone, if it has one.
+    pub made: bool,
 }
 
 /// The chat templates of a model.
@@ -38,14 +49,21 @@ pub(crate) fn rows(loaded: &Tokenizer, vocab_size: usize) -> Result<Option<Warni
         return Err(What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
     }
     let first = beyond.first_key_value();
-    Ok(first.map(|(&id, first)| Warning::TokensWithoutRow { count: beyond.len(), first: first.clone(), id, vocab_size }))
+    Ok(first.map(|(&id, first)| Warning::TokensWithoutRow {
+        count: beyond.len(),
+        first: first.clone(),
+        id,
+        vocab_size,
+    }))
 }
 
 impl Sidecars {
     /// Adds the sections that need no computation to a file's plan, and reserves space for those that do.
     pub fn add_to(&self, plan: &mut Plan) {
-        if let Some((json, _)) = &self.tokenizer {
-            plan.section(SectionKind::Tokenizer, json.clone());
+        if let Some(LoadedTokenizer { json, made, .. }) = &self.tokenizer {
+            if !made {
+                plan.section(SectionKind::Tokenizer, json.clone());
+            }
             // Its compiled form has about half of its bytes.
             plan.expect_bytes(json.len() as u64);
         }
@@ -58,10 +76,16 @@ impl Sidecars {
         plan.json(SectionKind::Generation, &self.generation);
     }
 
+    /// The tokenizer.json that a file must hold after all, because it was made and has no compiled form.
+    pub fn uncompiled(&self, compilation: &Compilation) -> Option<&[u8]> {
+        let made = self.tokenizer.as_ref().filter(|tokenizer| tokenizer.made)?;
+        (!matches!(compilation, Compilation::Section(_))).then_some(&made.json)
+    }
+
     /// The tokenizer, compiled if possible, and the ids that it gives for some texts.
     pub fn compile(&self) -> (Compilation, Option<TokenizerVectors>) {
         match &self.tokenizer {
-            Some((json, loaded)) => (vocab::compile(json, loaded), vocab::vectors(loaded)),
+            Some(LoadedTokenizer { json, loaded, .. }) => (vocab::compile(json, loaded), vocab::vectors(loaded)),
             None => (Compilation::Other, None),
         }
     }

@@ -5,7 +5,7 @@ use crate::error::{ConvertError, Result};
 use crate::hashes::Hashes;
 use crate::input::{Bytes, Input, RowOrder, SourceFile, Stored, Transform, Weight};
 use crate::report::Watch;
-use crate::sidecars::{Sidecars, Templates};
+use crate::sidecars::{LoadedTokenizer, Sidecars, Templates};
 use crate::{Options, Report, check, run, vocab};
 use half::{bf16, f16};
 use nanoserve_format::{
@@ -77,7 +77,7 @@ fn by_hand() -> (Input, BTreeMap<String, Vec<f32>>) {
     let json = TOKENIZER.as_bytes().to_vec();
     let loaded = vocab::load(&json).unwrap();
     let sidecars = Sidecars {
-        tokenizer: Some((json, loaded)),
+        tokenizer: Some(LoadedTokenizer { json, loaded, made: false }),
         templates: Templates { default: Some("{{ x }}".into()), named: BTreeMap::new() },
         generation: GenerationDefaults { eos_ids: vec![3], ..GenerationDefaults::default() },
     };

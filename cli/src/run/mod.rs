@@ -91,8 +91,9 @@ pub struct Arguments {
     /// With --hf: do not ask before the model is downloaded
     #[arg(short, long, requires = "hf")]
     yes: bool,
-    /// Where .gguf files are kept once they are converted [default: nanoserve in the user's cache folder]
-    #[arg(long, value_name = "FOLDER", conflicts_with = "hf")]
+    /// Where .gguf files, and models that --hf brings, are kept once they are converted [default: nanoserve in the user's
+    /// cache folder]
+    #[arg(long, value_name = "FOLDER", env = "NANOSERVE_CACHE_DIR")]
     cache_dir: Option<PathBuf>,
     /// Print the text alone, no statistics
     #[arg(short, long)]
@@ -271,7 +272,7 @@ impl Program for Arguments {
             command.error(ErrorKind::MissingRequiredArgument, what).exit();
         }
         if let Some(name) = &self.hf {
-            match hub::model(name, self.yes, self.quiet, chat::restore_terminal) {
+            match hub::model(name, self.cache_dir.as_deref(), self.yes, self.quiet, chat::restore_terminal) {
                 Ok(file) => self.model = file,
                 Err(error) => return console::exit(Err(error)),
             }

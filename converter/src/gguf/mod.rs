@@ -7,6 +7,9 @@
 
 mod architectures;
 mod container;
+#[cfg(feature = "from-bytes")]
+#[doc(hidden)]
+pub mod from_bytes;
 mod hints;
 mod keys;
 mod kinds;
@@ -16,15 +19,15 @@ mod origin;
 mod rope;
 mod sidecars;
 mod tensors;
-mod tokenizer;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 
 pub use open::{gguf_shards, is_gguf};
 
 use crate::Options;
 use crate::error::{Problems, Result};
-use crate::input::Input;
+use crate::input::{Input, SourceFile};
 use crate::output;
 use crate::report::Warning;
 use keys::Keys;
@@ -39,31 +42,34 @@ const OTHERS: [&str; 5] = ["general.", "tokenizer.", "quantize.", "split.", "ima
 /// # Errors
 /// Every problem at once.
 pub(crate) fn open(options: &Options, writes: bool) -> Result<Input> {
-    let (problems, mut warnings) = (Problems::new(hints::hint), Vec::new());
-    // 1. What is in the file, and in those that belong to it?
-    let Some(Opened { files, paths, mut headers }) = open::open(&options.source, &problems) else {
-        return Err(problems.into_error());
-    };
+    let problems = Problems::new(hints::hint);
+    let Some(opened) = open::open(&options.source, &problems) else { return Err(problems.into_error()) };
+    let given = options.tokenizer.as_deref().and_then(|path| open::tokenizer(path, &problems));
+    if writes {
+        output::check(&options.output, options.force, opened.paths.iter().cloned(), &problems);
+    }
+    input(opened, given, &options.leave_out, problems)
+}
+
+/// The input that opened files are. `given` is a tokenizer.json in place of their own.
+fn input(opened: Opened, given: Option<SourceFile>, leave_out: &[String], problems: Problems) -> Result<Input> {
+    let (Opened { files, mut headers, .. }, mut warnings) = (opened, Vec::new());
     let each = headers.iter_mut().enumerate();
     let each: Vec<_> =
         each.flat_map(|(file, h)| std::mem::take(&mut h.tensors).into_iter().map(move |t| (file, t))).collect();
     let mut tensors = Tensors::new(&files, each.into_iter(), &problems);
-    tensors.leave_out(&options.leave_out, &problems, &mut warnings);
+    tensors.leave_out(leave_out, &problems, &mut warnings);
 
-    // 2. Which model is it, and is every tensor there, and nothing else?
+    // Which model is it, and is every tensor there, and nothing else?
     let keys = Keys::new(&files[0].name, &headers[0], &files[0].bytes, &problems);
     let model = model::read(&keys, &tensors, &problems);
     let weights = model.as_ref().map(|model| tensors.bind(model, &problems));
 
-    // 3. What accompanies the weights?
-    let given = options.tokenizer.as_deref().and_then(|path| open::tokenizer(path, &problems));
-    let bytes = given.as_ref().map(|file| &*file.bytes);
-    let sidecars = sidecars::read(&keys, bytes, model.as_ref().map(|m| &m.spec), &problems, &mut warnings);
+    // What accompanies the weights?
+    let json = given.as_ref().map(|file| &*file.bytes);
+    let sidecars = sidecars::read(&keys, json, model.as_ref().map(|m| &m.spec), &problems, &mut warnings);
     let origin = origin::read(&keys, &mut warnings);
     not_read(&keys, &mut warnings);
-    if writes {
-        output::check(&options.output, options.force, paths.into_iter(), &problems);
-    }
     let (Some(model), Some(weights)) = (model, weights) else { return Err(problems.into_error()) };
     problems.none()?;
     drop((keys, tensors));

@@ -68,6 +68,22 @@ pub(crate) fn open(path: &Path, problems: &Problems) -> Option<Opened> {
     (problems.len() == before).then_some(opened)
 }
 
+/// A file of these bytes alone, as if it had been opened; None if its header cannot be read, which is noted.
+#[cfg(feature = "from-bytes")]
+pub(crate) fn of_bytes(bytes: &[u8], problems: &Problems) -> Option<Opened> {
+    let name = "model.gguf".to_string();
+    match Header::parse(bytes) {
+        Ok(header) => {
+            let files = vec![SourceFile { name, bytes: Bytes::Held(bytes.to_vec()) }];
+            Some(Opened { files, paths: Vec::new(), headers: vec![header] })
+        }
+        Err(e) => {
+            problems.file(name, What::Header { cause: e.to_string() });
+            None
+        }
+    }
+}
+
 /// Reads a tokenizer.json that the user gives; None if a problem was noted.
 pub(crate) fn tokenizer(path: &Path, problems: &Problems) -> Option<SourceFile> {
     /// As of one in a checkpoint folder.

@@ -4,11 +4,10 @@ use crate::error::{Problems, What};
 use crate::gguf::keys::Keys;
 use crate::gguf::tokenizer::{Synthesized, tokenizer};
 use crate::report::Warning;
-use crate::sidecars::{Sidecars, Templates, rows};
+use crate::sidecars::{LoadedTokenizer, Sidecars, Templates, rows};
 use crate::vocab;
 use nanoserve_format::{GenerationDefaults, ModelSpec};
 use std::collections::BTreeMap;
-use tokenizers::Tokenizer;
 
 /// The kind of tokenizer.
 const MODEL: &str = "tokenizer.ggml.model";
@@ -24,7 +23,7 @@ pub(crate) fn read(
     warnings: &mut Vec<Warning>,
 ) -> Sidecars {
     let made = if keys.text(MODEL).is_some_and(|model| model != NONE) {
-        let made = tokenizer(keys.header, keys.bytes, &keys.architecture, given.is_some());
+        let made = tokenizer(keys.header, keys.bytes, &keys.architecture);
         made.unwrap_or_else(|problem| {
             problems.file(keys.file, What::GgufTokenizer { cause: problem.to_string() });
             None
@@ -33,7 +32,10 @@ pub(crate) fn read(
         None
     };
     let json = given.or(made.as_ref().map(|made| made.json.as_bytes()));
-    let tokenizer = json.and_then(|json| load(keys, json, spec, problems, warnings));
+    let mut tokenizer = json.and_then(|json| load(keys, json, spec, problems, warnings));
+    if let Some(tokenizer) = &mut tokenizer {
+        tokenizer.made = given.is_none();
+    }
     if json.is_none() && problems.len() == 0 {
         warnings.push(Warning::NoTokenizer { missing: MODEL, hint: "" });
     }
@@ -65,7 +67,7 @@ fn load(
     spec: Option<&ModelSpec>,
     problems: &Problems,
     warnings: &mut Vec<Warning>,
-) -> Option<(Vec<u8>, Tokenizer)> {
+) -> Option<LoadedTokenizer> {
     let loaded = match vocab::load(json) {
         Ok(loaded) => loaded,
         Err(cause) => {
@@ -78,7 +80,7 @@ fn load(
         Ok(warning) => warnings.extend(warning),
         Err(what) => problems.file(keys.file, what),
     }
-    Some((json.to_vec(), loaded))
+    Some(LoadedTokenizer { json: json.to_vec(), loaded, made: true })
 }
 
 /// How to generate, by the metadata. Ids that the model has no row for are dropped: nothing can make them.

@@ -6,11 +6,10 @@ use crate::hf::config::Config;
 use crate::hf::json::{self, Fields};
 use crate::hf::{templates, tokens as beside};
 use crate::report::Warning;
-use crate::sidecars::{Sidecars, rows};
+use crate::sidecars::{LoadedTokenizer, Sidecars, rows};
 use crate::vocab;
 use nanoserve_format::{GenerationDefaults, ModelSpec};
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer;
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -39,7 +38,7 @@ pub(crate) fn read(
     let templates = templates::read(folder, tokens, problems, warnings);
     let special_tokens = templates::special_tokens(folder, tokens, problems);
     let named = special_tokens.get("eos_token").zip(tokenizer.as_ref());
-    let named = named.and_then(|(text, (_, loaded))| loaded.token_to_id(text));
+    let named = named.and_then(|(text, tokenizer)| tokenizer.loaded.token_to_id(text));
     let mut generation = defaults(generation, config, tokens, (vocab_size, named), warnings);
     generation.special_tokens = special_tokens;
     Sidecars { tokenizer, templates, generation }
@@ -52,7 +51,7 @@ fn tokenizer(
     vocab_size: Option<usize>,
     problems: &Problems,
     warnings: &mut Vec<Warning>,
-) -> Option<(Vec<u8>, Tokenizer)> {
+) -> Option<LoadedTokenizer> {
     let Some(bytes) = folder.read(TOKENIZER, problems) else {
         if !folder.has(TOKENIZER) {
             let hint = if folder.has("tokenizer.model") { SENTENCEPIECE } else { "" };
@@ -67,12 +66,12 @@ fn tokenizer(
             return None;
         }
     };
-    let (bytes, loaded) = beside::add(folder, config, bytes, loaded, problems)?;
+    let (json, loaded) = beside::add(folder, config, bytes, loaded, problems)?;
     match rows(&loaded, vocab_size.unwrap_or(usize::MAX)) {
         Ok(warning) => warnings.extend(warning),
         Err(what) => problems.file(TOKENIZER, what),
     }
-    Some((bytes, loaded))
+    Some(LoadedTokenizer { json, loaded, made: false })
 }
 
 /// A token id, or a list of them; what is neither counts as none.
