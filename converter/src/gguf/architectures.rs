@@ -1,6 +1,7 @@
 //! The architectures that are read, as one table: what each calls its tensors, and what its metadata leaves unsaid.
 //! What an entry does not say is the same for all of them.
 
+use crate::gguf::container::Value;
 use crate::gguf::keys::Keys;
 use nanoserve_format::schema::Part;
 use nanoserve_format::{Activation, ModelSpec, QkNorm, Rope, RopeScaling, Window};
@@ -71,7 +72,7 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
         switches: |keys, spec| {
             // The metadata has no query_pre_attn_scalar: it is 256 but in the 27B, whose heads have 128 values.
             let scalar = if spec.head_dim == 128 { spec.hidden_size / spec.n_heads.max(1) } else { 256 };
-            gemma(keys, spec, scalar);
+            gemma(spec, scalar);
             spec.attn_softcap = Some(keys.number(&keys.own("attn_logit_softcapping")).unwrap_or(50.0));
             spec.logit_softcap = Some(keys.number(&keys.own("final_logit_softcapping")).unwrap_or(30.0));
             window(keys, spec, 2, None);
@@ -85,7 +86,7 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
         switches: |keys, spec| {
             // As above; the 27B is the one with 62 layers.
             let scalar = if spec.n_layers == 62 { spec.hidden_size / spec.n_heads.max(1) } else { 256 };
-            gemma(keys, spec, scalar);
+            gemma(spec, scalar);
             spec.qk_norm = QkNorm::Head;
             spec.logit_softcap = keys.number(&keys.own("final_logit_softcapping")).filter(|&cap| cap != 0.0);
             let theta = keys.number(&keys.own("rope.freq_base_swa")).unwrap_or(1e4);
@@ -120,7 +121,7 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
 ];
 
 /// What Gemma 2 and 3 share.
-fn gemma(_: &Keys, spec: &mut ModelSpec, query_pre_attn_scalar: usize) {
+fn gemma(spec: &mut ModelSpec, query_pre_attn_scalar: usize) {
     spec.activation = Activation::GeluTanh;
     spec.embed_scale = (spec.hidden_size as f64).sqrt();
     spec.attn_scale = Some(1.0 / (query_pre_attn_scalar as f64).sqrt());
@@ -134,7 +135,7 @@ fn window(keys: &Keys, spec: &mut ModelSpec, every: usize, rope: Option<Rope>) {
     // One number, or a truth value for each layer.
     let listed = keys.own(PATTERN);
     let layers = match keys.get(&listed) {
-        Some(crate::gguf::container::Value::Array(..)) => {
+        Some(Value::Array(..)) => {
             let Some(on) = keys.sizes(&listed) else { return };
             if on.len() != spec.n_layers {
                 return keys.wrong(&listed, format!("{} values", on.len()), format!("{}, as layers", spec.n_layers));

@@ -61,7 +61,7 @@ fn spec(keys: &Keys, architecture: &Architecture, tensors: &Tensors) -> ModelSpe
     let context_length = size("context_length");
     let rope = rope::read(keys, architecture, tensors, head_dim, context_length);
     let has = |part| architecture.tensors.iter().flat_map(|group| group.iter()).any(|(parts, _)| parts.contains(&part));
-    // The first layer tells which biases there are; names.rs demands the same of all.
+    // The first layer tells which biases there are; tensors.rs demands the same of all.
     let biased = |part| tensors.has(&tensors::bias(architecture, part, 0));
     let mut spec = ModelSpec {
         hidden_size,

@@ -69,7 +69,7 @@ pub(crate) fn open(path: &Path, problems: &Problems) -> Option<Opened> {
 }
 
 /// A file of these bytes alone, as if it had been opened; None if its header cannot be read, which is noted.
-#[cfg(feature = "from-bytes")]
+#[cfg(any(test, feature = "from-bytes"))]
 pub(crate) fn of_bytes(bytes: &[u8], problems: &Problems) -> Option<Opened> {
     let name = "model.gguf".to_string();
     match Header::parse(bytes) {
