@@ -68,7 +68,8 @@ pub fn model(model: &Path, cache: Option<&Path>, quiet: bool, restore: fn()) -> 
         if !quiet {
             tell(format_args!("converting {} once, into {}", model.display(), file.display()));
         }
-        convert::into_cache(model, &file, quiet, &cancel)
+        // Making golden vectors takes longer than all else, and this file stays on this machine.
+        convert::into_cache(model, &file, false, quiet, &cancel)
     };
     // Who waits for it holds it open.
     let _ = fs::remove_file(&lock);

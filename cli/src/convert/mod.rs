@@ -152,13 +152,14 @@ fn run(args: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Converts as `run` does before it runs: with the usual options. Standard output is kept for the answer.
+/// Converts as `run` does before it runs: with the usual options, and with golden vectors or without. Standard output is kept
+/// for the answer.
 ///
 /// # Errors
 /// Those of a conversion.
-pub fn into_cache(source: &Path, out: &Path, quiet: bool, cancel: &AtomicBool) -> Result<()> {
+pub fn into_cache(source: &Path, out: &Path, golden: bool, quiet: bool, cancel: &AtomicBool) -> Result<()> {
     let line = ["nanoserve-convert", "--"].map(OsStr::new).into_iter().chain([source.as_os_str(), out.as_os_str()]);
-    let args = Arguments { quiet, ..Arguments::try_parse_from(line)? };
+    let args = Arguments { quiet, no_golden: !golden, ..Arguments::try_parse_from(line)? };
     write(&args, &options(&args, source), cancel).map(|_| ())
 }
 

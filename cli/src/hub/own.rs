@@ -57,7 +57,7 @@ pub fn model(name: &Name, cache: Option<&Path>, yes: bool, quiet: bool, restore:
     if !quiet {
         tell(format_args!("converting {name} into {}", file.display()));
     }
-    convert::into_cache(&checkpoint, &file, quiet, &cancel)?;
+    convert::into_cache(&checkpoint, &file, true, quiet, &cancel)?;
     note_in(&own, &name.revision, &commit)?;
     Ok(file)
 }
