@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-120}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(nsv safetensors config vocabulary tokenizer template)
+[ ${#targets[@]} -gt 0 ] || targets=(nsv safetensors gguf config vocabulary tokenizer template)
 command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 2; }
 
 failed=()

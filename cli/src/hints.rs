@@ -95,6 +95,7 @@ pub fn problem(problem: &Problem) -> String {
             "\n  hint: nanoserve-convert --list shows what is supported, with some models of each class"
         }
         What::Quantized { .. } => "; --dtype q8 quantizes it",
+        What::NotCarried { .. } => "\n  hint: --dtype q8 rounds it once more, and everything else with it",
         What::OutOfRange { .. } => "\n  hint: --dtype f32 keeps every value",
         What::OutputForeign => "\n  hint: --force replaces it",
         What::TensorUnknown => "; --leave-out PATTERN leaves out what the model does not need",

@@ -11,6 +11,7 @@ mod convert;
 mod environment;
 mod hints;
 mod hub;
+mod imported;
 mod inside;
 mod inspect;
 mod llama;

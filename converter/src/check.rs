@@ -3,11 +3,10 @@
 use crate::encode::Encoder;
 use crate::error::{ConvertError, Problems, Result};
 use crate::hashes::Hashes;
-use crate::hf;
 use crate::input::Input;
 use crate::report::{Progress, Step, Watch};
 use crate::vocab::Compilation;
-use crate::{Options, recipe};
+use crate::{Dtype, Options, open, recipe};
 use nanoserve_format::{ModelSpec, NsvFile, SectionKind, TensorEntry};
 use serde_json::Value;
 use std::ops::Range;
@@ -40,7 +39,7 @@ pub struct Difference {
 pub fn compare(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Comparison> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build()?;
     let watch = Watch { progress, cancel };
-    pool.install(|| run(options, &watch, |hashes| hf::open(options, false, hashes, &watch)))
+    pool.install(|| run(options, &watch, |hashes| open(options, false, hashes, &watch)))
 }
 
 /// Compares with the input that `open` returns; `open` may begin to hash its files.
@@ -69,10 +68,16 @@ pub(crate) fn run(
     }
     let (compiled, vectors) = input.sidecars.compile();
     let mut plan = nanoserve_format::Plan::new(input.spec.clone(), file.layout().recipe()).map_err(unread)?;
-    let made_by = recipe(plan.recipe(), sha256, &options.leave_out);
+    // What made the file decides what is compared with it, not what an option says.
+    let exact = made_by_source(&file.provenance().map_err(unread)?.recipe);
+    let dtype = if exact { Dtype::Source } else { Dtype::Recipe(plan.recipe()) };
+    let made_by = recipe(dtype, sha256, options);
     let provenance = hashes.provenance(made_by, input.origin, &input.files, watch)?;
     input.sidecars.add_to(&mut plan);
     plan.json(SectionKind::Provenance, &provenance);
+    if let Some(json) = input.sidecars.uncompiled(&compiled) {
+        plan.section(SectionKind::Tokenizer, json.to_vec());
+    }
     if let Compilation::Section(section) = compiled {
         plan.section(SectionKind::Vocabulary, section);
     }
@@ -96,6 +101,11 @@ pub(crate) fn run(
         }
     }
     Ok(Comparison { tensors: file.layout().tensors.len(), differences })
+}
+
+/// Whether these options, as a file notes them, store every matrix as the source does.
+fn made_by_source(options: &str) -> bool {
+    options.split(' ').skip_while(|word| *word != "--dtype").nth(1) == Some(&Dtype::Source.to_string())
 }
 
 /// How many fields of a description are named.

@@ -1,11 +1,12 @@
 //! Encodes source rows into panels, in parallel, and measures the error of rounding.
 //!
 //! Sixteen rows at a time are read as f32 into a small buffer, checked and packed, straight from the map: nothing
-//! larger than a panel is ever held. A value that cannot be stored does not end the work, so that one run finds them
+//! larger than a panel is ever held. Blocks for which the encoding has a place are moved as they are. A value that cannot be stored does not end the work, so that one run finds them
 //! all; [`Encoder::faults`] returns them.
 
+use crate::blocks;
 use crate::error::{Result, What};
-use crate::input::{SourceFile, Stored, Weight};
+use crate::input::{RowOrder, SourceFile, Stored, Weight};
 use crate::report::Watch;
 use nanoserve_format::panel::{self, Squares};
 use nanoserve_format::{Encoding, PANEL_ROWS, Shape};
@@ -76,22 +77,63 @@ impl<'m> Encoder<'m> {
     /// Encodes a piece, with `values` as its buffer; returns how many bytes of the source it read.
     fn fill_piece(&self, piece: usize, out: &mut [u8], values: &mut Vec<f32>) -> usize {
         let (rows, cols, per_piece) = self.geometry();
-        let stored = self.weight.stored;
         let first_row = piece * per_piece;
         let n = per_piece.min(rows - first_row);
+        if !self.carry(first_row, n, out) {
+            self.round(first_row, n, out, values);
+        }
+        self.weight.stored.bytes(n * cols)
+    }
+
+    /// The bytes of a row of a matrix.
+    fn row(&self, row: usize) -> &'m [u8] {
+        let (_, cols, _) = self.geometry();
+        let bytes = self.weight.stored.bytes(cols);
+        &self.bytes[self.weight.order.source(row) * bytes..][..bytes]
+    }
+
+    /// Moves blocks of the source as they are into a panel, if the encoding is the one for them and they fit into it.
+    fn carry(&self, first_row: usize, n: usize, out: &mut [u8]) -> bool {
+        let Stored::Blocks(kind) = self.weight.stored else { return false };
+        let Shape::Matrix(_, cols) = self.shape else { return false };
+        if kind.carrier() != Some(self.encoding) || !self.weight.transforms.is_empty() {
+            return false;
+        }
+        let rows = (first_row..first_row + n).map(|row| self.row(row));
+        blocks::carry(kind, self.encoding, cols, rows, out).is_ok()
+    }
+
+    /// Encodes the values of some rows.
+    fn round(&self, first_row: usize, n: usize, out: &mut [u8], values: &mut Vec<f32>) {
+        let (_, cols, _) = self.geometry();
+        let stored = self.weight.stored;
         values.resize(n * cols, 0.0);
-        let source = &self.bytes[stored.bytes(first_row * cols)..][..stored.bytes(n * cols)];
         let (mut largest, matrix) = (0, matches!(self.shape, Shape::Matrix(..)));
-        for (values, source) in values.chunks_mut(CACHED_VALUES).zip(source.chunks(stored.bytes(CACHED_VALUES))) {
-            self.weight.read(source, values);
-            // Encodings that round find values that are not finite themselves.
-            if !matrix || self.encoding.is_exact() {
-                largest = largest.max(largest_bits(values));
+        let mut read = |source: &[u8], values: &mut [f32]| {
+            for (values, source) in values.chunks_mut(CACHED_VALUES).zip(source.chunks(stored.bytes(CACHED_VALUES))) {
+                self.weight.read(source, values);
+                // Encodings that round find values that are not finite themselves.
+                if !matrix || self.encoding.is_exact() {
+                    largest = largest.max(largest_bits(values));
+                }
+            }
+        };
+        match self.weight.order {
+            RowOrder::Same => read(&self.bytes[stored.bytes(first_row * cols)..][..stored.bytes(n * cols)], values),
+            RowOrder::Pairs { .. } if matrix => {
+                for (i, values) in values.chunks_exact_mut(cols).enumerate() {
+                    read(self.row(first_row + i), values);
+                }
+            }
+            order @ RowOrder::Pairs { .. } => {
+                read(self.bytes, values);
+                *values = (0..cols).map(|i| values[order.source(i)]).collect();
             }
         }
         if largest >= INFINITE {
             self.note_not_finite(first_row * cols, values);
         } else if matrix {
+            let piece = first_row / PANEL_ROWS;
             match panel::pack(self.encoding, cols, values, out) {
                 Ok(squares) => self.found().squares[piece] = squares,
                 Err(_) if largest_bits(values) >= INFINITE => self.note_not_finite(first_row * cols, values),
@@ -100,7 +142,6 @@ impl<'m> Encoder<'m> {
         } else {
             out.copy_from_slice(bytemuck::cast_slice(values));
         }
-        source.len()
     }
 
     /// As [`Encoder::fill`], but drops the panels.
@@ -124,11 +165,11 @@ impl<'m> Encoder<'m> {
     /// The values that cannot be stored.
     pub fn faults(&self) -> Vec<What> {
         let (_, cols, _) = self.geometry();
-        let (found, first_row) = (self.found(), self.weight.first_row);
+        let (found, first_row, order) = (self.found(), self.weight.first_row, self.weight.order);
         let not_finite = found.first_not_finite.map(|(at, value)| {
             let index = match self.shape {
-                Shape::Vector(_) => vec![first_row + at],
-                Shape::Matrix(..) => vec![first_row + at / cols, at % cols],
+                Shape::Vector(_) => vec![first_row + order.source(at)],
+                Shape::Matrix(..) => vec![first_row + order.source(at / cols), at % cols],
             };
             match self.too_large(at) {
                 Some(value) => What::BeyondF32 { index, value, count: found.not_finite },
@@ -137,7 +178,7 @@ impl<'m> Encoder<'m> {
         });
         let out_of_range = found.first_out_of_range.map(|(row, col, value)| {
             let (encoding, largest) = (self.encoding, self.encoding.largest());
-            What::OutOfRange { row: first_row + row, col, value, encoding, largest }
+            What::OutOfRange { row: first_row + order.source(row), col, value, encoding, largest }
         });
         not_finite.into_iter().chain(out_of_range).collect()
     }

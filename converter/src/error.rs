@@ -346,6 +346,12 @@ pub enum What {
         /// Its type.
         got: String,
     },
+    /// No encoding holds the values of a tensor's type exactly.
+    #[error("has type {got}, whose values no encoding holds exactly")]
+    NotCarried {
+        /// Its type.
+        got: &'static str,
+    },
     /// A tensor's shape is not the one that follows from the model's description.
     #[error("has shape {got:?}, expected {expected}")]
     Shape {
@@ -393,10 +399,19 @@ pub enum What {
         largest: f64,
     },
 
+    /// A tokenizer is given for something that is no GGUF file.
+    #[error("is no GGUF file, and a tokenizer can be given for such a file alone")]
+    OwnTokenizer,
     /// The tokenizer does not load.
     #[error("the tokenizer does not load: {cause}")]
     Tokenizer {
         /// The loader's answer.
+        cause: String,
+    },
+    /// The metadata describes no tokenizer that is known.
+    #[error("no tokenizer can be made of it: {cause}")]
+    GgufTokenizer {
+        /// Why.
         cause: String,
     },
     /// A token's id is beyond the model's vocabulary.

@@ -7,12 +7,14 @@
 //! To add another form, fill an [`Input`]. If it stores values in a type of its own, add the type to [`Stored`]; if its
 //! values are not yet those that the model computes with, add the missing step to [`Transform`].
 
+use crate::blocks::{Blocks, fits};
 use crate::report::Warning;
 use crate::sidecars::Sidecars;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
-use nanoserve_format::{ModelSpec, Provenance};
+use nanoserve_format::{Encoding, ModelSpec, Provenance};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 
@@ -82,14 +84,70 @@ pub(crate) struct Weight {
     pub first_row: usize,
     /// The type of its stored values.
     pub stored: Stored,
+    /// The order of its rows.
+    pub order: RowOrder,
     /// The changes made to the values once they are f32, in this order.
     pub transforms: Vec<Transform>,
+}
+
+/// In which order a source stores the rows of a matrix, or the elements of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// As the model has them.
+    Same,
+    /// The two halves of each head interleaved, so that the pairs that RoPE rotates are neighbours.
+    Pairs {
+        /// Rows of a head.
+        head_dim: usize,
+    },
+}
+
+impl RowOrder {
+    /// The source's place of the model's row `row`.
+    pub fn source(self, row: usize) -> usize {
+        match self {
+            RowOrder::Same => row,
+            RowOrder::Pairs { head_dim } => {
+                let (head, row, half) = (row / head_dim, row % head_dim, head_dim / 2);
+                head * head_dim + 2 * (row % half) + row / half
+            }
+        }
+    }
 }
 
 impl Weight {
     /// Its bytes.
     pub fn bytes<'f>(&self, files: &'f [SourceFile]) -> &'f [u8] {
         &files[self.file].bytes[self.range.clone()]
+    }
+
+    /// The smallest encoding that holds every value exactly, as a matrix; None if there is none. An f64 is rounded to f32
+    /// first, as always.
+    pub fn exact_encoding(&self, files: &[SourceFile]) -> Option<Encoding> {
+        /// Bytes that one thread looks at.
+        const PIECE: usize = 1 << 20;
+        let bytes = self.bytes(files);
+        if !self.transforms.is_empty() {
+            return Some(Encoding::F32);
+        }
+        match self.stored {
+            Stored::F64 | Stored::F32 => Some(Encoding::F32),
+            Stored::F16 => Some(Encoding::F16),
+            Stored::BF16 => {
+                let exact = |b: &[u8; 2]| {
+                    let value = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+                    f16::from_f32(value).to_f32() == value
+                };
+                let all = bytes.par_chunks(PIECE).all(|piece| piece.as_chunks().0.iter().all(exact));
+                Some(if all { Encoding::F16 } else { Encoding::F32 })
+            }
+            Stored::Blocks(kind) => {
+                let piece = (PIECE / kind.bytes() + 1) * kind.bytes();
+                let carrier = kind.carrier()?;
+                let all = bytes.par_chunks(piece).all(|piece| fits(kind, piece));
+                Some(if all { carrier } else { Encoding::F32 })
+            }
+        }
     }
 
     /// Converts `bytes`, some of its own, to the values that the model computes with, in `out`.
@@ -108,15 +166,29 @@ pub(crate) enum Stored {
     F32,
     F16,
     BF16,
+    /// Blocks that share scales; a row is whole blocks.
+    Blocks(Blocks),
 }
 
 impl Stored {
-    /// Bytes of this many values.
+    /// Its name, for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stored::F64 => "F64",
+            Stored::F32 => "F32",
+            Stored::F16 => "F16",
+            Stored::BF16 => "BF16",
+            Stored::Blocks(kind) => kind.name(),
+        }
+    }
+
+    /// Bytes of this many values, which are whole blocks.
     pub fn bytes(self, values: usize) -> usize {
         match self {
             Stored::F64 => 8 * values,
             Stored::F32 => 4 * values,
             Stored::F16 | Stored::BF16 => 2 * values,
+            Stored::Blocks(kind) => values / kind.values() * kind.bytes(),
         }
     }
 
@@ -139,6 +211,7 @@ impl Stored {
                     *x = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
                 }
             }
+            Stored::Blocks(kind) => kind.widen(bytes, out),
             Stored::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
                 Ok(halves) => halves.convert_to_f32_slice(out),
                 // Bytes that begin at an odd offset of their file: rare, and only slower.
@@ -153,7 +226,7 @@ impl Stored {
 }
 
 /// A change to values after they are widened to f32. It sees at most a few thousand values at a time. To reorder rows,
-/// change instead which bytes [`Encoder`](crate::encode::Encoder) reads for a row.
+/// there is [`RowOrder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transform {
     /// Adds 1 to each value, for norms that are stored as their difference from 1.

@@ -152,6 +152,27 @@ pub enum Warning {
         /// The first by name.
         first: String,
     },
+    /// Metadata that is not read: no part of the model is known by these keys.
+    KeysNotRead {
+        /// How many keys.
+        count: usize,
+        /// The first in the file.
+        first: String,
+    },
+    /// The source's weights had been rounded before they were rounded for it.
+    RoundedTwice {
+        /// Where it says so.
+        said: String,
+    },
+    /// The source's weights are rounded already, and are rounded once more.
+    RoundedAgain {
+        /// The types of the tensors concerned.
+        from: Vec<&'static str>,
+        /// What they are rounded to.
+        to: String,
+        /// How many tensors.
+        count: usize,
+    },
     /// The index says something else about tensors than the shards do, which are read.
     IndexDiffers {
         /// About how many.
@@ -256,6 +277,19 @@ impl fmt::Display for Words<'_> {
             Warning::Rounded { count, first } => {
                 write!(f, "{count} tensor{} in F64, rounded to F32: {first}{}", plural(*count), more(*count))
             }
+            Warning::KeysNotRead { count, first } => {
+                write!(f, "{count} key{} of metadata not read: {first}{}", plural(*count), more(*count))
+            }
+            Warning::RoundedTwice { said } => write!(
+                f,
+                "the weights had been rounded before they were rounded for this file, as its metadata tells: {said}"
+            ),
+            Warning::RoundedAgain { from, to, count } => write!(
+                f,
+                "{count} tensor{} in {} rounded once more, to {to}: what the first rounding lost stays lost",
+                plural(*count),
+                from.join(", ")
+            ),
             Warning::IndexDiffers { count, first } => write!(
                 f,
                 "the index is wrong about {count} tensor{}, and the shards are right: {first}{}",

@@ -191,7 +191,9 @@ pub(crate) fn encode(sections: &[RawSection], features: u32, file_len: u64) -> (
 /// A guess at what a file is that is not a .nsv file.
 fn hint(got: &[u8]) -> &'static str {
     match got {
-        [b'G', b'G', b'U', b'F', ..] => " (a GGUF file; convert the Hugging Face checkpoint instead)",
+        [b'G', b'G', b'U', b'F', ..] => {
+            " (a GGUF file; `nanoserve convert` makes a .nsv file of it, and `nanoserve run` takes it as it is)"
+        }
         [_, _, _, _, _, _, 0, 0] => " (perhaps a safetensors file; give its folder to nanoserve-convert)",
         [0x89, b'N', b'S', b'V', ..] | [b'\t', b'N', b'S', b'V', ..] => {
             " (a .nsv file that was copied as text; copy it in binary mode)"

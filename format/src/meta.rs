@@ -50,6 +50,15 @@ pub struct Provenance {
     /// Where the sources say they are published, `org/name`; a fine-tuned model may name its base model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
+    /// The model's name, where its source has one besides the repository's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The address that the source gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_url: Option<String>,
+    /// Who made the source from other weights, by its own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantized_by: Option<String>,
     /// The revision that was downloaded; None unless it is known for every source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,

@@ -58,6 +58,22 @@ pub fn dequantize(byte: i8, scale: f16) -> f32 {
     f32::from(byte) * scale.to_f32()
 }
 
+/// Writes block `block` of a row of a panel.
+///
+/// # Panics
+/// When the panel has no such block, or a byte is -128.
+pub fn set_block(panel: &mut [u8], row: usize, block: usize, scale: f16, bytes: &[i8; Q8_BLOCK]) {
+    assert!(row < PANEL_ROWS && !bytes.contains(&-128));
+    let superblock = &mut panel[block / 2 * Q8_SUPERBLOCK_BYTES..][..Q8_SUPERBLOCK_BYTES];
+    let (scales, groups) = superblock.split_at_mut(2 * 2 * PANEL_ROWS);
+    let at = 2 * (block % 2 * PANEL_ROWS + row);
+    scales[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+    let groups = groups[block % 2 * Q8_BLOCK * PANEL_ROWS..].chunks_exact_mut(4 * PANEL_ROWS);
+    for (group, four) in groups.zip(bytes.as_chunks::<4>().0) {
+        group[4 * row..][..4].copy_from_slice(&four.map(|byte| byte as u8));
+    }
+}
+
 /// Decodes one row of a panel, `[cols]`.
 fn unpack_row(panel: &[u8], row: usize, out: &mut [f32]) {
     let superblocks = panel.chunks_exact(Q8_SUPERBLOCK_BYTES);

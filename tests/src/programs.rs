@@ -50,6 +50,16 @@ pub struct Run {
 }
 
 impl Run {
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn of(command: &mut Command) -> Run {
+        let out = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).expect("programs print UTF-8");
+        Run { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr) }
+    }
+
     /// Returns itself if the exit code is the expected one.
     ///
     /// # Panics
@@ -87,7 +97,5 @@ pub fn command<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -
 /// # Panics
 /// When it cannot be started.
 pub fn nanoserve<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> Run {
-    let out = command(&format!("nanoserve-{name}"), args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).expect("programs print UTF-8");
-    Run { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr) }
+    Run::of(&mut command(&format!("nanoserve-{name}"), args))
 }

@@ -21,14 +21,19 @@ use std::sync::Arc;
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// Every target. A function returns whether the bytes were accepted as valid.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("nsv", nsv),
     ("safetensors", safetensors),
+    ("gguf", gguf),
     ("config", config),
     ("vocabulary", vocabulary),
     ("tokenizer", tokenizer),
     ("template", template),
 ];
+
+fn gguf(bytes: &[u8]) -> bool {
+    nanoserve_converter::gguf_from_bytes(bytes).is_ok()
+}
 
 /// Texts to try tokenizers on: several scripts, spaces, an added token, and runs of one character.
 const TEXTS: [&str; 4] = [

@@ -339,7 +339,7 @@ fn a_file_that_is_no_model_exits_with_2() {
     let cases = [
         (folder.path().join("none.nsv"), "none.nsv"),
         (write("empty.nsv", b""), ""),
-        (gguf, "GGUF"),
+        (gguf, "model.gguf"),
         (safetensors, "nanoserve-convert"),
         (folder.path().to_path_buf(), "directory"),
     ];

@@ -96,6 +96,11 @@ fn safetensors() {
 }
 
 #[test]
+fn gguf() {
+    smoke("gguf", 40_000);
+}
+
+#[test]
 fn config() {
     smoke("config", 100_000);
 }

@@ -56,6 +56,9 @@ fn provoked(folder: &Path) -> Vec<(String, String)> {
     fs::write(at("changed.nsv"), changed).unwrap();
     fs::write(at("text"), "no model").unwrap();
     fs::write(at("file.gguf"), b"GGUF\x03\0\0\0\0\0\0\0").unwrap();
+    fs::create_dir(at("gguf")).unwrap();
+    fs::copy(at("file.gguf"), Path::new(&at("gguf")).join("model.gguf")).unwrap();
+    fs::write(at("gguf/config.json"), "{}").unwrap();
     fs::write(at("long"), "and so on ".repeat(100)).unwrap();
     fs::write(at("narrator.json"), r#"[{"role": "narrator", "content": "Once."}]"#).unwrap();
     fs::create_dir(at("empty")).unwrap();
@@ -102,6 +105,7 @@ fn provoked(folder: &Path) -> Vec<(String, String)> {
         ("convert", &[&adapter, &out]),
         ("convert", &[&stray, &out]),
         ("convert", &[&at("file.gguf"), &out]),
+        ("convert", &[&at("gguf"), &out]),
         ("convert", &[&root().join("weights/demo").display().to_string(), &foreign]),
         ("run", &[&foreign, "-p", "x"]),
         ("run", &[&at("empty"), "-p", "x"]),

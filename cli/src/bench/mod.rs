@@ -7,7 +7,7 @@ mod output;
 mod table;
 
 use crate::programs::Program;
-use crate::{console, machine, values};
+use crate::{console, imported, machine, values};
 use anyhow::Result;
 use clap::{Command, Parser};
 use figures::{Figures, Memory, Row, Test};
@@ -48,7 +48,7 @@ Exit codes: 0 done; 1 the machine failed; 2 the input or the command line is wro
 #[derive(Debug, Parser)]
 #[command(name = "nanoserve-bench", version, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The model file
+    /// The model file: .nsv, or .gguf, which is converted once into the user's cache
     #[arg(env = "NANOSERVE_MODEL")]
     model: PathBuf,
     /// Threads to measure with [default: physical cores]
@@ -106,7 +106,11 @@ impl Arguments {
 }
 
 impl Program for Arguments {
-    fn start(self, _: &mut Command) -> ExitCode {
+    fn start(mut self, _: &mut Command) -> ExitCode {
+        match imported::model(&self.model, None, false, || {}) {
+            Ok(file) => self.model = file,
+            Err(error) => return console::exit(Err(error)),
+        }
         console::begin(&self.model);
         console::exit(run(&self))
     }

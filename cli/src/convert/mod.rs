@@ -1,4 +1,4 @@
-//! `nanoserve convert SOURCE OUT.nsv`: a checkpoint folder becomes one file.
+//! `nanoserve convert SOURCE OUT.nsv`: a checkpoint folder, or a GGUF file, becomes one file.
 
 mod bar;
 mod golden;
@@ -11,8 +11,8 @@ use crate::{hints, stop};
 use anyhow::Result;
 use bar::Bar;
 use clap::{Command, Parser};
-use nanoserve_converter::{Options, Report, compare, convert_with, supported};
-use nanoserve_format::{Recipe, signal};
+use nanoserve_converter::{Dtype, Options, Report, compare, convert_with, is_gguf, supported};
+use nanoserve_format::{Encoding, signal};
 use nanoserve_runtime::diagnose::verify::Reference;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-/// Convert a Hugging Face checkpoint folder to one .nsv file.
+/// Convert a Hugging Face checkpoint folder, or a GGUF file, to one .nsv file.
 #[derive(Debug, Parser)]
 #[command(
     name = "nanoserve-convert",
@@ -34,10 +34,12 @@ Example:
   nanoserve-convert weights/tuned tuned.nsv --leave-out 'value_model.*'
   nanoserve-convert --list
   nanoserve-convert Qwen/Qwen2.5-0.5B-Instruct qwen.nsv
+  nanoserve-convert model-Q4_K_M.gguf model.nsv
 
-SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
+A folder SOURCE holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and, if the file is to run \
 on text, tokenizer.json. If there is no such folder, ORG/NAME or ORG/NAME:REVISION is a model of the Hugging Face Hub. It is taken from the Hub's cache, \
-or downloaded into it after a question (nanoserve pull --help). OUT.nsv is replaced in one step; when anything goes \
+or downloaded into it after a question (nanoserve pull --help). A GGUF file (of several, the first) keeps \
+the values of its weights to the last bit, unless --dtype rounds them once more. OUT.nsv is replaced in one step; when anything goes \
 wrong, it stays as it was; a file that is no .nsv is replaced only with --force. As the last step \
 the new file is run, and keeps its own answers to a few tokens (golden vectors), which nanoserve-run --self-test replays.
 
@@ -45,7 +47,7 @@ Exit codes: 0 done, 1 the machine failed (a full disk) or --check found differen
 wrong, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."
 )]
 pub struct Arguments {
-    /// The checkpoint folder, or the name of a model on the Hugging Face Hub
+    /// The checkpoint folder, a GGUF file, or the name of a model on the Hugging Face Hub
     #[arg(required_unless_present = "list")]
     source: Option<PathBuf>,
     /// The file to write
@@ -56,9 +58,10 @@ pub struct Arguments {
     list: bool,
     /// How matrices are stored: q8, f16, f32, q6, q5 or q4, which take 8.5, 16, 32 and about 6.5, 5.5, 4.5 bits a weight. With
     /// q5 and q4 embedding and head are stored in q6. After a comma, ROLE=ENCODING stores the matrices of one role otherwise
-    /// (embedding, q, k, v, o, gate, up, down, head): q4,down=q6,v=q6
-    #[arg(long, value_name = "ENCODING[,ROLE=ENCODING]...", default_value = "q8")]
-    dtype: Recipe,
+    /// (embedding, q, k, v, o, gate, up, down, head): q4,down=q6,v=q6. With source every matrix keeps its values exactly, in
+    /// the smallest encoding that holds them [default: q8; of a GGUF file, source]
+    #[arg(long, value_name = "ENCODING[,ROLE=ENCODING]...|source")]
+    dtype: Option<Dtype>,
     /// Threads to use; the file is the same for any number [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -69,6 +72,9 @@ pub struct Arguments {
     /// model needs is then missing
     #[arg(long, value_name = "PATTERN")]
     leave_out: Vec<String>,
+    /// For a GGUF file: a tokenizer.json to take in place of the tokenizer that its metadata describes
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
     /// Replace OUT.nsv even if it is a file of another kind
     #[arg(long, conflicts_with = "check")]
     force: bool,
@@ -146,25 +152,24 @@ fn run(args: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Converts a folder as `run --hf` does: with the usual options. Standard output is kept for the answer.
+/// Converts as `run` does before it runs: with the usual options, and with golden vectors or without. Standard output is kept
+/// for the answer.
 ///
 /// # Errors
 /// Those of a conversion.
-pub fn into_cache(source: &Path, out: &Path, quiet: bool, cancel: &AtomicBool) -> Result<()> {
+pub fn into_cache(source: &Path, out: &Path, golden: bool, quiet: bool, cancel: &AtomicBool) -> Result<()> {
     let line = ["nanoserve-convert", "--"].map(OsStr::new).into_iter().chain([source.as_os_str(), out.as_os_str()]);
-    let args = Arguments { quiet, ..Arguments::try_parse_from(line)? };
-    let report = write(&args, &options(&args, source), cancel)?;
-    if !quiet {
-        console::tell(told::summary(&report, &args));
-    }
-    Ok(())
+    let args = Arguments { quiet, no_golden: !golden, ..Arguments::try_parse_from(line)? };
+    write(&args, &options(&args, source), cancel).map(|_| ())
 }
 
 fn options(args: &Arguments, source: &Path) -> Options {
-    let mut options = Options::new(source, args.out(), args.dtype);
+    let usual = if is_gguf(source) { Dtype::Source } else { Dtype::from(Encoding::Q8) };
+    let mut options = Options::new(source, args.out(), args.dtype.unwrap_or(usual));
     options.threads = args.threads.map(usize::from);
     options.sha256 = args.sha256;
     options.leave_out = args.leave_out.clone();
+    options.tokenizer = args.tokenizer.clone();
     options.force = args.force;
     options.dry_run = args.dry_run;
     options

@@ -26,7 +26,7 @@ pub fn summary(report: &Report, args: &Arguments) -> String {
 fn next(path: &Path) -> Option<String> {
     let (file, name) = (NsvFile::open(path).ok()?, typed(path)?);
     let has = |kind| file.section(kind).ok().flatten().is_some();
-    Some(if !has(SectionKind::Tokenizer) {
+    Some(if !has(SectionKind::Tokenizer) && !has(SectionKind::Vocabulary) {
         format!("nanoserve run {name} --ids 1,2,3")
     } else if has(SectionKind::ChatTemplate) {
         format!("nanoserve chat {name}")

@@ -24,12 +24,16 @@ pub fn folder(settings: &Settings, repo: &str) -> PathBuf {
 }
 
 /// The file of a model at its revision. Where it is not there, the model is brought, which the user is asked for, and
-/// converted. Ctrl-C is listened for after the question, and `restore` is [`stop::listen`]'s.
+/// converted. `cache` is the folder that the user names for converted files. Ctrl-C is listened for after the question, and
+/// `restore` is [`stop::listen`]'s.
 ///
 /// # Errors
 /// Those of [`HubError`] and of a conversion.
-pub fn model(name: &Name, yes: bool, quiet: bool, restore: fn()) -> Result<PathBuf> {
-    let settings = Settings::read()?;
+pub fn model(name: &Name, cache: Option<&Path>, yes: bool, quiet: bool, restore: fn()) -> Result<PathBuf> {
+    let mut settings = Settings::read()?;
+    if let Some(folder) = cache {
+        settings.own = folder.to_path_buf();
+    }
     let (repo, own) = (Repo::new(&settings.cache, &name.repo), folder(&settings, &name.repo));
     let converted = |commit: &str| own.join(format!("{commit}{ENDING}"));
     // What was pulled last is what is meant, and what was converted counts where the sources are gone.
@@ -53,7 +57,7 @@ pub fn model(name: &Name, yes: bool, quiet: bool, restore: fn()) -> Result<PathB
     if !quiet {
         tell(format_args!("converting {name} into {}", file.display()));
     }
-    convert::into_cache(&checkpoint, &file, quiet, &cancel)?;
+    convert::into_cache(&checkpoint, &file, true, quiet, &cancel)?;
     note_in(&own, &name.revision, &commit)?;
     Ok(file)
 }

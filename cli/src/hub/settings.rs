@@ -14,7 +14,7 @@ pub struct Settings {
     pub endpoint: String,
     /// The folder of the Hub's cache (`HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`).
     pub cache: PathBuf,
-    /// The folder of files that were converted for `run --hf` (`XDG_CACHE_HOME`).
+    /// The folder of files that were converted for `run`: see [`cache_folder`].
     pub own: PathBuf,
     /// Who asks (`HF_TOKEN`, or the file that a login leaves).
     pub token: Option<String>,
@@ -22,6 +22,20 @@ pub struct Settings {
     pub offline: bool,
     /// Certificates to trust in place of the built-in ones (`SSL_CERT_FILE` and its like).
     pub certificates: Option<PathBuf>,
+}
+
+/// The folder of files that were converted for `run`.
+///
+/// # Errors
+/// A home folder that nothing names.
+pub fn cache_folder() -> Result<PathBuf, HubError> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = set("HOME");
+    let cache = match set("XDG_CACHE_HOME") {
+        Some(cache) => expand(cache, home.as_deref())?,
+        None => home.ok_or(HubError::NoHome)?.join(".cache"),
+    };
+    Ok(cache.join("nanoserve"))
 }
 
 impl Settings {

@@ -42,10 +42,11 @@ impl About {
         let kv = if layout.encodings().is_exact() { KvType::F32 } else { KvType::F16 };
         let all = spec.context_length;
         let contexts = [USUAL_CONTEXT].into_iter().filter(|&n| n < all).chain([all]);
+        let provenance = file.provenance().map_err(RuntimeError::from)?;
         Ok(About {
-            name: file.provenance().map_err(RuntimeError::from)?.repository,
+            name: provenance.repository.or(provenance.name),
             family: family(spec),
-            tokenizer: section(SectionKind::Tokenizer)?.is_some(),
+            tokenizer: section(SectionKind::Tokenizer)?.is_some() || section(SectionKind::Vocabulary)?.is_some(),
             template: section(SectionKind::ChatTemplate)?.is_some(),
             named: named.into_keys().collect(),
             weights: layout.weight_bytes(),

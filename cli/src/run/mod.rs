@@ -2,7 +2,7 @@
 
 use crate::hub::{self, Name};
 use crate::programs::Program;
-use crate::{console, llama, machine, stop, trust, values};
+use crate::{console, imported, llama, machine, stop, trust, values};
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, CommandFactory, Parser};
@@ -74,7 +74,7 @@ This is nanoserve-run with --chat, and takes the same options. The message /help
 #[derive(Debug, Parser)]
 #[command(name = "nanoserve-run", version, after_help = EXAMPLES, arg = llama::help_option())]
 pub struct Arguments {
-    /// The model file
+    /// The model file: .nsv, or .gguf, which is converted once into the user's cache
     // The default is never opened: with --hf the file takes its place.
     #[arg(
         required_unless_present = "hf",
@@ -91,6 +91,10 @@ pub struct Arguments {
     /// With --hf: do not ask before the model is downloaded
     #[arg(short, long, requires = "hf")]
     yes: bool,
+    /// Where .gguf files, and models that --hf brings, are kept once they are converted [default: nanoserve in the user's
+    /// cache folder]
+    #[arg(long, value_name = "FOLDER", env = "NANOSERVE_CACHE_DIR")]
+    cache_dir: Option<PathBuf>,
     /// Print the text alone, no statistics
     #[arg(short, long)]
     quiet: bool,
@@ -268,10 +272,14 @@ impl Program for Arguments {
             command.error(ErrorKind::MissingRequiredArgument, what).exit();
         }
         if let Some(name) = &self.hf {
-            match hub::model(name, self.yes, self.quiet, chat::restore_terminal) {
+            match hub::model(name, self.cache_dir.as_deref(), self.yes, self.quiet, chat::restore_terminal) {
                 Ok(file) => self.model = file,
                 Err(error) => return console::exit(Err(error)),
             }
+        }
+        match imported::model(&self.model, self.cache_dir.as_deref(), self.quiet, chat::restore_terminal) {
+            Ok(file) => self.model = file,
+            Err(error) => return console::exit(Err(error)),
         }
         console::begin(&self.model);
         console::exit(run(&self))

@@ -39,6 +39,7 @@ const HEEDED: [(&[Task], &[&str]); 13] = [
             "model",
             "hf",
             "yes",
+            "cache_dir",
             "quiet",
             "json",
             "help_llama",

@@ -6,8 +6,8 @@ use crate::hf::folder::{SAFETENSORS, foreign};
 use crate::hf::json::{self, Entries};
 use crate::hf::shard::{Shard, TensorInfo};
 use crate::input::{Bytes, SourceFile};
+use crate::leave_out;
 use crate::report::Warning;
-use glob::Pattern;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -116,27 +116,9 @@ impl Checkpoint {
 
     /// Leaves out every tensor whose name matches one of the patterns; each of them must match a name.
     pub fn leave_out(&mut self, patterns: &[String], problems: &Problems, warnings: &mut Vec<Warning>) {
-        for pattern in patterns {
-            let glob = match Pattern::new(pattern) {
-                Ok(glob) => glob,
-                Err(e) => {
-                    let (pattern, cause) = (pattern.clone(), e.msg.to_string());
-                    problems.file(self.listing, What::Pattern { pattern, cause });
-                    continue;
-                }
-            };
-            let before = self.left_out.len();
-            let matching = self.tensors.keys().filter(|key| glob.matches(key));
-            self.left_out.extend(matching.cloned());
-            // Where a file is not read, nobody knows what is in it.
-            if self.left_out.len() == before && self.whole && !self.left_out.iter().any(|key| glob.matches(key)) {
-                problems.file(self.listing, What::PatternMatchesNothing { pattern: pattern.clone() });
-            }
-        }
+        let listing = (self.listing, self.whole);
+        self.left_out = leave_out::matching(patterns, self.tensors.keys(), listing, problems, warnings);
         self.tensors.retain(|key, _| !self.left_out.contains(key));
-        if let Some(first) = self.left_out.first() {
-            warnings.push(Warning::LeftOutAsked { count: self.left_out.len(), first: first.clone() });
-        }
     }
 
     /// A tensor's bytes.

@@ -8,6 +8,7 @@ use crate::hf::families::{self, FAMILIES, Family};
 use crate::hf::json::{self, Fields};
 use crate::hf::layers::{self, SLIDING};
 use crate::hf::rope::{self, Form};
+use crate::simplify::simplify;
 use nanoserve_format::schema::Part;
 use nanoserve_format::{Activation, FormatError, ModelSpec};
 use serde_json::{Map, Value};
@@ -229,9 +230,7 @@ fn spec(outer: Fields, fields: Fields, family: &Family) -> ModelSpec {
         let inner = rope::of_layers(fields, SLIDING);
         window.rope = rope::Source { inner, theta: "rope_local_base_freq", default_theta: 1e4, ..source }.read();
     }
-    layers::simplify(&mut spec);
-    // The default scale becomes None: equal models have equal specs, however they are written.
-    spec.attn_scale = spec.attn_scale.filter(|&scale| scale != 1.0 / (head_dim as f64).sqrt());
+    simplify(&mut spec);
     spec
 }
 

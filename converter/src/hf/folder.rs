@@ -17,9 +17,11 @@ pub(crate) const SAFETENSORS: &str = "safetensors";
 
 /// What our own files are called.
 pub(crate) const CONVERTED: &str = "a converted model already";
+/// What a file of llama.cpp is called.
+pub(crate) const GGUF: &str = "a GGUF file";
 /// Names, or ends of names, of weights in other forms.
 const FOREIGN: [(&str, &str); 8] = [
-    (".gguf", "a GGUF file"),
+    (".gguf", GGUF),
     (".nsv", CONVERTED),
     ("adapter_model.safetensors", "a LoRA adapter without its model"),
     (".index.json", "the index of pickled weights"),

@@ -1,7 +1,7 @@
 //! What the owner of a checkpoint folder can do about its problems.
 
 use crate::error::What;
-use crate::hf::folder::CONVERTED;
+use crate::hf::folder::{CONVERTED, GGUF};
 use std::path::Path;
 
 /// How an adapter becomes a part of its model, with peft.
@@ -31,6 +31,7 @@ pub(crate) fn hint(what: &What) -> Option<String> {
         What::TooLong { .. } => "it is not what its name says",
         What::NotAFolder { .. } => "give the folder that holds config.json and the safetensors files",
         What::FileMissing { .. } => "download the whole checkpoint: config.json, *.safetensors, tokenizer.json",
+        What::Foreign { got: GGUF, .. } => "it is a model of its own: give the file and not its folder",
         What::Foreign { got: CONVERTED, .. } => "it needs no conversion: run it",
         What::Foreign { .. } => "most models on the Hub also come as safetensors; or save it so with transformers",
         What::Quantized { .. } => "convert the original checkpoint",

@@ -94,15 +94,3 @@ pub(crate) fn without_rope(fields: Fields, spec: &mut ModelSpec) {
     let layers = layers.unwrap_or_else(|| if size.is_some() { spec.no_rope_layers.clone() } else { Vec::new() });
     window(fields, spec, size, layers);
 }
-
-/// Drops a window that no session can outgrow, unless its own rotary embedding still tells its layers apart.
-pub(crate) fn simplify(spec: &mut ModelSpec) {
-    if let Some(window) = &mut spec.window {
-        if window.rope.as_ref() == Some(&spec.rope) {
-            window.rope = None;
-        }
-        if window.size >= spec.context_length && window.rope.is_none() {
-            spec.window = None;
-        }
-    }
-}

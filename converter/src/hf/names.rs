@@ -8,7 +8,7 @@ use crate::hf::config::{CONFIG, Model};
 use crate::hf::families::Family;
 use crate::hf::strays::{self, BASE, Wrapped};
 use crate::hf::wanted::{Dim, EMBED, NORM, Wanted, table};
-use crate::input::{Stored, Transform, Weight};
+use crate::input::{RowOrder, Stored, Transform, Weight};
 use crate::report::Warning;
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,8 @@ pub(crate) fn bind(
         for (name, rows) in names {
             let start = tensor.info.range.start + first_row * row_bytes;
             let (range, transforms) = (start..start + rows * row_bytes, transforms.clone());
-            let weight = Weight { name: key.to_string(), file: tensor.file, range, first_row, stored, transforms };
+            let (key, file, order) = (key.to_string(), tensor.file, RowOrder::Same);
+            let weight = Weight { name: key, file, range, first_row, stored, order, transforms };
             bound.insert(name, weight);
             first_row += rows;
         }

@@ -6,12 +6,10 @@ use crate::hf::config::Config;
 use crate::hf::json::{self, Fields};
 use crate::hf::{templates, tokens as beside};
 use crate::report::Warning;
-use crate::sidecars::Sidecars;
+use crate::sidecars::{LoadedTokenizer, Sidecars, rows};
 use crate::vocab;
 use nanoserve_format::{GenerationDefaults, ModelSpec};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use tokenizers::Tokenizer;
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -40,22 +38,20 @@ pub(crate) fn read(
     let templates = templates::read(folder, tokens, problems, warnings);
     let special_tokens = templates::special_tokens(folder, tokens, problems);
     let named = special_tokens.get("eos_token").zip(tokenizer.as_ref());
-    let named = named.and_then(|(text, (_, loaded))| loaded.token_to_id(text));
+    let named = named.and_then(|(text, tokenizer)| tokenizer.loaded.token_to_id(text));
     let mut generation = defaults(generation, config, tokens, (vocab_size, named), warnings);
     generation.special_tokens = special_tokens;
     Sidecars { tokenizer, templates, generation }
 }
 
-/// Reads the tokenizer, with the tokens that other files add, and checks that it loads and that the model has a row for
-/// every entry of its vocabulary. It may have fewer entries than the model has rows: many vocabularies are padded. Added
-/// tokens without a row are warned about: nothing makes them but their own spelling.
+/// Reads the tokenizer, with the tokens that other files add, and checks that it loads and that the model has its [`rows`].
 fn tokenizer(
     folder: &Folder,
     config: Option<&[u8]>,
     vocab_size: Option<usize>,
     problems: &Problems,
     warnings: &mut Vec<Warning>,
-) -> Option<(Vec<u8>, Tokenizer)> {
+) -> Option<LoadedTokenizer> {
     let Some(bytes) = folder.read(TOKENIZER, problems) else {
         if !folder.has(TOKENIZER) {
             let hint = if folder.has("tokenizer.model") { SENTENCEPIECE } else { "" };
@@ -70,17 +66,12 @@ fn tokenizer(
             return None;
         }
     };
-    let (bytes, loaded) = beside::add(folder, config, bytes, loaded, problems)?;
-    let vocab_size = vocab_size.unwrap_or(usize::MAX);
-    let added = loaded.get_added_tokens_decoder();
-    let beyond = |(token, id): (String, u32)| (id as usize >= vocab_size).then_some((id, token));
-    let beyond: BTreeMap<u32, String> = loaded.get_vocab(true).into_iter().filter_map(beyond).collect();
-    if let Some((&got, token)) = beyond.iter().rfind(|(id, _)| !added.contains_key(id)) {
-        problems.file(TOKENIZER, What::TokenId { field: format!("the id of token '{token}'"), got, vocab_size });
-    } else if let Some((&id, first)) = beyond.first_key_value() {
-        warnings.push(Warning::TokensWithoutRow { count: beyond.len(), first: first.clone(), id, vocab_size });
+    let (json, loaded) = beside::add(folder, config, bytes, loaded, problems)?;
+    match rows(&loaded, vocab_size.unwrap_or(usize::MAX)) {
+        Ok(warning) => warnings.extend(warning),
+        Err(what) => problems.file(TOKENIZER, what),
     }
-    Some((bytes, loaded))
+    Some(LoadedTokenizer { json, loaded, made: false })
 }
 
 /// A token id, or a list of them; what is neither counts as none.

@@ -76,26 +76,26 @@ fn matrix_q8(panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
 /// own, adds `(sum of number * x) * (scale * dx)`, then `min * ((sum of x) * dx)`.
 fn matrix_codes(codes: Codes, panels: [&[u8]; 2], x: BytesTile, out: &mut MatrixTile) {
     let form = codes.form();
-    let parts = if form.has_halves() { 2 } else { 1 };
-    for (t, out) in out.iter_mut().enumerate().take(x.tokens) {
-        for (row, out) in out.iter_mut().enumerate() {
-            let (panel, row) = (PanelRef::new(form, panels[row / PANEL_ROWS]), row % PANEL_ROWS);
-            let mut sum = 0f32;
-            for block in 0..x.scales.len() / x.tokens {
-                let words = (0..INPUT_BLOCK / 4).map(|group| x.words[(block * INPUT_BLOCK / 4 + group) * x.tokens + t]);
-                let bytes: Vec<i32> = words.flat_map(i32::to_le_bytes).map(|byte| i32::from(byte as i8)).collect();
-                let (codes, BlockScales { scales, min }) = (panel.codes(row, block), panel.scales(row, block));
+    let columns = if form.has_halves() { INPUT_BLOCK / 2 } else { INPUT_BLOCK };
+    for row in 0..2 * PANEL_ROWS {
+        let panel = PanelRef::new(form, panels[row / PANEL_ROWS]);
+        for block in 0..x.scales.len() / x.tokens {
+            let numbers = panel.codes(row % PANEL_ROWS, block).map(|code| form.value(code));
+            let BlockScales { scales, min } = panel.scales(row % PANEL_ROWS, block);
+            for (t, out) in out.iter_mut().enumerate().take(x.tokens) {
+                let word = |group: usize| x.words[(block * INPUT_BLOCK / 4 + group) * x.tokens + t].to_le_bytes();
+                let bytes: [i32; INPUT_BLOCK] = std::array::from_fn(|k| i32::from(word(k / 4)[k % 4] as i8));
                 let dx = x.scales[block * x.tokens + t].scale;
-                let columns = INPUT_BLOCK / parts;
-                for ((codes, bytes), scale) in codes.chunks(columns).zip(bytes.chunks(columns)).zip(scales) {
-                    let dot: i32 = codes.iter().zip(bytes).map(|(code, byte)| form.value(*code) * byte).sum();
+                let mut sum = if block == 0 { 0.0 } else { out[row] };
+                for ((numbers, bytes), scale) in numbers.chunks(columns).zip(bytes.chunks(columns)).zip(scales) {
+                    let dot: i32 = numbers.iter().zip(bytes).map(|(number, byte)| number * byte).sum();
                     sum = (dot as f32).mul_add(scale * dx, sum);
                 }
                 if let Some(min) = min {
                     sum = min.mul_add(bytes.iter().sum::<i32>() as f32 * dx, sum);
                 }
+                out[row] = sum;
             }
-            *out = sum;
         }
     }
 }

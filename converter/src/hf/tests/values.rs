@@ -135,7 +135,7 @@ fn the_bytes_depend_on_nothing_else() {
 fn each_role_gets_its_encoding_and_the_file_says_so() {
     let fixture = Fixture::plain();
     let recipe = Recipe::uniform(Encoding::Q8).with(Role::Head, Encoding::F16).with(Role::Up, Encoding::F32);
-    let options = Options { recipe, ..fixture.write().options(Encoding::Q8) };
+    let options = Options { dtype: recipe.into(), ..fixture.write().options(Encoding::Q8) };
     convert(&options, &(), &AtomicBool::new(false)).unwrap();
     let file = NsvFile::open(fixture.output()).unwrap();
     assert_eq!(file.layout().recipe(), recipe);

@@ -1,0 +1,3 @@
+#![no_main]
+
+nanoserve_fuzz::target!(gguf);
