@@ -284,3 +284,42 @@ fn reasoning_stands_apart_from_the_answer() {
         assert_eq!(terminal("NO_COLOR", "1"), format!("{whole}\n"));
     }
 }
+
+#[test]
+fn a_prompt_may_end_within_reasoning() {
+    // As DeepSeek-R1's and Qwen3's thinking templates do.
+    let opened = CHATML.replace("assistant\\n", "assistant\\n<think>\\n");
+    assert_ne!(opened, CHATML);
+    let mut script =
+        Script { specials: vec!["<|im_start|>", END], added: vec!["<think>", "</think>"], ..Script::default() };
+    script.chain =
+        [Script::bytes("\nHm"), vec![script.id("</think>")], Script::bytes("OK"), vec![script.id(END)]].concat();
+    let model = Model::new(&script, Some(script.id(END)), &[("chat_template.jinja", json!(opened))]);
+    let whole = "Hm</think>OK";
+    let said = ["--chat", "-p", "hi"];
+    assert_eq!(model.answer(&said), pair(whole, "eos"));
+    assert_eq!(model.answer(&[&said[..], &["--hide-reasoning"]].concat()), pair("OK", "eos"));
+    assert_eq!(model.run(&[&said[..], &["-q", "--hide-reasoning"]].concat()).stdout, "OK\n");
+    let terminal = |more: &[&str]| {
+        let mut command = command("nanoserve-run", model.arguments(&[&said[..], &["--single-turn"], more].concat()));
+        command.env_remove("NO_COLOR");
+        let mut terminal = Terminal::start(command, 80);
+        terminal.expect("OK\n");
+        assert_eq!(terminal.wait().code(), Some(0));
+        terminal.raw().replace('\r', "")
+    };
+    assert_eq!(terminal(&[]), "\x1b[2mHm\x1b[0m\n\nOK\n");
+    assert_eq!(terminal(&["--hide-reasoning"]), "OK\n");
+
+    // An answer that is continued within its reasoning: the template writes no mark, the message has it.
+    let model = Model::new(&script, Some(script.id(END)), &[("chat_template.jinja", json!(CHATML))]);
+    for begun in ["<think>\n", "<think>So\n"] {
+        let talk = json!({"continue_final_message": true, "messages": [
+            {"role": "user", "content": "hi"}, {"role": "assistant", "content": begun}]});
+        let file = model.folder.path().join("begun.json");
+        fs::write(&file, talk.to_string()).unwrap();
+        let continued = ["--messages", file.to_str().unwrap()];
+        assert_eq!(model.answer(&continued), pair(whole, "eos"), "{begun}");
+        assert_eq!(model.answer(&[&continued[..], &["--hide-reasoning"]].concat()), pair("OK", "eos"), "{begun}");
+    }
+}

@@ -110,6 +110,12 @@ impl Conversation {
         Some(wanted.as_str().unwrap_or("content").to_string())
     }
 
+    /// The text that an answer continues, if it does.
+    pub fn continued_text(&self) -> Option<String> {
+        let (name, last) = self.continues().zip(self.messages.last())?;
+        continued::append(last, &name, "").ok().map(|(_, said)| said)
+    }
+
     /// Sets the template's own variables from a JSON object; each replaces one of the same name.
     ///
     /// # Errors

@@ -50,13 +50,28 @@ enum State {
 pub struct Reasoning {
     state: State,
     held: String,
+    /// The bytes at the beginning of what is held that stand in the prompt: they are no part of any piece.
+    in_prompt: usize,
 }
 
 impl Reasoning {
     /// For the answer to a prompt, which may itself begin the reasoning.
     pub fn after(prompt: &str) -> Reasoning {
         let begun = MARKS.iter().find(|[begin, _]| prompt.trim_end().ends_with(begin));
-        Reasoning { state: begun.map_or(State::Beginning, |[_, end]| State::Within(end)), held: String::new() }
+        let state = begun.map_or(State::Beginning, |[_, end]| State::Within(end));
+        Reasoning { state, held: String::new(), in_prompt: 0 }
+    }
+
+    /// For the rest of an answer whose beginning, `said`, is at the end of the prompt. It may end within reasoning, whether
+    /// the mark is its own or the template's.
+    pub fn after_part(prompt: &str, said: &str) -> Reasoning {
+        let said = said.trim();
+        let Some(at) = prompt.rfind(said).filter(|_| !said.is_empty()) else { return Reasoning::after(prompt) };
+        let mut part = Reasoning::after(&prompt[..at]);
+        part.push(prompt[at..].trim_end());
+        // Where it ends within a mark, the rest of the mark may come.
+        part.in_prompt = part.held.len();
+        part
     }
 
     /// The special tokens that are marks: an answer's text must show them, or they cannot be found.
@@ -72,6 +87,20 @@ impl Reasoning {
 
     /// Takes the next text and returns what is certain.
     pub fn push(&mut self, text: &str) -> Vec<Piece> {
+        let pieces = self.divide(text);
+        pieces.into_iter().filter_map(|piece| self.without_prompt(piece)).collect()
+    }
+
+    /// A piece without what stands in the prompt; None if nothing is left.
+    fn without_prompt(&mut self, mut piece: Piece) -> Option<Piece> {
+        let (Piece::Mark(text) | Piece::Thought(text) | Piece::Answer(text)) = &mut piece;
+        let known = self.in_prompt.min(text.len());
+        text.drain(..known);
+        self.in_prompt -= known;
+        (!text.is_empty()).then_some(piece)
+    }
+
+    fn divide(&mut self, text: &str) -> Vec<Piece> {
         self.held.push_str(text);
         let mut pieces = Vec::new();
         loop {
@@ -114,7 +143,7 @@ impl Reasoning {
     pub fn finish(&mut self) -> Option<Piece> {
         let rest = std::mem::take(&mut self.held);
         let piece = if self.is_within() { Piece::Thought(rest) } else { Piece::Answer(rest) };
-        (piece != Piece::Answer(String::new()) && piece != Piece::Thought(String::new())).then_some(piece)
+        self.without_prompt(piece)
     }
 }
 
@@ -129,7 +158,10 @@ mod tests {
 
     /// The texts of each kind: thoughts, answer, marks.
     fn divided(prompt: &str, pieces: &[&str]) -> [String; 3] {
-        let mut reasoning = Reasoning::after(prompt);
+        parts(Reasoning::after(prompt), pieces)
+    }
+
+    fn parts(mut reasoning: Reasoning, pieces: &[&str]) -> [String; 3] {
         let mut all: Vec<Piece> = pieces.iter().flat_map(|piece| reasoning.push(piece)).collect();
         all.extend(reasoning.finish());
         let mut texts = [const { String::new() }; 3];
@@ -141,6 +173,33 @@ mod tests {
             }
         }
         texts
+    }
+
+    #[test]
+    fn a_part_of_an_answer_may_end_within_reasoning() {
+        for (prompt, said, rest, expected) in [
+            ("<user>Hi<assistant>", "<think>\nHm", ", so</think>Yes", [", so", "Yes", "</think>"]),
+            ("<user>Hi<assistant>", "<think>\n", "Hm</think>Yes", ["Hm", "Yes", "</think>"]),
+            ("<user>Hi<assistant><think>\n", "Hm", ", so</think>Yes", [", so", "Yes", "</think>"]),
+            ("<user><think><assistant>", "Yes", ", no </think>", ["", ", no </think>", ""]),
+            ("<user>Hi<assistant>", "<think>Hm</think>Y", "es <think>", ["", "es <think>", ""]),
+            // It ends within a mark.
+            ("<user>Hi<assistant>", "<thi", "nk>Hm</think>Yes", ["Hm", "Yes", "nk></think>"]),
+            ("<user>Hi<assistant>", "<thi", "s is it", ["", "s is it", ""]),
+            ("<user>Hi<assistant>", "<thi", "", ["", "", ""]),
+            ("<user>Hi<assistant>", "<think>Hm</th", "ink>Yes", ["", "Yes", "ink>"]),
+            ("<user>Hi<assistant>", "<think>Hm</th", "ere>, so", ["ere>, so", "", ""]),
+            // The same text, said before by somebody else.
+            ("<user><think>Hm<assistant>", "Hm", "<think>, so", ["", "<think>, so", ""]),
+            ("<user>Hi<assistant>", "", "<think>Hm</think>Yes", ["Hm", "Yes", "<think></think>"]),
+            ("<user>Hi<assistant><think>\n", " ", "Hm</think>Yes", ["Hm", "Yes", "</think>"]),
+            // The template has trimmed it.
+            ("<user>Hi<assistant>", " <think>Hm \n", "</think>Yes", ["", "Yes", "</think>"]),
+        ] {
+            let whole = format!("{prompt}{}", said.trim());
+            let reasoning = Reasoning::after_part(&whole, said);
+            assert_eq!(parts(reasoning, &[rest]), expected, "{prompt} {said} {rest}");
+        }
     }
 
     #[test]

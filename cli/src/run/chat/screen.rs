@@ -50,10 +50,10 @@ pub struct Screen<'o> {
 }
 
 impl<'o> Screen<'o> {
-    /// For the answer to this prompt.
-    pub fn new(out: &'o mut dyn Write, prompt: &str, look: Look) -> Screen<'o> {
+    /// For an answer that is divided like this.
+    pub fn new(out: &'o mut dyn Write, reasoning: Reasoning, look: Look) -> Screen<'o> {
         COLOURED.fetch_or(look.dim, Ordering::SeqCst);
-        let (reasoning, wrap) = (Reasoning::after(prompt), Wrap::new(look.columns));
+        let wrap = Wrap::new(look.columns);
         Screen { out, look, reasoning, wrap, is_dim: false, left_out: false, spaces: String::new(), is_first: true }
     }
 
@@ -135,10 +135,10 @@ impl<'o> Screen<'o> {
 }
 
 /// An answer without its reasoning, as it is given to programs.
-pub fn without_reasoning(prompt: &str, text: &str) -> String {
+pub fn without_reasoning(reasoning: Reasoning, text: &str) -> String {
     let mut out = Vec::new();
     let look = Look { columns: None, dim: false, hide_reasoning: true, is_terminal: false };
-    let mut screen = Screen::new(&mut out, prompt, look);
+    let mut screen = Screen::new(&mut out, reasoning, look);
     // Memory takes all that is written.
     let _ = screen.push(text).and_then(|()| screen.finish());
     out.pop();
@@ -151,7 +151,7 @@ mod tests {
 
     fn written(look: Look, prompt: &str, pieces: &[&str]) -> String {
         let mut out = Vec::new();
-        let mut screen = Screen::new(&mut out, prompt, look);
+        let mut screen = Screen::new(&mut out, Reasoning::after(prompt), look);
         pieces.iter().for_each(|piece| screen.push(piece).unwrap());
         screen.finish().unwrap();
         String::from_utf8(out).unwrap()
@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(written(look, prompt, &characters), expected, "{look:?} {text:?}");
             assert_eq!(written(look, prompt, &[text]), expected, "{look:?} {text:?} at once");
         }
-        assert_eq!(without_reasoning("", thinking), "Good <think>.\n");
+        assert_eq!(without_reasoning(Reasoning::after(""), thinking), "Good <think>.\n");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::run::cache::{Kept, When};
 use crate::run::{Arguments, progress, statistics};
 use crate::{console, machine};
 use anyhow::{Result, bail};
-use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter};
+use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter, Reasoning};
 use nanoserve_runtime::{GenerateOptions, RuntimeError, Session, StopReason, Tokenizer};
 use nanoserve_template::Clock;
 use std::io::Write;
@@ -236,7 +236,12 @@ impl<'c> Chat<'c> {
         }
         let mut nowhere = std::io::sink();
         let to: &mut dyn Write = if a.json { &mut nowhere } else { &mut *out };
-        let mut screen = Screen::new(to, &text, Look::of_output(self.shown.wrap, self.shown.hide_reasoning));
+        let reasoning = match self.conversation.continued_text() {
+            Some(said) => Reasoning::after_part(&text, &said),
+            None => Reasoning::after(&text),
+        };
+        let mut screen =
+            Screen::new(to, reasoning.clone(), Look::of_output(self.shown.wrap, self.shown.hide_reasoning));
         let generation = self.session.generate_after(&ran, &self.options, Some(self.tokenizer), &mut |text| {
             broken = broken.take().or_else(|| screen.push(text).err());
             broken.is_none() && !interrupted.load(Ordering::SeqCst)
@@ -245,7 +250,7 @@ impl<'c> Chat<'c> {
         interrupted.store(false, Ordering::SeqCst);
         self.kept.save(When::Answer, &self.session);
         let shown = match self.shown.hide_reasoning {
-            true => &without_reasoning(&text, &generation.text),
+            true => &without_reasoning(reasoning, &generation.text),
             false => &generation.text,
         };
         let run = prompt.len() - generation.reused;
