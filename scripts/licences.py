@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Prints what the program nanoserve is made of: each crate with its version, its licence and its licences' texts.
 
-    scripts/licences.py [--target TRIPLE] [--no-default-features]
+    scripts/licences.py [--target TRIPLE]... [--no-default-features]
 
-Crates that are linked in, for that target; what only builds, tests or expands macros is not in the program. Texts are
+Crates that are linked in, for any of the targets; what only builds, tests or expands macros is not in the program. Texts are
 those that come with the crates, each once. It ends with 1 where a crate says nothing of its licence.
 """
 
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TARGET = "x86_64-unknown-linux-musl"
 NAMES = ("license", "licence", "copying", "copyright", "notice", "unlicense")
 
 
@@ -24,10 +25,11 @@ def cargo(*words):
 def linked(arguments):
     """The packages of the program, by name and version."""
     features = ["--no-default-features"] if arguments.no_default_features else []
+    targets = [word for target in arguments.target or [TARGET] for word in ("--target", target)]
     tree = cargo("tree", "-p", "nanoserve-cli", "-e", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}",
-                 "--target", arguments.target, *features)
+                 *targets, *features)
     named = {tuple(line.split()[:2]) for line in tree.splitlines() if line}
-    packages = json.loads(cargo("metadata", "--format-version", "1", "--filter-platform", arguments.target))["packages"]
+    packages = json.loads(cargo("metadata", "--format-version", "1"))["packages"]
     found = [package for package in packages if (package["name"], "v" + package["version"]) in named]
     assert len(found) == len(named), "cargo names a crate in two ways"
     return sorted(found, key=lambda package: (package["name"], package["version"]))
@@ -47,7 +49,7 @@ def texts(package):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--target", default="x86_64-unknown-linux-musl")
+    parser.add_argument("--target", action="append", help=f"{TARGET} where none is given")
     parser.add_argument("--no-default-features", action="store_true")
     packages = linked(parser.parse_args())
     by_text, missing = {}, []

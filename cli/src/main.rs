@@ -26,6 +26,11 @@ mod verify;
 
 use std::process::ExitCode;
 
+/// musl's own allocator gives each large buffer back to the system, and the next step asks for the same pages again.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     programs::start(std::env::args_os().collect())
 }
