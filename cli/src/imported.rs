@@ -11,7 +11,7 @@
 use crate::console::tell;
 use crate::hub::cache_folder;
 use crate::{convert, stop};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nanoserve_converter::{gguf_shards, is_gguf};
 use std::fs::{self, File, FileTimes, Metadata};
 use std::io::{Read, Write};
@@ -44,9 +44,10 @@ pub fn model(model: &Path, cache: Option<&Path>, quiet: bool, restore: fn()) -> 
     let known = folder.join("known");
     fs::create_dir_all(&known).with_context(|| format!("cannot make the folder {}", known.display()))?;
     let shards = gguf_shards(model);
-    let identity = known.join(identity(&shards)?);
+    let now = identity(&shards)?;
+    let note = known.join(&now);
     let file = |hash: &str| folder.join(format!("{hash}-{}.nsv", env!("CARGO_PKG_VERSION")));
-    if let Some(found) = read_hash(&identity).map(|hash| file(&hash)).filter(|file| file.is_file()) {
+    if let Some(found) = read_hash(&note).map(|hash| file(&hash)).filter(|file| file.is_file()) {
         touch(&found);
         return Ok(found);
     }
@@ -74,8 +75,13 @@ pub fn model(model: &Path, cache: Option<&Path>, quiet: bool, restore: fn()) -> 
     // Who waits for it holds it open.
     let _ = fs::remove_file(&lock);
     made?;
+    if identity(&shards)? != now {
+        // What was converted may not be what was hashed.
+        let _ = fs::remove_file(&file);
+        bail!("{} changed while it was converted: run it again", model.display());
+    }
     shrink(&folder, &file, MOST_BYTES);
-    write_hash(&identity, &hash);
+    write_hash(&note, &hash);
     touch(&file);
     Ok(file)
 }
