@@ -50,6 +50,7 @@ mod meta;
 #[allow(unsafe_code)]
 mod pack_q8;
 pub mod panel;
+mod partial;
 pub mod q8;
 mod reader;
 mod recipe;
