@@ -9,7 +9,7 @@
 //! All of it may be deleted at any time.
 
 use crate::console::tell;
-use crate::hub::cache_folder;
+use crate::hub::own_folder;
 use crate::{convert, stop};
 use anyhow::{Context, Result, bail};
 use nanoserve_converter::{gguf_shards, is_gguf};
@@ -38,7 +38,7 @@ pub fn model(model: &Path, cache: Option<&Path>, quiet: bool, restore: fn()) -> 
     }
     let folder = match cache {
         Some(folder) => folder.to_path_buf(),
-        None => cache_folder()?,
+        None => own_folder()?,
     };
     let folder = folder.join("gguf");
     let known = folder.join("known");

@@ -34,6 +34,16 @@ pub fn listen(restore: fn()) -> Result<Arc<AtomicBool>> {
     Ok(asked.clone())
 }
 
+/// As [`listen`], for work that is not stopped in good order: the first Ctrl-C ends the program too, and what it had not
+/// finished is removed.
+///
+/// # Errors
+/// As there.
+pub fn end_at_once(restore: fn()) -> Result<()> {
+    listen(restore)?.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
 /// A thread that ends the program when the system asks for its end.
 #[cfg(unix)]
 fn terminations(restore: fn()) -> std::io::Result<()> {

@@ -1,7 +1,7 @@
 //! Compares a model with a reference, component by component.
 
 use crate::programs::Program;
-use crate::{console, machine};
+use crate::{console, machine, stop};
 use anyhow::{Result, bail};
 use clap::{Command, Parser};
 use nanoserve_format::Foreign;
@@ -110,6 +110,7 @@ fn verify(a: &Arguments, reference: &Reference) -> Result<(String, bool)> {
         report.bounds = None;
     }
     if let Some(path) = &a.dump {
+        stop::end_at_once(|| {})?;
         dump(path, &reference.input_ids, report.greedy_ids.as_deref(), &ours)?;
     }
     let text = if a.json {

@@ -16,10 +16,11 @@ use crate::error::{ErrorKind, FileAction, FormatError, Result};
 use crate::header::{Hash, SectionKind};
 use crate::hex::hex;
 use crate::map::{NsvFile, map};
+use crate::partial::temporary_sibling;
 use crate::reader::{Damage, Layout, parse};
 use crate::sign::{SIGNATURE_PLACE, Signature};
 use crate::tree::{self, CHUNK_BYTES};
-use crate::writer::temporary_sibling;
+use crate::writer::sync_folder;
 use rayon::prelude::*;
 use std::fs::{self, File};
 use std::io;
@@ -92,6 +93,9 @@ struct Region {
     expected: Expected,
 }
 
+/// What the bytes between two parts are called.
+const PADDING: &str = "padding";
+
 enum Expected {
     Whole(Hash),
     Chunk(usize, Hash),
@@ -141,7 +145,7 @@ fn parts(layout: &Layout, chunks: Option<&[Hash]>) -> Vec<Region> {
     let starts = parts.iter().map(|p| p.range.start).chain([layout.file_len as usize]);
     let gaps = ends.into_iter().zip(starts).filter(|(end, start)| end < start);
     let gaps: Vec<Region> = gaps
-        .map(|(end, start)| Region { what: "padding".into(), range: end..start, expected: Expected::Zeros })
+        .map(|(end, start)| Region { what: PADDING.into(), range: end..start, expected: Expected::Zeros })
         .collect();
     parts.extend(gaps);
     parts.sort_by_key(|part| part.range.start);
@@ -238,14 +242,29 @@ fn write((bad, bundle): (&Path, Option<Bundle>), header: &[u8], taken: &[Damage]
     }
     file.write_all_at(header, start).map_err(failed(FileAction::Write))?;
     for part in taken.iter().filter(|part| part.range.start >= header.len()) {
+        let at = start + part.range.start as u64;
         // Padding is known to be zero even if neither file has it so.
-        let zeros = vec![0; if part.what == "padding" { part.range.len() } else { 0 }];
-        let bytes = if zeros.is_empty() { &copy.bytes()[part.range.clone()] } else { &zeros };
-        file.write_all_at(bytes, start + part.range.start as u64).map_err(failed(FileAction::Write))?;
+        let written = match part.what == PADDING {
+            true => write_zeros(file, at, part.range.len()),
+            false => file.write_all_at(&copy.bytes()[part.range.clone()], at),
+        };
+        written.map_err(failed(FileAction::Write))?;
     }
     file.set_permissions(mode).map_err(failed(FileAction::Write))?;
     file.sync_all().map_err(failed(FileAction::Sync))?;
     temp.persist(&path).map_err(|e| failed(FileAction::RenameTo)(e.error))?;
+    sync_folder(&path);
+    Ok(())
+}
+
+/// Writes zeros, however many, from a block of few.
+fn write_zeros(file: &File, mut at: u64, mut len: usize) -> io::Result<()> {
+    static BLOCK: [u8; 1 << 16] = [0; 1 << 16];
+    while len > 0 {
+        let zeros = &BLOCK[..len.min(BLOCK.len())];
+        file.write_all_at(zeros, at)?;
+        (at, len) = (at + zeros.len() as u64, len - zeros.len());
+    }
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! Replaces small files atomically, as a [`Writer`](crate::Writer) does with a model.
 
 use crate::error::{FileAction, FormatError, Result};
-use crate::writer::{sync_folder, temporary_sibling};
+use crate::partial::temporary_sibling;
+use crate::writer::sync_folder;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};

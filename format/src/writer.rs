@@ -12,15 +12,15 @@ use crate::at::FileAt;
 use crate::encoding::{Encoding, Shape, features};
 use crate::error::{FileAction, FormatError, Result};
 use crate::header::{self, ALIGNMENT, DATA_ALIGNMENT, HASH_BYTES, Hash, RawPlace, RawSection, RawTensor, SectionKind};
+use crate::partial::temporary_sibling;
 use crate::recipe::Recipe;
 use crate::replace::reserve;
 use crate::schema::{self, Role};
-use crate::signal;
 use crate::spec::ModelSpec;
 use crate::stream::Stream;
 use crate::tree;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -333,43 +333,6 @@ fn section_offsets(sections: &BTreeMap<SectionKind, Vec<u8>>, before: bool, mut 
         at += bytes.len() as u64;
     }
     (offsets, at)
-}
-
-/// A new file beside `path`, with the mode that a new file gets, removed when dropped; and `path` with links resolved.
-///
-/// Removes files that killed programs left behind; files still being written are locked.
-pub(crate) fn temporary_sibling(path: &Path) -> Result<(PathBuf, NamedTempFile)> {
-    let failed = |action| move |source| FormatError::Io { path: path.to_path_buf(), action, source };
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    if fs::metadata(&path).is_ok_and(|m| !m.is_file()) {
-        let source = std::io::Error::other("it exists and is not a regular file");
-        return Err(FormatError::Io { path, action: FileAction::Write, source });
-    }
-    let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
-        return Err(failed(FileAction::Create)(std::io::Error::other("it needs a file name in UTF-8")));
-    };
-    let folder = match path.parent() {
-        Some(p) if p != Path::new("") => p,
-        _ => Path::new("."),
-    };
-    let (prefix, suffix) = (format!(".{name}."), ".partial");
-    for entry in fs::read_dir(folder).map_err(failed(FileAction::Create))?.flatten() {
-        let stale = entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix) && n.ends_with(suffix));
-        if stale && File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok()) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(suffix);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temp = builder
-        .tempfile_in(folder)
-        // The error's own text repeats the temporary name, which means nothing to the user.
-        .map_err(|e| failed(FileAction::Create)(e.kind().into()))?;
-    let _ = temp.as_file().try_lock();
-    signal::unfinished(temp.path());
-    Ok((path, temp))
 }
 
 #[cfg(test)]

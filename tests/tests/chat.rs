@@ -145,6 +145,21 @@ fn a_conversation_is_saved_loaded_and_begun_anew() {
     assert!(terminal.is_sane());
 }
 
+/// What was saved before stays whole until the new file takes its name: it is never written over.
+#[test]
+fn a_saved_conversation_takes_the_place_of_the_old_one_in_one_step() {
+    let scene = scene();
+    let (path, link) = (scene.file("again.json"), scene.file("linked.json"));
+    fs::write(&path, "what was there").unwrap();
+    fs::hard_link(&path, &link).unwrap();
+    let mut child = scene.command(&["--chat", "-n", "4"]).stdin(Stdio::piped()).spawn().unwrap();
+    let typed = format!("/system Be brief.\n/save {}\n", path.display());
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    assert_eq!(scene.saved("again.json"), [("system".to_string(), "Be brief.".to_string())]);
+    assert_eq!(fs::read_to_string(&link).unwrap(), "what was there");
+}
+
 #[test]
 fn the_editor_has_history_and_several_lines() {
     let scene = scene();

@@ -3,6 +3,7 @@
 use nanoserve_converter::{ConvertError, Options, Progress, Step};
 use nanoserve_format::Encoding;
 use nanoserve_tests::{SplitMix64, Tiny, command, nanoserve, program, thorough};
+use rustix::process::{Pid, Signal};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -243,6 +244,71 @@ fn ended_by_a_signal_it_leaves_nothing() {
         }
         assert!(ended >= 6, "only {ended} of 24 were ended at work by {signal}");
     }
+}
+
+/// Two that write to one name at once: each has a file of its own, takes none of the other's for a leftover, and ends well.
+#[test]
+fn two_conversions_into_one_place_both_end_well() {
+    let scene = Scene::new();
+    for i in 0..6 {
+        let had_old = i % 2 == 0;
+        scene.set_up(had_old);
+        // A pipe in the place of a leftover is not waited for.
+        let pipe = scene.out().with_file_name(".model.nsv.AbCdEf.partial");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let both = [scene.start(), scene.start()];
+        for child in both {
+            let out = child.wait_with_output().unwrap();
+            assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+        assert_eq!(scene.state(had_old), "new");
+        assert_eq!(scene.siblings(), [".model.nsv.AbCdEf.partial"]);
+        fs::remove_file(pipe).unwrap();
+    }
+}
+
+/// A repair that is ended leaves the damaged file as it was, or the whole one; what a killed one leaves, the next removes.
+#[test]
+fn an_interrupted_repair_leaves_the_damaged_file_or_the_whole_one() {
+    let scene = Scene::new();
+    let mut damaged = scene.new.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    let repair = || {
+        let copy = scene.folder.path().join("reference.nsv");
+        let args = ["repair".into(), scene.out().into_os_string(), "--from".into(), copy.into_os_string(), "-q".into()];
+        command("nanoserve-inspect", args).spawn().unwrap()
+    };
+    for (signal, code) in
+        [(Signal::TERM, Some(143)), (Signal::HUP, Some(129)), (Signal::INT, Some(130)), (Signal::KILL, None)]
+    {
+        let mut ended = 0;
+        for _ in 0..12 {
+            fs::write(scene.out(), &damaged).unwrap();
+            let before = scene.siblings();
+            let mut child = repair();
+            wait_for(&mut child, || scene.siblings().iter().any(|name| !before.contains(name)));
+            // It may have ended meanwhile.
+            let _ = rustix::process::kill_process(Pid::from_child(&child), signal);
+            let out = child.wait_with_output().unwrap();
+            if out.status.code() != Some(0) {
+                assert_eq!(out.status.code(), code, "{}", String::from_utf8_lossy(&out.stderr));
+                ended += 1;
+            }
+            let left = fs::read(scene.out()).unwrap();
+            assert!(left == damaged || left == scene.new, "{signal:?}: {} bytes", left.len());
+            assert!(
+                scene.siblings().len() <= usize::from(signal == Signal::KILL),
+                "{signal:?}: {:?}",
+                scene.siblings()
+            );
+        }
+        println!("{signal:?} ended {ended} of 12 at work");
+        assert!(ended > 0, "none was ended at work by {signal:?}: too few to tell");
+    }
+    fs::write(scene.out(), &damaged).unwrap();
+    assert_eq!(repair().wait().unwrap().code(), Some(0));
+    assert_eq!((scene.state(false), scene.siblings()), ("new", Vec::new()));
 }
 
 /// `nohup` ignores SIGHUP for what it starts.

@@ -1,7 +1,7 @@
 //! Repairs a damaged file.
 
 use super::damage_lines;
-use crate::console;
+use crate::{console, stop};
 use anyhow::Result;
 use clap::Args;
 use nanoserve_format::{RepairError, Repaired, hex, repair};
@@ -31,6 +31,7 @@ pub struct Repair {
 
 pub fn run(a: &Repair) -> Result<ExitCode> {
     console::begin(&a.bad);
+    stop::end_at_once(|| {})?;
     let Repaired { taken, parts, root } = match repair(&a.bad, &a.from) {
         Ok(repaired) => repaired,
         Err(RepairError::Format(e)) => return Err(RuntimeError::from(e).into()),

@@ -71,6 +71,20 @@ fn any_damage_is_undone_and_nothing_else_is_written() {
 }
 
 #[test]
+fn zeros_are_written_in_blocks_and_nowhere_else() {
+    for (at, len) in [(0, 0), (5, 1), (3, (1 << 16) - 1), (1, 1 << 16), (7, (3 << 16) + 5)] {
+        let file = tempfile::tempfile().unwrap();
+        let before = vec![9; 5 << 16];
+        file.write_all_at(&before, 0).unwrap();
+        write_zeros(&file, at as u64, len).unwrap();
+        let mut after = vec![1; before.len()];
+        file.read_exact_at(&mut after, 0).unwrap();
+        assert!(after[at..at + len].iter().all(|&b| b == 0), "{at} {len}");
+        assert_eq!(after.iter().filter(|&&b| b == 9).count(), before.len() - len, "{at} {len}");
+    }
+}
+
+#[test]
 fn two_damaged_copies_make_a_good_one() {
     let (folder, good) = good();
     let bytes = fs::read(&good).unwrap();

@@ -97,7 +97,7 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
     let mut out = std::io::stdout().lock();
     if !lines.is_terminal() {
         return Ok(match chat.answer(&mut out)? {
-            Answered::Gone => Some(ExitCode::SUCCESS),
+            Answered::Gone(code) => Some(code),
             Answered::Done(StopReason::Cancelled) => Some(ExitCode::from(130)),
             _ => None,
         });
@@ -105,7 +105,7 @@ fn answer(chat: &mut Chat, lines: &mut Lines) -> Result<Option<ExitCode>> {
     loop {
         match chat.try_answer(&mut out)? {
             Answered::Done(_) => return Ok(None),
-            Answered::Gone => return Ok(Some(ExitCode::SUCCESS)),
+            Answered::Gone(code) => return Ok(Some(code)),
             Answered::Full { prompt, capacity } => {
                 say(format_args!(
                     "The conversation has {prompt} tokens and the context {capacity}: too little is left for an answer."

@@ -176,7 +176,7 @@ pub fn run(
         options.specials = Specials::These(Reasoning::special_marks(tokenizer));
     }
     let kv_type = a.machine.how.kv_type(engine.file());
-    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind())?;
+    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind(), a.trust.require_signer.is_some())?;
     let tokens = tokens_of(&template, &conversation, a, tokenizer);
     let capacity = a.capacity(engine.file().spec(), tokens, options.max_tokens, kept.tokens());
     let mut session = engine.session(capacity, kv_type)?;
@@ -190,6 +190,9 @@ pub fn run(
         kept.at_end();
     }
     (chat.kept, chat.load_s) = (kept, start.elapsed().as_secs_f64());
+    if terminal {
+        typed::remember();
+    }
     if a.chat.single_turn && !asked && !chat.hear(&mut Lines::open(terminal)?)? {
         return Ok(ExitCode::SUCCESS);
     }
@@ -201,8 +204,8 @@ pub fn run(
         say(chat.banner()?);
     }
     if asked {
-        if let Answered::Gone = chat.answer(&mut std::io::stdout().lock())? {
-            return Ok(ExitCode::SUCCESS);
+        if let Answered::Gone(code) = chat.answer(&mut std::io::stdout().lock())? {
+            return Ok(code);
         }
         if !chat.is_answered() {
             chat.conversation.pop();
@@ -231,7 +234,7 @@ fn answers(chat: &mut Chat, a: &Arguments) -> Result<ExitCode> {
             }
         }
         match chat.answer(&mut out)? {
-            Answered::Gone => return Ok(ExitCode::SUCCESS),
+            Answered::Gone(code) => return Ok(code),
             Answered::Done(StopReason::Cancelled) => {
                 cancelled = true;
                 break;

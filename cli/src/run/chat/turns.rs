@@ -14,6 +14,7 @@ use nanoserve_runtime::chat::{ChatTemplate, Conversation, Prompter, Reasoning};
 use nanoserve_runtime::{GenerateOptions, RuntimeError, Session, StopReason, Tokenizer};
 use nanoserve_template::Clock;
 use std::io::Write;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -56,8 +57,8 @@ pub enum Answered {
     Done(StopReason),
     /// Too little of the context is left: tokens of the prompt, and positions of the context.
     Full { prompt: usize, capacity: usize },
-    /// The reader of standard output has closed it.
-    Gone,
+    /// Standard output takes no more: the exit code that the program ends with.
+    Gone(ExitCode),
 }
 
 impl<'c> Chat<'c> {
@@ -280,8 +281,7 @@ impl<'c> Chat<'c> {
             false => Ok(()),
         };
         if let Some(e) = broken.or(written.err()) {
-            console::broken_pipe(e)?;
-            return Ok(Answered::Gone);
+            return Ok(Answered::Gone(console::broken_pipe(e)?));
         }
         self.last = Some(turn);
         if generation.ids.is_empty() && generation.stop_reason == StopReason::Cancelled {

@@ -4,12 +4,13 @@
 //! the terminal would then collect typed keys into lines, show them within the answer, and swallow a Ctrl-D. So between
 //! two prompts the terminal keeps keys unchanged and shows none. Ctrl-C and Ctrl-Z work as usual.
 
+use nanoserve_format::signal;
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// The terminal's original modes, while they are changed.
+/// The terminal's original modes, while they may be changed.
 static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Whether colours may have been sent.
@@ -26,14 +27,21 @@ impl TypedAhead {
         if ["dumb", "cons25", "emacs"].contains(&term.as_str()) {
             return None;
         }
-        let found = tcgetattr(stdin()).ok()?;
-        let mut modes = found.clone();
+        let mut modes = remember()?;
         modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN;
         modes.input_modes -= InputModes::ICRNL | InputModes::INLCR | InputModes::IGNCR;
         tcsetattr(stdin(), OptionalActions::Now, &modes).ok()?;
-        *FOUND.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         Some(TypedAhead(()))
     }
+}
+
+/// Remembers the terminal's modes, and returns them, so that every end can set them again: to be called before anything, an
+/// editor too, changes them. None where there is no terminal.
+pub fn remember() -> Option<Termios> {
+    let modes = tcgetattr(stdin()).ok()?;
+    *FOUND.lock().unwrap_or_else(PoisonError::into_inner) = Some(modes.clone());
+    signal::keep_terminal();
+    Some(modes)
 }
 
 impl Drop for TypedAhead {
@@ -58,4 +66,5 @@ fn restore() {
         // An error means that the terminal is gone, and then nothing needs restoring.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &found);
     }
+    signal::forget_terminal();
 }

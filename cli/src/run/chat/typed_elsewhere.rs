@@ -16,6 +16,11 @@ impl TypedAhead {
     }
 }
 
+/// Remembers nothing here.
+pub fn remember() -> Option<()> {
+    None
+}
+
 /// Leaves the terminal as it was found: no mode was changed, and colours end.
 pub fn restore_now() {
     if COLOURED.load(Ordering::SeqCst) {
