@@ -188,9 +188,13 @@ pub(crate) fn encode(sections: &[RawSection], features: u32, file_len: u64) -> (
     (out, root)
 }
 
+/// What a file is that has no bytes.
+pub(crate) const EMPTY: &str = "it is empty";
+
 /// A guess at what a file is that is not a .nsv file.
 fn hint(got: &[u8]) -> &'static str {
     match got {
+        [] => EMPTY,
         [b'G', b'G', b'U', b'F', ..] => " (a GGUF file; convert the Hugging Face checkpoint instead)",
         [_, _, _, _, _, _, 0, 0] => " (perhaps a safetensors file; give its folder to nanoserve-convert)",
         [0x89, b'N', b'S', b'V', ..] | [b'\t', b'N', b'S', b'V', ..] => {
