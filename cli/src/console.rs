@@ -45,6 +45,17 @@ pub fn tell(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{}", on_screen(&text.to_string()));
 }
 
+/// The same, dim where standard error shows colours: what stands beside an answer.
+pub fn tell_dim(text: impl Display) {
+    let text = text.to_string();
+    let text = on_screen(&text);
+    let mut err = std::io::stderr();
+    let _ = match colours(err.is_terminal()) {
+        true => writeln!(err, "\x1b[2m{text}\x1b[0m"),
+        false => writeln!(err, "{text}"),
+    };
+}
+
 /// A text for standard output that the program did not make, such as an answer: on a terminal without the characters that
 /// steer it, else as it is.
 pub fn answered(text: &str) -> Cow<'_, str> {

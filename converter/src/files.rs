@@ -1,14 +1,22 @@
 //! What there is in a file system besides files.
 
-use rustix::fs::FileType;
+use std::fs::FileType;
 
 /// What something that is no regular file is called.
 pub(crate) fn kind_name(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Directory => "a folder",
-        FileType::Fifo => "a named pipe",
-        FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        FileType::Socket => "a socket",
-        _ => "something else",
+    if kind.is_dir() {
+        return "a folder";
     }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a named pipe";
+        } else if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        } else if kind.is_socket() {
+            return "a socket";
+        }
+    }
+    "something else"
 }

@@ -3,15 +3,21 @@
 use crate::error::{Problems, What};
 use crate::files::kind_name;
 use nanoserve_format::MAGIC;
-use rustix::fs::FileType;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What is equal where two names lead to one file; None for a file that is not there.
+#[cfg(unix)]
 fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
     fs::metadata(path).map(|m| (m.dev(), m.ino())).ok()
+}
+
+/// The same for links; a file with two names of its own is not recognised.
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok()
 }
 
 /// Notes what is wrong with the place of the output; `sources` are the names and paths of the files it is made from. A
@@ -29,13 +35,14 @@ pub(crate) fn check(output: &Path, force: bool, sources: impl Iterator<Item = (S
     }
     // Compared by identity, not by name: two links may lead to one file.
     let Some(existing) = identity(output) else { return };
-    let kind = fs::metadata(output).map_or(FileType::Unknown, |m| FileType::from_raw_mode(m.mode()));
-    if kind != FileType::RegularFile {
+    if let Ok(kind) = fs::metadata(output).map(|m| m.file_type())
+        && !kind.is_file()
+    {
         return place(format!("it names {}", kind_name(kind)));
     }
     let before = problems.len();
     for (source_file, path) in sources {
-        if identity(&path) == Some(existing) {
+        if identity(&path).as_ref() == Some(&existing) {
             problems.file(output.display().to_string(), What::OutputIsSource { source_file });
         }
     }

@@ -82,7 +82,7 @@ pub enum FormatError {
         source: std::io::Error,
     },
     /// The first eight bytes are not those of a .nsv file.
-    #[error("not a .nsv file: it begins with {got:02x?}{hint}")]
+    #[error("not a .nsv file: {}{hint}", beginning(got, hint))]
     Magic {
         /// The bytes found.
         got: [u8; 8],
@@ -338,6 +338,11 @@ pub enum FormatError {
     /// Somebody asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// How a file begins, unless it is empty.
+fn beginning(got: &[u8; 8], hint: &str) -> String {
+    if hint == crate::header::EMPTY { String::new() } else { format!("it begins with {got:02x?}") }
 }
 
 impl FormatError {

@@ -188,9 +188,13 @@ pub(crate) fn encode(sections: &[RawSection], features: u32, file_len: u64) -> (
     (out, root)
 }
 
+/// What a file is that has no bytes.
+pub(crate) const EMPTY: &str = "it is empty";
+
 /// A guess at what a file is that is not a .nsv file.
 fn hint(got: &[u8]) -> &'static str {
     match got {
+        [] => EMPTY,
         [b'G', b'G', b'U', b'F', ..] => {
             " (a GGUF file; `nanoserve convert` makes a .nsv file of it, and `nanoserve run` takes it as it is)"
         }

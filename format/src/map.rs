@@ -79,9 +79,13 @@ impl NsvFile {
             let path = path.clone();
             move |source| FormatError::Io { path, action, source }
         };
-        let file = File::open(&path).map_err(failed(FileAction::Open))?;
-        if file.metadata().map_err(failed(FileAction::Read))?.is_dir() {
-            let source = std::io::ErrorKind::IsADirectory.into();
+        let file = open_now(&path).map_err(failed(FileAction::Open))?;
+        let kind = file.metadata().map_err(failed(FileAction::Read))?.file_type();
+        if !kind.is_file() {
+            let source = match kind.is_dir() {
+                true => io::ErrorKind::IsADirectory.into(),
+                false => io::Error::new(io::ErrorKind::InvalidInput, "a pipe or a device, expected a regular file"),
+            };
             return Err(FormatError::Io { path, action: FileAction::Open, source });
         }
         let bundle = Bundle::find(&path, &file)?;
@@ -251,6 +255,18 @@ impl NsvFile {
         let program = wrong.then(|| Damage { what: "program before the model,".into(), range: 0..before.len() });
         program.into_iter().chain(signature).chain(self.layout.damage(self.bytes())).collect()
     }
+}
+
+/// Opens a file for reading without waiting: a named pipe would wait for its other end.
+#[cfg(unix)]
+fn open_now(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+#[cfg(not(unix))]
+fn open_now(path: &Path) -> io::Result<File> {
+    File::open(path)
 }
 
 /// Maps a whole file read-only.

@@ -14,6 +14,7 @@ mod fixtures;
 pub mod hub;
 mod measure;
 pub mod mutate;
+mod namespace;
 pub mod parts;
 mod programs;
 mod random;
@@ -33,6 +34,7 @@ pub use fixtures::{
     ENCODINGS, FINE_ENCODINGS, Fixture, convert, convert_with, copy_folder, engine, fixture, fixtures, for_each_isa,
 };
 pub use measure::{Divergence, argmax, divergence, kl, max_abs_diff};
+pub use namespace::namespace;
 pub use programs::{Run, command, nanoserve, program, root};
 pub use random::SplitMix64;
 pub use script::{CHATML, Script};

@@ -57,7 +57,9 @@ impl Scene {
 
     /// A conversation on a terminal, at its first prompt.
     fn terminal(&self, columns: u16, more: &[&str]) -> Terminal {
-        let mut terminal = Terminal::start(self.command(&[&["--chat"], more].concat()), columns);
+        let mut command = self.command(&[&["--chat"], more].concat());
+        command.env_remove("NO_COLOR");
+        let mut terminal = Terminal::start(command, columns);
         terminal.expect("leaves.");
         terminal.expect("> ");
         terminal
@@ -101,6 +103,8 @@ fn leave(mut terminal: Terminal) {
     assert_eq!(terminal.wait().code(), Some(0), "{}", terminal.all());
     assert!(terminal.is_sane());
     assert!(!terminal.all().contains("panicked"), "{}", terminal.all());
+    // What the program itself sends to steer the terminal was not taken for somebody else's text.
+    assert!(!terminal.all().contains("\\u{1b}"), "{}", terminal.all());
 }
 
 #[test]
@@ -461,6 +465,8 @@ fn an_answer_is_made_again_and_settings_hold() {
     ask(&mut terminal, &format!("/save {}", scene.file("again.json").display()), "0 messages saved");
     terminal.send("/exit\r");
     assert_eq!(terminal.wait().code(), Some(0));
+    assert!(!terminal.all().contains("\\u{1b}"), "{}", terminal.all());
+    assert!(terminal.raw().contains("\x1b[2m[prompt "), "the figures are dim: {:?}", terminal.raw());
 }
 
 #[test]

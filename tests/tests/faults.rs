@@ -6,7 +6,7 @@
 use nanoserve_format::Encoding;
 use nanoserve_runtime::diagnose::verify::{dump, trace};
 use nanoserve_runtime::{Engine, EngineOptions, KvType, RuntimeError};
-use nanoserve_tests::{Fixture, Run, Tiny, command, convert, fixture, nanoserve, program};
+use nanoserve_tests::{Fixture, Run, Tiny, command, convert, fixture, namespace, nanoserve, program};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -71,22 +71,6 @@ impl Model {
     }
 }
 
-/// The command prefix that runs a program in its own mount namespace. If that is not allowed, prints so and returns
-/// None.
-fn namespace() -> Option<[&'static str; 2]> {
-    let folder = tempfile::tempdir().unwrap();
-    let mounts = |flag: &&str| {
-        let mut mount = Command::new("unshare");
-        mount.args([flag, "mount", "-t", "tmpfs", "none"]).arg(folder.path());
-        mount.output().is_ok_and(|out| out.status.success())
-    };
-    let flag = ["-m", "-rm"].into_iter().find(mounts);
-    if flag.is_none() {
-        println!("SKIPPED: this test mounts a file system of its own, which is not allowed here");
-    }
-    Some(["unshare", flag?])
-}
-
 /// Runs a program that writes `$1/out` into a tmpfs of this size, where an old file has that name. Returns the
 /// program's output; its standard output also lists what is there afterwards.
 fn on_tmpfs(size: &str, then: &str, name: &str, args: &[&str]) -> Option<Run> {
@@ -119,6 +103,26 @@ fn a_full_disk_leaves_the_old_file_alone() {
     let run = on_tmpfs("16k", "true", "verify", &args).expect("it could mount before");
     assert_eq!(run.stdout, only_old());
     assert!(run.stderr.contains("out: cannot write: No space left on device"), "{}", run.stderr);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_without_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&folder.path().join(name)).to_string();
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    File::create(at("empty")).unwrap();
+    for (path, words) in [
+        (at("pipe"), "cannot open: a pipe or a device, expected a regular file"),
+        ("/dev/zero".into(), "cannot open: a pipe or a device, expected a regular file"),
+        (text(folder.path()).into(), "cannot open: is a directory"),
+        (at("empty"), "not a .nsv file: it is empty\n"),
+    ] {
+        for (name, more) in [("run", &["--ids", "1"][..]), ("inspect", &[]), ("bench", &[]), ("verify", &["--bisect"])]
+        {
+            let run = shell("exec timeout 60 \"$@\"", name, &[&[path.as_str()], more].concat()).expect(2);
+            assert!(run.stderr.contains(words), "{name} {path}: {}", run.stderr);
+        }
+    }
 }
 
 #[test]

@@ -2,13 +2,12 @@
 
 use crate::error::{Problems, What};
 use crate::files::kind_name;
-use crate::hf::root::{Refused, Root};
+use crate::hf::refused::Refused;
+use crate::hf::root::Root;
 use crate::input::{Bytes, SourceFile};
-use rustix::fs::FileType;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, FileType};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
@@ -66,7 +65,7 @@ impl Folder {
                     Err(e) => What::Read(e),
                 },
             },
-            Ok(m) => no_folder(path, FileType::from_raw_mode(m.mode())),
+            Ok(m) => no_folder(path, m.file_type()),
             Err(e) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&e.kind()) => absent(path),
             Err(e) => What::Read(e),
         };
@@ -155,7 +154,7 @@ impl From<Refused> for What {
 /// What something that is no folder is.
 fn no_folder(path: &Path, kind: FileType) -> What {
     let name = path.display().to_string();
-    if kind != FileType::RegularFile {
+    if !kind.is_file() {
         return What::NotAFolder { got: kind_name(kind) };
     }
     // A shard of a model, or a small file beside one.

@@ -19,7 +19,12 @@ mod layers;
 mod names;
 mod origin;
 mod python_json;
+mod refused;
+#[cfg_attr(not(unix), path = "root_elsewhere.rs")]
 mod root;
+// The tests of the other hold it to the same.
+#[cfg(all(unix, test))]
+mod root_elsewhere;
 mod rope;
 mod shard;
 mod sidecars;

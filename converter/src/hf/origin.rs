@@ -5,7 +5,7 @@ use crate::error::{Problems, What};
 use crate::hf::checkpoint::Folder;
 use crate::hf::config::Config;
 use crate::hf::folder::is_repository;
-use crate::hf::root::Refused;
+use crate::hf::refused::Refused;
 use crate::report::Warning;
 use nanoserve_format::{LicenseFile, Provenance};
 

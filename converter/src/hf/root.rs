@@ -5,8 +5,9 @@
 //! waiting, must be a regular file, and lies inside the folder or in the blobs of the hub's cache that the folder is a
 //! snapshot of. Where the system has openat2, it follows links for us and stops at the first that leaves the folder.
 
+use super::refused::Refused;
 use crate::files::kind_name;
-use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{Dir, Mode, OFlags, open};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
@@ -16,27 +17,14 @@ use std::path::{Path, PathBuf};
 /// Reading, without waiting for the other end of a pipe and without becoming a terminal's process.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 /// How often a name is looked up while somebody renames folders above it.
+#[cfg(target_os = "linux")]
 const TRIES: usize = 16;
-
-/// Why a file of a folder is not opened.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    /// There is nothing of that name.
-    Absent,
-    /// A link to something that is not there.
-    Dangling(PathBuf),
-    /// A link that leads out of the folder.
-    Outside(PathBuf),
-    /// Something else than a regular file.
-    Kind(&'static str),
-    /// The system's answer.
-    System(io::Error),
-}
 
 /// A folder whose files are opened.
 #[derive(Debug)]
 pub(crate) struct Root {
     path: PathBuf,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there is no openat2"))]
     fd: OwnedFd,
     /// The folders that a link may lead to, by their real paths: this one and the blobs of its cache.
     inside: Vec<PathBuf>,
@@ -49,20 +37,16 @@ impl Root {
     /// The folder at `path`, which may be a link itself: the user gave it.
     pub fn open(path: &Path) -> io::Result<Root> {
         let fd = open(path, READ | OFlags::DIRECTORY, Mode::empty())?;
-        let real = fs::canonicalize(path)?;
-        // models--org--name/snapshots/REVISION has links to ../../blobs/HASH.
-        let snapshots = real.parent().filter(|parent| parent.ends_with("snapshots"));
-        let blobs = snapshots.and_then(|s| Some(s.parent()?.join("blobs"))).filter(|blobs| blobs.is_dir());
-        let inside = std::iter::once(real).chain(blobs).collect();
+        let inside = super::refused::inside(path)?;
         Ok(Root { path: path.to_path_buf(), fd, inside, beneath: true })
     }
 
     /// A regular file of the folder, open for reading.
     pub fn file(&self, name: impl AsRef<Path>) -> Result<File, Refused> {
         let name = name.as_ref();
-        let fd = self.find(name, OFlags::empty())?;
-        let kind = FileType::from_raw_mode(fstat(&fd).map_err(|e| Refused::System(e.into()))?.st_mode);
-        if kind == FileType::RegularFile { Ok(File::from(fd)) } else { Err(Refused::Kind(kind_name(kind))) }
+        let file = File::from(self.find(name, OFlags::empty())?);
+        let kind = file.metadata().map_err(Refused::System)?.file_type();
+        if kind.is_file() { Ok(file) } else { Err(Refused::Kind(kind_name(kind))) }
     }
 
     /// The names in a folder of the folder, in order; none where there is no folder of that name.
@@ -131,29 +115,36 @@ impl Root {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{CWD, mknodat};
+    use crate::hf::root_elsewhere;
+    use rustix::fs::{CWD, FileType, mknodat};
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
     /// What opening a name comes to, in a word or two.
-    fn outcome(root: &Root, name: &str) -> String {
-        match root.file(name) {
+    fn outcome(opened: Result<File, Refused>) -> String {
+        match opened {
             Ok(file) => io::read_to_string(file).unwrap(),
             Err(Refused::Absent) => "absent".into(),
             Err(Refused::Dangling(to)) => format!("dangling {}", to.display()),
             Err(Refused::Outside(to)) => format!("outside {}", to.display()),
+            // Only where it was not opened is it known to be no device.
+            Err(Refused::Kind("a socket")) => "a socket or a device".into(),
             Err(Refused::Kind(kind)) => kind.into(),
             Err(Refused::System(e)) => format!("{:?}", e.kind()),
         }
     }
 
-    /// Asserts the outcome of every name, by openat2 and by paths alone.
+    /// Asserts the outcome of every name, by openat2, by paths alone, and as it is done where this is no Unix.
     fn assert_outcomes(folder: &Path, expected: &[(&str, &str)]) {
         for beneath in [true, false] {
             let root = Root { beneath, ..Root::open(folder).unwrap() };
             for (name, outcome_) in expected {
-                assert_eq!(outcome(&root, name), *outcome_, "{name}, openat2 {beneath}");
+                assert_eq!(outcome(root.file(name)), *outcome_, "{name}, openat2 {beneath}");
             }
+        }
+        let root = root_elsewhere::Root::open(folder).unwrap();
+        for (name, outcome_) in expected {
+            assert_eq!(outcome(root.file(name)), *outcome_, "{name}, elsewhere");
         }
     }
 
@@ -211,8 +202,12 @@ mod tests {
         let root = Root::open(&folder).unwrap();
         assert!(matches!(root.file("loop"), Err(Refused::System(_))));
         assert!(matches!(root.file("process"), Err(Refused::Outside(_) | Refused::System(_))));
-        assert_eq!(root.names("sub").unwrap(), ["up"]);
-        assert_eq!(root.names("file").unwrap(), [""; 0]);
+        let elsewhere = root_elsewhere::Root::open(&folder).unwrap();
+        assert!(matches!(elsewhere.file("loop"), Err(Refused::System(_))));
+        for (name, names) in [("sub", &["up"][..]), ("file", &[]), ("none", &[])] {
+            assert_eq!(root.names(name).unwrap(), names, "{name}");
+            assert_eq!(elsewhere.names(name).unwrap(), names, "{name}, elsewhere");
+        }
     }
 
     #[test]

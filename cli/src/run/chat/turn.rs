@@ -1,8 +1,6 @@
 //! What a turn took, for a person.
 
-use crate::console;
 use nanoserve_runtime::{StopReason, Timings};
-use std::io::IsTerminal;
 
 /// What a turn took.
 #[derive(Clone, Debug)]
@@ -21,14 +19,10 @@ impl Turn {
     /// What follows each answer after `/stats on`.
     pub fn speed(&self) -> String {
         let Turn { prompt, run, generated, timings, stop_reason, .. } = self;
-        let text = format!(
+        format!(
             "[prompt {run} of {prompt} tokens, {:.1} tok/s | {generated} tokens, {:.1} tok/s | {stop_reason}]",
             timings.prompt_tok_s, timings.generate_tok_s
-        );
-        match console::colours(std::io::stderr().is_terminal()) {
-            true => format!("\x1b[2m{text}\x1b[0m"),
-            false => text,
-        }
+        )
     }
 
     /// What `/stats` tells of it.

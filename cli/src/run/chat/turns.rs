@@ -300,7 +300,7 @@ impl<'c> Chat<'c> {
             && self.shown.stats
             && !a.json
         {
-            console::tell(turn.speed());
+            console::tell_dim(turn.speed());
         }
         if !a.quiet && !a.json && generation.stop_reason == StopReason::Context {
             say("[the context is full: the answer ends here]");
