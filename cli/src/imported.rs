@@ -15,7 +15,6 @@ use anyhow::{Context, Result, bail};
 use nanoserve_converter::{gguf_shards, is_gguf};
 use std::fs::{self, File, FileTimes, Metadata};
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -92,21 +91,28 @@ fn identity(files: &[PathBuf]) -> Result<String> {
     for path in files {
         let path = fs::canonicalize(path).with_context(|| format!("{}", path.display()))?;
         let m = fs::metadata(&path).with_context(|| format!("{}", path.display()))?;
-        let numbers = [
-            m.dev(),
-            m.ino(),
-            m.size(),
-            m.mtime() as u64,
-            m.mtime_nsec() as u64,
-            m.ctime() as u64,
-            m.ctime_nsec() as u64,
-        ];
         hasher.update(path.as_os_str().as_encoded_bytes()).update(&[0]);
-        for number in numbers {
+        for number in numbers(&m) {
             hasher.update(&number.to_le_bytes());
         }
     }
     Ok(hasher.finalize().to_hex()[..DIGITS].to_string())
+}
+
+/// What changes when a file is written or replaced.
+#[cfg(unix)]
+fn numbers(m: &Metadata) -> [u64; 7] {
+    use std::os::unix::fs::MetadataExt;
+    let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()].map(|time| time as u64);
+    let [mtime, mtime_nsec, ctime, ctime_nsec] = times;
+    [m.dev(), m.ino(), m.size(), mtime, mtime_nsec, ctime, ctime_nsec]
+}
+
+#[cfg(not(unix))]
+fn numbers(m: &Metadata) -> [u64; 3] {
+    let modified = m.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let modified = modified.unwrap_or_default();
+    [m.len(), modified.as_secs(), modified.subsec_nanos().into()]
 }
 
 /// The hash of the files' bytes, one after the other.

@@ -5,7 +5,6 @@ use crate::files::kind_name;
 use crate::gguf::container::{Header, Value};
 use crate::input::{Bytes, SourceFile};
 use crate::map;
-use rustix::fs::{FileType, Mode, OFlags, fstat, open as system_open};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -50,10 +49,22 @@ fn others(path: &Path, count: usize) -> Option<Vec<PathBuf>> {
 
 /// Opens a regular file, without waiting for the other end of a pipe. A link is followed: the user gave it.
 fn regular(path: &Path) -> Result<File, What> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = system_open(path, flags, Mode::empty()).map_err(|e| What::Read(e.into()))?;
-    let kind = FileType::from_raw_mode(fstat(&fd).map_err(|e| What::Read(e.into()))?.st_mode);
-    if kind == FileType::RegularFile { Ok(fd.into()) } else { Err(What::NotAFile { got: kind_name(kind) }) }
+    let file = open_now(path).map_err(What::Read)?;
+    let kind = file.metadata().map_err(What::Read)?.file_type();
+    if kind.is_file() { Ok(file) } else { Err(What::NotAFile { got: kind_name(kind) }) }
+}
+
+#[cfg(unix)]
+fn open_now(path: &Path) -> std::io::Result<File> {
+    use rustix::fs::OFlags;
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    File::options().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
+#[cfg(not(unix))]
+fn open_now(path: &Path) -> std::io::Result<File> {
+    File::open(path)
 }
 
 /// Opens the file at `path` and, where it is the first of several, the others. None if a problem was noted.
