@@ -10,7 +10,7 @@
 //! llama    SentencePiece BPE. Merges follow from the scores, the steps from the architecture        spm.rs
 //! ```
 //!
-//! The trap: what the file has lost and no name stands for. Each such thing that is supplied is among the `notes`.
+//! The trap: what the file has lost and no name stands for. docs/gguf.md lists what of it is supplied.
 
 mod ends;
 mod json;
@@ -41,20 +41,12 @@ pub(crate) struct Synthesized {
     pub eos: Option<u32>,
     /// Tokens that end a turn of a conversation, besides `eos`, each once.
     pub turn_ends: Vec<u32>,
-    /// The token for text without tokens.
-    pub unknown: Option<u32>,
-    /// The token that fills up a batch.
-    pub pad: Option<u32>,
     /// Whether `bos` is put in front of a text.
     pub add_bos: bool,
-    /// Whether `eos` is put after a text. tokenizer.json does not say so: what is generated goes on from a text.
-    pub add_eos: bool,
-    /// The texts of `bos`, `eos`, `unknown` and `pad`, under the names that chat templates have for them.
+    /// The texts of `bos`, `eos`, and the tokens for unknown text and for padding, under the names that chat templates have for them.
     pub named: Vec<(&'static str, String)>,
     /// The chat templates.
     pub templates: Templates,
-    /// What the file has lost and was supplied.
-    pub notes: Vec<&'static str>,
 }
 
 /// What a kind of tokenizer comes to.
@@ -63,7 +55,6 @@ struct Parts<'m> {
     model: Model<'m>,
     added: Vec<Added<'m>>,
     add_bos: bool,
-    notes: Vec<&'static str>,
 }
 
 /// The tokenizer that the metadata of a file describes; None if it describes none. `bytes` are the whole file, and
@@ -99,8 +90,8 @@ pub(crate) fn tokenizer(
     let said = metadata.flag("tokenizer.ggml.add_bos_token")?;
     let pieces = Pieces::read(&metadata, texts, &named_ids, model == "llama")?;
     let ends = ends::turn_ends(&pieces, eos, [eot, eom]);
-    let (json, add_bos, notes) = if let Some(whole) = whole {
-        (whole.to_string(), said.unwrap_or(model == "llama"), Vec::new())
+    let (json, add_bos) = if let Some(whole) = whole {
+        (whole.to_string(), said.unwrap_or(model == "llama"))
     } else {
         let parts = match model {
             "gpt2" => pre::parts(&metadata, &pieces)?,
@@ -108,7 +99,7 @@ pub(crate) fn tokenizer(
         };
         let add_bos = said.unwrap_or(parts.add_bos) && bos.is_some();
         let front = bos.filter(|_| add_bos).map(|id| (id, pieces.text(id)));
-        (File::new(parts.steps, parts.model, parts.added, front).to_json(), add_bos, parts.notes)
+        (File::new(parts.steps, parts.model, parts.added, front).to_json(), add_bos)
     };
     let names = [("bos_token", bos), ("eos_token", eos), ("unk_token", unknown), ("pad_token", pad)];
     Ok(Some(Synthesized {
@@ -116,12 +107,8 @@ pub(crate) fn tokenizer(
         bos,
         eos,
         turn_ends: ends,
-        unknown,
-        pad,
         add_bos,
-        add_eos: metadata.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
         named: names.into_iter().filter_map(|(name, id)| Some((name, pieces.text(id?).to_string()))).collect(),
         templates: metadata.templates()?,
-        notes,
     }))
 }

@@ -1,5 +1,5 @@
 //! Tests of the parts, and of whole files.
 
-mod build;
+pub mod build;
 mod container;
 mod model;

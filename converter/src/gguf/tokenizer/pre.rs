@@ -50,8 +50,11 @@ struct Pre {
     add_bos: bool,
 }
 
-const TABLE: [Pre; 8] = [
+const TABLE: [Pre; 11] = [
     Pre { ignore_merges: true, add_bos: true, ..pre(&["llama-bpe", "llama3", "llama-v3"], Split::At(&[THREES])) },
+    Pre { ignore_merges: true, ..pre(&["smaug-bpe"], Split::At(&[THREES])) },
+    Pre { ignore_merges: true, add_bos: true, ..pre(&["tekken"], Split::At(&[TEKKEN])) },
+    pre(&["dbrx"], Split::At(&[THREES])),
     Pre { nfc: true, ..pre(&["qwen2"], Split::At(&[QWEN2])) },
     Pre { nfc: true, ..pre(&["qwen35"], Split::At(&[QWEN35])) },
     pre(&["smollm", "refact", "starcoder"], Split::Digits),
@@ -82,8 +85,7 @@ pub(crate) fn parts<'m>(metadata: &Metadata<'m>, pieces: &Pieces<'m>) -> Result<
     let merges = each.map(|(index, merge)| pair(pieces, merge).ok_or_else(|| wrong(index, merge)));
     let mut model = Model::new(pieces.iter().collect(), merges.collect::<Result<_, _>>()?);
     model.ignore_merges = pre.ignore_merges;
-    let notes = if pre.nfc { vec!["text is composed (NFC) before it is split"] } else { Vec::new() };
-    Ok(Parts { steps: pre.steps(), model, added: pieces.added(), add_bos: pre.add_bos, notes })
+    Ok(Parts { steps: pre.steps(), model, added: pieces.added(), add_bos: pre.add_bos })
 }
 
 /// The halves of a merge. A token may begin with the space that separates them, so the first byte is skipped.

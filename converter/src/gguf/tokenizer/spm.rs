@@ -8,13 +8,13 @@
 //! sorted by the token's score, then by the length of the left part, both descending; then as they came
 //! ```
 //!
-//! The traps: in Gemma's vocabularies the scores of many tokens are equal, and the order of the ids counts in place of the
-//! scores; and its tokens of several spaces stand in the file with spaces, where the model has `▁`.
+//! The traps: the file of a Gemma model has other scores than its vocabulary for the tokens that the user defined, which are
+//! runs of spaces and lines; and those of several spaces stand in the file with spaces, where the model has `▁`.
 
 use crate::gguf::kinds::Scalar;
 use crate::gguf::tokenizer::json::{Model, Steps};
 use crate::gguf::tokenizer::metadata::Metadata;
-use crate::gguf::tokenizer::pieces::Pieces;
+use crate::gguf::tokenizer::pieces::{Kind, Pieces};
 use crate::gguf::tokenizer::{Parts, TokenizerProblem};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
@@ -43,25 +43,33 @@ pub(crate) fn parts<'m>(
             return Err(TokenizerProblem::Byte { byte, expected });
         }
     }
-    let ranks = if gemma { None } else { Some(scores.as_slice()) };
-    let mut model = Model::new(pieces.iter().collect(), merges(pieces, ranks)?);
+    let scores = if gemma { by_id(pieces) } else { scores };
+    let mut model = Model::new(pieces.iter().collect(), merges(pieces, &scores)?);
     // Every byte has a token, so this one is never needed.
     model.unk_token = unknown.map(|id| pieces.text(id));
     (model.fuse_unk, model.byte_fallback) = (true, true);
     let prefix = metadata.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(!gemma);
     let mut added = pieces.added();
-    let mut notes = Vec::new();
     if architecture == "phi3" {
-        notes.push("signs take the spaces after them along (Phi-3)");
+        // What the file does not say: they take the spaces after them along.
         for token in &mut added {
             token.rstrip = !["<unk>", "<s>", "<|endoftext|>"].contains(&token.content);
         }
     }
-    Ok(Parts { steps: steps(prefix), model, added, add_bos: true, notes })
+    Ok(Parts { steps: steps(prefix), model, added, add_bos: true })
 }
 
-/// The merges in the order in which they happen. Without scores the ids give it.
-fn merges<'m>(pieces: &Pieces<'m>, scores: Option<&[f32]>) -> Result<Vec<[&'m str; 2]>, TokenizerProblem> {
+/// The scores of a Gemma model's own vocabulary: tokens that the user defined come first, all alike, then the others by id.
+/// The file has others for some, so that those would come last.
+fn by_id(pieces: &Pieces) -> Vec<f32> {
+    let ids = || 0..pieces.len() as u32;
+    let first = ids().find(|&id| pieces.kind(id) == Kind::Normal).unwrap_or(0);
+    let score = |id| if pieces.kind(id) == Kind::Normal { first as f32 - id as f32 } else { 0.0 };
+    ids().map(score).collect()
+}
+
+/// The merges in the order in which they happen.
+fn merges<'m>(pieces: &Pieces<'m>, scores: &[f32]) -> Result<Vec<[&'m str; 2]>, TokenizerProblem> {
     let work: usize =
         pieces.iter().map(|(text, _)| text.len().saturating_mul(text.len())).fold(0, usize::saturating_add);
     if work > MOST_WORK {
@@ -78,7 +86,7 @@ fn merges<'m>(pieces: &Pieces<'m>, scores: Option<&[f32]>) -> Result<Vec<[&'m st
     let mut all = Vec::new();
     for (text, id) in pieces.iter() {
         let chars = text.chars().count();
-        let score = scores.map_or(-(id as f32), |scores| scores[id as usize]);
+        let score = scores[id as usize];
         for (left_chars, (at, _)) in text.char_indices().enumerate().skip(1) {
             let (left, right) = text.split_at(at);
             if known(left) && known(right) {
