@@ -23,7 +23,8 @@ pub(crate) fn read(
     warnings: &mut Vec<Warning>,
 ) -> Sidecars {
     let made = if keys.text(MODEL).is_some_and(|model| model != NONE) {
-        let made = tokenizer(keys.header, keys.bytes, &keys.architecture);
+        let given = given.and_then(|json| str::from_utf8(json).ok());
+        let made = tokenizer(keys.header, keys.bytes, &keys.architecture, given);
         made.unwrap_or_else(|problem| {
             problems.file(keys.file, What::GgufTokenizer { cause: problem.to_string() });
             None

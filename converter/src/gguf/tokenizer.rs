@@ -58,7 +58,7 @@ struct Parts<'m> {
 }
 
 /// The tokenizer that the metadata of a file describes; None if it describes none. `bytes` are the whole file, and
-/// `architecture` is what general.architecture says.
+/// `architecture` is what general.architecture says. `given` is a tokenizer.json in place of what the metadata describes.
 ///
 /// # Errors
 /// The first thing about it that is wrong or not known.
@@ -66,6 +66,7 @@ pub(crate) fn tokenizer(
     header: &Header,
     bytes: &[u8],
     architecture: &str,
+    given: Option<&str>,
 ) -> Result<Option<Synthesized>, TokenizerProblem> {
     let metadata = Metadata::new(header, bytes);
     let Some(model) = metadata.text("tokenizer.ggml.model")? else {
@@ -76,7 +77,7 @@ pub(crate) fn tokenizer(
             None => Err(TokenizerProblem::Missing { key: "tokenizer.ggml.model" }),
         };
     };
-    let whole = metadata.text("tokenizer.huggingface.json")?;
+    let whole = given.or(metadata.text("tokenizer.huggingface.json")?);
     if whole.is_none() && !["gpt2", "llama"].contains(&model) {
         return Err(TokenizerProblem::Model { got: model.to_string() });
     }

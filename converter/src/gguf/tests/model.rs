@@ -4,7 +4,7 @@ use crate::error::{ConvertError, Problems};
 use crate::gguf::container::{ARRAY, TEXT};
 use crate::gguf::tests::build::*;
 use crate::gguf::{hints, input, open};
-use crate::input::Input;
+use crate::input::{Bytes, Input, SourceFile};
 use std::collections::BTreeMap;
 
 /// A file in parts that a test can change.
@@ -80,6 +80,11 @@ impl Parts {
     }
 
     fn read(&self) -> Result<Input, String> {
+        self.read_with(None)
+    }
+
+    /// As a conversion that is given a tokenizer.json.
+    fn read_with(&self, given: Option<&str>) -> Result<Input, String> {
         let keys: Vec<Vec<u8>> = self.keys.iter().map(|(name, value)| [&text(name)[..], value].concat()).collect();
         let (mut tensors, mut at) = (Vec::new(), 0);
         for (name, dims) in &self.tensors {
@@ -88,7 +93,9 @@ impl Parts {
         }
         let problems = Problems::new(hints::hint);
         let opened = open::of_bytes(&file(&keys, &tensors, at as usize), &problems).expect("a right header");
-        input(opened, None, &[], problems).map_err(|e| match e {
+        let json = |text: &str| Bytes::Held(text.as_bytes().to_vec());
+        let given = given.map(|text| SourceFile { name: "tokenizer.json".into(), bytes: json(text) });
+        input(opened, given, &[], problems).map_err(|e| match e {
             ConvertError::Problems(all) => all.iter().map(|p| format!("{p}\n")).collect(),
             other => panic!("{other}"),
         })
@@ -191,4 +198,28 @@ fn windows_are_listed_or_follow_a_pattern() {
     assert_eq!(layers(Some(number(1))), None);
     assert_eq!(layers(Some(numbers(&[1, 1]))), Some(vec![0, 1]));
     gemma(Some(numbers(&[1]))).refused(&["gemma2.attention.sliding_window_pattern", "1 values"]);
+}
+
+/// A tokenizer whose steps nobody knows is refused by name, unless a tokenizer.json is given in its place.
+#[test]
+fn a_tokenizer_may_be_given() {
+    let mut parts = Parts::of("llama");
+    let tokens: Vec<u8> = (0..20).flat_map(|i| text(&format!("t{i}"))).collect();
+    let mut add = |name: &str, value: Vec<u8>| parts.keys.insert(format!("tokenizer.ggml.{name}"), value);
+    add("model", word("gpt2"));
+    add("pre", word("unheard-of"));
+    add("tokens", [&ARRAY.to_le_bytes()[..], &array(TEXT, 20, &tokens)].concat());
+    add("merges", [&ARRAY.to_le_bytes()[..], &array(TEXT, 0, &[])].concat());
+    add("eos_token_id", number(7));
+    parts.refused(&["tokenizer.ggml.pre", "unheard-of"]);
+    let vocab: Vec<String> = (0..20).map(|i| format!("\"t{i}\": {i}")).collect();
+    let json = format!(
+        r#"{{"version": "1.0", "model": {{"type": "WordLevel", "unk_token": "t0", "vocab": {{{}}}}}}}"#,
+        vocab.join(", ")
+    );
+    let read = parts.read_with(Some(&json)).unwrap();
+    assert_eq!(read.sidecars.generation.eos_ids, [7]);
+    let tokenizer = read.sidecars.tokenizer.unwrap();
+    assert!(tokenizer.json == json.as_bytes() && !tokenizer.made);
+    assert_eq!(read.files.last().unwrap().name, "tokenizer.json");
 }

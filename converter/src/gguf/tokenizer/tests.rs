@@ -17,7 +17,7 @@ fn compare(file: &Path) -> usize {
     let header = Header::parse(&bytes).unwrap();
     let keys = Metadata::new(&header, &bytes);
     let architecture = keys.text("general.architecture").unwrap().unwrap();
-    let made = tokenizer(&header, &bytes, architecture).unwrap().unwrap();
+    let made = tokenizer(&header, &bytes, architecture, None).unwrap().unwrap();
     let loaded = vocab::load(made.json.as_bytes()).unwrap();
     let Compilation::Section(_) = vocab::compile(made.json.as_bytes(), &loaded) else {
         panic!("{}: is not compiled", file.display());
@@ -154,7 +154,7 @@ impl Vocabulary {
         };
         let keys: Vec<Vec<u8>> = self.keys.into_iter().map(entry).collect();
         let bytes = file(&keys, &[], 0);
-        tokenizer(&Header::parse(&bytes).unwrap(), &bytes, "llama")
+        tokenizer(&Header::parse(&bytes).unwrap(), &bytes, "llama", None)
     }
 
     fn good(self) -> Synthesized {
