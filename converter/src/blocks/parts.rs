@@ -113,7 +113,7 @@ fn trit(b: &[u8], i: usize) -> i8 {
         _ => (b[48 + (i - 240) % 4], (i - 240) / 4),
     };
     let rest = byte.wrapping_mul([1, 3, 9, 27, 81][place]);
-    (u16::from(rest) * 3 >> 8) as i8 - 1
+    ((u16::from(rest) * 3) >> 8) as i8 - 1
 }
 
 /// Two to the power `e - 128`: half of what the exponent stands for, because the table holds doubled values.

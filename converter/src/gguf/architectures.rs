@@ -63,7 +63,6 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
             let size = keys.size(&keys.own("attention.sliding_window")).filter(|&size| size > 0);
             spec.window = size.map(|size| Window { size, layers: (0..spec.n_layers).collect(), rope: None });
         },
-        ..LLAMA
     },
     Architecture {
         name: "gemma2",
