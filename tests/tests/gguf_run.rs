@@ -88,6 +88,6 @@ fn a_file_that_cannot_be_converted_leaves_nothing() {
         fs::write(&broken, &whole[..len]).unwrap();
         let refused = run(&broken, &cache, &[]).expect(2);
         assert!(refused.stderr.contains("broken.gguf"), "{}", refused.stderr);
-        assert_eq!(converted(&cache), [PathBuf::new(); 0]);
+        assert!(converted(&cache).is_empty(), "{:?}", converted(&cache));
     }
 }
