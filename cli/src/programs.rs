@@ -1,6 +1,8 @@
 //! The list of commands, and how a command line selects one.
 
-use crate::{bench, bundle, completions, convert, environment, hints, hub, inside, inspect, llama, man, run, verify};
+use crate::{
+    bench, bundle, completions, convert, environment, hints, hub, inside, inspect, llama, man, run, stop, verify,
+};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, Parser};
 use std::ffi::{OsStr, OsString};
@@ -103,6 +105,7 @@ pub fn nanoserve() -> Command {
 
 /// Runs a command line. Its first word, the name that this program was called by, may select the command.
 pub fn start(mut line: Vec<OsString>) -> ExitCode {
+    stop::make_limits_errors();
     if let Some(done) = inside::start(&line) {
         return done;
     }

@@ -44,6 +44,14 @@ pub fn end_at_once(restore: fn()) -> Result<()> {
     Ok(())
 }
 
+/// From now on a write beyond a limit on the size of files (`ulimit -f`) is an error, in every program; else the system ends
+/// it without a word.
+pub fn make_limits_errors() {
+    // Where the system does not let it listen, all is as before.
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+}
+
 /// A thread that ends the program when the system asks for its end.
 #[cfg(unix)]
 fn terminations(restore: fn()) -> std::io::Result<()> {

@@ -174,6 +174,10 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
         let run = shell(&script, name, &args).expect(1);
         assert!(run.stderr.contains("cannot write to standard output: File too large"), "{name}: {}", run.stderr);
     }
+    // A program that maps no model.
+    let key = model.folder.path().join("key.pem");
+    let run = shell("ulimit -f 0; exec \"$@\"", "inspect", &["keygen", text(&key)]).expect(1);
+    assert!(run.stderr.contains("key.pem: File too large") && !key.exists(), "{}", run.stderr);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Models from the Hub: `pull`, `convert ORG/NAME`, `run --hf`, `list` and `rm`, against a server that speaks its routes.
 
 use nanoserve_tests::hub::{Files, Hub, commit, etag, files_of};
-use nanoserve_tests::{Run, Terminal, command, fixture, program};
+use nanoserve_tests::{Run, Terminal, command, fixture, namespace, program};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -271,6 +271,89 @@ fn a_disk_without_room_is_told_before_a_byte_comes() {
     assert!(run.stderr.contains("hub needs 1152921.50 TB more, and "), "{}", run.stderr);
     assert!(scene.hub.asked().iter().all(|asked| !asked.what.starts_with("GET /cdn/")));
     assert!(!scene.repo().exists());
+}
+
+/// What may be left by a `pull` that a disk has stopped: each file of the commit is whole, the revision is not noted, and
+/// there are no files of other names than the cache has.
+fn nothing_is_half_there(scene: &Scene, cache: &Path, files: &Files) {
+    let repo = cache.join("models--some-org--Some-Model.1");
+    if !repo.exists() {
+        return;
+    }
+    for file in tree(&repo) {
+        match file.split(" -> ").next().unwrap().strip_prefix(&format!("snapshots/{}/", commit(1))) {
+            Some(name) => assert!(fs::read(scene.snapshot(1).join(name)).ok().as_ref() == files.get(name), "{file}"),
+            None => {
+                let blob = file.strip_prefix("blobs/").unwrap_or_else(|| panic!("{file} is left"));
+                let name = blob.strip_suffix(".incomplete").unwrap_or(blob);
+                assert!(files.iter().any(|(file, bytes)| etag(file, bytes) == name), "{file} is left");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_keeps_what_came() {
+    let files = files_of(&demo());
+    // A limit on the size of a file, reached within one.
+    let scene = Scene::new(files.clone());
+    let pull = |scene: &Scene, prefix: &[&str], script: &str| {
+        let plain = scene.command(&["pull", REPO]);
+        let mut command = Command::new(prefix.first().copied().unwrap_or("sh"));
+        command.args(&prefix[prefix.len().min(1)..]).args(if prefix.is_empty() { &[][..] } else { &["sh"][..] });
+        command.args(["-c", script, "sh"]).arg(plain.get_program()).args(plain.get_args());
+        plain.get_envs().for_each(|(name, value)| match value {
+            Some(value) => _ = command.env(name, value),
+            None => _ = command.env_remove(name),
+        });
+        run(command)
+    };
+    let limited = pull(&scene, &[], "ulimit -f 2000; exec \"$@\"").expect(1);
+    let words = "HASH.incomplete: cannot write: File too large (os error 27); what came is kept: a limit on the size of files is \
+                 set (ulimit -f), or the file system has one";
+    assert!(limited.stderr.ends_with(&format!("{}\n", &words["HASH".len()..])), "{}", limited.stderr);
+    nothing_is_half_there(&scene, scene.repo().parent().unwrap(), &files);
+    assert!(fs::metadata(scene.partial()).unwrap().len() >= 1_000_000);
+    scene.run(&["pull", REPO]).expect(0);
+
+    // A file system that has room for just so many bytes or files. What is needed is told before; what its blocks and
+    // folders take beside is not known then.
+    let Some(unshare) = namespace() else { return };
+    let need: usize = ["README.md", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+        .iter()
+        .chain(&[WEIGHTS])
+        .map(|&name| files[name].len())
+        .sum();
+    let mut limits: Vec<String> = (5..30).map(|inodes| format!("size=64m,nr_inodes={inodes}")).collect();
+    limits.extend((0..4).map(|more| format!("size={}", (need.next_multiple_of(4096)) + more * 4096)));
+    limits.push("size=64m".into());
+    let (mut stopped, mut went) = (0, 0);
+    for limit in limits {
+        let scene = Scene::new(files.clone());
+        let (home, copy) = (scene.home.path().display(), tempfile::tempdir().unwrap());
+        let script = format!(
+            "mount -t tmpfs -o {limit} none {home} || exit 99; \"$@\"; code=$?; cp -a {home}/. {0}; exit $code",
+            copy.path().display()
+        );
+        let run = pull(&scene, &unshare, &script);
+        let mut scene = scene;
+        scene.home = copy;
+        if run.code == Some(0) {
+            went += 1;
+            assert_eq!(fs::read_to_string(scene.repo().join("refs/main")).unwrap(), commit(1), "{limit}");
+        } else {
+            stopped += 1;
+            assert_eq!(run.code, Some(1), "{limit}: {}", run.stderr);
+            let lines: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+            assert!(
+                lines.len() == 1 && lines[0].contains("No space left on device (os error 28); what came is kept"),
+                "{limit}: {}",
+                run.stderr
+            );
+            nothing_is_half_there(&scene, &scene.home.path().join(".cache/huggingface/hub"), &files);
+        }
+    }
+    assert!(stopped > 20 && went > 0, "{stopped} stopped, {went} went");
 }
 
 #[test]

@@ -100,9 +100,9 @@ impl Repo {
             fs::create_dir_all(folder).map_err(HubError::io(folder, "make the folder"))?;
         }
         let tag = self.cache.join("CACHEDIR.TAG");
-        if !tag.exists() {
-            // Of use to backups alone: a cache without it is as good.
-            let _ = fs::write(tag, TAG);
+        if !tag.exists() && fs::write(&tag, TAG).is_err() {
+            // Of use to backups alone: a cache without it is as good, a part of it is not.
+            let _ = fs::remove_file(tag);
         }
         let path = self.locks.join(format!("{etag}.lock"));
         let open = File::options().write(true).create(true).truncate(false).open(&path);
@@ -174,5 +174,8 @@ pub fn note_in(folder: &Path, revision: &str, commit: &str) -> Result<(), HubErr
     fs::create_dir_all(parent).map_err(HubError::io(parent, "make the folder"))?;
     let temporary = path.with_file_name(format!(".{}.tmp", std::process::id()));
     let written = fs::write(&temporary, commit).and_then(|()| fs::rename(&temporary, &path));
-    written.map_err(HubError::io(&path, "write"))
+    written.map_err(|error| {
+        let _ = fs::remove_file(temporary);
+        HubError::io(&path, "write")(error)
+    })
 }

@@ -246,6 +246,9 @@ fn goes_on(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; what came is kept: make room (nanoserve list, nanoserve rm), and the same command goes on from it"
         }
+        io::ErrorKind::FileTooLarge => {
+            "; what came is kept: a limit on the size of files is set (ulimit -f), or the file system has one"
+        }
         _ => "",
     }
 }
