@@ -15,6 +15,12 @@ pub const MAX_GOLDEN_RUNS: usize = 2;
 /// The most tokens of golden vectors: all are run, on every kernel path.
 pub const MAX_GOLDEN_IDS: usize = 16;
 
+/// The most bytes of a reference's section: about three times what [`MAX_REFERENCE_IDS`] tokens take.
+pub const MAX_REFERENCE_BYTES: usize = 16 << 20;
+
+/// The most tokens of a reference, which are run when a self-test is asked for.
+pub const MAX_REFERENCE_IDS: usize = 4096;
+
 /// The most bytes of a section of tokenizer vectors, about ten times what they take. They are read at each start.
 pub const MAX_VECTOR_BYTES: usize = 256 << 10;
 
@@ -37,8 +43,8 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Checks that a file's own answers ask for no more than two runs of 16 tokens. A reference may have more: it is
-    /// run only when it is asked for.
+    /// Checks that a file's own answers ask for no more than two runs of 16 tokens. A reference may have more, see
+    /// [`Self::check_reference`].
     ///
     /// # Errors
     /// What there is too much of.
@@ -46,6 +52,18 @@ impl Golden {
         within("runs", self.runs.len(), MAX_GOLDEN_RUNS)?;
         within("ids", self.ids.len(), MAX_GOLDEN_IDS)?;
         self.runs.iter().try_for_each(|run| within("rows", run.rows.len(), MAX_GOLDEN_IDS))
+    }
+
+    /// Checks that a reference asks for no more than one run of 4096 tokens. It is run only when it is asked for.
+    ///
+    /// # Errors
+    /// What there is too much of.
+    pub fn check_reference(&self) -> Result<(), String> {
+        within("runs", self.runs.len(), 1)?;
+        within("ids", self.ids.len(), MAX_REFERENCE_IDS)?;
+        let mut rows = self.runs.iter().flat_map(|run| &run.rows);
+        within("rows", rows.clone().count(), MAX_REFERENCE_IDS)?;
+        rows.try_for_each(|row| within("logits of a row", row.top.len(), KEPT_LOGITS))
     }
 }
 
@@ -160,6 +178,15 @@ mod tests {
         {
             assert!(too_much.check().unwrap_err().contains(what));
         }
+        assert_eq!(golden(1, 4096, 4096).check_reference(), Ok(()));
+        for (too_much, what) in
+            [(golden(2, 1, 1), "2 runs"), (golden(1, 4097, 1), "4097 ids"), (golden(1, 1, 4097), "4097 rows")]
+        {
+            assert!(too_much.check_reference().unwrap_err().contains(what));
+        }
+        let mut wide = golden(1, 1, 1);
+        wide.runs[0].rows[0].top = vec![(0, 0.0); 65];
+        assert!(wide.check_reference().unwrap_err().contains("65 logits of a row"));
         let text = |ids: usize| TokenizerVector { text: "a".into(), ids: vec![0; ids], back: "a".into() };
         let vectors = |texts: Vec<TokenizerVector>| TokenizerVectors { texts, ..TokenizerVectors::default() };
         assert_eq!(vectors(vec![text(32); 512]).check(), Ok(()));
@@ -189,6 +216,15 @@ mod tests {
         assert_eq!((good.unwrap().unwrap().ids.len(), fine.unwrap().unwrap().texts.len()), (16, 1));
         let (many, too) = opened(golden(ids(17)), vectors(ids(16_385)));
         assert!(many.unwrap_err().contains("17 ids") && too.unwrap_err().contains("16385 ids"));
+        let reference = |text: String| {
+            let (path, mut plan) = (folder.path().join("model.nsv"), tiny::plan());
+            plan.section(SectionKind::Reference, text.into_bytes());
+            tiny::write(&path, plan, |_| 0);
+            NsvFile::open(&path).unwrap().reference().map_err(|e| e.to_string())
+        };
+        assert_eq!(reference(golden(ids(4096))).unwrap().unwrap().ids.len(), 4096);
+        assert!(reference(golden(ids(4097))).unwrap_err().contains("4097 ids"));
+        assert!(reference(" ".repeat(17 << 20)).unwrap_err().contains("17825792 bytes"));
         // Not parsed, so that their length is all that is said.
         let (long, also) = opened(" ".repeat(300_000), vectors(ids(200_000)));
         assert!(long.unwrap_err().contains("300000 bytes") && also.unwrap_err().contains("bytes, at most 262144"));

@@ -66,6 +66,7 @@ mod stream;
 #[cfg(test)]
 mod tiny;
 pub mod tree;
+mod user_key;
 mod writer;
 
 pub use bundle::{Bundle, BundleError, bundle};
@@ -75,7 +76,8 @@ pub use error::{ErrorKind, FileAction, FormatError, Result};
 pub use foreign::{Foreign, json_text, on_screen};
 pub use golden::{Golden, GoldenRow, GoldenRun, KEPT_LOGITS, TokenizerVector, TokenizerVectors};
 pub use golden::{
-    MAX_GOLDEN_BYTES, MAX_GOLDEN_IDS, MAX_GOLDEN_RUNS, MAX_VECTOR_BYTES, MAX_VECTOR_IDS, MAX_VECTOR_TEXTS,
+    MAX_GOLDEN_BYTES, MAX_GOLDEN_IDS, MAX_GOLDEN_RUNS, MAX_REFERENCE_BYTES, MAX_REFERENCE_IDS, MAX_VECTOR_BYTES,
+    MAX_VECTOR_IDS, MAX_VECTOR_TEXTS,
 };
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use hex::hex;
@@ -87,7 +89,8 @@ pub use recipe::{Recipe, RecipeError};
 pub use repair::{RepairError, Repaired, repair};
 pub use replace::{Replacing, can_replace, replace};
 pub use schema::Role;
-pub use sign::{SIGNATURE_PLACE, Signature, SignatureError};
+pub use sign::{SIGNATURE_PLACE, Signature, SignatureError, SignatureScheme};
 pub use spec::{Activation, FeedForwardKind, LayerKind, MixerKind, ModelSpec, QkNorm, Rope, RopeScaling, Window};
 pub use splitmix::SplitMix64;
+pub use user_key::UserKey;
 pub use writer::{Plan, Summary, Writer};

@@ -3,7 +3,7 @@
 use crate::at::FileAt;
 use crate::bundle::{Bundle, BundleError};
 use crate::error::{FileAction, FormatError, Result};
-use crate::golden::{Golden, MAX_GOLDEN_BYTES, MAX_VECTOR_BYTES, TokenizerVectors};
+use crate::golden::{Golden, MAX_GOLDEN_BYTES, MAX_REFERENCE_BYTES, MAX_VECTOR_BYTES, TokenizerVectors};
 use crate::header::SectionKind;
 use crate::meta::{GenerationDefaults, Provenance};
 use crate::reader::{Damage, Layout, TensorView, parse};
@@ -166,6 +166,15 @@ impl NsvFile {
         self.layout.section(self.bytes(), kind)
     }
 
+    /// A copy of the bytes of a section, its hash checked after it was made: what uses the copy uses what was checked, even if
+    /// the file changes meanwhile. None when the file has no such section.
+    ///
+    /// # Errors
+    /// When the bytes do not match their hash.
+    pub fn section_copy(&self, kind: SectionKind) -> Result<Option<Vec<u8>>> {
+        self.layout.section_copy(self.bytes(), kind)
+    }
+
     /// The sampling settings that the model's makers recommend.
     ///
     /// # Errors
@@ -178,10 +187,10 @@ impl NsvFile {
     ///
     /// # Errors
     /// When a section is damaged, or the template is no text.
-    pub fn chat_templates(&self) -> Result<(Option<&str>, BTreeMap<String, String>)> {
+    pub fn chat_templates(&self) -> Result<(Option<String>, BTreeMap<String, String>)> {
         let kind = SectionKind::ChatTemplate;
-        let damaged = |e: std::str::Utf8Error| FormatError::SectionText { kind, cause: e.to_string() };
-        let default = self.section(kind)?.map(std::str::from_utf8).transpose().map_err(damaged)?;
+        let damaged = |e: std::string::FromUtf8Error| FormatError::SectionText { kind, cause: e.to_string() };
+        let default = self.section_copy(kind)?.map(String::from_utf8).transpose().map_err(damaged)?;
         Ok((default, self.layout.json(self.bytes(), SectionKind::NamedTemplates)?.unwrap_or_default()))
     }
 
@@ -209,9 +218,14 @@ impl NsvFile {
     /// A reference's answers; None if none were given.
     ///
     /// # Errors
-    /// When the section is damaged.
+    /// When the section is damaged, or asks for more work than a reference may: see [`Golden::check_reference`].
     pub fn reference(&self) -> Result<Option<Golden>> {
-        self.layout.json(self.bytes(), SectionKind::Reference)
+        let kind = SectionKind::Reference;
+        let reference: Option<Golden> = self.layout.json_within(self.bytes(), kind, MAX_REFERENCE_BYTES)?;
+        match reference.as_ref().map(Golden::check_reference) {
+            Some(Err(cause)) => Err(FormatError::SectionText { kind, cause }),
+            _ => Ok(reference),
+        }
     }
 
     /// Texts as the source's tokenizer encodes them; None if there was no tokenizer.

@@ -244,9 +244,17 @@ impl Layout {
         section.map(|s| checked(&bytes[s.range.clone()], kind, &s.hash)).transpose()
     }
 
+    /// A copy of the bytes of a section, checked after it was made.
+    pub(crate) fn section_copy(&self, bytes: &[u8], kind: SectionKind) -> Result<Option<Vec<u8>>> {
+        let Some(section) = self.sections.iter().find(|s| s.code == kind.code()) else { return Ok(None) };
+        let copy = bytes[section.range.clone()].to_vec();
+        checked(&copy, kind, &section.hash)?;
+        Ok(Some(copy))
+    }
+
     /// A section that is JSON; None when the file has none.
     pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, bytes: &[u8], kind: SectionKind) -> Result<Option<T>> {
-        self.section(bytes, kind)?.map(|s| json(kind, s)).transpose()
+        self.section_copy(bytes, kind)?.map(|s| json(kind, &s)).transpose()
     }
 
     /// As [`Self::json`], for a section of at most so many bytes: it is not parsed if it has more, because a parsed list
@@ -257,11 +265,10 @@ impl Layout {
         kind: SectionKind,
         most: usize,
     ) -> Result<Option<T>> {
-        match self.section(bytes, kind)? {
-            Some(text) if text.len() > most => Err(FormatError::SectionText {
-                kind,
-                cause: format!("it has {} bytes, at most {most} are read", text.len()),
-            }),
+        match self.sections.iter().find(|s| s.code == kind.code()).map(|s| s.range.len()) {
+            Some(len) if len > most => {
+                Err(FormatError::SectionText { kind, cause: format!("it has {len} bytes, at most {most} are read") })
+            }
             _ => self.json(bytes, kind),
         }
     }

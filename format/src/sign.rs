@@ -22,8 +22,8 @@ pub const SIGNATURE_PLACE: Range<usize> = 64..PREAMBLE_BYTES;
 
 /// Scheme of a place that holds no signature.
 const NONE: u32 = 0;
-/// Scheme of a place that holds a public key and its signature of the root.
-const ED25519: u32 = 1;
+/// The words in front of the root in scheme 2, so that a signature of a model is none of anything else that the key signs.
+const CONTEXT: &[u8] = b"nanoserve model file signature, scheme 2\0";
 
 /// Where the key and the signature lie in the place; all other bytes, except the scheme's, are zero.
 const KEY: Range<usize> = 8..40;
@@ -57,9 +57,41 @@ pub enum SignatureError {
     },
 }
 
+/// What a signature signs. Its code stands in front of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureScheme {
+    /// The 32 bytes of the root alone, as files of format 1.0 have it.
+    Root,
+    /// A context string, then the root.
+    Context,
+}
+
+impl SignatureScheme {
+    fn of(code: u32) -> Option<SignatureScheme> {
+        [SignatureScheme::Root, SignatureScheme::Context].into_iter().find(|scheme| scheme.code() == code)
+    }
+
+    fn code(self) -> u32 {
+        match self {
+            SignatureScheme::Root => 1,
+            SignatureScheme::Context => 2,
+        }
+    }
+
+    /// What is signed.
+    fn message(self, root: &Hash) -> Vec<u8> {
+        match self {
+            SignatureScheme::Root => root.to_vec(),
+            SignatureScheme::Context => [CONTEXT, root].concat(),
+        }
+    }
+}
+
 /// A signature, as it is in a file: not yet verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
+    /// What it signs.
+    pub scheme: SignatureScheme,
     /// The signer's public key.
     pub key: PublicKey,
     /// The key's signature of the root.
@@ -67,9 +99,10 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Signs a root.
+    /// Signs a root, by the newest scheme.
     pub fn new(key: &SecretKey, root: &Hash) -> Signature {
-        Signature { key: key.public(), bytes: key.sign(root) }
+        let scheme = SignatureScheme::Context;
+        Signature { scheme, key: key.public(), bytes: key.sign(&scheme.message(root)) }
     }
 
     /// Verifies that this is the key's signature of `root`.
@@ -77,7 +110,7 @@ impl Signature {
     /// # Errors
     /// When it is not.
     pub fn verify(&self, root: &Hash) -> Result<(), SignatureError> {
-        let good = self.key.verify(root, &self.bytes);
+        let good = self.key.verify(&self.scheme.message(root), &self.bytes);
         if good { Ok(()) } else { Err(SignatureError::Wrong { key: self.key, root: hex(root) }) }
     }
 
@@ -85,12 +118,13 @@ impl Signature {
     pub(crate) fn decode(place: &[u8]) -> Result<Option<Signature>> {
         let reserved = |place| Err(FormatError::Reserved { place });
         let zero = |range: Range<usize>| place[range].iter().all(|&b| b == 0);
-        match LE::read_u32(place) {
-            NONE if zero(0..place.len()) => return Ok(None),
-            NONE => return reserved("the place of a signature, which has none,"),
-            ED25519 => {}
-            scheme => return Err(FormatError::SignatureScheme { scheme }),
-        }
+        let code = LE::read_u32(place);
+        let scheme = match SignatureScheme::of(code) {
+            Some(scheme) => scheme,
+            None if code != NONE => return Err(FormatError::SignatureScheme { scheme: code }),
+            None if zero(0..place.len()) => return Ok(None),
+            None => return reserved("the place of a signature, which has none,"),
+        };
         if zero(KEY) {
             return reserved("the scheme of a signature without a key");
         }
@@ -98,12 +132,12 @@ impl Signature {
             return reserved("what is around a signature");
         }
         let bytes = place[BYTES].try_into().expect("64 bytes");
-        Ok(Some(Signature { key: PublicKey(place[KEY].try_into().expect("32 bytes")), bytes }))
+        Ok(Some(Signature { scheme, key: PublicKey(place[KEY].try_into().expect("32 bytes")), bytes }))
     }
 
     fn encode(&self) -> [u8; SIGNATURE_PLACE.end - SIGNATURE_PLACE.start] {
         let mut place = [0; SIGNATURE_PLACE.end - SIGNATURE_PLACE.start];
-        LE::write_u32(&mut place, ED25519);
+        LE::write_u32(&mut place, self.scheme.code());
         place[KEY].copy_from_slice(&self.key.0);
         place[BYTES].copy_from_slice(&self.bytes);
         place

@@ -78,6 +78,8 @@ pub fn command<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"NANOSERVE_")) {
         command.env_remove(name);
     }
+    // What a program keeps for its user.
+    command.env("XDG_CACHE_HOME", program(name).with_file_name("cache-of-tests"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

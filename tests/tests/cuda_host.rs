@@ -299,14 +299,14 @@ fn keys_and_values_come_back_from_a_file() {
     let device = Recorder::new(ENOUGH);
     let path = write(folder.path(), &gemma(), Encoding::F16);
     let mut engine = open(&path, &device);
-    let root = engine.file().layout().root;
+    let file = NsvFile::open(&path).unwrap();
     let kind = engine.backend().kind();
     let kept = folder.path().join("prompt.kv");
     let mut session = engine.session(400, KvType::F16).unwrap();
     session.feed(&[1; 40], 40).unwrap();
-    nanoserve_runtime::engine::prompt_cache::save(&session, &kept, KvType::F16).unwrap();
+    nanoserve_runtime::engine::prompt_cache::save(&session, &kept, KvType::F16, None).unwrap();
     drop(session);
-    let read = |kind| nanoserve_runtime::engine::prompt_cache::PromptCache::read(&kept, &root, KvType::F16, kind);
+    let read = |kind| nanoserve_runtime::engine::prompt_cache::PromptCache::read(&kept, &file, KvType::F16, kind, None);
     let mut session = engine.session(400, KvType::F16).unwrap();
     read(kind).unwrap().unwrap().restore(&mut session).unwrap();
     assert_eq!(session.len(), 40);
@@ -380,14 +380,15 @@ fn a_split_model_takes_the_memory_of_its_layers() {
 fn a_split_session_comes_back_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let device = Recorder::new(ENOUGH);
-    let mut engine = split(&write(folder.path(), &base(), Encoding::F16), &device, 1);
-    let (root, kept) = (engine.file().layout().root, folder.path().join("prompt.kv"));
+    let path = write(folder.path(), &base(), Encoding::F16);
+    let mut engine = split(&path, &device, 1);
+    let (file, kept) = (NsvFile::open(&path).unwrap(), folder.path().join("prompt.kv"));
     let mut session = engine.session(64, KvType::F16).unwrap();
     session.feed(&[1; 40], 40).unwrap();
-    nanoserve_runtime::engine::prompt_cache::save(&session, &kept, KvType::F16).unwrap();
+    nanoserve_runtime::engine::prompt_cache::save(&session, &kept, KvType::F16, None).unwrap();
     assert_eq!(session.truncate(0), 0);
     let kind = session.engine().backend().kind();
-    let read = |kind| nanoserve_runtime::engine::prompt_cache::PromptCache::read(&kept, &root, KvType::F16, kind);
+    let read = |kind| nanoserve_runtime::engine::prompt_cache::PromptCache::read(&kept, &file, KvType::F16, kind, None);
     read(kind).unwrap().unwrap().restore(&mut session).unwrap();
     assert_eq!(session.len(), 40);
     let error = read(nanoserve_runtime::backend::BackendKind::Cuda(0)).unwrap_err().to_string();

@@ -49,6 +49,7 @@ impl Scene {
                 command.env_remove(name);
             }
         }
+        command.env_remove("XDG_CACHE_HOME");
         command.env("HOME", self.home.path()).env("HF_ENDPOINT", &self.hub.endpoint).current_dir(self.home.path());
         command
     }

@@ -1,7 +1,7 @@
 //! Signatures as a user of the programs sees them: what a signed file is good for, and every reason to refuse one.
 
 use nanoserve_format::{Encoding, FormatError, NsvFile, PublicKey, SIGNATURE_PLACE, SecretKey, SignatureError};
-use nanoserve_tests::{Run, SourceType, Tiny, convert, nanoserve};
+use nanoserve_tests::{Run, SourceType, Tiny, command, convert, nanoserve};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -192,6 +192,56 @@ fn what_was_signed_is_what_runs() {
     assert!(fs::read(s.path("other.nsv")).unwrap() == s.other);
     let error = NsvFile::open(s.path("other.nsv")).unwrap().layout().require_signer(&signature.key);
     assert!(matches!(error, Err(SignatureError::Signer { .. })), "{error:?}");
+}
+
+/// Where a model's signer is required, keys and values that replace a run must be this user's own.
+#[cfg(unix)]
+#[test]
+fn a_prompt_cache_of_somebody_else_is_refused_where_a_signer_is_required() {
+    use std::os::unix::fs::PermissionsExt;
+    let s = Signed::new();
+    let (model, key) = (s.path("model.nsv"), s.path("a.pub.pem"));
+    let (mine, theirs) = (s.path("mine"), s.path("theirs"));
+    let run = |home: Option<&Path>, cache: &str, more: &[&str]| {
+        let cache = s.path(cache);
+        let args = ["--ids", "1,2,3,4,5", "-n", "2", "--temperature", "0", "--json", "--prompt-cache", text(&cache)];
+        let mut command = command("nanoserve-run", [&[text(&model)], &args[..], more].concat());
+        command.env_remove("HOME").env_remove("XDG_CACHE_HOME");
+        home.into_iter().for_each(|home| _ = command.env("XDG_CACHE_HOME", home));
+        let out = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr) }
+    };
+    let required = ["--require-signer", text(&key)];
+    let reused = |run: Run| run.expect(0).json()["prompt_reused"].as_u64().unwrap();
+    let refused = |run: Run, words: &str| {
+        let run = run.expect(2);
+        assert!(run.stdout.is_empty() && run.stderr.contains(words), "{words}: {}", run.stderr);
+    };
+    assert_eq!(reused(run(Some(&mine), "a.kv", &required)), 0);
+    assert_eq!(reused(run(Some(&mine), "a.kv", &required)), 4);
+    let secret = mine.join("nanoserve/prompt-cache.key");
+    assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    // With another key it is somebody else's: good enough for who asks for nothing, and for nobody else.
+    refused(run(Some(&theirs), "a.kv", &required), "a.kv was made by this user");
+    assert_eq!(reused(run(Some(&theirs), "a.kv", &[])), 4);
+    // Without a folder of the user's there is no mark.
+    assert_eq!(reused(run(None, "b.kv", &[])), 0);
+    assert_eq!(reused(run(None, "b.kv", &[])), 4);
+    refused(run(Some(&mine), "b.kv", &required), "b.kv was made by this user");
+    refused(run(None, "a.kv", &required), "no key marks this user's prompt caches");
+    // A key that others can read marks nothing.
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    refused(run(Some(&mine), "a.kv", &required), "with mode 600");
+    assert_eq!(reused(run(Some(&mine), "a.kv", &[])), 4);
+    // A token that the model does not have, under a right hash.
+    let mut bytes = fs::read(s.path("b.kv")).unwrap();
+    bytes[80..84].copy_from_slice(&0x00ff_ffff_u32.to_le_bytes());
+    let end = bytes.len() - 32;
+    let hash = blake3::hash(&bytes[..end]);
+    bytes[end..].copy_from_slice(hash.as_bytes());
+    fs::write(s.path("c.kv"), bytes).unwrap();
+    refused(run(Some(&theirs), "c.kv", &[]), "it holds token 16777215");
 }
 
 #[test]

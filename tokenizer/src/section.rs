@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock};
 /// A section, and the splitter built from it.
 pub(crate) struct VocabularySection {
     bytes: Bytes,
+    /// The splitting expressions, copied before they were checked.
+    patterns: Vec<String>,
     /// Built for the first text: compiling the expression takes longer than everything else.
     splitter: OnceLock<Splitter>,
 }
@@ -33,7 +35,7 @@ impl VocabularySection {
             // The layout is unknown to this version: the file has tokenizer.json too.
             Err(TokenizerError::Vocabulary(VocabularyError::Version { .. })) => Ok(None),
             Ok(Some(section)) => {
-                let exact = section.vocabulary()?.patterns().all(|pattern| check_exact(pattern).is_ok());
+                let exact = section.patterns.iter().all(|pattern| check_exact(pattern).is_ok());
                 Ok(exact.then_some(section))
             }
             compiled => compiled,
@@ -46,9 +48,9 @@ impl VocabularySection {
     }
 
     fn checked(bytes: Bytes) -> Result<Self> {
-        let compiled = Self { bytes, splitter: OnceLock::new() };
-        compiled.vocabulary()?;
-        Ok(compiled)
+        let compiled = Self { bytes, patterns: Vec::new(), splitter: OnceLock::new() };
+        let patterns = compiled.vocabulary()?.patterns()?;
+        Ok(Self { patterns, ..compiled })
     }
 
     /// The tables. This reads only the header's sixteen numbers.
@@ -66,7 +68,7 @@ impl VocabularySection {
         let splitter = match self.splitter.get() {
             Some(splitter) => splitter,
             None => {
-                let splitter = Splitter::new(&vocabulary)?;
+                let splitter = Splitter::with(&vocabulary, &self.patterns)?;
                 self.splitter.get_or_init(|| splitter)
             }
         };

@@ -9,6 +9,9 @@ use crate::vocab::{Budget, Family, fallback_byte};
 use nanoserve_format::NsvFile;
 use std::sync::Arc;
 
+/// The most bytes of all tokens that [`Tokenizer::token_bytes`] gives.
+const MAX_TOKEN_BYTES: usize = 32 << 20;
+
 /// A tokenizer, and the ids that begin a prompt. Clones share the tables and are cheap.
 ///
 /// ```no_run
@@ -174,6 +177,10 @@ impl Tokenizer {
 
     /// For each id below `count`, the bytes that it adds in the middle of a text; empty for ids without text, such as
     /// special tokens. A byte-fallback token is its byte, whatever its neighbours.
+    ///
+    /// # Errors
+    /// When they cannot be decoded, or have more than 32 MiB together: entries may share their text in a file, and the bytes
+    /// of published vocabularies are a tenth of that.
     pub fn token_bytes(&self, count: usize) -> Result<Vec<Vec<u8>>> {
         // Each id is decoded after a token that is surely text: some decoders drop a space that begins a text.
         let is_word = |text: String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
@@ -201,7 +208,17 @@ impl Tokenizer {
             }
             Ok(bytes)
         };
-        (0..count as u32).map(bytes_of).collect()
+        let (mut all, mut total) = (Vec::with_capacity(count), 0);
+        for id in 0..count as u32 {
+            let bytes = bytes_of(id)?;
+            total += bytes.len();
+            if total > MAX_TOKEN_BYTES {
+                let (got, expected) = ("more than 32 MiB of text", "at most that");
+                return Err(TokenizerError::Unsupported { part: "vocab", got, expected });
+            }
+            all.push(bytes);
+        }
+        Ok(all)
     }
 
     /// Whether an id is a special token, which belongs to the format and not to the text.

@@ -147,7 +147,8 @@ pub struct CompiledVocabulary<'a> {
     added: [&'a [[u32; 4]]; 2],
     lead: &'a [u32],
     flags: &'a [u8],
-    pattern: &'a str,
+    /// Not yet a text: what was found to be one may change as long as it is in a mapped file.
+    pattern: &'a [u8],
     added_text: &'a [u8],
     text: &'a [u8],
 }
@@ -210,8 +211,7 @@ impl<'a> CompiledVocabulary<'a> {
             added: [cut.take("added tokens", plain)?, cut.take("normalized added tokens", normal)?],
             lead: cut.take("leading ids", lead)?,
             flags: cut.take("flags", ids)?,
-            pattern: std::str::from_utf8(cut.take("splitting expression", pattern)?)
-                .map_err(|e| VocabularyError::Pattern { cause: e.to_string() })?,
+            pattern: cut.take("splitting expression", pattern)?,
             added_text: cut.take("text of added tokens", added)?,
             text: cut.take("text of pieces", text)?,
         };
@@ -241,9 +241,19 @@ impl<'a> CompiledVocabulary<'a> {
         Prefix::of((self.options & PREFIX) >> PREFIX_AT)
     }
 
-    /// The splitting expressions, in the order in which they are applied.
-    pub fn patterns(&self) -> impl Iterator<Item = &'a str> {
-        self.pattern.split(BETWEEN).filter(|pattern| !pattern.is_empty())
+    /// The splitting expressions, in the order in which they are applied: copies, so that what is checked is what is used,
+    /// whatever becomes of the section's bytes.
+    ///
+    /// # Errors
+    /// When they are no text, or more than 16.
+    pub fn patterns(&self) -> Result<Vec<String>, VocabularyError> {
+        let wrong = |cause: String| VocabularyError::Pattern { cause };
+        let all = String::from_utf8(self.pattern.to_vec()).map_err(|e| wrong(e.utf8_error().to_string()))?;
+        let patterns: Vec<String> = all.split(BETWEEN).filter(|one| !one.is_empty()).map(str::to_string).collect();
+        if patterns.len() > MAX_PATTERNS {
+            return Err(wrong("there are more than 16".into()));
+        }
+        Ok(patterns)
     }
 
     /// The ids that the tokenizer itself puts in front of a text.
@@ -320,7 +330,7 @@ impl std::fmt::Debug for CompiledVocabulary<'_> {
         f.debug_struct("CompiledVocabulary")
             .field("family", &self.family)
             .field("token_count", &self.token_count)
-            .field("pattern", &self.pattern)
+            .field("pattern", &String::from_utf8_lossy(self.pattern))
             .finish_non_exhaustive()
     }
 }

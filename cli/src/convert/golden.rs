@@ -20,13 +20,16 @@ pub fn last_step(
     if let (Some(reference), Some(path)) = (reference, &args.golden) {
         let (ids, logits) = (&reference.input_ids, &reference.activations["logits"]);
         let vocab_size = file.spec().vocab_size;
+        let refused = |cause: String| RuntimeError::Reference { path: path.display().to_string(), cause };
         if ids.is_empty() || logits.len() != ids.len() * vocab_size {
             let cause = format!("its logits are not [{}, {vocab_size}], as this model's would be", ids.len());
-            return Err(RuntimeError::Reference { path: path.display().to_string(), cause }.into());
+            return Err(refused(cause).into());
         }
         let name = path.file_name().unwrap_or(path.as_os_str()).display();
         let made_by = format!("{name}, BLAKE3 {}", blake3::hash(&std::fs::read(path)?).to_hex());
-        sections.push((SectionKind::Reference, selftest::reference(made_by, ids, logits)));
+        let kept = selftest::reference(made_by, ids, logits);
+        kept.check_reference().map_err(refused)?;
+        sections.push((SectionKind::Reference, kept));
     }
     Ok(sections)
 }

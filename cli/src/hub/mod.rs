@@ -22,6 +22,7 @@ pub use list::List;
 pub use name::Name;
 pub use own::model;
 pub use remove::Remove;
+pub use settings::own_folder;
 
 use crate::console::{self, tell};
 use crate::programs::Program;

@@ -38,6 +38,7 @@ impl Settings {
         let first = |names: &[&str]| names.iter().find_map(|name| set(name));
         let text = |names: &[&str]| first(names).map(|value| value.to_string_lossy().into_owned());
         let home = set("HOME").map(PathBuf::from);
+        let own = own(&variable)?;
         let path = |names: &[&str]| -> Result<Option<PathBuf>, HubError> {
             first(names).map(|value| expand(PathBuf::from(value), home.as_deref())).transpose()
         };
@@ -68,13 +69,31 @@ impl Settings {
         let offline =
             text(&["HF_HUB_OFFLINE"]).or_else(|| text(&["TRANSFORMERS_OFFLINE"])).is_some_and(|v| is_true(&v));
         let certificates = path(&["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])?;
-        Ok(Settings { endpoint, cache, own: user("nanoserve")?, token, offline, certificates })
+        Ok(Settings { endpoint, cache, own, token, offline, certificates })
     }
 
     /// The Hub's host as messages name it.
     pub fn host(&self) -> &str {
         self.endpoint.split_once("://").map_or(self.endpoint.as_str(), |(_, host)| host)
     }
+}
+
+/// The folder of what nanoserve keeps for this user.
+///
+/// # Errors
+/// A home folder that nothing names.
+pub fn own_folder() -> Result<PathBuf, HubError> {
+    own(|name| std::env::var_os(name))
+}
+
+fn own(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, HubError> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = set("HOME");
+    let cache = match set("XDG_CACHE_HOME") {
+        Some(cache) => expand(cache, home.as_deref())?,
+        None => home.ok_or(HubError::NoHome)?.join(".cache"),
+    };
+    Ok(cache.join("nanoserve"))
 }
 
 /// A path whose `~` is the home folder: where a shell does not replace it, as in a container's file.

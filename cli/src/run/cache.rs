@@ -1,15 +1,19 @@
 //! `--prompt-cache`: keys and values that a run keeps in a file for the next run.
 
 use crate::console::{self, FAILED};
+use crate::hub;
 use anyhow::Result;
 use clap::Args;
-use nanoserve_format::{NsvFile, can_replace};
+use nanoserve_format::{NsvFile, UserKey, can_replace};
 use nanoserve_runtime::backend::{Backend, BackendKind};
 use nanoserve_runtime::engine::prompt_cache::{PromptCache, most_bytes, save};
 use nanoserve_runtime::{KvType, RuntimeError, Session};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// The file of the key that marks prompt caches, in the folder of what nanoserve keeps for the user.
+const KEY: &str = "prompt-cache.key";
 
 /// Where a prompt's keys and values are kept.
 #[derive(Debug, Args)]
@@ -44,6 +48,8 @@ pub struct Kept<'c> {
     /// Where to write, and when.
     to: Option<(&'c Path, When)>,
     kv_type: KvType,
+    /// The user's key, if they can have one.
+    key: Option<UserKey>,
     found: Option<PromptCache>,
     /// The tokens that the file holds.
     held: Vec<u32>,
@@ -53,11 +59,23 @@ pub struct Kept<'c> {
 }
 
 impl Cache {
-    /// The file's contents, if there are any, for this model.
-    pub fn open(&self, model: &NsvFile, kv_type: KvType, kind: BackendKind) -> Result<Kept<'_>> {
+    /// The file's contents, if there are any, for this model. Where a model's signer is `required`, what runs must be theirs
+    /// or this user's: the file must carry the mark of the user's key.
+    pub fn open(&self, model: &NsvFile, kv_type: KvType, kind: BackendKind, required: bool) -> Result<Kept<'_>> {
         let mut kept = Kept { kv_type, ..Kept::nothing() };
         if let Some(path) = &self.prompt_cache {
-            kept.found = PromptCache::read(path, &model.layout().root, kv_type, kind).map_err(RuntimeError::from)?;
+            let key = hub::own_folder()
+                .map_err(anyhow::Error::from)
+                .and_then(|folder| UserKey::of_folder(&folder, KEY).map_err(anyhow::Error::from));
+            kept.key = match key {
+                Err(e) if required => return Err(e.context("no key marks this user's prompt caches")),
+                key => key.ok(),
+            };
+            let found = PromptCache::read(path, model, kv_type, kind, kept.key.as_ref());
+            kept.found = found.map_err(RuntimeError::from)?;
+            if let Some(found) = kept.found.as_ref().filter(|_| required) {
+                found.require_own().map_err(RuntimeError::from)?;
+            }
             let when = if self.prompt_cache_all { When::Answer } else { When::Prompt };
             kept.to = (!self.prompt_cache_ro).then_some((path.as_path(), when));
         }
@@ -68,7 +86,7 @@ impl Cache {
 impl Kept<'_> {
     /// Where no cache was asked for.
     pub fn nothing() -> Self {
-        Kept { to: None, kv_type: KvType::F16, found: None, held: Vec::new(), saved: None, failed: false }
+        Kept { to: None, kv_type: KvType::F16, key: None, found: None, held: Vec::new(), saved: None, failed: false }
     }
 
     /// Positions that a session needs for what was found.
@@ -105,7 +123,7 @@ impl Kept<'_> {
     /// Writes what the session holds, if it is time, and not there already.
     pub fn save<B: Backend>(&mut self, now: When, session: &Session<B>) {
         let Some((path, _)) = self.to.filter(|(_, when)| *when == now && session.ids() != self.held) else { return };
-        match save(session, path, self.kv_type) {
+        match save(session, path, self.kv_type, self.key.as_ref()) {
             Ok(bytes) => self.saved = Some((bytes, session.ids().len())),
             Err(e) => self.give_up(e),
         }

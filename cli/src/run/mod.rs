@@ -324,7 +324,7 @@ fn run(a: &Arguments) -> Result<ExitCode> {
     };
     let seed = options.sampling.seed;
     let kv_type = a.machine.how.kv_type(engine.file());
-    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind())?;
+    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind(), a.trust.require_signer.is_some())?;
     let capacity = a.capacity(engine.file().spec(), prompt.len(), options.max_tokens, kept.tokens());
     let mut session = engine.session(capacity, kv_type)?;
     kept.restore(&mut session)?;

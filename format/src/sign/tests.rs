@@ -64,9 +64,26 @@ fn a_signature_has_one_form_and_a_key_of_small_order_signs_nothing() {
     // With the neutral element as key and as R, and S = 0, a lax reader would accept any message.
     let neutral = PublicKey(std::array::from_fn(|i| u8::from(i == 0)));
     let bytes = std::array::from_fn(|i| u8::from(i == 0));
-    assert!(matches!(Signature { key: neutral, bytes }.verify(&root), Err(SignatureError::Wrong { .. })));
+    let scheme = SignatureScheme::Root;
+    assert!(matches!(Signature { scheme, key: neutral, bytes }.verify(&root), Err(SignatureError::Wrong { .. })));
     let other = PublicKey(std::array::from_fn(|i| if i == 0 { 2 } else { 0 }));
-    assert!(matches!(Signature { key: other, bytes }.verify(&root), Err(SignatureError::Wrong { .. })));
+    assert!(matches!(Signature { scheme, key: other, bytes }.verify(&root), Err(SignatureError::Wrong { .. })));
+}
+
+/// A signature of one scheme is none of the other, and none of what else the key may sign.
+#[test]
+fn each_scheme_signs_its_own_message() {
+    let (key, root) = (SecretKey::from_seed(&[7; 32]), [3; 32]);
+    let new = Signature::new(&key, &root);
+    let old = Signature { scheme: SignatureScheme::Root, bytes: key.sign(&root), ..new };
+    assert_eq!(new.scheme, SignatureScheme::Context);
+    for signature in [old, new] {
+        signature.verify(&root).unwrap();
+        assert_eq!(Signature::decode(&signature.encode()).unwrap(), Some(signature));
+    }
+    for confused in [Signature { bytes: old.bytes, ..new }, Signature { bytes: new.bytes, ..old }] {
+        assert!(matches!(confused.verify(&root), Err(SignatureError::Wrong { .. })));
+    }
 }
 
 #[test]
@@ -80,7 +97,7 @@ fn the_place_is_read_as_it_is_written_and_nothing_else() {
         changed[bit / 8] ^= 1 << (bit % 8);
         stripped[bit / 8] ^= 1 << (bit % 8);
         match (bit / 8, Signature::decode(&changed)) {
-            (0, Err(FormatError::Reserved { .. })) if bit == 0 => {}
+            (0, Err(FormatError::Reserved { .. })) if bit == 1 => {}
             (0..4, Err(FormatError::SignatureScheme { scheme })) => assert_eq!(scheme, LE::read_u32(&changed)),
             (4..8 | 104.., Err(FormatError::Reserved { .. })) => {}
             (8..104, Ok(Some(read))) => {

@@ -88,7 +88,7 @@ impl ChatTemplate {
         let (usual, named) = file.chat_templates()?;
         let special_tokens = file.generation()?.special_tokens;
         let named = named.into_iter().map(|(name, text)| (name, Source::new(&text))).collect();
-        Ok(ChatTemplate { named, usual: usual.map(Source::new), special_tokens })
+        Ok(ChatTemplate { named, usual: usual.map(|text| Source::new(&text)), special_tokens })
     }
 
     /// Replaces all templates by one, and keeps the special tokens.

@@ -282,8 +282,8 @@ impl<B: Backend> Engine<B> {
         let tokenizer = match Tokenizer::from_file(&self.file, bos_id, add_bos)? {
             Some(compiled) => compiled,
             None => {
-                let json = self.file.section(SectionKind::Tokenizer)?.ok_or(RuntimeError::NoTokenizer)?;
-                Tokenizer::from_json(json, bos_id, add_bos)?
+                let json = self.file.section_copy(SectionKind::Tokenizer)?.ok_or(RuntimeError::NoTokenizer)?;
+                Tokenizer::from_json(&json, bos_id, add_bos)?
             }
         };
         if let Some(vectors) = self.file.tokenizer_vectors()? {

@@ -38,6 +38,16 @@ pub enum PromptCacheError {
         /// What shows the damage.
         cause: String,
     },
+    /// It was asked for one of this user's programs, and nothing shows that it is.
+    #[error(
+        "nothing shows that the prompt cache {} was made by this user: it has no mark of their key; give another name, or \
+         remove it",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// It was made with another model or another kind of cache.
     #[error("the prompt cache {} is of {what} {got}, this is {expected}: give another name, or remove it", path.display())]
     Mismatch {

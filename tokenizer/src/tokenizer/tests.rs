@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::*;
-use crate::vocab::{byte_of, char_of};
+use crate::vocab::{Contents, Family, Piece, byte_of, char_of};
 use serde_json::{Value, json};
 
 #[test]
@@ -123,4 +123,18 @@ fn decode_skips_what_it_is_told_to() {
     assert_eq!(tokenizer.decode(&[], false).expect("decodes"), "");
     assert_eq!(tokenizer.decode(&[BOS, 299], true).expect("decodes"), "");
     assert_eq!(tokenizer.encode("he<tool é>", false).expect("encodes"), [256, 264]);
+}
+
+/// Grammars and DRY ask for the bytes of all tokens: what a file may ask for in a few bytes each is bounded.
+#[test]
+fn the_bytes_of_all_tokens_are_bounded() {
+    let mut contents = Contents::new(Family::ByteLevel);
+    contents.byte_ids = (0..256).collect();
+    contents.pieces = vec![Some(Piece { bytes: vec![b'a'; 4096], ..Piece::default() }); 8193];
+    contents.token_count = 8193;
+    let tokenizer = Tokenizer::from_section(contents.to_bytes(), None, None).unwrap();
+    let all = tokenizer.token_bytes(8192).unwrap();
+    assert_eq!(all.iter().map(Vec::len).sum::<usize>(), 32 << 20);
+    let error = tokenizer.token_bytes(8193).unwrap_err().to_string();
+    assert!(error.contains("vocab is more than 32 MiB of text"), "{error}");
 }

@@ -9,9 +9,7 @@
 
 use super::merge::Scratch;
 use super::split::{Expression, Matches};
-use super::{
-    Budget, CompiledVocabulary, Family, LEFT, MAX_ADDED, MAX_PATTERNS, NONE, Prefix, RIGHT, VocabularyError, WORD,
-};
+use super::{Budget, CompiledVocabulary, Family, LEFT, MAX_ADDED, NONE, Prefix, RIGHT, VocabularyError, WORD};
 use super::{IGNORE_MERGES, NFC, SPACE_IN_FRONT, SPLIT_SPACES};
 use std::borrow::Cow;
 use unicode_normalization_alignments::UnicodeNormalization;
@@ -34,10 +32,12 @@ impl Splitter {
     /// # Errors
     /// When an expression is invalid, or of a form that is refused: see [`check_expression`](super::check_expression).
     pub fn new(vocabulary: &CompiledVocabulary) -> Result<Self> {
-        if vocabulary.patterns().nth(MAX_PATTERNS).is_some() {
-            return Err(VocabularyError::Pattern { cause: "there are more than 16".into() });
-        }
-        let expressions = vocabulary.patterns().map(Expression::new).collect::<Result<_>>()?;
+        Self::with(vocabulary, &vocabulary.patterns()?)
+    }
+
+    /// Builds it with the section's expressions, which were read before.
+    pub(crate) fn with(vocabulary: &CompiledVocabulary, patterns: &[String]) -> Result<Self> {
+        let expressions = patterns.iter().map(|pattern| Expression::new(pattern)).collect::<Result<_>>()?;
         let (mut starts, mut words) = ([[false; 256]; 2], false);
         for (tokens, starts) in vocabulary.added.iter().zip(&mut starts) {
             for token in tokens.iter() {

@@ -176,7 +176,7 @@ pub fn run(
         options.specials = Specials::These(Reasoning::special_marks(tokenizer));
     }
     let kv_type = a.machine.how.kv_type(engine.file());
-    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind())?;
+    let mut kept = a.cache.open(engine.file(), kv_type, engine.backend().kind(), a.trust.require_signer.is_some())?;
     let tokens = tokens_of(&template, &conversation, a, tokenizer);
     let capacity = a.capacity(engine.file().spec(), tokens, options.max_tokens, kept.tokens());
     let mut session = engine.session(capacity, kv_type)?;
