@@ -574,7 +574,7 @@ fn a_model_runs_by_its_name() {
     // Told where standard error is looked at; another spelling, another command.
     scene.run(&["rm", REPO, "--yes"]).expect(0);
     let chat = scene.run(&["chat", "--hf", &format!("{REPO}:main"), "--yes", "-p", "Hi", "--single-turn"]);
-    assert!(chat.stderr.contains("converting ") && chat.stderr.contains(" weights, "), "{}", chat.stderr);
+    assert!(chat.stderr.contains("converting "), "{}", chat.stderr);
     // A newer one that was pulled is what is meant.
     scene.second_commit();
     scene.run(&["pull", REPO]).expect(0);
