@@ -100,10 +100,15 @@ fn command(entry: &Entry, is_named: bool, called: &str, path: &Path) -> Command 
     let has_hub = command.get_arguments().any(|arg| arg.get_id() == "hf");
     let no_hub = |hub: Arg| hub.hide(true).value_parser(|_: &str| Err::<Name, _>(NO_OTHER));
     let no_cache = |folder: Arg| {
-        let refuse = |_: &str| Err::<PathBuf, _>("this program has its model inside, and converts none: nanoserve does");
+        let refuse =
+            |_: &str| Err::<PathBuf, _>("this program has its model inside, and converts none: nanoserve does");
         folder.hide(true).env(Resettable::Reset).value_parser(refuse)
     };
-    let command = if has_hub { command.mut_arg("hf", no_hub).mut_arg("yes", |yes| yes.hide(true)).mut_arg("cache_dir", no_cache) } else { command };
+    let command = if has_hub {
+        command.mut_arg("hf", no_hub).mut_arg("yes", |yes| yes.hide(true)).mut_arg("cache_dir", no_cache)
+    } else {
+        command
+    };
     let command = command.mut_arg("model", inside).after_help(help).bin_name(&call).display_name(call);
     let command = command.version(concat!("(nanoserve ", env!("CARGO_PKG_VERSION"), ")"));
     if is_named { command } else { command.about("Continue a prompt, or talk, with the model inside this program") }

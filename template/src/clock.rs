@@ -89,7 +89,7 @@ mod tests {
         crate::limits::begin(0);
         let year = |time: SystemTime| Clock::at(time).format("%Y").unwrap();
         for (seconds, after, before) in
-            [(10_000_000_000, "2286", "1653"), (253_500_000_000, "9999", "-6063"), (1 << 62, "9999", "-9999")]
+            [(10_000_000_000, "2286", "1653"), (253_500_000_000, "9999", "-6064"), (1 << 62, "9999", "-9999")]
         {
             let offset = Duration::from_secs(seconds);
             assert_eq!(year(SystemTime::UNIX_EPOCH.checked_add(offset).unwrap()), after, "{seconds}");
