@@ -9,11 +9,11 @@
 //! All of it may be deleted at any time.
 
 use crate::console::tell;
-use crate::hub::own_folder;
+use crate::hub::{own_folder, touch};
 use crate::{convert, stop};
 use anyhow::{Context, Result, bail};
 use nanoserve_converter::{gguf_shards, is_gguf};
-use std::fs::{self, File, FileTimes, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,11 +151,6 @@ fn write_hash(path: &Path, hash: &str) {
     drop(written);
 }
 
-/// Notes that a file is used now: file systems may keep that for a day, or not at all.
-fn touch(file: &Path) {
-    let _ = File::open(file).and_then(|file| file.set_times(FileTimes::new().set_accessed(SystemTime::now())));
-}
-
 /// Removes converted files, the one that was used longest ago first, until at most `most` bytes are left. `keep` stays. A
 /// process that runs one of them keeps its map.
 fn shrink(folder: &Path, keep: &Path, most: u64) {
@@ -178,6 +173,7 @@ fn shrink(folder: &Path, keep: &Path, most: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::FileTimes;
 
     #[test]
     fn a_file_that_changes_has_another_identity() {

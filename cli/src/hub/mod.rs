@@ -20,7 +20,7 @@ mod wanted;
 pub use error::HubError;
 pub use list::List;
 pub use name::Name;
-pub use own::model;
+pub use own::{model, touch};
 pub use remove::Remove;
 pub use settings::own_folder;
 

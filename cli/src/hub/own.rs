@@ -63,6 +63,6 @@ pub fn model(name: &Name, cache: Option<&Path>, yes: bool, quiet: bool, restore:
 }
 
 /// Notes that a file is used now: file systems may keep that for a day, or not at all.
-fn touch(file: &Path) {
+pub fn touch(file: &Path) {
     let _ = File::open(file).and_then(|file| file.set_times(FileTimes::new().set_accessed(SystemTime::now())));
 }
