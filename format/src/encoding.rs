@@ -6,7 +6,6 @@
 
 use crate::codes::{Codes, Scales};
 use crate::float;
-use crate::guide::Guide;
 use crate::header::FEATURE_CODES;
 use crate::panel::{OutOfRange, Squares};
 use crate::q8;
@@ -54,9 +53,6 @@ impl InputForm {
 /// Packs rows `[n, cols]` into one panel; see [`panel::pack`](crate::panel::pack).
 type Pack = fn(usize, &[f32], &mut [u8]) -> Result<Squares, OutOfRange>;
 
-/// As [`Pack`], with a guide; see [`panel::pack_guided`](crate::panel::pack_guided).
-type PackGuided = fn(usize, &[f32], &Guide, &mut [u8]) -> Result<Squares, OutOfRange>;
-
 /// The properties of an encoding.
 pub(crate) struct Description {
     /// Its byte in the tensor directory.
@@ -76,8 +72,6 @@ pub(crate) struct Description {
     pub panel_bytes: fn(usize) -> Option<usize>,
     /// Packs up to 16 rows into one panel.
     pub pack: Pack,
-    /// The same with a guide; None if the encoding is too fine to profit from one.
-    pub pack_guided: Option<PackGuided>,
     /// `(panel, row, out)`: decodes one row of a panel into `out`, `[cols]`.
     pub unpack_row: fn(&[u8], usize, &mut [f32]),
 }
@@ -134,11 +128,6 @@ impl Encoding {
     /// Whether every f32 is restored exactly: nothing is rounded.
     pub fn is_exact(self) -> bool {
         self.description().exact
-    }
-
-    /// Whether [`panel::pack_guided`](crate::panel::pack_guided) packs it.
-    pub fn takes_guide(self) -> bool {
-        self.description().pack_guided.is_some()
     }
 
     /// The largest magnitude that can be stored; a larger one is [`OutOfRange`].

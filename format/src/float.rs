@@ -14,7 +14,6 @@ pub(crate) static F32: Description = Description {
     input: InputForm::Float,
     panel_bytes: |cols| cols.checked_mul(4 * PANEL_ROWS),
     pack: |cols, rows, out| pack(cols, rows, out, |x| Some(x.to_le_bytes())),
-    pack_guided: None,
     unpack_row: |panel, row, out| unpack_row(panel, row, out, f32::from_le_bytes),
 };
 
@@ -31,7 +30,6 @@ pub(crate) static F16: Description = Description {
     },
     input: InputForm::Float,
     panel_bytes: |cols| cols.checked_mul(2 * PANEL_ROWS),
-    pack_guided: None,
     pack: |cols, rows, out| {
         pack(cols, rows, out, |x| {
             let h = f16::from_f32(x);

@@ -41,7 +41,6 @@ mod error;
 mod float;
 mod foreign;
 mod golden;
-mod guide;
 mod header;
 mod hex;
 mod keys;
@@ -80,7 +79,6 @@ pub use golden::{
     MAX_GOLDEN_BYTES, MAX_GOLDEN_IDS, MAX_GOLDEN_RUNS, MAX_REFERENCE_BYTES, MAX_REFERENCE_IDS, MAX_VECTOR_BYTES,
     MAX_VECTOR_IDS, MAX_VECTOR_TEXTS,
 };
-pub use guide::{Guide, Moments, Trust};
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use hex::hex;
 pub use keys::{KeyError, PublicKey, SecretKey};

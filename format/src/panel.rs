@@ -8,7 +8,6 @@
 //!   the second 32; then, for each 4 columns, 16 rows x 4 bytes.
 
 use crate::encoding::{Encoding, PANEL_ROWS};
-use crate::guide::Guide;
 
 /// Why a value cannot be stored; `row` and `col` within the panel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,27 +51,6 @@ pub fn pack(encoding: Encoding, cols: usize, rows: &[f32], out: &mut [u8]) -> Re
     assert!(rows.len().is_multiple_of(cols) && rows.len() / cols <= PANEL_ROWS);
     assert_eq!(Some(out.len()), encoding.panel_bytes(cols));
     (encoding.description().pack)(cols, rows, out)
-}
-
-/// As [`pack`], with what is known of the matrix's inputs.
-///
-/// # Errors
-/// As [`pack`].
-///
-/// # Panics
-/// As [`pack`]; when the guide is for another number of columns, or the encoding takes none
-/// ([`Encoding::takes_guide`]).
-pub fn pack_guided(
-    encoding: Encoding,
-    cols: usize,
-    rows: &[f32],
-    guide: &Guide,
-    out: &mut [u8],
-) -> Result<Squares, OutOfRange> {
-    assert!(rows.len().is_multiple_of(cols) && rows.len() / cols <= PANEL_ROWS);
-    assert_eq!((Some(out.len()), guide.cols()), (encoding.panel_bytes(cols), cols));
-    let pack = encoding.description().pack_guided.expect("an encoding that takes a guide");
-    pack(cols, rows, guide, out)
 }
 
 /// Decodes row `row` (0..16) of a panel into `out` (`[cols]`).

@@ -28,7 +28,6 @@ pub(crate) static Q8: Description = Description {
     input: InputForm::Bytes32,
     panel_bytes: |cols| cols.div_ceil(Q8_SUPERBLOCK).checked_mul(Q8_SUPERBLOCK_BYTES),
     pack: pack_q8::pack,
-    pack_guided: None,
     unpack_row,
 };
 

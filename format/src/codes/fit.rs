@@ -65,12 +65,6 @@ impl Weighted {
     /// A block whose errors count as said above.
     #[inline(always)]
     pub fn new(x: Block) -> Weighted {
-        Weighted::guided(x, &[1.0; BLOCK])
-    }
-
-    /// A block whose errors count as said above, times a number for each column.
-    #[inline(always)]
-    pub fn guided(x: Block, importance: &[f32; BLOCK]) -> Weighted {
         let mut squares = [0.0; PANEL_ROWS];
         for x in &x {
             for r in 0..PANEL_ROWS {
@@ -79,9 +73,9 @@ impl Weighted {
         }
         let mean = lanes(|r| squares[r] / BLOCK as f32);
         let (mut w, mut sw, mut sx) = ([[0.0; PANEL_ROWS]; BLOCK], [0.0; PANEL_ROWS], [0.0; PANEL_ROWS]);
-        for ((x, w), importance) in x.iter().zip(&mut w).zip(importance) {
+        for (x, w) in x.iter().zip(&mut w) {
             for r in 0..PANEL_ROWS {
-                w[r] = importance * (mean[r] + x[r] * x[r]);
+                w[r] = mean[r] + x[r] * x[r];
                 sw[r] += w[r];
                 sx[r] += w[r] * x[r];
             }

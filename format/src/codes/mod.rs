@@ -23,7 +23,6 @@
 //! line `k` of fifth and sixth bits has group `4 * k + i` in bits `2 * i` and `2 * i + 1`.
 
 mod fit;
-mod guided;
 mod pack;
 mod view;
 
@@ -237,9 +236,6 @@ macro_rules! forms {
                             input: InputForm::Bytes32,
                             panel_bytes: |cols| Codes::$name.form().panel_bytes(cols),
                             pack: |cols, rows, out| pack::pack(Codes::$name.form(), cols, rows, out),
-                            pack_guided: Some(|cols, rows, guide, out| {
-                                guided::pack(Codes::$name.form(), cols, rows, guide, out)
-                            }),
                             unpack_row: |panel, row, out| view::unpack_row(Codes::$name.form(), panel, row, out),
                         };
                         &DESCRIPTION

@@ -59,21 +59,29 @@ fn pack_avx2(form: &'static Form, cols: usize, rows: &[f32], out: &mut [u8]) -> 
 
 /// The scales of each half of a block and the minima, of 16 rows.
 #[derive(Clone, Copy)]
-pub struct Fit {
-    /// Of each half.
-    pub scales: [Lanes; 2],
-    /// At most 0.
-    pub min: Lanes,
+struct Fit {
+    scales: [Lanes; 2],
+    min: Lanes,
 }
 
 #[inline(always)]
 fn plain(form: &'static Form, cols: usize, rows: &[f32], out: &mut [u8]) -> Result<Squares, OutOfRange> {
-    check(cols, rows)?;
+    for (row, values) in rows.chunks_exact(cols).enumerate() {
+        let fits = |x: &f32| x.abs() <= LARGEST as f32;
+        if !values.iter().fold(true, |all, x| all & fits(x)) {
+            let col = values.iter().position(|x| !fits(x)).expect("one does not fit");
+            return Err(OutOfRange { row, col, value: values[col] });
+        }
+    }
     out.fill(0);
     let mut panel = PanelMut::new(form, out);
     let blocks = cols.div_ceil(BLOCK);
     let fits: Vec<Fit> = (0..blocks).map(|block| fit_block(form, &Weighted::new(load(cols, rows, block)))).collect();
-    let span = span(form, blocks);
+    let span = match form.scales {
+        Scales::Flat(_) => 1,
+        Scales::Nested(Span::Row, _) => blocks,
+        Scales::Nested(Span::Columns256, _) => 256 / BLOCK,
+    };
     let (mut signal, mut noise) = ([0f64; PANEL_ROWS], [0f64; PANEL_ROWS]);
     for (i, fits) in fits.chunks(span).enumerate() {
         let shares = Shares::new(form, fits);
@@ -82,38 +90,16 @@ fn plain(form: &'static Form, cols: usize, rows: &[f32], out: &mut [u8]) -> Resu
         }
         for (fit, block) in fits.iter().zip(i * span..) {
             let x = load(cols, rows, block);
-            let stored = store(form, &Weighted::new(x), fit, &shares, block, &mut panel);
+            let stored = store(form, &x, fit, &shares, block, &mut panel);
             write(form, &x, &stored, block, &mut panel, [&mut signal, &mut noise]);
         }
     }
     Ok(Squares { signal: signal.iter().sum(), noise: noise.iter().sum() })
 }
 
-/// Ok if every weight can be stored.
-#[inline(always)]
-pub fn check(cols: usize, rows: &[f32]) -> Result<(), OutOfRange> {
-    for (row, values) in rows.chunks_exact(cols).enumerate() {
-        let fits = |x: &f32| x.abs() <= LARGEST as f32;
-        if !values.iter().fold(true, |all, x| all & fits(x)) {
-            let col = values.iter().position(|x| !fits(x)).expect("one does not fit");
-            return Err(OutOfRange { row, col, value: values[col] });
-        }
-    }
-    Ok(())
-}
-
-/// How many of a row's `blocks` share the numbers that their bytes multiply.
-pub fn span(form: &Form, blocks: usize) -> usize {
-    match form.scales {
-        Scales::Flat(_) => 1,
-        Scales::Nested(Span::Row, _) => blocks,
-        Scales::Nested(Span::Columns256, _) => 256 / BLOCK,
-    }
-}
-
 /// A block of `rows`, `[n, cols]`; zeros where there is no column or row.
 #[inline(always)]
-pub fn load(cols: usize, rows: &[f32], block: usize) -> Block {
+fn load(cols: usize, rows: &[f32], block: usize) -> Block {
     let mut x = [[0f32; PANEL_ROWS]; BLOCK];
     for (r, row) in rows.chunks_exact(cols).enumerate() {
         let own = &row[block * BLOCK..cols.min((block + 1) * BLOCK)];
@@ -126,7 +112,7 @@ pub fn load(cols: usize, rows: &[f32], block: usize) -> Block {
 
 /// The best scales and minima of a block, whatever they are rounded to.
 #[inline(always)]
-pub fn fit_block(form: &'static Form, block: &Weighted) -> Fit {
+fn fit_block(form: &'static Form, block: &Weighted) -> Fit {
     if form.has_minima() {
         let [scale, min] = block.with_min(form.largest_code().into());
         return Fit { scales: [scale; 2], min };
@@ -143,25 +129,22 @@ pub fn fit_block(form: &'static Form, block: &Weighted) -> Fit {
 }
 
 /// The smallest and the largest number of a form's codes.
-pub fn ends(form: &Form) -> (f32, f32) {
+fn ends(form: &Form) -> (f32, f32) {
     let numbers = (0..=form.largest_code()).map(|code| form.value(code));
     numbers.fold((0.0, 0.0), |(low, high), n| ((n as f32).min(low), (n as f32).max(high)))
 }
 
 /// The numbers that the bytes of some blocks multiply.
-pub struct Shares {
-    /// Of scales.
-    pub scale: Lanes,
-    /// Of negated minima.
-    pub min: Lanes,
+struct Shares {
+    scale: Lanes,
+    min: Lanes,
     /// The largest of those bytes.
     most: f32,
 }
 
 impl Shares {
-    /// For blocks with these scales and minima.
     #[inline(always)]
-    pub fn new(form: &Form, fits: &[Fit]) -> Shares {
+    fn new(form: &Form, fits: &[Fit]) -> Shares {
         let most = if let Scales::Nested(_, Sub::Signed(_)) = form.scales { 127.0 } else { 255.0 };
         let (mut scale, mut min) = ([0f32; PANEL_ROWS], [0f32; PANEL_ROWS]);
         for fit in fits {
@@ -197,7 +180,7 @@ fn at_least(x: f32) -> f16 {
 
 /// Writes a block's scales and minima, rounded to what the form stores, and returns them so.
 #[inline(always)]
-pub fn store(form: &Form, x: &Weighted, fit: &Fit, shares: &Shares, index: usize, panel: &mut PanelMut) -> Fit {
+fn store(form: &Form, x: &Block, fit: &Fit, shares: &Shares, index: usize, panel: &mut PanelMut) -> Fit {
     let times = |bytes: &Lanes, share: &Lanes| {
         let mut out = [0.0; PANEL_ROWS];
         for r in 0..PANEL_ROWS {
@@ -215,7 +198,7 @@ pub fn store(form: &Form, x: &Weighted, fit: &Fit, shares: &Shares, index: usize
             let bytes = shares.bytes(&fit.scales[0], &shares.scale, 0.0);
             let scale = times(&bytes, &shares.scale);
             // With another scale another minimum is best.
-            let min = x.min_for(&scale, &fit.min, form.largest_code().into()).map(|min| -min);
+            let min = Weighted::new(*x).min_for(&scale, &fit.min, form.largest_code().into()).map(|min| -min);
             let minima = shares.bytes(&min, &shares.min, 0.0);
             panel.set_sub(index, [&bytes.map(|b| b as u8), &minima.map(|b| b as u8)]);
             Fit { scales: [scale; 2], min: times(&minima, &shares.min).map(|min| -min) }
