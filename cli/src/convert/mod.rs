@@ -152,8 +152,8 @@ fn run(args: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Converts as `run` does before it runs: with the usual options, and with golden vectors or without. Standard output is kept
-/// for the answer.
+/// Converts into a cache, for `run`: with the usual options, and with golden vectors if `golden`. Nothing is printed to
+/// standard output, which is for the answer.
 ///
 /// # Errors
 /// Those of a conversion.

@@ -126,7 +126,7 @@ fn gemma(spec: &mut ModelSpec, query_pre_attn_scalar: usize) {
     spec.attn_scale = Some(1.0 / (query_pre_attn_scalar as f64).sqrt());
 }
 
-/// Gives a window to all layers but each `every`th, if the metadata does not list them.
+/// Sets the layers that have a window: those that the metadata lists, or else all but each `every`th.
 fn window(keys: &Keys, spec: &mut ModelSpec, every: usize, rope: Option<Rope>) {
     const PATTERN: &str = "attention.sliding_window_pattern";
     let size = keys.own("attention.sliding_window");

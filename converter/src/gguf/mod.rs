@@ -34,7 +34,7 @@ use keys::Keys;
 use open::Opened;
 use tensors::Tensors;
 
-/// Keys of metadata whose beginnings say that they do not change the model.
+/// Beginnings of keys that do not change the model.
 const OTHERS: [&str; 5] = ["general.", "tokenizer.", "quantize.", "split.", "imatrix."];
 
 /// Reads the file of these options, and checks the place of the output where the conversion `writes` one.
