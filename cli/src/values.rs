@@ -1,5 +1,7 @@
 //! Values of options that have bounds. One that is out of them is refused by the option's name before anything is opened.
 
+use nanoserve_converter::Dtype;
+use nanoserve_format::RecipeError;
 use std::str::FromStr;
 
 /// Threads that a program starts at most. More are a slip of the keyboard, not a machine.
@@ -7,6 +9,15 @@ const MOST_THREADS: usize = 1024;
 
 fn number<T: FromStr>(text: &str, expected: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("expected {expected}"))
+}
+
+/// How matrices are stored.
+pub fn dtype(text: &str) -> Result<Dtype, String> {
+    text.parse().map_err(|e: RecipeError| match e {
+        // The recipe knows only encodings, and one word is not one.
+        RecipeError::Encoding { .. } if !text.contains(',') => format!("{e}, or source"),
+        other => other.to_string(),
+    })
 }
 
 /// A number that 0 makes no sense for.
@@ -61,5 +72,12 @@ mod tests {
         assert!(or_unbounded("-2").unwrap_err().contains("-1 for no bound"));
         assert_eq!((seed("-1"), seed("7")), (Ok(Seed::New), Ok(Seed::Given(7))));
         assert!(seed("-2").is_err() && seed("x").is_err());
+    }
+
+    #[test]
+    fn a_word_that_is_no_encoding_is_told_all_that_it_could_be() {
+        assert!(dtype("q7").unwrap_err().ends_with("q5, q4, or source"));
+        assert!(dtype("q4,v=q7").unwrap_err().ends_with("q5, q4"));
+        assert_eq!(dtype("source"), Ok(Dtype::Source));
     }
 }

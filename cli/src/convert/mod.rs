@@ -7,7 +7,7 @@ mod told;
 use crate::console::{self, MachineFailed};
 use crate::hub::Checkpoint;
 use crate::programs::Program;
-use crate::{hints, stop};
+use crate::{hints, stop, values};
 use anyhow::Result;
 use bar::Bar;
 use clap::{Command, Parser};
@@ -60,7 +60,7 @@ pub struct Arguments {
     /// q5 and q4 embedding and head are stored in q6. After a comma, ROLE=ENCODING stores the matrices of one role otherwise
     /// (embedding, q, k, v, o, gate, up, down, head): q4,down=q6,v=q6. With source every matrix keeps its values exactly, in
     /// the smallest encoding that holds them [default: q8; of a GGUF file, source]
-    #[arg(long, value_name = "ENCODING[,ROLE=ENCODING]...|source")]
+    #[arg(long, value_name = "ENCODING[,ROLE=ENCODING]...|source", value_parser = values::dtype)]
     dtype: Option<Dtype>,
     /// Threads to use; the file is the same for any number [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

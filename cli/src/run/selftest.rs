@@ -27,7 +27,9 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments) -> Result<ExitCode> {
     let (file, threads): (Arc<NsvFile>, _) = (engine.file().clone(), a.machine.threads);
     let file = &file;
     let Some(golden) = file.golden().map_err(RuntimeError::from)? else {
-        bail!("the file holds no golden vectors: convert it again without --no-golden");
+        bail!(
+            "the file holds no golden vectors: `nanoserve convert` makes a file with them, unless --no-golden is given"
+        );
     };
     let vectors = file.tokenizer_vectors().map_err(RuntimeError::from)?;
     if vectors.is_some() {
