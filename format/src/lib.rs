@@ -82,7 +82,7 @@ pub use golden::{
 pub use header::{HASH_BYTES, Hash, MAGIC, PREAMBLE_BYTES, SectionKind, VERSION};
 pub use hex::hex;
 pub use keys::{KeyError, PublicKey, SecretKey};
-pub use map::NsvFile;
+pub use map::{NsvFile, open_now};
 pub use meta::{GenerationDefaults, LicenseFile, Provenance, SourceFile};
 pub use reader::{Damage, Layout, SectionEntry, TensorEntry, TensorView, parse};
 pub use recipe::{Recipe, RecipeError};

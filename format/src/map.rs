@@ -257,16 +257,15 @@ impl NsvFile {
     }
 }
 
-/// Opens a file for reading without waiting: a named pipe would wait for its other end.
-#[cfg(unix)]
-fn open_now(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
-}
-
-#[cfg(not(unix))]
-fn open_now(path: &Path) -> io::Result<File> {
-    File::open(path)
+/// Opens a file for reading without waiting: a named pipe would wait for its other end. Links are followed.
+///
+/// # Errors
+/// The system's own.
+pub fn open_now(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.read(true).open(path)
 }
 
 /// Maps a whole file read-only.

@@ -5,6 +5,7 @@ use crate::files::kind_name;
 use crate::gguf::container::{Header, Value};
 use crate::input::{Bytes, SourceFile};
 use crate::map;
+use nanoserve_format::open_now;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -52,19 +53,6 @@ fn regular(path: &Path) -> Result<File, What> {
     let file = open_now(path).map_err(What::Read)?;
     let kind = file.metadata().map_err(What::Read)?.file_type();
     if kind.is_file() { Ok(file) } else { Err(What::NotAFile { got: kind_name(kind) }) }
-}
-
-#[cfg(unix)]
-fn open_now(path: &Path) -> std::io::Result<File> {
-    use rustix::fs::OFlags;
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    File::options().read(true).custom_flags(flags.bits() as i32).open(path)
-}
-
-#[cfg(not(unix))]
-fn open_now(path: &Path) -> std::io::Result<File> {
-    File::open(path)
 }
 
 /// Opens the file at `path` and, where it is the first of several, the others. None if a problem was noted.
