@@ -61,8 +61,15 @@ pub fn inverse(x: &Lanes) -> Lanes {
     lanes(|r| if x[r].abs() < LEAST { 0.0 } else { 1.0 / x[r] })
 }
 
+/// The power of two that moves `x`, at least 0 and below 2^125, into 1 to 2, or as close as a power below 2^128 can.
+#[inline(always)]
+fn near_inverse(x: f32) -> f32 {
+    f32::from_bits((254 - (x.to_bits() >> 23)) << 23)
+}
+
 impl Weighted {
-    /// A block whose errors count as said above.
+    /// A block whose errors count as said above, times a power of two. It changes no solution, and keeps the products of
+    /// small weights' squares from becoming so small that they lose their digits.
     #[inline(always)]
     pub fn new(x: Block) -> Weighted {
         let mut squares = [0.0; PANEL_ROWS];
@@ -72,10 +79,11 @@ impl Weighted {
             }
         }
         let mean = lanes(|r| squares[r] / BLOCK as f32);
+        let lift = lanes(|r| near_inverse(mean[r]));
         let (mut w, mut sw, mut sx) = ([[0.0; PANEL_ROWS]; BLOCK], [0.0; PANEL_ROWS], [0.0; PANEL_ROWS]);
         for (x, w) in x.iter().zip(&mut w) {
             for r in 0..PANEL_ROWS {
-                w[r] = mean[r] + x[r] * x[r];
+                w[r] = (mean[r] + x[r] * x[r]) * lift[r];
                 sw[r] += w[r];
                 sx[r] += w[r] * x[r];
             }

@@ -256,7 +256,7 @@ fn write(
 mod tests {
     use super::*;
     use crate::codes::{Codes, view::unpack_row};
-    use crate::{PANEL_ROWS, SplitMix64};
+    use crate::{Encoding, PANEL_ROWS, SplitMix64};
 
     /// Roughly normal, as weights are.
     fn weights(random: &mut SplitMix64, n: usize) -> Vec<f32> {
@@ -313,6 +313,44 @@ mod tests {
             let got = 10.0 * (squares.signal / squares.noise).log10();
             println!("{codes:?}: {got:.2} dB");
             assert!(got >= decibel, "{codes:?}: {got} dB");
+        }
+    }
+
+    /// The columns of `rows`, packed and read back.
+    fn back(codes: Codes, cols: usize, rows: &[f32]) -> Vec<f32> {
+        let form = codes.form();
+        let mut panel = vec![0; form.panel_bytes(cols).unwrap()];
+        pack(form, cols, rows, &mut panel).unwrap();
+        let mut back = vec![0.0; rows.len()];
+        back.chunks_mut(cols).enumerate().for_each(|(row, out)| unpack_row(form, &panel, row, out));
+        back
+    }
+
+    /// Small weights keep as many digits as large ones: where scales are f32, a power of two changes nothing else until
+    /// squares are no normal numbers. The error is at most half of what `step` says at every size.
+    #[test]
+    fn the_size_of_weights_changes_no_code() {
+        let mut random = SplitMix64::new(3);
+        for codes in Codes::ALL {
+            for cols in [1, 2, 15, 17, 32, 33, 72, 256, 300] {
+                let rows = weights(&mut random, PANEL_ROWS * cols);
+                let expected = back(codes, cols, &rows);
+                for exponent in (-60..=15).step_by(5) {
+                    let times = 2f32.powi(exponent);
+                    let rows: Vec<f32> = rows.iter().map(|x| x * times).collect();
+                    let got = back(codes, cols, &rows);
+                    if let (Scales::Nested(Span::Row, _), -40..) = (codes.form().scales, exponent) {
+                        let expected: Vec<f32> = expected.iter().map(|x| x * times).collect();
+                        assert_eq!(got, expected, "{codes:?}, {cols} columns, 2^{exponent}");
+                    }
+                    for (x, y) in rows.chunks(cols).zip(got.chunks(cols)) {
+                        for ((x, y), step) in x.chunks(BLOCK).zip(y.chunks(BLOCK)).zip(Encoding::Codes(codes).steps(x)) {
+                            let most = x.iter().zip(y).fold(0f32, |most, (x, y)| most.max((x - y).abs()));
+                            assert!(f64::from(most) <= 0.5 * step, "{codes:?}, {cols} columns, 2^{exponent}: {most}");
+                        }
+                    }
+                }
+            }
         }
     }
 
