@@ -4,8 +4,9 @@
     scripts/paired.py --pairs 5 'PEER COMMAND' 'target/release/nanoserve-bench MODEL.nsv -t 2 -r 1 --json'
 
 Each command prints JSON; the numbers that --keys names are compared, from its last line. A machine's speed drifts by tens
-of percent within minutes, so only runs side by side are compared: peer, ours, peer, ours. Prints the median of each, and
-the median, smallest and largest of the ratios ours / peer.
+of percent within minutes, so only runs side by side are compared. The second run of a pair is often slower or faster by
+some percent whatever it is, so the order turns: peer, ours, ours, peer. Prints the median of each, and the median,
+smallest and largest of the ratios ours / peer.
 """
 import argparse
 import json
@@ -26,7 +27,13 @@ def main():
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--keys", default="prompt_tok_s,generate_tok_s")
     args = parser.parse_args()
-    rounds = [(run(args.peer), run(args.ours)) for _ in range(args.pairs)]
+    rounds = []
+    for pair in range(args.pairs):
+        commands = [args.peer, args.ours]
+        if pair % 2 == 0:
+            rounds.append([run(command) for command in commands])
+        else:
+            rounds.append([run(command) for command in reversed(commands)][::-1])
     for key in args.keys.split(","):
         peer, ours = [r[0][key] for r in rounds], [r[1][key] for r in rounds]
         ratios = [b / a for a, b in zip(peer, ours) if a > 0]
