@@ -344,7 +344,8 @@ mod tests {
                         assert_eq!(got, expected, "{codes:?}, {cols} columns, 2^{exponent}");
                     }
                     for (x, y) in rows.chunks(cols).zip(got.chunks(cols)) {
-                        for ((x, y), step) in x.chunks(BLOCK).zip(y.chunks(BLOCK)).zip(Encoding::Codes(codes).steps(x)) {
+                        for ((x, y), step) in x.chunks(BLOCK).zip(y.chunks(BLOCK)).zip(Encoding::Codes(codes).steps(x))
+                        {
                             let most = x.iter().zip(y).fold(0f32, |most, (x, y)| most.max((x - y).abs()));
                             assert!(f64::from(most) <= 0.5 * step, "{codes:?}, {cols} columns, 2^{exponent}: {most}");
                         }

@@ -13,7 +13,7 @@
 //! ```
 
 use super::{Block, GROUPS, Simd, Stored};
-use crate::cpu::isa::{BytesTile, FloatTile, MatrixTile, PAIR_ROWS};
+use crate::cpu::isa::{BlockScale, BytesTile, FloatTile, MatrixTile, PAIR_ROWS};
 use crate::cpu::math::LANES;
 use crate::cpu::scalar::FLOAT_BLOCK;
 use nanoserve_format::PANEL_ROWS;
@@ -24,6 +24,31 @@ use nanoserve_format::q8::Q8_SUPERBLOCK_BYTES;
 fn block_of(superblock: &[u8; Q8_SUPERBLOCK_BYTES], half: usize) -> &Block {
     // The scales of both halves take one cache line, the same size as a group.
     superblock.as_chunks().0[1 + half * GROUPS..].first_chunk().expect("a block ends in its superblock")
+}
+
+/// Adds to `sums` the products of one half of `P` superblocks and a block of `N` tokens.
+#[inline(always)]
+fn q8_block<S: Simd, const P: usize, const N: usize>(
+    s: S,
+    sums: &mut [[S::F; P]; N],
+    superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P],
+    half: usize,
+    words: &[[i32; N]; GROUPS],
+    scales: &[BlockScale; N],
+) {
+    let mut dots: [[S::I; P]; N] = std::array::from_fn(|t| [s.dot_start(scales[t].correction); P]);
+    s.dot_block(&mut dots, std::array::from_fn(|p| block_of(superblocks[p], half)), words);
+    let dw: [S::F; P] = std::array::from_fn(|p| {
+        let bytes: &[u8; 2 * PANEL_ROWS] =
+            superblocks[p][half * 2 * PANEL_ROWS..].first_chunk().expect("scales begin a superblock");
+        s.load_f16(bytemuck::cast_ref(bytes))
+    });
+    for t in 0..N {
+        let dx = s.splat(scales[t].scale);
+        for p in 0..P {
+            sums[t][p] = s.fma(s.to_float(dots[t][p]), s.mul(dw[p], dx), sums[t][p]);
+        }
+    }
 }
 
 /// Two panels of q8 weights times the tokens of a tile, `P` panels at a time.
@@ -43,22 +68,9 @@ pub fn matrix_q8<S: Simd, const P: usize, const N: usize>(
         let mut sums = [[s.splat(0.0); P]; N];
         for (i, (words, scales)) in words.iter().zip(scales).enumerate() {
             let superblocks: [&[u8; Q8_SUPERBLOCK_BYTES]; P] = std::array::from_fn(|p| &panels[p][i]);
-            for half in 0..2 {
-                let (words, scales) = (&words[half], &scales[half]);
-                let mut dots: [[S::I; P]; N] = std::array::from_fn(|t| [s.dot_start(scales[t].correction); P]);
-                s.dot_block(&mut dots, std::array::from_fn(|p| block_of(superblocks[p], half)), words);
-                let dw: [S::F; P] = std::array::from_fn(|p| {
-                    let bytes: &[u8; 2 * PANEL_ROWS] =
-                        superblocks[p][half * 2 * PANEL_ROWS..].first_chunk().expect("scales begin a superblock");
-                    s.load_f16(bytemuck::cast_ref(bytes))
-                });
-                for t in 0..N {
-                    let dx = s.splat(scales[t].scale);
-                    for p in 0..P {
-                        sums[t][p] = s.fma(s.to_float(dots[t][p]), s.mul(dw[p], dx), sums[t][p]);
-                    }
-                }
-            }
+            // Two calls and no loop, which AVX2's compiled form kept: it took 5 % more instructions.
+            q8_block(s, &mut sums, superblocks, 0, &words[0], &scales[0]);
+            q8_block(s, &mut sums, superblocks, 1, &words[1], &scales[1]);
         }
         for (sums, out) in sums.iter().zip(out.iter_mut()) {
             for (sum, out) in sums.iter().zip(&mut out.as_chunks_mut::<LANES>().0[first..]) {
