@@ -40,7 +40,8 @@ build() {
             zig_for "$target" "${target/-unknown/}" -g0 -fno-sanitize=all
             export "CFLAGS_$name=-ffile-prefix-map=$folder=/nanoserve -ffile-prefix-map=$cargo=/cargo"
             export "CARGO_TARGET_${name^^}_LINKER=rust-lld"
-            flags="$flags -C link-self-contained=yes"
+            # Functions that are the same bytes become one.
+            flags="$flags -C link-self-contained=yes -C link-arg=--icf=all"
             ;;
         aarch64-*-gnu) export "CARGO_TARGET_${name^^}_LINKER=aarch64-linux-gnu-gcc" ;;
     esac

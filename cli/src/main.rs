@@ -9,6 +9,7 @@ mod completions;
 mod console;
 mod convert;
 mod environment;
+mod export;
 mod hints;
 mod hub;
 mod imported;

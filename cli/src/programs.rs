@@ -1,7 +1,8 @@
 //! The list of commands, and how a command line selects one.
 
 use crate::{
-    bench, bundle, completions, convert, environment, hints, hub, inside, inspect, llama, man, run, stop, verify,
+    bench, bundle, completions, convert, environment, export, hints, hub, inside, inspect, llama, man, run, stop,
+    verify,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, Parser};
@@ -47,13 +48,14 @@ pub struct Entry {
 }
 
 /// All commands, in the order of `--help`.
-pub const ENTRIES: [Entry; 12] = [
+pub const ENTRIES: [Entry; 13] = [
     entry::<convert::Arguments>("convert"),
     entry::<run::Arguments>("run"),
     Entry { command: run::chat_command, has_program: false, ..entry::<run::Arguments>(CHAT) },
     entry::<inspect::Arguments>("inspect"),
     entry::<verify::Arguments>("verify"),
     entry::<bench::Arguments>("bench"),
+    Entry { has_program: false, ..entry::<export::Arguments>("export") },
     Entry { has_program: false, ..entry::<hub::Pull>("pull") },
     Entry { has_program: false, ..entry::<hub::List>("list") },
     Entry { has_program: false, ..entry::<hub::Remove>("rm") },

@@ -59,6 +59,14 @@ impl ConvertError {
     }
 }
 
+/// The words for fields that an architecture has otherwise.
+fn said(fields: &[String], nearest: &str) -> String {
+    match fields {
+        [] => "this description".to_string(),
+        _ => format!("its {} (the nearest is {nearest})", fields.join(", ")),
+    }
+}
+
 fn list(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     lines.join("\n")
@@ -94,6 +102,28 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum What {
+    /// No architecture of GGUF files describes the model.
+    #[error("no architecture of GGUF files has {}", said(.fields, .nearest))]
+    NoArchitecture {
+        /// The fields of the description that the nearest has otherwise.
+        fields: Vec<String>,
+        /// The nearest; empty if there is none.
+        nearest: &'static str,
+    },
+    /// A GGUF file has no type with the numbers of this encoding.
+    #[error("is stored in {encoding}, as are {count} tensors: no type of GGUF files holds its values in as few bits")]
+    NotHeld {
+        /// The encoding.
+        encoding: String,
+        /// How many tensors have it.
+        count: usize,
+    },
+    /// The metadata of a GGUF file cannot say what the tokenizer does.
+    #[error("its tokenizer has no form in GGUF files: {cause}")]
+    TokenizerNotHeld {
+        /// Why.
+        cause: String,
+    },
     /// SOURCE is not a folder.
     #[error("is {got}, expected a checkpoint folder")]
     NotAFolder {

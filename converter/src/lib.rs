@@ -48,7 +48,7 @@ pub use error::{ConvertError, Problem, Result, What};
 #[cfg(feature = "from-bytes")]
 #[doc(hidden)]
 pub use gguf::from_bytes::gguf as gguf_from_bytes;
-pub use gguf::{gguf_shards, is_gguf};
+pub use gguf::{Exported, export, gguf_shards, is_gguf};
 #[cfg(feature = "from-bytes")]
 #[doc(hidden)]
 pub use hf::from_bytes;

@@ -2,7 +2,6 @@
 
 use crate::error::{Problems, What};
 use crate::files::kind_name;
-use nanoserve_format::MAGIC;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -21,8 +20,15 @@ fn identity(path: &Path) -> Option<PathBuf> {
 }
 
 /// Notes what is wrong with the place of the output; `sources` are the names and paths of the files it is made from. A
-/// file there that is no model is replaced only by `force`: it may be all that somebody has.
-pub(crate) fn check(output: &Path, force: bool, sources: impl Iterator<Item = (String, PathBuf)>, problems: &Problems) {
+/// file there that does not begin with `magic`, as a model of the kind to write does, is replaced only by `force`: it may be
+/// all that somebody has.
+pub(crate) fn check(
+    output: &Path,
+    force: bool,
+    magic: &[u8],
+    sources: impl Iterator<Item = (String, PathBuf)>,
+    problems: &Problems,
+) {
     let place = |got: String| problems.file(output.display().to_string(), What::OutputPlace { got });
     if output.file_name().is_none() || fs::metadata(output).is_ok_and(|m| m.is_dir()) {
         return place("it names a folder".to_string());
@@ -46,14 +52,14 @@ pub(crate) fn check(output: &Path, force: bool, sources: impl Iterator<Item = (S
             problems.file(output.display().to_string(), What::OutputIsSource { source_file });
         }
     }
-    if problems.len() == before && !force && !is_ours(output) {
+    if problems.len() == before && !force && !is_ours(output, magic) {
         problems.file(output.display().to_string(), What::OutputForeign);
     }
 }
 
-/// Whether a file is a model, or empty: then nothing of anybody's is lost with it.
-fn is_ours(path: &Path) -> bool {
+/// Whether a file is such a model, or empty: then nothing of anybody's is lost with it.
+fn is_ours(path: &Path, magic: &[u8]) -> bool {
     let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start));
-    read.is_ok() && (start.is_empty() || start == MAGIC)
+    let read = File::open(path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut start));
+    read.is_ok() && (start.is_empty() || start == magic)
 }

@@ -97,6 +97,11 @@ pub enum Warning {
         /// What to do about it; may be empty.
         hint: &'static str,
     },
+    /// What of a model a GGUF file does not say.
+    NotHeld {
+        /// The facts.
+        facts: Vec<&'static str>,
+    },
     /// The head of a tied model differs from its embedding.
     HeadKept {
         /// Where the source says that the model is tied.
@@ -245,6 +250,9 @@ impl fmt::Display for Words<'_> {
             Warning::NoTokenizer { missing, hint } => {
                 write!(f, "no {missing}: the file will run on token ids only")?;
                 if hint.is_empty() { Ok(()) } else { write!(f, " ({hint})") }
+            }
+            Warning::NotHeld { facts } => {
+                write!(f, "a GGUF file does not say {}: programs that read it may differ there", facts.join(", nor "))
             }
             Warning::HeadKept { said, head } => {
                 write!(f, "{said}, but {head} differs from the embedding: both are kept, not tied")

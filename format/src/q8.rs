@@ -74,6 +74,20 @@ pub fn set_block(panel: &mut [u8], row: usize, block: usize, scale: f16, bytes: 
     }
 }
 
+/// Reads block `block` of a row of a panel: its scale and its bytes.
+///
+/// # Panics
+/// When the panel has no such block.
+pub fn block(panel: &[u8], row: usize, block: usize) -> (f16, [i8; Q8_BLOCK]) {
+    assert!(row < PANEL_ROWS);
+    let superblock = &panel[block / 2 * Q8_SUPERBLOCK_BYTES..][..Q8_SUPERBLOCK_BYTES];
+    let (scales, groups) = superblock.split_at(2 * 2 * PANEL_ROWS);
+    let at = 2 * (block % 2 * PANEL_ROWS + row);
+    let groups = &groups[block % 2 * Q8_BLOCK * PANEL_ROWS..];
+    let byte = |column: usize| groups[column / 4 * 4 * PANEL_ROWS + 4 * row + column % 4] as i8;
+    (f16::from_le_bytes([scales[at], scales[at + 1]]), std::array::from_fn(byte))
+}
+
 /// Decodes one row of a panel, `[cols]`.
 fn unpack_row(panel: &[u8], row: usize, out: &mut [f32]) {
     let superblocks = panel.chunks_exact(Q8_SUPERBLOCK_BYTES);

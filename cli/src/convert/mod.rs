@@ -9,7 +9,7 @@ use crate::hub::Checkpoint;
 use crate::programs::Program;
 use crate::{hints, stop, values};
 use anyhow::Result;
-use bar::Bar;
+pub use bar::Bar;
 use clap::{Command, Parser};
 use nanoserve_converter::{Dtype, Options, Report, compare, convert_with, is_gguf, supported};
 use nanoserve_format::{Encoding, signal};

@@ -19,7 +19,7 @@ const LONGEST_KEY: usize = 65_535;
 /// The most dimensions of a tensor.
 const MOST_DIMS: u32 = 4;
 /// Where a tensor begins, unless the metadata says otherwise: at a multiple of this.
-const ALIGNMENT: usize = 32;
+pub(super) const ALIGNMENT: usize = 32;
 /// The largest alignment that is read.
 const MOST_ALIGNMENT: usize = 1 << 20;
 /// The number of the type of texts.

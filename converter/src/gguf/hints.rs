@@ -9,6 +9,7 @@ pub(crate) fn hint(what: &What) -> Option<String> {
         What::TensorMissing | What::TensorUnknown => "the file has parts that are not supported, or is damaged",
         What::Unsupported { .. } => "convert the original checkpoint, if its family is supported",
         What::NotAFile { .. } => "give the .gguf file itself",
+        What::NotHeld { .. } => "convert the original again, to q8, f16 or f32, and export that",
         What::TokenId { .. } => "the file's tokenizer is of another model",
         _ => return None,
     };

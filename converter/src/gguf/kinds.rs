@@ -35,6 +35,8 @@ const TENSORS: [(&str, u32, usize, usize); 23] = [
 pub(crate) struct TensorKind {
     /// Its usual name, such as `Q4_K`.
     pub name: &'static str,
+    /// Its number in a file.
+    pub id: u32,
     /// Values in a block.
     pub values: usize,
     /// Bytes of a block.
@@ -44,8 +46,17 @@ pub(crate) struct TensorKind {
 impl TensorKind {
     /// The type of this number; None if its blocks are not known.
     pub fn of(id: u32) -> Option<TensorKind> {
-        let &(name, _, values, bytes) = TENSORS.iter().find(|kind| kind.1 == id)?;
-        Some(TensorKind { name, values, bytes })
+        let &(name, id, values, bytes) = TENSORS.iter().find(|kind| kind.1 == id)?;
+        Some(TensorKind { name, id, values, bytes })
+    }
+
+    /// The type of this name.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn named(name: &str) -> TensorKind {
+        let kind = TENSORS.iter().find(|kind| kind.0 == name).and_then(|kind| TensorKind::of(kind.1));
+        kind.expect("a name in the table")
     }
 
     /// The values that it stores; None for whole numbers, which no weight is.

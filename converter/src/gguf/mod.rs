@@ -7,6 +7,7 @@
 
 mod architectures;
 mod container;
+mod export;
 #[cfg(feature = "from-bytes")]
 #[doc(hidden)]
 pub mod from_bytes;
@@ -23,6 +24,7 @@ mod tensors;
 mod tests;
 mod tokenizer;
 
+pub use export::{Exported, export};
 pub use open::{gguf_shards, is_gguf};
 
 use crate::Options;
@@ -31,6 +33,7 @@ use crate::input::{Input, SourceFile};
 use crate::output;
 use crate::report::Warning;
 use keys::Keys;
+use nanoserve_format::MAGIC;
 use open::Opened;
 use tensors::Tensors;
 
@@ -46,7 +49,7 @@ pub(crate) fn open(options: &Options, writes: bool) -> Result<Input> {
     let Some(opened) = open::open(&options.source, &problems) else { return Err(problems.into_error()) };
     let given = options.tokenizer.as_deref().and_then(|path| open::tokenizer(path, &problems));
     if writes {
-        output::check(&options.output, options.force, opened.paths.iter().cloned(), &problems);
+        output::check(&options.output, options.force, &MAGIC, opened.paths.iter().cloned(), &problems);
     }
     input(opened, given, &options.leave_out, problems)
 }

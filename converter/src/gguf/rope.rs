@@ -125,7 +125,7 @@ fn frequencies(
 }
 
 /// Llama 3's factors: 1 for short waves, `factor` for long ones, blended between.
-fn llama3(factor: f64, low: f64, high: f64, original: usize, theta: f64, head_dim: usize) -> Vec<f64> {
+pub(super) fn llama3(factor: f64, low: f64, high: f64, original: usize, theta: f64, head_dim: usize) -> Vec<f64> {
     let original = original as f64;
     let waves =
         (0..head_dim / 2).map(|i| 2.0 * std::f64::consts::PI * libm::pow(theta, 2.0 * i as f64 / head_dim as f64));

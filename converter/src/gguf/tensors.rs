@@ -132,16 +132,17 @@ impl<'f> Tensors<'f> {
 }
 
 /// A tensor that the file must have.
-struct Wanted {
-    name: String,
+pub(crate) struct Wanted {
+    /// Its name in the file.
+    pub name: String,
     /// Outermost first.
-    shape: Vec<usize>,
+    pub shape: Vec<usize>,
     /// The model's tensors in it, one after the other, each with its number of rows and their order.
-    parts: Vec<(String, usize, RowOrder)>,
+    pub parts: Vec<(String, usize, RowOrder)>,
 }
 
 /// Every stored tensor of the model.
-fn table(spec: &ModelSpec, architecture: &Architecture) -> Vec<Wanted> {
+pub(crate) fn table(spec: &ModelSpec, architecture: &Architecture) -> Vec<Wanted> {
     let whole = |name: &str, canonical: &str, shape: Vec<usize>| {
         let parts = vec![(canonical.to_string(), shape[0], RowOrder::Same)];
         Wanted { name: name.to_string(), shape, parts }

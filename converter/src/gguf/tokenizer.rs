@@ -22,6 +22,8 @@ mod spm;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use ends::is_end;
+pub(crate) use pre::name_of as pre_name;
 pub(crate) use problem::TokenizerProblem;
 
 use crate::gguf::container::Header;

@@ -120,7 +120,7 @@ pub(crate) fn open(options: &Options, writes: bool, hashes: &mut Hashes, watch: 
     let origin = origin::read(&folder, config.as_ref(), names, &problems, &mut warnings);
     if writes {
         let paths = sources.iter().map(|name| (name.clone(), folder.path.join(name)));
-        output::check(&options.output, options.force, paths, &problems);
+        output::check(&options.output, options.force, &nanoserve_format::MAGIC, paths, &problems);
     }
     let (Some(checkpoint), Some(spec)) = (checkpoint, spec) else { return Err(problems.into_error()) };
     problems.none()?;

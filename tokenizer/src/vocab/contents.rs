@@ -1,7 +1,10 @@
 //! The contents of a section, before they become bytes.
 
 use super::hash::{hash_bytes, hash_pair, home};
-use super::{BETWEEN, Family, HEAD, LEFT, LITERAL, NONE, PRESENT, PROBES, RIGHT, SPECIAL, VOCABULARY_VERSION, WORD};
+use super::{
+    BETWEEN, CompiledVocabulary, Family, HEAD, LEFT, LITERAL, NONE, PRESENT, PROBES, RIGHT, SPECIAL,
+    VOCABULARY_VERSION, VocabularyError, WORD,
+};
 use super::{IGNORE_MERGES, KEEP_SPACE, NFC, PREFIX_AT, SPACE_IN_FRONT, SPLIT_SPACES, options_of};
 
 /// A vocabulary in parts; [`Contents::to_bytes`] puts them together.
@@ -194,6 +197,50 @@ impl Contents {
             &text,
         ];
         parts.concat()
+    }
+}
+
+impl CompiledVocabulary<'_> {
+    /// What the section holds: [`Contents::to_bytes`] of it gives the same bytes for a section that it wrote.
+    ///
+    /// # Errors
+    /// When the splitting expressions are no text, or more than 16.
+    pub fn contents(&self) -> Result<Contents, VocabularyError> {
+        let mut merges: Vec<[u32; 4]> = self.merges.iter().filter(|merge| merge[0] != NONE).copied().collect();
+        merges.sort_unstable_by_key(|merge| merge[2]);
+        let mut keys: Vec<u32> = self.table.iter().filter(|&&id| id != NONE).copied().collect();
+        keys.sort_unstable();
+        let flag = |id: u32, bit: u8| self.flags_of(id) & bit != 0;
+        let piece = |id: u32| {
+            let bytes = self.bytes_of(id)?.to_vec();
+            Some(Piece { bytes, special: flag(id, SPECIAL), literal: flag(id, LITERAL) })
+        };
+        let added = |tokens: &[[u32; 4]]| -> Vec<Added> {
+            let one = |token: &[u32; 4]| {
+                let text = String::from_utf8_lossy(self.added_text(token)).into_owned();
+                let [.., id, bits] = *token;
+                Added { text, id, left: bits & LEFT != 0, right: bits & RIGHT != 0, word: bits & WORD != 0 }
+            };
+            tokens.iter().map(one).collect()
+        };
+        Ok(Contents {
+            family: self.family,
+            ignore_merges: self.options & IGNORE_MERGES != 0,
+            nfc: self.options & NFC != 0,
+            prefix: self.prefix(),
+            keep_space: self.options & KEEP_SPACE != 0,
+            split_spaces: self.options & SPLIT_SPACES != 0,
+            space_in_front: self.options & SPACE_IN_FRONT != 0,
+            token_count: self.token_count,
+            byte_ids: self.byte_ids.to_vec(),
+            pieces: (0..self.flags.len() as u32).map(piece).collect(),
+            keys,
+            merges,
+            added: added(self.added[0]),
+            added_normalized: added(self.added[1]),
+            lead: self.lead.to_vec(),
+            pattern: self.patterns()?.join(&BETWEEN.to_string()),
+        })
     }
 }
 

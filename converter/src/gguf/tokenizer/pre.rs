@@ -8,6 +8,8 @@ use crate::gguf::tokenizer::json::{Model, Steps};
 use crate::gguf::tokenizer::metadata::Metadata;
 use crate::gguf::tokenizer::pieces::Pieces;
 use crate::gguf::tokenizer::{Parts, TokenizerProblem};
+use crate::vocab_form::form;
+use nanoserve_tokenizer::vocab::Contents;
 use serde_json::{Value, json};
 
 /// The expression of Llama 3 and of cl100k: numbers in threes.
@@ -71,6 +73,17 @@ const fn pre(names: &'static [&'static str], split: Split) -> Pre {
 /// The names that are known.
 pub(crate) fn names() -> Vec<&'static str> {
     TABLE.iter().flat_map(|pre| pre.names).copied().collect()
+}
+
+/// The first name that stands for the steps of a compiled vocabulary.
+pub(crate) fn name_of(contents: &Contents) -> Option<&'static str> {
+    let same = |pre: &&Pre| {
+        let Steps { normalizer, pre_tokenizer, decoder } = pre.steps();
+        let form = form(&json!({"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "decoder": decoder}));
+        let split = form.is_some_and(|form| form.patterns.join("\0") == contents.pattern && form.nfc == contents.nfc);
+        split && pre.ignore_merges == contents.ignore_merges && !contents.space_in_front
+    };
+    TABLE.iter().find(same).map(|pre| pre.names[0])
 }
 
 /// The parts of a byte-level tokenizer.
