@@ -57,6 +57,7 @@ fn every_page_names_every_option_of_its_help() {
         &["inspect", "repair"],
         &["verify"],
         &["bench"],
+        &["export"],
         &["pull"],
         &["list"],
         &["rm"],
@@ -77,5 +78,5 @@ fn every_page_names_every_option_of_its_help() {
         }
     }
     assert!(options > 100, "{options}");
-    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 16);
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 17);
 }
