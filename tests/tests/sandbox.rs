@@ -122,7 +122,9 @@ fn a_conversation_is_saved_in_its_own_folder_and_without_a_sandbox_anywhere() {
     fs::remove_file(&elsewhere).unwrap();
     if holds() {
         // A link that leads out is out.
-        std::os::unix::fs::symlink(&elsewhere, scene().join("out.json")).unwrap();
+        let linked = other.path().join("linked.json");
+        fs::write(&linked, "linked").unwrap();
+        std::os::unix::fs::symlink(&linked, scene().join("out.json")).unwrap();
         for name in [elsewhere.as_str(), "out.json"] {
             let told = said(&["-q"], &format!("hi\n/save {name}\n"), 1);
             assert!(
@@ -130,7 +132,8 @@ fn a_conversation_is_saved_in_its_own_folder_and_without_a_sandbox_anywhere() {
                 "{told}"
             );
         }
-        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
+        assert_eq!(fs::read(&linked).unwrap(), b"linked");
     }
     // What is refused by the rights of the folder gets no hint that would not help.
     let told = said(&["-q"], "hi\n/save missing/a.json\n", 1);
