@@ -233,7 +233,7 @@ mod tests {
         use nanoserve_format::FileAction;
         use nanoserve_runtime::PromptCacheError;
         use rustix::io::Errno;
-        use std::io::{Error, ErrorKind};
+        use std::io::Error;
         let errors = |io: &dyn Fn() -> Error| -> Vec<anyhow::Error> {
             let path = || "a".into();
             let format = |action| FormatError::Io { path: path(), action, source: io() };
@@ -275,7 +275,7 @@ mod tests {
                 assert_eq!(code(&error), WRONG, "{error:?}");
             }
         }
-        for error in errors(&|| Error::new(ErrorKind::Other, "it is no regular file")) {
+        for error in errors(&|| Error::other("it is no regular file")) {
             assert_eq!(code(&error), WRONG, "{error:?}");
         }
         assert_eq!(code(&anyhow!("no library knows this")), WRONG);

@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_vocabulary_that_is_made_for_it_ends_in_an_error() {
         let text = "\n".repeat(40);
-        let word = vec![b'\n'; 39];
+        let word = [b'\n'; 39];
         let encoded = std::cell::Cell::new(0);
         let encode = |text: &str| {
             encoded.set(encoded.get() + 1);
