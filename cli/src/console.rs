@@ -166,21 +166,27 @@ fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
+/// The kind of the outermost error that has one; what has none is about the input.
 fn kind(error: &anyhow::Error) -> ErrorKind {
-    if let Some(error) = error.downcast_ref::<ConvertError>() {
-        return match error {
-            ConvertError::LastStep(cause) if cause.downcast_ref().is_some_and(of_reference) => ErrorKind::Input,
-            error => error.kind(),
-        };
+    error.chain().find_map(kind_of).unwrap_or(ErrorKind::Input)
+}
+
+fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
+    if let Some(ConvertError::LastStep(cause)) = error.downcast_ref() {
+        let is_reference = cause.downcast_ref().is_some_and(of_reference);
+        return Some(if is_reference { ErrorKind::Input } else { ErrorKind::Machine });
     }
-    let kind = error.downcast_ref().map(RuntimeError::kind);
+    let kind = error.downcast_ref().map(ConvertError::kind);
+    let kind = kind.or_else(|| error.downcast_ref().map(RuntimeError::kind));
+    let kind = kind.or_else(|| error.downcast_ref().map(FormatError::kind));
     let kind = kind.or_else(|| error.downcast_ref().map(KeyError::kind));
     let kind = kind.or_else(|| error.downcast_ref().map(RepairError::kind));
     let kind = kind.or_else(|| error.downcast_ref().map(HubError::kind));
+    let kind = kind.or_else(|| error.downcast_ref().map(ErrorKind::of_io));
     let failed = error.is::<Damaged>()
         || error.is::<MachineFailed>()
         || matches!(error.downcast_ref(), Some(TemplateError::Thread { .. }));
-    kind.unwrap_or(if failed { ErrorKind::Machine } else { ErrorKind::Input })
+    kind.or(failed.then_some(ErrorKind::Machine))
 }
 
 /// Whether the error says that the reference does not fit the model. A conversion's last step finds this.
@@ -219,6 +225,61 @@ mod tests {
     #[test]
     fn sizes_are_read_at_a_glance() {
         assert_eq!([0u64, 999, 1000, 2_471_645_608].map(size), ["0 bytes", "999 bytes", "1.00 kB", "2.47 GB"]);
+    }
+
+    /// Each program ends with this code, whatever part of it met the error.
+    #[test]
+    fn what_the_machine_refuses_exits_with_1_and_a_wrong_name_with_2() {
+        use nanoserve_format::FileAction;
+        use nanoserve_runtime::PromptCacheError;
+        use rustix::io::Errno;
+        use std::io::Error;
+        let errors = |io: &dyn Fn() -> Error| -> Vec<anyhow::Error> {
+            let path = || "a".into();
+            let format = |action| FormatError::Io { path: path(), action, source: io() };
+            vec![
+                io().into(),
+                anyhow::Error::new(io()).context("cannot read the prompt file"),
+                format(FileAction::Open).into(),
+                format(FileAction::Read).into(),
+                RuntimeError::from(format(FileAction::Open)).into(),
+                anyhow::Error::new(RuntimeError::from(format(FileAction::Open))).context("a"),
+                RuntimeError::from(PromptCacheError::Read { path: path(), source: io() }).into(),
+                KeyError::Read { path: path(), source: io() }.into(),
+                RepairError::Format(format(FileAction::Open)).into(),
+                ConvertError::Compared { file: "a".into(), source: format(FileAction::Open) }.into(),
+            ]
+        };
+        #[cfg(unix)]
+        for number in [
+            Errno::NOMEM,
+            Errno::NOSPC,
+            Errno::DQUOT,
+            Errno::FBIG,
+            Errno::ROFS,
+            Errno::IO,
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::AGAIN,
+            Errno::STALE,
+            Errno::TIMEDOUT,
+        ] {
+            for error in errors(&|| Error::from(number)) {
+                assert_eq!(code(&error), FAILED, "{error:?}");
+            }
+        }
+        #[cfg(unix)]
+        for number in [Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::NXIO]
+        {
+            for error in errors(&|| Error::from(number)) {
+                assert_eq!(code(&error), WRONG, "{error:?}");
+            }
+        }
+        for error in errors(&|| Error::other("it is no regular file")) {
+            assert_eq!(code(&error), WRONG, "{error:?}");
+        }
+        assert_eq!(code(&anyhow!("no library knows this")), WRONG);
+        assert_eq!(code(&anyhow!(MachineFailed("no threads".into())).context("a")), FAILED);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a user can do about an error. The libraries report what happened, as data; only this module knows which option
 //! helps.
 
+use crate::sandbox;
 use clap::Command;
 use nanoserve_converter::{ConvertError, Problem, Warning, What};
 use nanoserve_format::{FileAction, FormatError};
@@ -48,6 +49,11 @@ pub fn runtime(error: &RuntimeError) -> String {
             if source.kind() == ErrorKind::IsADirectory =>
         {
             "a model is one file, which `nanoserve convert FOLDER model.nsv` makes"
+        }
+        RuntimeError::Format(FormatError::Io { path, action: FileAction::Create | FileAction::RenameTo, source })
+            if source.kind() == ErrorKind::PermissionDenied && sandbox::held().keeps(path) =>
+        {
+            "files are made in the folder that the program was started in, and in those below it; with --no-sandbox everywhere"
         }
         RuntimeError::Memory { what, .. } => {
             let advice = memory(what, &takes);

@@ -20,6 +20,11 @@ mod machine;
 mod man;
 mod programs;
 mod run;
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    path = "sandbox/elsewhere.rs"
+)]
+mod sandbox;
 mod stop;
 mod trust;
 mod values;

@@ -49,9 +49,12 @@ impl ConvertError {
     /// Whether the input, or the machine, is at fault, or nothing: somebody asked to stop.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            ConvertError::Problems(_) | ConvertError::HeadTied { .. } | ConvertError::Compared { .. } => {
-                ErrorKind::Input
+            // Where the machine failed to read one file, other problems may come of that.
+            ConvertError::Problems(all) if all.iter().any(|problem| problem.what.kind() == ErrorKind::Machine) => {
+                ErrorKind::Machine
             }
+            ConvertError::Problems(_) | ConvertError::HeadTied { .. } => ErrorKind::Input,
+            ConvertError::Compared { source, .. } => source.kind(),
             ConvertError::Cancelled => ErrorKind::Cancelled,
             // The input was checked before: what fails now is the place to write to, or the machine's arithmetic.
             ConvertError::Write(_) | ConvertError::LastStep(_) | ConvertError::Threads(_) => ErrorKind::Machine,
@@ -457,6 +460,16 @@ pub enum What {
 }
 
 impl What {
+    /// Whether the source, or the machine that should read it, is at fault.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            What::Read(e) => ErrorKind::of_io(e),
+            _ => ErrorKind::Input,
+        }
+    }
+}
+
+impl What {
     /// What to do about it, where that does not depend on the form of the source.
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
@@ -521,5 +534,22 @@ impl Problems {
     pub fn none(&self) -> Result<()> {
         let list = self.list.take();
         if list.is_empty() { Ok(()) } else { Err(ConvertError::Problems(list)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_report_with_a_failure_of_the_machine_is_one_of_the_machine() {
+        let problem = |what| Problem { file: "a".into(), tensor: None, what, hint: None };
+        let report =
+            |kind: io::ErrorKind| ConvertError::Problems(vec![problem(What::Empty), problem(What::Read(kind.into()))]);
+        assert_eq!(report(io::ErrorKind::OutOfMemory).kind(), ErrorKind::Machine);
+        assert_eq!(report(io::ErrorKind::StorageFull).kind(), ErrorKind::Machine);
+        assert_eq!(report(io::ErrorKind::NotFound).kind(), ErrorKind::Input);
+        assert_eq!(report(io::ErrorKind::PermissionDenied).kind(), ErrorKind::Input);
     }
 }

@@ -5,6 +5,7 @@ use crate::encoding::{Encoding, Shape};
 use crate::foreign::Foreign;
 use crate::header::SectionKind;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 /// What an error comes from: what a caller wants to know to go on, or to choose an exit code.
@@ -19,6 +20,51 @@ pub enum ErrorKind {
     Machine,
     /// From nothing: somebody asked to stop.
     Cancelled,
+}
+
+impl ErrorKind {
+    /// Whose fault it is that the system refused a file: of the name that was given, if nothing is there, or something else
+    /// than a file, or a file that may not be read; else of the machine, which has no memory, no room or no handle for it, or
+    /// whose disk failed.
+    ///
+    /// ```
+    /// use nanoserve_format::ErrorKind;
+    /// use std::io;
+    ///
+    /// assert_eq!(ErrorKind::of_io(&io::ErrorKind::NotFound.into()), ErrorKind::Input);
+    /// assert_eq!(ErrorKind::of_io(&io::ErrorKind::OutOfMemory.into()), ErrorKind::Machine);
+    /// ```
+    pub fn of_io(error: &io::Error) -> ErrorKind {
+        use io::ErrorKind as Io;
+        match error.kind() {
+            Io::NotFound
+            | Io::PermissionDenied
+            | Io::AlreadyExists
+            | Io::NotADirectory
+            | Io::IsADirectory
+            | Io::DirectoryNotEmpty
+            | Io::InvalidInput
+            | Io::InvalidData
+            | Io::InvalidFilename
+            | Io::UnexpectedEof
+            | Io::Unsupported
+            // Made by a program, about what it was given.
+            | Io::Other => ErrorKind::Input,
+            _ if leads_nowhere(error) => ErrorKind::Input,
+            _ => ErrorKind::Machine,
+        }
+    }
+}
+
+/// Whether links lead in a circle, or a device or a socket has nothing behind it. The library has no stable kinds for them.
+#[cfg(unix)]
+fn leads_nowhere(error: &io::Error) -> bool {
+    [libc::ELOOP, libc::ENXIO, libc::ENODEV].into_iter().any(|code| error.raw_os_error() == Some(code))
+}
+
+#[cfg(not(unix))]
+fn leads_nowhere(_error: &io::Error) -> bool {
+    false
 }
 
 /// What was tried with a file when the system failed.
@@ -349,8 +395,7 @@ impl FormatError {
     /// Whether the file, or the machine, is at fault.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            // A file that is not there, or that may not be read, is the wrong one.
-            FormatError::Io { action: FileAction::Open, .. } => ErrorKind::Input,
+            FormatError::Io { action: FileAction::Open | FileAction::Read, source, .. } => ErrorKind::of_io(source),
             FormatError::Io { .. } => ErrorKind::Machine,
             FormatError::Cancelled => ErrorKind::Cancelled,
             _ => ErrorKind::Input,

@@ -64,7 +64,8 @@ impl KeyError {
                 _ => ErrorKind::Machine,
             },
             KeyError::Random(_) => ErrorKind::Machine,
-            KeyError::Read { .. } | KeyError::Form { .. } => ErrorKind::Input,
+            KeyError::Read { source, .. } => ErrorKind::of_io(source),
+            KeyError::Form { .. } => ErrorKind::Input,
         }
     }
 }

@@ -52,7 +52,10 @@ impl Scene {
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        command("nanoserve-run", self.arguments(more))
+        let mut command = command("nanoserve-run", self.arguments(more));
+        // Where a conversation may be saved.
+        command.current_dir(self.folder.path());
+        command
     }
 
     /// A conversation on a terminal, at its first prompt.

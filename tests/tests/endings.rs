@@ -175,6 +175,21 @@ fn little_address_space_has_words() {
         }
     }
     assert!(failed > 0, "no limit was too small to tell");
+    // The same for a file that is converted: a shard, and a GGUF file. Its bytes are never read.
+    let checkpoint = folder.path().join("checkpoint");
+    fs::create_dir(&checkpoint).unwrap();
+    for entry in fs::read_dir(root().join("weights/demo")).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), checkpoint.join(entry.file_name())).unwrap();
+    }
+    let gguf = folder.path().join("sparse.gguf");
+    for path in [checkpoint.join("model.safetensors"), gguf.clone()] {
+        fs::write(&path, "GGUF").unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+    }
+    for source in [&checkpoint, &gguf] {
+        let (code, _, told) = limited(500_000, "convert", &[&source.display().to_string(), &out, "--force"]);
+        assert!(code == Some(1) && told.contains("Cannot allocate memory"), "{source:?}: {code:?} {told}");
+    }
     // More address space than the program takes, less than the file does.
     let sparse = folder.path().join("sparse.nsv");
     File::create(&sparse).unwrap().set_len(1 << 30).unwrap();

@@ -1,7 +1,7 @@
 //! `--prompt-cache`: keys and values that a run keeps in a file for the next run.
 
 use crate::console::{self, FAILED};
-use crate::hub;
+use crate::{hub, sandbox};
 use anyhow::Result;
 use clap::Args;
 use nanoserve_format::{NsvFile, UserKey, can_replace};
@@ -59,6 +59,14 @@ pub struct Kept<'c> {
 }
 
 impl Cache {
+    /// The folder that the file will be written in, if it is written. The user's key, which is in another, is made.
+    pub fn prepare(&self) -> Option<PathBuf> {
+        let path = self.prompt_cache.as_ref()?;
+        // What fails here fails again where it is told.
+        let _ = hub::own_folder().map(|folder| UserKey::of_folder(&folder, KEY));
+        if self.prompt_cache_ro { None } else { sandbox::folder_of(path) }
+    }
+
     /// The file's contents, if there are any, for this model. Where a model's signer is `required`, what runs must be theirs
     /// or this user's: the file must carry the mark of the user's key.
     pub fn open(&self, model: &NsvFile, kv_type: KvType, kind: BackendKind, required: bool) -> Result<Kept<'_>> {

@@ -2,7 +2,7 @@
 
 use crate::hub::{self, Name};
 use crate::programs::Program;
-use crate::{console, imported, llama, machine, stop, trust, values};
+use crate::{console, imported, llama, machine, sandbox, stop, trust, values};
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, CommandFactory, Parser};
@@ -128,6 +128,10 @@ pub struct Arguments {
     machine: machine::Machine,
     #[command(flatten)]
     trust: trust::Trust,
+    /// Keep what the program otherwise gives up before it reads the model, on Linux and the CPU: to write files but where an
+    /// option or the folder it runs in says, to start programs, to use the network
+    #[arg(long, env = "NANOSERVE_NO_SANDBOX", value_parser = clap::builder::FalseyValueParser::new())]
+    no_sandbox: bool,
 }
 
 #[derive(Debug, Args)]
@@ -202,6 +206,19 @@ impl Arguments {
             Some(ctx) => ctx,
             None => wanted.max(cached).max(usual).min(spec.context_length),
         }
+    }
+
+    /// Gives up what the rest of the run does not need; see docs/reliability.md. The driver of a GPU needs more than can be listed.
+    fn enter_sandbox(&self) {
+        if self.no_sandbox || self.machine.place.device != machine::Device::Cpu {
+            return;
+        }
+        let mut folders: Vec<PathBuf> = self.cache.prepare().into_iter().chain(self.score.written()).collect();
+        if self.chat.chat {
+            // What /save names is not known yet.
+            folders.extend(std::env::current_dir());
+        }
+        sandbox::enter(&folders);
     }
 
     /// Reads the prompt from standard input, where one is piped in and nothing else is asked for.
@@ -297,6 +314,7 @@ pub fn chat_command() -> Command {
 
 fn run(a: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
+    a.enter_sandbox();
     let mut engine = a.trust.open(&a.model, a.machine.place, &EngineOptions::try_from(&a.machine)?)?;
     if a.prompt.self_test {
         return selftest::run(&mut engine, a);

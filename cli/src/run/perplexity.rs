@@ -1,7 +1,7 @@
 //! `--perplexity`: how well a model predicts a text.
 
 use super::Arguments;
-use crate::{console, machine, values};
+use crate::{console, machine, sandbox, values};
 use anyhow::Result;
 use clap::Args;
 use nanoserve_runtime::RuntimeError;
@@ -32,6 +32,14 @@ pub struct Score {
     /// Compare with the file of --kl-base, which another model with the same vocabulary wrote for the same text
     #[arg(long, requires = "kl_base")]
     kl_divergence: bool,
+}
+
+impl Score {
+    /// The folder that the file of probabilities will be written in, if it is written.
+    pub fn written(&self) -> Option<PathBuf> {
+        let path = self.kl_base.as_ref().filter(|_| !self.kl_divergence)?;
+        sandbox::folder_of(path)
+    }
 }
 
 /// What is done with each row of logits.
@@ -111,6 +119,7 @@ pub fn run(engine: &mut machine::Engine, a: &Arguments, text: &str, interrupted:
             "encoding": encodings,
             "kv": kv_type.name(),
             "device": device,
+            "sandbox": sandbox::held().name(),
             "perplexity": value,
             "standard_error": error,
             "nats_per_token": done.mean(),

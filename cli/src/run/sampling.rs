@@ -7,7 +7,7 @@ use nanoserve_format::GenerationDefaults;
 use nanoserve_runtime::generate::Specials;
 use nanoserve_runtime::generate::grammar::{Grammar, GrammarTokens};
 use nanoserve_runtime::generate::sampler::{Mirostat, Step, breakers};
-use nanoserve_runtime::{GenerateOptions, RuntimeError, Tokenizer, TokenizerError};
+use nanoserve_runtime::{GenerateOptions, RuntimeError, Tokenizer};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
@@ -279,8 +279,8 @@ fn breaker_ids(texts: &[String], tokenizer: &Tokenizer, vocab_size: usize) -> Re
     }
     let bytes = tokenizer.token_bytes(vocab_size).map_err(RuntimeError::from)?;
     let tokens = (0u32..).zip(bytes.iter().map(Vec::as_slice));
-    let ids = breakers(texts, tokens, |text| tokenizer.encode(text, false));
-    ids.map_err(|e: TokenizerError| RuntimeError::from(e).into())
+    let ids = breakers(texts, tokens, |text| tokenizer.encode(text, false).map_err(RuntimeError::from));
+    Ok(ids?)
 }
 
 fn grammar(

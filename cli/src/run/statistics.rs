@@ -1,6 +1,6 @@
 //! The report of an answer: statistics for a person, one JSON object for programs.
 
-use crate::{console, machine};
+use crate::{console, machine, sandbox};
 use anyhow::Result;
 use nanoserve_runtime::generate::Prefilled;
 use nanoserve_runtime::{Generation, KvType, RuntimeError, Session, Tokenizer};
@@ -51,6 +51,7 @@ pub fn json(
         "logits_hash": g.logits_hash,
         "seed": seed,
         "device": device,
+        "sandbox": sandbox::held().name(),
         "guessed": {"tokens": g.guessed[0], "right": g.guessed[1]},
         "timings": {
             "load_s": load_s,

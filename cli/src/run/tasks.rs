@@ -49,6 +49,7 @@ const HEEDED: [(&[Task], &[&str]); 13] = [
             "lock",
             "check",
             "require_signer",
+            "no_sandbox",
         ],
     ),
     (ALL, &["device", "gpu_layers", "overlap"]),

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::error::{Result, RuntimeError};
 use crate::generate::GenerateOptions;
 use crate::generate::sampler::SamplingOptions;
+use nanoserve_format::{FileAction, FormatError};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,7 +39,8 @@ impl Reference {
     /// When it cannot be read, `input_ids` or `logits` are missing or of another type, or a spread is none.
     pub fn read(path: &Path) -> Result<Reference> {
         let bad = |cause: String| RuntimeError::Reference { path: path.display().to_string(), cause };
-        let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+        let opened = |source| FormatError::Io { path: path.into(), action: FileAction::Open, source };
+        let bytes = std::fs::read(path).map_err(opened)?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("no safetensors file: {e}")))?;
         let ids = |name: &str| -> Result<Option<Vec<u32>>> {
             let Ok(tensor) = tensors.tensor(name) else { return Ok(None) };

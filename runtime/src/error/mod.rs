@@ -208,6 +208,7 @@ impl RuntimeError {
         match self {
             RuntimeError::Format(e) => e.kind(),
             RuntimeError::Device(e) => e.kind(),
+            RuntimeError::PromptCache(e) => e.kind(),
             RuntimeError::Threads { .. } | RuntimeError::Allocation { .. } => ErrorKind::Machine,
             // These two are faults of the program, whatever the input.
             RuntimeError::SelfTest { .. } | RuntimeError::UnknownComponent { .. } => ErrorKind::Machine,

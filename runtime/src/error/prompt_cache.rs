@@ -1,5 +1,6 @@
 //! What is wrong with a prompt cache.
 
+use nanoserve_format::ErrorKind;
 use std::path::PathBuf;
 
 /// Why a prompt cache cannot be used.
@@ -70,4 +71,14 @@ pub enum PromptCacheError {
         /// Tokens that the context has room for.
         room: usize,
     },
+}
+
+impl PromptCacheError {
+    /// Whether the file, or the machine that should read it, is at fault.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            PromptCacheError::Read { source, .. } => ErrorKind::of_io(source),
+            _ => ErrorKind::Input,
+        }
+    }
 }

@@ -46,6 +46,12 @@ pub enum SamplingError {
         /// How many logits there are.
         expected: usize,
     },
+    /// DRY's sequence breakers, split into the vocabulary's tokens, are too many.
+    #[error("DRY's sequence breakers are more than {most} tokens in this vocabulary: give shorter ones")]
+    Breakers {
+        /// How many they may be.
+        most: usize,
+    },
     /// A logit that cannot be ranked: not a number, or plus infinity.
     #[error("the logit of token {id} is {got}, expected a finite number (or -inf for never)")]
     Logit {

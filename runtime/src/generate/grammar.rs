@@ -24,6 +24,15 @@ const WHITESPACE: &str = r"\x20|\x0A{1,2}[\x20\x09]{0,20}";
 const MAX_VOCABULARY: usize = 1 << 21;
 const MAX_TOKEN: usize = 1000;
 
+/// The most bytes of a schema's or a grammar's text.
+const MAX_TEXT: usize = 1 << 20;
+/// The most states of the machine that splits an answer into a grammar's terminals: at most 2 kB each.
+const MAX_STATES: usize = 50_000;
+/// The work that one answer's machine may take in all to make states, in the library's measure: 14,000 take about a millisecond.
+/// A step of its own may take [`STEP_WORK`]; an honest grammar makes nearly all of its states within a few steps.
+const MAX_WORK: u64 = 4_000_000;
+const STEP_WORK: u64 = 200_000;
+
 /// A grammar, and how far an answer has followed it.
 #[derive(Clone)]
 pub struct Grammar {
@@ -31,6 +40,8 @@ pub struct Grammar {
     /// Whether there is an end token, which can be chosen where the answer may end.
     has_end: bool,
     tokens: usize,
+    /// What was spent of [`MAX_WORK`].
+    spent: u64,
 }
 
 /// A model's tokens in the form that grammars need. Making it takes a moment: the bytes of every token are sorted.
@@ -62,7 +73,10 @@ impl GrammarTokens {
             ParserFactory::new(&tokens, InferenceCapabilities::default(), &SlicedBiasComputer::json_slices())
         });
         let mut factory = factory?;
-        factory.quiet().limits_mut().verbose_errors = false;
+        let limits = factory.quiet().limits_mut();
+        limits.verbose_errors = false;
+        limits.max_lexer_states = MAX_STATES;
+        limits.step_lexer_fuel = STEP_WORK;
         Ok(GrammarTokens { factory, has_end: !ends.is_empty() })
     }
 
@@ -71,6 +85,7 @@ impl GrammarTokens {
     /// # Errors
     /// When the text is no JSON, a keyword is not supported or cannot be held to exactly, or no value is valid.
     pub fn json_schema(&self, text: &str) -> Result<Grammar> {
+        within("JSON schema", text)?;
         let grammar = call_library("JSON schema", || Ok::<_, GrammarError>(schema::compile(text, WHITESPACE)))??;
         self.compile("JSON schema", grammar)
     }
@@ -80,6 +95,7 @@ impl GrammarTokens {
     /// # Errors
     /// When it cannot be read.
     pub fn lark(&self, text: &str) -> Result<Grammar> {
+        within("grammar", text)?;
         if text.contains("::=") {
             return Err(GrammarError::Gbnf.into());
         }
@@ -88,7 +104,15 @@ impl GrammarTokens {
 
     fn compile(&self, what: &'static str, grammar: GrammarInit) -> Result<Grammar> {
         let parser = call_library(what, || self.factory.create_parser_from_init_default(grammar))?;
-        Ok(Grammar { matcher: Matcher::new(Ok(parser)), has_end: self.has_end, tokens: 0 })
+        Ok(Grammar { matcher: Matcher::new(Ok(parser)), has_end: self.has_end, tokens: 0, spent: 0 })
+    }
+}
+
+/// Refuses a text that is too long before it is read.
+fn within(what: &'static str, text: &str) -> Result<(), GrammarError> {
+    match text.len() {
+        0..=MAX_TEXT => Ok(()),
+        got => Err(GrammarError::Refused { what, cause: format!("it has {got} bytes, at most {MAX_TEXT} are read") }),
     }
 }
 
@@ -116,7 +140,8 @@ impl Grammar {
         let mut matcher = self.matcher.deep_clone();
         // A failure shows at the first mask.
         let _ = matcher.reset();
-        Grammar { matcher, has_end: self.has_end, tokens: 0 }
+        // The states that were made are kept.
+        Grammar { matcher, has_end: self.has_end, tokens: 0, spent: self.spent }
     }
 
     /// Sets the logits, `[vocab_size]`, of tokens that cannot follow to minus infinity.
@@ -125,6 +150,11 @@ impl Grammar {
     /// When llguidance gives up: the grammar is too ambiguous, or a push failed before.
     pub fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
         let mask = self.matcher.compute_mask_or_eos().map_err(|e| self.failed(&e))?;
+        self.spent += self.matcher.last_step_stats().map_or(0, |step| step.lexer_cost);
+        if self.spent > MAX_WORK {
+            let cause = "its terminals take more work than any that are in use; make them simpler";
+            return Err(self.failed(&cause).into());
+        }
         for (logits, word) in logits.chunks_mut(32).zip(mask.as_slice()) {
             if *word == u32::MAX {
                 continue;

@@ -195,6 +195,41 @@ fn tied_heads() {
     assert_eq!(tied(&fixture), (true, false), "and none is needed");
 }
 
+/// A tokenizer of a kind that no compiled form is for: the file has its tokenizer.json, and the conversion says of which kind it
+/// is.
+#[test]
+fn a_tokenizer_without_a_compiled_form_is_kept_and_named() {
+    let words = r#""vocab":{"a":0,"b":36}"#;
+    for (model, name, more) in [
+        (format!(r#"{{"type":"WordLevel",{words},"unk_token":"a"}}"#), "WordLevel", ""),
+        (
+            format!(
+                r###"{{"type":"WordPiece",{words},"unk_token":"a","continuing_subword_prefix":"##","max_input_chars_per_word":9}}"###
+            ),
+            "WordPiece",
+            "",
+        ),
+        (r#"{"type":"Unigram","unk_id":0,"vocab":[["a",0.0],["b",-1.0]],"byte_fallback":false}"#.into(), "Unigram", ""),
+        (
+            format!(r#"{{"type":"BPE",{words},"merges":[]}}"#),
+            "BPE with steps of another kind",
+            r#","pre_tokenizer":{"type":"BertPreTokenizer"}"#,
+        ),
+    ] {
+        let fixture = Fixture::plain();
+        let tokenizer = format!(r#"{{"version":"1.0","model":{model}{more}}}"#);
+        fixture.put("tokenizer.json", &tokenizer);
+        fixture.write();
+        let warnings = fixture.convert(Encoding::Q8).unwrap().warnings;
+        assert_eq!(warnings, [Warning::NotCompiled { model: name }], "{tokenizer}");
+        let told = warnings[0].to_string();
+        assert!(told.contains(name) && told.contains("tokenizer-json cannot encode text"), "{told}");
+        let file = NsvFile::open(fixture.output()).unwrap();
+        assert_eq!(file.section(SectionKind::Tokenizer).unwrap(), Some(tokenizer.as_bytes()));
+        assert_eq!(file.section(SectionKind::Vocabulary).unwrap(), None);
+    }
+}
+
 #[test]
 fn what_stands_beside_the_weights() {
     let fixture = Fixture::plain();

@@ -18,7 +18,7 @@
 use super::{Text, scored_per_window};
 use crate::error::{Result, RuntimeError};
 use crate::generate::logprobs::log_sum_exp;
-use nanoserve_format::{Hash, Replacing, hex};
+use nanoserve_format::{FileAction, FormatError, Hash, Replacing, hex};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -118,7 +118,7 @@ impl Base {
     /// When it cannot be read, is something else, is damaged, or has another vocabulary.
     pub fn open(path: &Path, vocab_size: usize) -> Result<Base> {
         let wrong = |cause: String| RuntimeError::Reference { path: path.display().to_string(), cause };
-        let failed = |e: std::io::Error| wrong(format!("cannot read: {e}"));
+        let failed = |source| FormatError::Io { path: path.into(), action: FileAction::Read, source };
         let found = std::fs::metadata(path).map_err(failed)?;
         if !found.is_file() {
             return Err(wrong("it is no regular file".into()));
@@ -178,8 +178,8 @@ impl Base {
     /// # Errors
     /// When the file cannot be read.
     pub fn next_row(&mut self) -> Result<Vec<f32>> {
-        let (path, row) = (self.path.display().to_string(), &mut self.row);
-        let failed = |e: std::io::Error| RuntimeError::Reference { path, cause: format!("cannot read: {e}") };
+        let (path, row) = (self.path.clone(), &mut self.row);
+        let failed = |source| FormatError::Io { path, action: FileAction::Read, source };
         self.file.read_exact(row).map_err(failed)?;
         let float = |at: usize| f32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]]);
         let (largest, step) = (float(0), float(4));

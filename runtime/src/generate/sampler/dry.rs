@@ -13,6 +13,7 @@
 
 use super::candidates::Candidates;
 use super::options::SamplingOptions;
+use crate::error::SamplingError;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -22,7 +23,11 @@ const LN_F32_MAX: f64 = 88.722_839_1;
 /// A breaker is cut to this many tokens and bytes.
 const MAX_BREAKER: (usize, usize) = (20, 40);
 
-/// The penalty on the logit of each token that would continue a repetition, by id.
+/// The most ids in all sequences of breakers together. Published vocabularies give some thousand; one that is made for it, and a
+/// long breaker, would give a hundred million.
+const MOST_IDS: usize = 1 << 20;
+
+/// The penalty on the logit of each token that would continue a repetition, by id. The breakers of the options are in order.
 pub(super) fn penalties(history: &[u32], options: &SamplingOptions) -> BTreeMap<u32, f64> {
     let allowed = options.dry_allowed_length;
     let window = super::penalties::last(history, options.dry_penalty_last_n);
@@ -42,7 +47,7 @@ pub(super) fn penalties(history: &[u32], options: &SamplingOptions) -> BTreeMap<
         }
     }
     // A breaker ends a repetition, so it gets no penalty.
-    longest.retain(|token, _| !options.dry_breakers.iter().any(|breaker| breaker[..] == [*token]));
+    longest.retain(|token, _| beginning_with(&options.dry_breakers, *token).first().is_none_or(|one| one.len() > 1));
     let base = f64::from(options.dry_base);
     let most = if base > 1.000_001 { (LN_F32_MAX / libm::log(base)).floor() } else { f64::INFINITY };
     for amount in longest.values_mut() {
@@ -58,14 +63,21 @@ pub(super) fn apply(candidates: &mut Candidates, penalties: &BTreeMap<u32, f64>)
     candidates.change(&ids, |id, logit| logit - penalties[&id]);
 }
 
-/// How many tokens come after the last breaker.
+/// The breakers that begin with a token, of breakers in order.
+fn beginning_with(breakers: &[Vec<u32>], head: u32) -> &[Vec<u32>] {
+    let start = breakers.partition_point(|breaker| breaker.first() < Some(&head));
+    let count = breakers[start..].partition_point(|breaker| breaker.first() == Some(&head));
+    &breakers[start..start + count]
+}
+
+/// How many tokens come after the last breaker, of breakers in order.
 fn limit(back: &[u32], breakers: &[Vec<u32>]) -> usize {
     // The length of the longest breaker whose first token is at `at`, without that token. The rest is nearer to the
     // end.
     let rest_of_breaker = |at: usize| {
-        let tails = breakers.iter().filter_map(|b| b.split_first().filter(|(head, _)| **head == back[at]));
+        let tails = beginning_with(breakers, back[at]).iter().map(|breaker| &breaker[1..]);
         let fits = |tail: &[u32]| tail.len() <= at && tail.iter().zip(back[..at].iter().rev()).all(|(a, b)| a == b);
-        tails.map(|(_, tail)| tail).filter(|tail| fits(tail)).map(<[u32]>::len).max()
+        tails.filter(|tail| fits(tail)).map(<[u32]>::len).max()
     };
     (0..back.len()).find_map(|at| rest_of_breaker(at).map(|rest| at - rest)).unwrap_or(back.len())
 }
@@ -93,13 +105,18 @@ fn common_beginnings(text: &[u32]) -> Vec<usize> {
 /// beginning of it, with the tokens of the rest. `tokens` gives every token's bytes, `encode` the ids of a text.
 ///
 /// # Errors
-/// Those of `encode`.
-pub fn breakers<'t, E>(
+/// Those of `encode`, and when the sequences have more ids than any that a vocabulary in use gives.
+pub fn breakers<'t, E: From<SamplingError>>(
     texts: &[String],
     tokens: impl Iterator<Item = (u32, &'t [u8])> + Clone,
     encode: impl Fn(&str) -> Result<Vec<u32>, E>,
 ) -> Result<Vec<Vec<u32>>, E> {
-    let mut all = Vec::new();
+    let (mut all, mut room) = (Vec::new(), MOST_IDS);
+    // Paid before it grows.
+    let mut pay = |ids: usize| {
+        room = room.checked_sub(ids).ok_or(SamplingError::Breakers { most: MOST_IDS })?;
+        Ok::<(), SamplingError>(())
+    };
     for text in texts {
         let cut = (0..=MAX_BREAKER.1.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         let text = &text[..cut];
@@ -107,6 +124,7 @@ pub fn breakers<'t, E>(
         let mut rests: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         for (id, bytes) in tokens.clone() {
             if bytes.windows(text.len().max(1)).any(|part| part == text.as_bytes()) {
+                pay(1)?;
                 all.push(vec![id]);
                 continue;
             }
@@ -117,6 +135,7 @@ pub fn breakers<'t, E>(
                         Entry::Vacant(new) => new.insert(encode(&text[taken..])?),
                     };
                     rest.truncate(MAX_BREAKER.0);
+                    pay(1 + rest.len())?;
                     all.push([&[id], &rest[..]].concat());
                 }
             }
@@ -172,9 +191,53 @@ mod tests {
     }
 
     #[test]
+    fn breakers_in_order_are_found_by_their_first_token() {
+        let mut random = SplitMix64::new(9);
+        let mut below = |n: u64| (random.next_u64() % n) as u32;
+        for _ in 0..500 {
+            let mut breakers: Vec<Vec<u32>> =
+                (0..below(9)).map(|_| (0..1 + below(3)).map(|_| below(4)).collect()).collect();
+            breakers.sort();
+            let back: Vec<u32> = (0..below(12)).map(|_| below(4)).collect();
+            // By the definition: the last place at which a breaker lies whole.
+            let whole = |start: usize, breaker: &Vec<u32>| {
+                breaker.len() <= start + 1 && breaker.iter().zip(back[..=start].iter().rev()).all(|(a, b)| a == b)
+            };
+            let after = |start: usize| {
+                breakers.iter().filter(|breaker| whole(start, breaker)).map(|breaker| start + 1 - breaker.len()).min()
+            };
+            let expected = (0..back.len()).find_map(after).unwrap_or(back.len());
+            assert_eq!(limit(&back, &breakers), expected, "{back:?} {breakers:?}");
+            for head in 0..4 {
+                let plain: Vec<_> = breakers.iter().filter(|breaker| breaker[0] == head).cloned().collect();
+                assert_eq!(beginning_with(&breakers, head), plain);
+            }
+        }
+    }
+
+    /// A vocabulary of which every token ends in most beginnings of the breaker: what it gives is bounded, and each rest is
+    /// encoded once.
+    #[test]
+    fn a_vocabulary_that_is_made_for_it_ends_in_an_error() {
+        let text = "\n".repeat(40);
+        let word = [b'\n'; 39];
+        let encoded = std::cell::Cell::new(0);
+        let encode = |text: &str| {
+            encoded.set(encoded.get() + 1);
+            Ok::<_, SamplingError>(text.bytes().map(u32::from).collect())
+        };
+        let given = |count: u32| breakers(std::slice::from_ref(&text), (0..count).map(|id| (id, &word[..])), encode);
+        // 39 beginnings a token, each with at most 20 ids behind it.
+        assert_eq!(given(1000).unwrap().len(), 39_000 - 19 * 1000, "those that were cut to 20 are equal");
+        assert_eq!(encoded.get(), 39);
+        assert_eq!(given(100_000), Err(SamplingError::Breakers { most: MOST_IDS }));
+        assert_eq!(encoded.get(), 2 * 39);
+    }
+
+    #[test]
     fn breakers_are_found_in_tokens_and_across_them() {
         let tokens: [&[u8]; 6] = [b"a", b"\n", b".\n", b"x\n\n", b"User", b"\nUs"];
-        let encode = |text: &str| Ok::<_, ()>(text.bytes().map(u32::from).collect());
+        let encode = |text: &str| Ok::<_, SamplingError>(text.bytes().map(u32::from).collect());
         let ids = || (0u32..).zip(tokens);
         assert_eq!(breakers(&["\n".into()], ids(), encode), Ok(vec![vec![1], vec![2], vec![3], vec![5]]));
         let two = breakers(&["\n\nU".into()], ids(), encode).unwrap();

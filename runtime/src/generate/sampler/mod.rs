@@ -76,8 +76,10 @@ impl Sampler {
     ///
     /// # Errors
     /// When an option is out of its range.
-    pub fn new(options: SamplingOptions) -> Result<Self, SamplingError> {
+    pub fn new(mut options: SamplingOptions) -> Result<Self, SamplingError> {
         options.check()?;
+        // They are looked up by their first token.
+        options.dry_breakers.sort();
         let chain = match options.mirostat {
             Some(_) => vec![Step::Temperature],
             None => options.chain.iter().copied().filter(|step| options.is_on(*step)).collect(),
