@@ -61,8 +61,8 @@ fn a_report_says_what_holds() {
     let mut from_outside = run(&["-p", "ROMEO:", "-n", "1", "--json"]);
     from_outside.env("NANOSERVE_NO_SANDBOX", "1");
     assert_eq!(Run::of(&mut from_outside).expect(0).json()["sandbox"], "off");
-    let score = Run::of(&mut run(&["--perplexity", "-", "--ctx", "16", "--json", "-q", "--no-sandbox"]).stdin(text()))
-        .expect(0);
+    let mut score = run(&["--perplexity", "-", "--ctx", "16", "--json", "-q", "--no-sandbox"]);
+    let score = Run::of(score.stdin(text())).expect(0);
     assert_eq!(score.json()["sandbox"], "off");
 }
 
